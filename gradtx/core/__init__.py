@@ -1,0 +1,1 @@
+"""The engine: see README.md in this folder."""

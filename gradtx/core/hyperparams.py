@@ -1,0 +1,304 @@
+"""Reading and setting hyperparameters, in a state or in what holds one.
+
+`x` is an optimizer state, anything that contains one (an `optax.chain`'s state), a `TrainState`, or an
+`nnx.Optimizer`. A name is the end of a number's dotted path that nothing else has: `learning_rate`,
+`learning_rate.peak_value`, `adamw.b1`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.engine import Composed
+from gradtx.core.fields import ANY, as_number
+from gradtx.core.layout import check_slots, initial_numbers
+from gradtx.core.program import DOMAINS, Path, lookup
+from gradtx.core.schedule import CALLABLE, COMPLEMENT, read_schedule
+from gradtx.core.stages import resolve
+
+T = TypeVar("T")
+Kind = Literal["number", "decay", "schedule", "code"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """One readable name of a state: its parts, where its own part starts, and what it stands for."""
+
+    parts: Path
+    own: int
+    kind: Kind
+    state: Any
+    path: Path
+
+    def ends_with(self, query: Path) -> bool:
+        return self.parts[-len(query) :] == query
+
+    def read(self) -> Any:
+        node = lookup(self.state["numbers"], self.path)
+        if self.kind == "schedule":
+            return _tidy(read_schedule(jax.tree.map(_array, node))(_array(self.state["step"])), False)
+        return _tidy(_array(node), self.kind == "decay")
+
+
+def _is_state(x: Any) -> bool:
+    return isinstance(x, Mapping) and set(x) == {"step", "numbers", "slots"}
+
+
+def _array(x: Any) -> Any:
+    """The array of a state's leaf, which may stand in a model framework's variable."""
+    return x if isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct) else x[...]
+
+
+def _states(x: Any) -> list[Any]:
+    """Every gradtx state in `x`, the outermost first."""
+    # A TrainState and an nnx.Optimizer hold theirs as opt_state.
+    found = [s for s in jax.tree.leaves(getattr(x, "opt_state", x), is_leaf=_is_state) if _is_state(s)]
+    return found + [inner for s in found for inner in _states(dict(s["slots"]))]
+
+
+def _entries(x: Any) -> list[_Entry]:
+    states = _states(x)
+    if not states:
+        raise TypeError(f"There is no gradtx state in this {type(x).__name__}.")
+    result: list[_Entry] = []
+    for i, state in enumerate(states):
+        prefix = (str(i),) if len(states) > 1 else ()
+        result.extend(_walk(state, state["numbers"], prefix, (), None))
+    return result
+
+
+def _walk(state: Any, node: Any, parts: Path, path: Path, own: int | None) -> Iterator[_Entry]:
+    for key in sorted(node, key=lambda k: k.removeprefix(COMPLEMENT)):
+        child, here = node[key], (*path, key)
+        name = (*parts, key.removeprefix(COMPLEMENT))
+        start = len(parts) if own is None else own
+        if not isinstance(child, Mapping):
+            kind: Kind = "decay" if key.startswith(COMPLEMENT) else "number"
+            yield _Entry(name, start, kind, state, here)
+        elif set(child) == {CALLABLE}:
+            yield _Entry(name, start, "code", state, (*here, CALLABLE))
+        elif read_schedule(child) is not None:
+            yield _Entry(name, start, "schedule", state, here)
+            ((schedule, inner),) = child.items()
+            yield from _walk(state, inner, name, (*here, schedule), start)
+        else:
+            yield from _walk(state, child, name, here, own)
+
+
+def _names(entries: list[_Entry]) -> dict[str, _Entry]:
+    """Each entry under the shortest name, from its own part leftwards, that nothing else ends with."""
+    result = {}
+    for entry in entries:
+        start = entry.own
+        while start and sum(other.ends_with(entry.parts[start:]) for other in entries) > 1:
+            start -= 1
+        result[".".join(entry.parts[start:])] = entry
+    return result
+
+
+def _tidy(x: Any, decay: bool) -> Any:
+    """A host number that prints as it was given; an array for a batch of states, as it is when traced."""
+    if isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
+        return 1 - x if decay and isinstance(x, jax.core.Tracer) else x
+    x = np.asarray(x)
+    if x.ndim:
+        return np.array([_tidy(v, decay) for v in x.ravel()]).reshape(x.shape)
+    if x.dtype == np.float64:
+        return 1 - float(x) if decay else float(x)
+    digits = Decimal(str(x[()]))
+    return float(1 - digits if decay else digits)
+
+
+def hyperparams(x: Any) -> dict[str, Any]:
+    """The hyperparameters in force, by name: the values that the next update will use.
+
+    Args:
+        x: an optimizer state, or what holds one: a `TrainState`, an `nnx.Optimizer`, another library's state.
+
+    Returns:
+        A dict of Python floats that print as they were given. Where a value is a schedule, its name has the
+        value for the next update, and `<name>.<number>` each number of the schedule. A batch of states gives
+        numpy arrays; inside a traced function the values are tracers.
+
+    Raises:
+        TypeError: there is no gradtx state in `x`.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> gradtx.hyperparams(gradtx.sgd(0.1, momentum=0.9).init(jnp.zeros(3)))
+        {'learning_rate': 0.1, 'momentum': 0.9}
+    """
+    return {name: entry.read() for name, entry in _names(_entries(x)).items()}
+
+
+def set_hyperparams(x: T, **values: Any) -> T:
+    """`x` with some hyperparameters set. Nothing is compiled again.
+
+    Args:
+        x: an optimizer state or what holds one. An `nnx.Optimizer` is changed in place and returned.
+        **values: numbers by name, as `hyperparams` lists them. A dotted name goes in a dict:
+            `set_hyperparams(state, **{"learning_rate.peak_value": 1e-3})`.
+
+    Returns:
+        The same kind of object; the arrays keep dtype, shape, sharding and placement.
+
+    Raises:
+        KeyError: a name is unknown or ambiguous; the names to use are listed.
+        ValueError: the name's value is a schedule (what can be set is listed), or the number is out of its
+            domain.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> state = gradtx.adamw(3e-4).init(jnp.zeros(3))
+        >>> gradtx.hyperparams(gradtx.set_hyperparams(state, weight_decay=0.2))["weight_decay"]
+        0.2
+    """
+    entries = _entries(x)
+    changes: list[tuple[_Entry, Any]] = []
+    for name, value in values.items():
+        entry = _find(entries, name)
+        domain = DOMAINS.get(entry.path, ANY)
+        old = _array(lookup(entry.state["numbers"], entry.path))
+        if jnp.shape(value) == jnp.shape(old) != ():
+            given = np.vectorize(lambda v, d=domain, n=name: as_number(n, float(v), d))(np.asarray(value))
+        else:
+            given = as_number(name, value, domain)
+            if callable(given):
+                raise TypeError(f"{name} must be a number here: {REBUILD}")
+        stored = 1 - given if entry.kind == "decay" else given
+        changes.append((entry, _placed(stored, old.dtype, old.shape, old)))
+    return _changed(x, changes)
+
+
+REBUILD = "another schedule is another program: build a new transform and use gradtx.rebase(tx, state)."
+
+
+def _find(entries: list[_Entry], name: str) -> _Entry:
+    names = _names(entries)
+    found = [e for e in entries if e.ends_with(tuple(name.split(".")))]
+    if name in names:
+        found = [names[name]]
+    settable = [n for n, e in names.items() if e.kind in ("number", "decay")]
+    if not found:
+        close = difflib.get_close_matches(name, settable, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise KeyError(f"There is no hyperparameter {name!r}.{hint} There are {', '.join(settable)}.")
+    if len(found) > 1:
+        which = [n for n, e in names.items() if e in found]
+        raise KeyError(f"{name!r} is ambiguous: it may be {', '.join(which)}.")
+    (entry,) = found
+    if entry.kind == "code":
+        raise ValueError(f"{name} is a function of the step, which is code: {REBUILD}")
+    if entry.kind == "schedule":
+        inner = [n for n in settable if names[n].path[: len(entry.path)] == entry.path]
+        raise ValueError(
+            f"{name} is a schedule, which sets it each step. What can be set is "
+            f"{', '.join(inner) or 'nothing'}; {REBUILD}"
+        )
+    return entry
+
+
+def _placed(value: Any, dtype: Any, shape: tuple[int, ...], beside: Any) -> Any:
+    """`value` as an array of a dtype and shape, placed as `beside` is."""
+    if isinstance(value, jax.core.Tracer) or isinstance(beside, jax.core.Tracer):
+        return jnp.broadcast_to(jnp.asarray(value).astype(dtype), shape)
+    host = np.broadcast_to(np.asarray(value, dtype), shape)
+    if isinstance(beside, jax.Array) and beside.committed:
+        return jax.device_put(host, beside.sharding)
+    return jnp.array(host)
+
+
+def _changed(x: T, changes: list[tuple[_Entry, Any]]) -> T:
+    variables = [lookup(e.state["numbers"], e.path) for e, _ in changes]
+    if any(_array(v) is not v for v in variables):
+        for variable, (_, value) in zip(variables, changes, strict=True):
+            variable[...] = value
+        return x
+
+    def replaced(s: Any) -> Any:
+        if not _is_state(s):
+            return s
+        numbers = jax.tree.map(lambda v: v, s["numbers"])
+        for entry, value in changes:
+            if entry.state is s:
+                lookup(numbers, entry.path[:-1])[entry.path[-1]] = value
+        return {
+            **s,
+            "numbers": numbers,
+            "slots": jax.tree.map(replaced, s["slots"], is_leaf=_is_state),
+        }
+
+    return jax.tree.map(replaced, x, is_leaf=_is_state)
+
+
+def step_count(x: Any) -> Any:
+    """The number of updates made so far: a Python int, or an array for a batch of states.
+
+    Args:
+        x: an optimizer state, or what holds one; of nested states the outermost counts.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> gradtx.step_count(gradtx.adam(1e-3).init(jnp.zeros(3)))
+        0
+    """
+    states = _states(x)
+    if not states:
+        raise TypeError(f"There is no gradtx state in this {type(x).__name__}.")
+    step = _array(states[0]["step"])
+    return step if isinstance(step, jax.core.Tracer) or step.ndim else int(step)
+
+
+def rebase(tx: Composed, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
+    """Brings an old state under new settings: the slots and the step stay, every number comes from `tx`.
+
+    Without it the numbers in the state are in force, whatever `tx` says.
+
+    Args:
+        tx: the transform with the new settings. Its slots must be those of the state.
+        state: the old state, such as one that was restored.
+
+    Returns:
+        The new state, and what changed: a dict of names to (old, new), with None where there was no such name.
+
+    Raises:
+        ValueError: the slots of `tx` are others than the state's.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> state = gradtx.adam(1e-3).init(jnp.zeros(3))
+        >>> state, changes = gradtx.rebase(gradtx.adam(3e-4), state)
+        >>> changes
+        {'learning_rate': (0.001, 0.0003)}
+    """
+    program = tx.program
+    check_slots(program, state)
+    numbers, _ = initial_numbers(program)
+    step = _array(state["step"])
+    if program.has_callables and not step.ndim:
+
+        def record(path: Path, value: Any) -> None:
+            lookup(numbers, path[:-1])[path[-1]] = value
+
+        resolve(program, numbers, step, record)
+    numbers = jax.tree.map(lambda new: _placed(new, new.dtype, step.shape, step), numbers)
+    rebased = {**state, "numbers": numbers}
+    before, after = _settings(state), _settings(rebased)
+    changes = {
+        name: (before.get(name), after.get(name))
+        for name in dict.fromkeys([*before, *after])
+        if not np.array_equal(before.get(name, np.nan), after.get(name, np.nan))
+    }
+    return rebased, changes
+
+
+def _settings(state: Any) -> dict[str, Any]:
+    return {n: e.read() for n, e in _names(_entries(state)).items() if e.kind != "schedule"}

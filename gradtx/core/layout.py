@@ -1,0 +1,191 @@
+"""The layout of the state: what `init` makes for a program and a tree, and what `update` must be given.
+
+The state is `{"step", "numbers", "slots"}`: nested dicts of arrays, never code. Its order means nothing; the
+order of a chain comes from the transform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core import leaves as lv
+from gradtx.core.numerics import compute_dtype, is_complex, number_dtype, real_dtype
+from gradtx.core.placement import Placement
+from gradtx.core.program import Path, Program, Unit, is_rule, nest
+from gradtx.core.schedule import CALLABLE
+from gradtx.core.stages import bound, resolve
+
+PyTree = Any
+State = dict[str, Any]
+
+REMEDY = (
+    "Pass the state that this transform's init made; for an old state and new settings, use "
+    "gradtx.rebase(tx, state)."
+)
+
+
+def initial_state(program: Program, params: PyTree) -> State:
+    """The state of step 0, with the shardings of the parameters and no alias of their buffers."""
+    leaves, structure = lv.flatten(params)
+    place = Placement(leaves)
+    numbers, arguments = initial_numbers(program)
+    active = active_leaves(program, params, leaves)
+    slots: dict[Path, Any] = {}
+    for unit in program.units:
+        on = active[unit.path]
+        if not is_rule(unit):
+            kept = [x if a else None for x, a in zip(leaves, on, strict=True)]
+            slots[unit.path] = unit.transform.init(structure.unflatten(kept))
+            continue
+        rule = bound(unit, arguments)
+        for name in rule.slots:
+            make = _slot_maker(program, unit, rule, name, place)
+            made = [make(x) if a else None for x, a in zip(leaves, on, strict=True)]
+            slots[*unit.path, name] = structure.unflatten(made)
+        for name, scalar in rule.scalars.items():
+            slots[*unit.path, name] = place.scalar(scalar.initial(rule))
+    return {
+        "step": place.scalar(jnp.zeros((), jnp.int32)),
+        "numbers": jax.tree.map(place.scalar, numbers),
+        "slots": nest(slots),
+    }
+
+
+def initial_numbers(program: Program) -> tuple[dict[str, Any], dict[Any, Any]]:
+    """The state's numbers as the transform gives them, and the value of each argument at step 0."""
+    dtype = number_dtype()
+    flat = {
+        path: jnp.zeros((), dtype) if path[-1] == CALLABLE else jnp.array(value, dtype)
+        for path, value in program.numbers.items()
+    }
+    arguments = resolve(program, nest(flat), jnp.zeros((), jnp.int32), flat.__setitem__)
+    return nest(flat), arguments
+
+
+def _slot_maker(program: Program, unit: Unit, rule: Any, name: str, place: Placement) -> Callable[[Any], Any]:
+    slot = rule.slots[name]
+    declared = getattr(rule, slot.dtype) if slot.dtype else None
+
+    def make(x: Any) -> Any:
+        shape = slot.shape(rule, jnp.shape(x)) if slot.shape else jnp.shape(x)
+        if shape is None:
+            return None
+        dtype = jnp.result_type(x)
+        complex_slot = is_complex(dtype) and not slot.real and unit.path in program.complex_units
+        stored = compute_dtype(dtype) if complex_slot else real_dtype(compute_dtype(dtype))
+        if declared is not None and complex_slot and not is_complex(declared):
+            raise ValueError(
+                f"{unit.where}: {slot.dtype}={declared!r} cannot store {name!r} of a complex leaf. Leave "
+                f"{slot.dtype} out, or name a complex dtype."
+            )
+        value = 0.0 if slot.init is None or place.abstract else slot.init(rule, x)
+        return place.slot(shape, stored if declared is None else np.dtype(declared), value, x)
+
+    return make
+
+
+def active_leaves(program: Program, tree: PyTree, leaves: list[Any]) -> dict[Path, list[bool]]:
+    """For each unit, the leaves it works on; an error for a leaf that it is asked to and cannot."""
+    present = [x is not None for x in leaves]
+    trainable = [lv.is_trainable_leaf(x) for x in leaves]
+    complex_at = [i for i, x in enumerate(leaves) if trainable[i] and jnp.iscomplexobj(x)]
+    result: dict[Path, list[bool]] = {}
+    for unit in program.units:
+        on = present
+        if unit.masks:
+            inside = lv.included(unit.masks, tree, unit.where, len(leaves))
+            on = [a and b for a, b in zip(inside, present, strict=True)]
+        if on != trainable:
+            for i, (wanted, possible) in enumerate(zip(on, trainable, strict=True)):
+                if wanted and not possible:
+                    raise TypeError(
+                        f"{unit.where}: the leaf {lv.paths(tree)[i]!r} is {_describe(leaves[i])}, which has "
+                        f"no gradient. Leave it out of the parameters, or mask it out, as in "
+                        f"gradtx.masked(tx, lambda path, leaf: ...)."
+                    )
+        if complex_at and is_rule(unit) and not unit.transform.supports_complex:
+            for i in complex_at:
+                if on[i]:
+                    raise TypeError(
+                        f"{unit.where} has no meaning for the complex leaf {lv.paths(tree)[i]!r}. Mask it "
+                        f"out, or train its real and imaginary parts as two real leaves."
+                    )
+        result[unit.path] = on
+    return result
+
+
+def _describe(x: Any) -> str:
+    dtype = getattr(x, "dtype", None)
+    return f"a {type(x).__name__}" if dtype is None else f"{dtype.name}{list(x.shape)}"
+
+
+def check_state(program: Program, state: Any) -> None:
+    """Raises for a state that is not this program's, saying where it differs."""
+    if not isinstance(state, Mapping) or set(state) != {"step", "numbers", "slots"}:
+        shown = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+        raise TypeError(f"This is not a gradtx state (step, numbers, slots) but {shown}. {REMEDY}")
+    if jax.tree.structure(state["numbers"]) != program.number_structure:
+        _refuse("hyperparameters", _names(state["numbers"]), {"/".join(p) for p in program.numbers})
+    dtype = number_dtype()
+    for path, number in zip(program.sorted_numbers, jax.tree.leaves(state["numbers"]), strict=True):
+        _check_number("/".join(path), number, dtype)
+    _check_number("step", state["step"], np.dtype(np.int32))
+    check_slots(program, state)
+
+
+def check_slots(program: Program, state: Any) -> None:
+    """Raises for a state that has other slots than this program."""
+    found = set(_slot_paths(state["slots"], program.slot_depths))
+    if found != set(program.slot_paths):
+        _refuse("slots", {"/".join(p) for p in found}, {"/".join(p) for p in program.slot_paths})
+
+
+def _slot_paths(slots: Any, depths: set[Path]) -> list[Path]:
+    found: list[Path] = []
+
+    def walk(node: Any, path: Path) -> None:
+        if path in depths and isinstance(node, Mapping):
+            for key, child in node.items():
+                walk(child, (*path, key))
+        else:
+            found.append(path)
+
+    if slots:
+        walk(slots, ())
+    return found
+
+
+def _names(tree: Any) -> set[str]:
+    return {
+        jax.tree_util.keystr(p, simple=True, separator="/")
+        for p, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def _refuse(what: str, found: set[str], wanted: set[str]) -> None:
+    lacks, other = sorted(wanted - found), sorted(found - wanted)
+    parts = [f"lacks the {what} {', '.join(lacks)}"] if lacks else []
+    parts += (
+        [f"has {', '.join(other)} instead" if lacks else f"has other {what}: {', '.join(other)}"]
+        if other
+        else []
+    )
+    raise ValueError(f"This state is not this transform's: it {' and '.join(parts)}. {REMEDY}")
+
+
+def _check_number(name: str, x: Any, dtype: Any) -> None:
+    if jnp.shape(x) != ():
+        raise ValueError(
+            f"{name} in the state has shape {jnp.shape(x)}, not (): if this is a sweep, call update under "
+            f"jax.vmap over the state."
+        )
+    if jnp.result_type(x) != dtype:
+        raise TypeError(
+            f"{name} in the state is {jnp.result_type(x)}, not {dtype.name}: the state was cast, or made "
+            f"under another jax_enable_x64. Cast the slots only, or rebase(tx, state)."
+        )

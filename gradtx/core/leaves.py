@@ -1,0 +1,184 @@
+"""Leaves, their paths and masks: what a tree is to the engine.
+
+`None` is a leaf (one that is not trained), and so is the float0 gradient of an integer.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.numerics import is_trainable
+
+PyTree = Any
+Mask = Any
+"""Which leaves: a tree of bools, a predicate of (path, leaf), a function of the parameters, or patterns."""
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def flatten(tree: PyTree) -> tuple[list[Any], Any]:
+    """The leaves, `None` and float0 as `None`, and the structure."""
+    leaves, structure = jax.tree.flatten(tree, is_leaf=_is_none)
+    return [None if getattr(x, "dtype", None) == jax.dtypes.float0 else x for x in leaves], structure
+
+
+def _name(path: Sequence[Any]) -> str:
+    last = path[-1] if path else None
+    if isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value":
+        path = path[:-1]  # the array inside a variable of the model: the variable is the leaf
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+def paths(tree: PyTree) -> list[str]:
+    """The path of each leaf, such as `layers/0/kernel`."""
+    return [_name(p) for p, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_none)[0]]
+
+
+def is_trainable_leaf(x: Any) -> bool:
+    """Whether a leaf is an array (or a number) that gradients exist for."""
+    if x is None:
+        return False
+    if isinstance(x, bool | int):
+        return False
+    dtype = np.dtype(type(x)) if isinstance(x, float | complex) else getattr(x, "dtype", None)
+    return dtype is not None and is_trainable(dtype)
+
+
+def as_array(x: Any) -> jax.Array:
+    """A leaf as a JAX array."""
+    return x if isinstance(x, jax.Array) else jnp.asarray(x)
+
+
+def align(structure: Any, tree: PyTree, of: PyTree, what: str, reference: str) -> list[Any]:
+    """The leaves of `tree`, whose structure must be that of `of`, or an error with the first path that differs."""
+    leaves, own = flatten(tree)
+    if own == structure:
+        return leaves
+    mine, theirs = paths(tree), paths(of)
+    for a, b in zip(mine, theirs, strict=False):
+        if a != b:
+            raise ValueError(
+                f"The {what} and the {reference} are different trees: the first leaf that differs is {a!r} in "
+                f"the {what} and {b!r} in the {reference}. Pass trees of one structure."
+            )
+    if len(mine) != len(theirs):
+        longer, where = (mine, what) if len(mine) > len(theirs) else (theirs, reference)
+        extra = longer[min(len(mine), len(theirs))]
+        raise ValueError(
+            f"The {what} and the {reference} are different trees: leaf {extra!r} is only in the {where}. Pass "
+            f"trees of one structure."
+        )
+    try:
+        return [x for x, _ in zip(structure.flatten_up_to(tree), mine, strict=True)]
+    except ValueError:
+        raise ValueError(
+            f"The {what} and the {reference} have the same leaves but other containers: {own} and "
+            f"{structure}. Pass trees of one structure."
+        ) from None
+
+
+def _matches(patterns: tuple[str, ...], path: str) -> bool:
+    wanted = [p for p in patterns if not p.startswith("!")]
+    unwanted = [p[1:] for p in patterns if p.startswith("!")]
+    if any(fnmatch.fnmatchcase(path, p) for p in unwanted):
+        return False
+    return not wanted or any(fnmatch.fnmatchcase(path, p) for p in wanted)
+
+
+def _positional(fn: Callable[..., Any]) -> int:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    return sum(p.kind in kinds and p.default is p.empty for p in parameters)
+
+
+def _is_function(mask: Mask) -> bool:
+    # A model (a callable pytree of bools) is a tree, not a function of the parameters.
+    return callable(mask) and jax.tree.leaves(mask) == [mask]
+
+
+def resolve(mask: Mask, tree: PyTree, where: str) -> list[bool]:
+    """For each leaf of `tree`, whether `mask` includes it."""
+    if isinstance(mask, str):
+        mask = (mask,)
+    if isinstance(mask, tuple) and mask and all(isinstance(p, str) for p in mask):
+        return [_matches(mask, path) for path in paths(tree)]
+    leaves, structure = flatten(tree)
+    if _is_function(mask):
+        if _positional(mask) == 2:
+            return [
+                x is not None and bool(mask(path, x)) for path, x in zip(paths(tree), leaves, strict=True)
+            ]
+        mask = mask(tree)
+    try:
+        spread = jax.tree.broadcast(mask, tree, is_leaf=_is_none)
+        included = jax.tree.flatten(spread, is_leaf=_is_none)[0]
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: the mask's tree does not fit the parameters: {_misfit(mask, tree)}. A mask is a tree of "
+            f"bools of the parameters' structure or a prefix of it, a predicate of (path, leaf), or path "
+            f"patterns."
+        ) from error
+    for path, choice in zip(paths(tree), included, strict=True):
+        if choice is not None and not isinstance(choice, bool | np.bool_):
+            raise TypeError(f"{where}: the mask at {path!r} must be True or False, got {choice!r}.")
+    del structure
+    return [bool(choice) for choice in included]
+
+
+def _misfit(mask: Mask, tree: PyTree) -> str:
+    known = paths(tree)
+    for path in paths(mask):
+        if not any(k == path or k.startswith(path + "/") for k in known):
+            return f"the mask has {path!r}, which the parameters do not have"
+    chosen = paths(mask)
+    for path in known:
+        if not any(k == path or path.startswith(k + "/") for k in chosen):
+            return f"the mask has nothing for {path!r}"
+    return "the containers differ"
+
+
+class Excluding:
+    """The leaves that a mask leaves out."""
+
+    def __init__(self, mask: Mask) -> None:
+        self.mask = mask
+
+
+def included(masks: Sequence[Mask], tree: PyTree, where: str, count: int) -> list[bool]:
+    """For each leaf, whether every one of `masks` includes it."""
+    result = [True] * count
+    for mask in masks:
+        if isinstance(mask, Excluding):
+            chosen = [not c for c in resolve(mask.mask, tree, where)]
+        else:
+            chosen = resolve(mask, tree, where)
+        result = [a and b for a, b in zip(result, chosen, strict=True)]
+    return result
+
+
+def over_axes(x: jax.Array, axis_name: str | tuple[str, ...] | None, where: str) -> jax.Array:
+    """The sum of a measure over mesh axes; an error where it varies over a manual axis that is not named."""
+    named = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
+    aval = jax.typeof(x)
+    manual = getattr(aval, "manual_axis_type", None)
+    varying = getattr(aval, "vma", frozenset()) if manual is None else manual.varying
+    missing = sorted(set(varying) - set(named))
+    if missing:
+        raise ValueError(
+            f"{where}: inside shard_map the leaves vary over the axis {', '.join(missing)}, so that each shard "
+            f"would see a sum of its own. Give axis_name={missing[0]!r} if they are shards of one tree, or "
+            f"average the gradients over that axis first."
+        )
+    return jax.lax.psum(x, named) if named else x

@@ -1,0 +1,151 @@
+"""The numerics policy: which dtype arithmetic runs in, and the few operations that need care.
+
+Arithmetic runs in the wider of the leaf's dtype and float32. A decay is carried as its complement, so that
+`1 - b` never loses the digits that matter; no denominator underflows; nothing is selected by multiplication.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def number_dtype() -> np.dtype:
+    """The dtype of hyperparameters: float32, or float64 when x64 is enabled."""
+    return jax.dtypes.canonicalize_dtype(np.float64)
+
+
+@functools.cache
+def is_complex(dtype: Any) -> bool:
+    """Whether values of `dtype` are complex."""
+    return bool(jnp.issubdtype(dtype, jnp.complexfloating))
+
+
+@functools.cache
+def is_trainable(dtype: Any) -> bool:
+    """Whether gradients of values of `dtype` exist: floating or complex."""
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
+
+
+@functools.cache
+def real_dtype(dtype: Any) -> np.dtype:
+    """The dtype of the real part."""
+    dtype = np.dtype(dtype)
+    return np.dtype(f"float{dtype.itemsize * 4}") if is_complex(dtype) else dtype
+
+
+@functools.cache
+def widest(*dtypes: Any) -> np.dtype:
+    """The promotion table: the dtype that holds values of every given one.
+
+    Equal dtypes stay; of two widths the larger wins; two different formats of one width (bfloat16 and
+    float16) meet in float32; complex wins over real, at the wider width. It does not depend on JAX's
+    promotion settings.
+    """
+    reals = {real_dtype(d) for d in dtypes}
+    width = max(d.itemsize for d in reals)
+    top = [d for d in reals if d.itemsize == width]
+    real = top[0] if len(top) == 1 else np.dtype(np.float32)
+    if any(is_complex(d) for d in dtypes):
+        return np.dtype(np.complex128 if real.itemsize == 8 else np.complex64)
+    return real
+
+
+@functools.cache
+def compute_dtype(*dtypes: Any) -> np.dtype:
+    """The dtype arithmetic runs in for values of the given dtypes: at least float32."""
+    return widest(*dtypes, np.dtype(np.float32))
+
+
+def like(dtype: Any, compute: Any) -> np.dtype:
+    """`compute` for a complex `dtype`, its real counterpart for a real one."""
+    return np.dtype(compute) if is_complex(dtype) else real_dtype(compute)
+
+
+def abs_sq(x: jax.Array) -> jax.Array:
+    """`|x|²`, real for complex `x`, with a gradient at 0."""
+    return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
+
+
+def divide(x: jax.Array, denominator: jax.Array) -> jax.Array:
+    """`x / denominator` for a denominator >= 0 that may have underflowed: 0 / 0 is 0, never NaN."""
+    tiny = np.array(jnp.finfo(denominator.dtype).tiny, denominator.dtype)
+    return x / jnp.maximum(denominator, tiny)
+
+
+@jax.custom_jvp
+def sqrt(x: jax.Array) -> jax.Array:
+    """The square root of `x >= 0`, with derivative 0 at 0, so that reverse mode through it stays finite."""
+    return jnp.sqrt(x)
+
+
+@sqrt.defjvp
+def _sqrt_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    root = jnp.sqrt(x)
+    zero = root == 0
+    return root, jnp.where(zero, jnp.zeros_like(root), dx / (2 * jnp.where(zero, jnp.ones_like(root), root)))
+
+
+@jax.custom_jvp
+def one_minus_power(complement: jax.Array, exponent: jax.Array) -> jax.Array:
+    """`1 - (1 - c)^n`, exact for small `c`: the bias correction `1 - b^t` from `c = 1 - b`."""
+    return -jnp.expm1(exponent * jnp.log1p(-complement))
+
+
+@one_minus_power.defjvp
+def _one_minus_power_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (c, n), (dc, _) = primals, tangents
+    return one_minus_power(c, n), dc * n * jnp.power(1 - c, n - 1)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["complement"], meta_fields=[])
+class Decay:
+    """A decay `b` in [0, 1), carried as its complement `1 - b`.
+
+    In a rule's class body `b1: Decay` declares such a hyperparameter; inside `prepare` and `apply` the field
+    is an instance, with the operations that a decay has.
+    """
+
+    def __init__(self, complement: Any) -> None:
+        self.complement = complement
+
+    @property
+    def value(self) -> jax.Array:
+        """The decay `b` itself."""
+        return 1 - self.complement
+
+    def mix(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        """The exponential moving average `b old + (1 - b) new`, without rounding `b`."""
+        return old + self.complement * (new - old)
+
+    def correction(self, t: jax.Array) -> jax.Array:
+        """`1 - b^t`, by which an average that started at zero is divided after `t` updates."""
+        return one_minus_power(self.complement, t)
+
+    def astype(self, dtype: Any) -> Decay:
+        """The same decay in another dtype."""
+        return Decay(self.complement.astype(dtype))
+
+
+def total(parts: list[jax.Array]) -> jax.Array:
+    """The sum of real scalars, in at least float32."""
+    dtype = compute_dtype(*(p.dtype for p in parts)) if parts else np.dtype(np.float32)
+    result = jnp.zeros((), dtype)
+    for part in parts:
+        result = result + part.astype(dtype)
+    return result
+
+
+def sum_of_squares(x: jax.Array) -> jax.Array:
+    """`sum |x|²` of one leaf, accumulated in at least float32."""
+    return jnp.sum(abs_sq(x.astype(compute_dtype(x.dtype))))
+
+
+def root_mean_square(x: jax.Array) -> jax.Array:
+    """`sqrt(mean |x|²)` of one leaf; 0 for an empty one."""
+    return sqrt(sum_of_squares(x) / max(x.size, 1))

@@ -1,0 +1,45 @@
+"""Where new state goes: beside the parameters, sharded as they are, and abstract where they are abstract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+class Placement:
+    """How to make the state for a tree of leaves: concrete, traced, or `jax.ShapeDtypeStruct`s."""
+
+    def __init__(self, leaves: list[Any]) -> None:
+        self.abstract = any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves)
+        self._replicated = next((s for s in map(_replicated, leaves) if s is not None), None)
+
+    def scalar(self, x: jax.Array) -> Any:
+        """`x`, replicated where the leaves are committed."""
+        if self.abstract:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated)
+        return x if self._replicated is None else jax.device_put(x, self._replicated)
+
+    def slot(self, shape: tuple[int, ...], dtype: Any, value: Any, leaf: Any) -> Any:
+        """A new array of `value`, sharded like `leaf` if it has the leaf's shape; it aliases nothing."""
+        alike = shape == jnp.shape(leaf)
+        if self.abstract:
+            sharding = getattr(leaf, "sharding", None) if alike else self._replicated
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        value = jnp.asarray(value).astype(dtype)
+        if alike and isinstance(leaf, jax.Array):
+            if value.ndim or isinstance(value, jax.core.Tracer):
+                return jnp.zeros_like(leaf, dtype=dtype) + value
+            return jnp.full_like(leaf, value, dtype=dtype)
+        return self.scalar(jnp.array(jnp.broadcast_to(value, shape), copy=True))
+
+
+def _replicated(leaf: Any) -> Any:
+    if isinstance(leaf, jax.core.Tracer):
+        return None
+    sharding = getattr(leaf, "sharding", None)
+    if isinstance(sharding, NamedSharding):
+        return NamedSharding(sharding.mesh, PartitionSpec(), memory_kind=sharding.memory_kind)
+    return sharding if isinstance(leaf, jax.Array) and leaf.committed else None

@@ -1,0 +1,273 @@
+"""Programs: a composition flattened into the list of steps that the engine runs.
+
+A spec is a tree, as it was written; its program is a list of units in order, with unique names, the masks that
+apply to each, and where in the state each hyperparameter lives. Parallel branches become stack operations
+(`fork`, `swap`, `join`), so that a program stays one list that can be cut anywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+from gradtx.core.fields import DECAY, Declared, Domain, GivenAsArray
+from gradtx.core.leaves import Mask
+from gradtx.core.schedule import CALLABLE, bind, form, numbers_of
+from gradtx.core.spec import is_array
+from gradtx.core.transform import needed
+
+Path = tuple[str, ...]
+
+DOMAINS: dict[Path, Domain] = {}
+"""The domain of each number that a program of this process has put into a state, by its path."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """One step of a program that transforms updates: a rule, or a transform of whole trees."""
+
+    path: Path
+    transform: Any
+    masks: tuple[Mask, ...]
+    sources: dict[str, tuple[Path, str]]
+    """For each hyperparameter of a rule, the scope and the argument that the state keeps it under."""
+
+    @property
+    def where(self) -> str:
+        """The name for errors."""
+        return ".".join(self.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fork:
+    """Starts parallel branches: keeps the input beside the value the first branch works on."""
+
+    def __call__(self, stack: list[Any]) -> list[Any]:
+        return [*stack, stack[-1]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Swap:
+    """Ends a branch and starts the next one on the input."""
+
+    def __call__(self, stack: list[Any]) -> list[Any]:
+        *rest, original, result = stack
+        return [*rest, result, original, original]
+
+
+@dataclasses.dataclass(frozen=True)
+class Join:
+    """Ends the last branch: joins the results of all."""
+
+    branches: int
+    how: Callable[..., Any]
+
+    def __call__(self, stack: list[Any]) -> list[Any]:
+        *below, _original, last = stack
+        cut = len(below) - self.branches + 1
+        return [*below[:cut], self.how(*below[cut:], last)]
+
+
+class Builder:
+    """Collects the units of a composition while its spec is visited."""
+
+    def __init__(self) -> None:
+        self.steps: list[Unit | Fork | Swap | Join] = []
+        self.scopes: dict[Path, dict[str, tuple[Any, Domain, bool]]] = {}
+        self._prefix: Path = ()
+        self._masks: tuple[Mask, ...] = ()
+        self._owners: dict[int, tuple[Path, str]] = {}
+        self._claimed: dict[Path, int] = {}
+
+    @contextmanager
+    def inside(self, name: str = "", mask: Any = None, owners: Any = None) -> Iterator[None]:
+        """Visits a part under a name, a mask, or the arguments of a recipe."""
+        before = self._prefix, self._masks, self._owners
+        if name:
+            self._prefix = (*self._prefix, name)
+        if mask is not None:
+            self._masks = (*self._masks, mask)
+        if owners is not None:
+            self._owners = {**owners, **self._owners}
+        yield
+        self._prefix, self._masks, self._owners = before
+
+    def claim(self, name: str) -> Path:
+        """A unique path for a unit or scope: a second `scale` is `scale_1`."""
+        path = (*self._prefix, name)
+        count = self._claimed.get(path, 0)
+        self._claimed[path] = count + 1
+        return path if count == 0 else (*self._prefix, f"{name}_{count}")
+
+    def add_rule(self, rule: Any) -> None:
+        """Adds a rule; each number belongs to the recipe argument that it is, or to the rule."""
+        path = self.claim(rule.name)
+        sources: dict[str, tuple[Path, str]] = {}
+        for key, field in rule.fields().items():
+            value = rule.__dict__[key]
+            if not field.is_number or value is None:
+                continue
+            scope, argument = self._owners.get(id(value), (path, key))
+            domain, decay = field.domain, field.decay
+            known = self.scopes.setdefault(scope, {})
+            if argument in known:
+                decay = decay or known[argument][2]
+                domain = DECAY if decay else known[argument][1]
+            known[argument] = (value, domain, decay)
+            sources[key] = (scope, argument)
+        mask = rule.__dict__.get("mask")
+        masks = self._masks if mask is None else (*self._masks, mask)
+        self.steps.append(Unit(path, rule, masks, sources))
+
+    def add_tree(self, name: str, transform: Any) -> None:
+        """Adds a transform that works on whole trees."""
+        self.steps.append(Unit(self.claim(name), transform, self._masks, {}))
+
+
+def freeze(x: Any) -> Any:
+    """A hashable stand-in for an argument that is code: equal exactly for equal arguments."""
+    if isinstance(x, Mapping):
+        return (type(x), *((k, freeze(v)) for k, v in x.items()))
+    if isinstance(x, tuple | list):
+        return (type(x), *map(freeze, x))
+    if is_array(x):
+        return (x.shape, str(x.dtype), id(x) if isinstance(x, jax.core.Tracer) else x.tobytes())
+    try:
+        hash(x)
+    except TypeError:
+        return id(x)
+    return (type(x), x)
+
+
+def nest(flat: dict[Path, Any]) -> dict[str, Any]:
+    """A nested dict from paths."""
+    result: dict[str, Any] = {}
+    for path, value in flat.items():
+        node = result
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = value
+    return result
+
+
+def lookup(tree: Any, path: Path) -> Any:
+    """The node of a nested dict at a path, an empty dict where there is none."""
+    for key in path:
+        tree = tree.get(key, {})
+    return tree
+
+
+class Program:
+    """A composition ready to run. It compares and hashes by structure, so that one trace serves all settings."""
+
+    def __init__(self, visit: Callable[[Builder], None]) -> None:
+        builder = Builder()
+        visit(builder)
+        self.steps = builder.steps
+        self.scopes = builder.scopes
+        self.units = [step for step in self.steps if isinstance(step, Unit)]
+        self.numbers: dict[Path, Any] = {}
+        for scope, arguments in self.scopes.items():
+            for key, (value, domain, decay) in arguments.items():
+                for path, number, number_domain in numbers_of(key, value, domain, decay):
+                    self.numbers[scope + path] = number
+                    DOMAINS[scope + path] = number_domain
+        self.given = {
+            path: value
+            for path, value in self.numbers.items()
+            if isinstance(value, jax.core.Tracer | GivenAsArray)
+        }
+        self.number_structure = jax.tree.structure(nest(dict.fromkeys(self.numbers, 0)))
+        self.sorted_numbers = sorted(self.numbers)
+        self.has_callables = any(path[-1] == CALLABLE for path in self.numbers)
+        self.rules = [unit for unit in self.units if is_rule(unit)]
+        self.unit_at = {unit.path: unit for unit in self.units}
+        self.leaf_slot_paths = [(*u.path, k) for u in self.rules for k in u.transform.slots]
+        self.slot_paths = [
+            *self.leaf_slot_paths,
+            *((*u.path, k) for u in self.rules for k in u.transform.scalars),
+            *(u.path for u in self.units if not is_rule(u)),
+        ]
+        self.slot_depths = {path[:i] for path in self.slot_paths for i in range(len(path))}
+        self.needs = {unit.where: _needs(unit) for unit in self.units}
+        self.wanted = {name for unit in self.rules for name in unit.transform.needs}
+        self.stages = list(_stages(self.steps))
+        self.key = tuple(_step_key(step) for step in self.steps)
+        self._hash = hash(self.key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Program) and self.key == other.key)
+
+    @functools.cached_property
+    def complex_units(self) -> set[Path]:
+        """The units whose input is complex for a complex leaf."""
+        stack, found = [True], set()
+        for step in self.steps:
+            if isinstance(step, Join):
+                stack = dataclasses.replace(step, how=lambda *branches: any(branches))(stack)
+            elif not isinstance(step, Unit):
+                stack = step(stack)
+            elif stack[-1]:
+                found.add(step.path)
+                stack[-1] = not (is_rule(step) and step.transform.gives_real)
+        return found
+
+    def arguments(self, numbers: Any, record: Any = None) -> dict[tuple[Path, str], Any]:
+        """Each argument over the state's arrays: an array, a `Decay`, or a function of the step."""
+        result = {}
+        for scope, arguments in self.scopes.items():
+            node = lookup(numbers, scope)
+            for key, (value, _, _) in arguments.items():
+
+                def at(path: Path, v: Any, scope: Path = scope) -> None:
+                    if record is not None:
+                        record(scope + path, v)
+
+                result[scope, key] = bind(value, node, key, at)
+        return result
+
+
+def is_rule(step: Any) -> bool:
+    """Whether a step of a program is a rule."""
+    return isinstance(step, Unit) and isinstance(step.transform, Declared)
+
+
+def _needs(unit: Unit) -> tuple[str, ...]:
+    return unit.transform.needs if is_rule(unit) else needed(unit.transform.update)
+
+
+def _step_key(step: Any) -> Any:
+    if not isinstance(step, Unit):
+        return step
+    if not is_rule(step):
+        return (step.path, id(step.transform))
+    rule = step.transform
+    code = tuple(
+        form(rule.__dict__[k]) if f.is_number else freeze(rule.__dict__[k])
+        for k, f in rule.fields().items()
+        if k != "mask"
+    )
+    return (type(rule), step.path, code, tuple(step.sources.items()))
+
+
+def _stages(steps: list[Any]) -> Iterator[tuple[str, int, int]]:
+    """Cuts a program where the whole tree is needed: `(kind, start, stop)`, ending with a leaf stage."""
+    start = 0
+    for i, step in enumerate(steps):
+        tree = isinstance(step, Unit) and not is_rule(step)
+        measure = is_rule(step) and step.transform.measures
+        if not (tree or measure):
+            continue
+        if i > start:
+            yield "leaf", start, i
+        yield "tree" if tree else "measure", i, i + 1
+        start = i + 1 if tree else i
+    yield "leaf", start, len(steps)

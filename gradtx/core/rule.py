@@ -1,0 +1,139 @@
+"""Rules: a per-leaf concept as one small class.
+
+The hyperparameters are the fields, the slots are declared, and `apply` states the arithmetic on one array.
+Everything else (trees, dtypes, `None`, masks, the step, storage, errors) is the engine's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.engine import Composed
+from gradtx.core.fields import Declared
+from gradtx.core.numerics import number_dtype
+from gradtx.core.program import Builder
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """What a rule remembers for each leaf, by default zeros like the leaf in at least float32.
+
+    Attributes:
+        real: real also for a complex leaf.
+        dtype: the field that names the dtype to store it in.
+        init: `init(rule, param)`, the initial value: a number or an array of the slot's shape.
+        shape: `shape(rule, shape)`, the slot's shape for a leaf of the given shape, or None for no slot.
+    """
+
+    real: bool = False
+    dtype: str | None = None
+    init: Callable[[Any, Any], Any] | None = None
+    shape: Callable[[Any, tuple[int, ...]], tuple[int, ...] | None] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeScalar:
+    """A number that a rule remembers once for the whole tree; `init(rule)` gives its first value."""
+
+    init: Callable[[Any], Any] = lambda rule: 0.0
+    is_key: ClassVar[bool] = False
+
+    def initial(self, rule: Any) -> jax.Array:
+        """The first value, as it is stored."""
+        return jnp.asarray(self.init(rule)).astype(number_dtype())
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A random key that a rule keeps; `init(rule)` gives it. `leaf.key` is one of its own for each step and leaf.
+
+    The state holds its raw data, which any checkpointer takes.
+    """
+
+    init: Callable[[Any], jax.Array]
+    is_key: ClassVar[bool] = True
+
+    def initial(self, rule: Any) -> jax.Array:
+        """The raw data of the key."""
+        return jnp.array(jax.random.key_data(self.init(rule)), copy=True)
+
+
+class Rule(Declared, Composed):
+    """A per-leaf transform.
+
+    A subclass gives its name, its fields, its slots, and `apply`; the others when it needs them. For each
+    update the engine calls, in this order:
+
+    1. `prepare(now)`, once: scalars from the step (`now.step` from 0, `now.t` from 1), from keyword
+       arguments (`now.extra`) and from whole-tree scalars (`now.<name>`).
+    2. `measure(g, slots, leaf)` for each leaf, if defined: real scalars, which are summed over the tree.
+    3. `conclude(totals, now)`, once, if `measure` is defined: more scalars, from the sums.
+    4. `apply(g, slots, leaf)` for each leaf: the new update and the new slots.
+
+    `leaf` has `param`, `key`, and each scalar that `prepare` and `conclude` returned, as attributes. A
+    returned scalar with the name of a `WholeScalar` is also remembered. Arrays come in the compute dtype.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> class Soften(gradtx.Rule, name="soften"):
+        ...     '''u = g / (1 + |g| / bound)'''
+        ...
+        ...     bound: gradtx.Positive
+        ...
+        ...     def apply(self, g, slots, leaf):
+        ...         return g / (1 + abs(g) / self.bound), slots
+        >>> tx = gradtx.chain(Soften(bound=1.0), gradtx.sgd(1.0))
+        >>> tx
+        chain(soften(bound=1.0), sgd(1.0))
+        >>> tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0].tolist()
+        [-0.5, -0.5]
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What `update` must be given: `"params"`, or the names of keyword arguments."""
+
+    supports_complex: ClassVar[bool] = True
+    """Whether the formula has a meaning for complex leaves."""
+
+    gives_real: ClassVar[bool] = False
+    """Whether the update is real for a complex leaf, as a squared magnitude is."""
+
+    slots: ClassVar[dict[str, Slot]] = {}
+    scalars: ClassVar[dict[str, WholeScalar | Key]] = {}
+    measures: ClassVar[bool] = False
+    has_key: ClassVar[bool] = False
+
+    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(name=name, **kwargs)
+        own = vars(cls)
+        cls.slots = {**cls.slots, **{k: v for k, v in own.items() if isinstance(v, Slot)}}
+        cls.scalars = {
+            **cls.scalars,
+            **{k: v for k, v in own.items() if isinstance(v, WholeScalar | Key)},
+        }
+        cls.measures = cls.measure is not Rule.measure
+        cls.has_key = any(s.is_key for s in cls.scalars.values())
+
+    def prepare(self, now: Any) -> dict[str, Any]:
+        """Scalars of this update, computed once."""
+        return {}
+
+    def measure(self, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
+        """Real scalars of one leaf, to be summed over the tree."""
+        raise NotImplementedError
+
+    def conclude(self, totals: Any, now: Any) -> dict[str, Any]:
+        """Scalars that follow from the sums."""
+        return {}
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        """The update of one leaf, and its new slots by name."""
+        raise NotImplementedError
+
+    def _visit(self, builder: Builder) -> None:
+        builder.add_rule(self)

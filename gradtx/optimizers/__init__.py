@@ -1,0 +1,1 @@
+"""Recipes: ready-made chains of transforms, without arithmetic of their own."""

@@ -1,0 +1,241 @@
+"""Adam, AdamW and their Nesterov forms."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from gradtx.core.combine import chain
+from gradtx.core.fields import DType, ScalarOrSchedule
+from gradtx.core.leaves import Mask
+from gradtx.core.recipe import recipe
+from gradtx.core.spec import show
+from gradtx.core.transform import Transform
+from gradtx.optimizers.sgd import coupled
+from gradtx.transforms.adam import scale_by_adam
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.elementary import identity, negate
+from gradtx.transforms.scale import scale_by_learning_rate, scale_by_schedule
+
+Coupling = Literal["rate", "schedule", "none"]
+
+
+@recipe
+def adam(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: DType | None = None,
+    *,
+    nesterov: bool = False,
+    nu_dtype: DType | None = None,
+    bias_correction: bool = True,
+    eps_scaled: bool = False,
+    weight_decay: ScalarOrSchedule | None = None,
+    mask: Mask = None,
+) -> Transform:
+    """Adam: theta <- theta - eta m^ / (sqrt(v^ + eps_root) + eps).
+
+        g  = gradient + lambda theta
+        m  = b1 m + (1 - b1) g              v  = b2 v + (1 - b2) |g|²
+        m^ = m / (1 - b1^t)                 v^ = v / (1 - b2^t)
+
+    Args:
+        learning_rate: eta, >= 0 or a schedule; usually 1e-3.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
+        eps: outside the root, >= 0. For eps inside the root use `eps=0.0, eps_root=1e-8`.
+        eps_root: inside the root, >= 0.
+        mu_dtype: dtype to store the first moment in; by default the parameter's, at least float32.
+        nesterov: use Nesterov momentum (see `scale_by_adam`).
+        nu_dtype: dtype to store the second moment in.
+        bias_correction: divide the moments by 1 - b^t.
+        eps_scaled: the efficient form of the paper (see `scale_by_adam`).
+        weight_decay: lambda of L2 regularization in the gradient, the gradient of 1/2 lambda theta². None
+            for none. For decay that is decoupled from the moments use `adamw`.
+        mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
+
+    Returns:
+        An optimizer with the slots `mu` and `nu`.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, theta = gradtx.adam(0.1), jnp.float32(1.0)
+        >>> theta, state = gradtx.apply_gradients(tx, jnp.float32(2.0), tx.init(theta), theta)
+        >>> round(float(theta), 6)
+        0.9
+
+    References:
+        Kingma and Ba, Adam: A Method for Stochastic Optimization, 2014, https://arxiv.org/abs/1412.6980.
+    """
+    direction = scale_by_adam(
+        b1,
+        b2,
+        eps,
+        eps_root,
+        mu_dtype,
+        nu_dtype=nu_dtype,
+        nesterov=nesterov,
+        bias_correction=bias_correction,
+        eps_scaled=eps_scaled,
+    )
+    return chain(coupled(weight_decay, mask), direction, scale_by_learning_rate(learning_rate))
+
+
+@recipe
+def adamw(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: DType | None = None,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: Mask = None,
+    *,
+    nesterov: bool = False,
+    nu_dtype: DType | None = None,
+    bias_correction: bool = True,
+    eps_scaled: bool = False,
+    decay_coupling: Coupling = "rate",
+    schedule: ScalarOrSchedule | None = None,
+) -> Transform:
+    """AdamW: Adam's direction u, and weight decay that does not pass through the moments.
+
+    With eta the learning rate and s the schedule's multiplier (1 without one), by `decay_coupling`:
+
+        "rate"      theta <- theta - s eta (u + lambda theta)      PyTorch, BERT, Optax
+        "schedule"  theta <- theta - s (eta u + lambda theta)      the paper
+        "none"      theta <- theta - s eta u - lambda theta        independent of both
+
+    Args:
+        learning_rate: eta, >= 0 or a schedule; 2e-5 is usual for fine-tuning.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
+        eps: outside the root, >= 0; BERT has 1e-6.
+        eps_root: inside the root, >= 0.
+        mu_dtype: dtype to store the first moment in; by default the parameter's, at least float32.
+        weight_decay: lambda; Optax's default is 1e-4, PyTorch's and BERT's 0.01.
+        mask: which leaves to decay, as `gradtx.masked` takes it, such as `("!*bias", "!*norm*")`.
+        nesterov: use Nesterov momentum (see `scale_by_adam`).
+        nu_dtype: dtype to store the second moment in.
+        bias_correction: divide the moments by 1 - b^t; BERT does not.
+        eps_scaled: the efficient form of Adam's paper (see `scale_by_adam`).
+        decay_coupling: what multiplies the decay: `"rate"`, `"schedule"` or `"none"`.
+        schedule: the multiplier s, a schedule around 1, kept apart from the rate.
+
+    Returns:
+        An optimizer with the slots `mu` and `nu`; `update` needs the parameters.
+
+    Raises:
+        ValueError: an unknown `decay_coupling`.
+
+    Examples:
+        >>> import gradtx
+        >>> gradtx.adamw(3e-4, weight_decay=0.1)
+        adamw(0.0003, weight_decay=0.1)
+
+    References:
+        Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, https://arxiv.org/abs/1711.05101.
+    """
+    if decay_coupling not in get_args(Coupling):
+        raise ValueError(
+            f"adamw: decay_coupling must be 'rate', 'schedule' or 'none', got {show(decay_coupling)}."
+        )
+    direction = scale_by_adam(
+        b1,
+        b2,
+        eps,
+        eps_root,
+        mu_dtype,
+        nu_dtype=nu_dtype,
+        nesterov=nesterov,
+        bias_correction=bias_correction,
+        eps_scaled=eps_scaled,
+    )
+    decay = add_decayed_weights(weight_decay, mask)
+    rate = scale_by_learning_rate(learning_rate, flip_sign=False)
+    multiplier = identity() if schedule is None else scale_by_schedule(schedule)
+    if decay_coupling == "rate":
+        return chain(direction, decay, multiplier, scale_by_learning_rate(learning_rate))
+    if decay_coupling == "schedule":
+        return chain(direction, rate, decay, multiplier, negate())
+    return chain(direction, rate, multiplier, decay, negate())
+
+
+@recipe
+def nadam(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: DType | None = None,
+    *,
+    nesterov: bool = True,
+) -> Transform:
+    """Adam with Nesterov momentum: m^ = b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t).
+
+    Args:
+        learning_rate: eta, >= 0 or a schedule.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
+        eps: outside the root, >= 0.
+        eps_root: inside the root, >= 0.
+        mu_dtype: dtype to store the first moment in.
+        nesterov: False makes it plain Adam.
+
+    Returns:
+        An optimizer with the slots `mu` and `nu`.
+
+    Examples:
+        >>> import gradtx
+        >>> gradtx.nadam(1e-3)
+        nadam(0.001)
+
+    References:
+        Dozat, Incorporating Nesterov Momentum into Adam, 2016.
+    """
+    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+
+
+@recipe
+def nadamw(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: DType | None = None,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: Mask = None,
+    *,
+    nesterov: bool = True,
+) -> Transform:
+    """AdamW with Nesterov momentum.
+
+    Args:
+        learning_rate: eta, >= 0 or a schedule.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
+        eps: outside the root, >= 0.
+        eps_root: inside the root, >= 0.
+        mu_dtype: dtype to store the first moment in.
+        weight_decay: lambda, times the learning rate.
+        mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
+        nesterov: False makes it plain AdamW.
+
+    Returns:
+        An optimizer with the slots `mu` and `nu`; `update` needs the parameters.
+
+    Examples:
+        >>> import gradtx
+        >>> gradtx.nadamw(1e-3, weight_decay=0.1)
+        nadamw(0.001, weight_decay=0.1)
+
+    References:
+        Dozat, Incorporating Nesterov Momentum into Adam, 2016; Loshchilov and Hutter, Decoupled Weight Decay
+        Regularization, 2017, https://arxiv.org/abs/1711.05101.
+    """
+    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov)

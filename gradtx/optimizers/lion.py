@@ -1,0 +1,49 @@
+"""Lion."""
+
+from __future__ import annotations
+
+from gradtx.core.combine import chain
+from gradtx.core.fields import DType, ScalarOrSchedule
+from gradtx.core.leaves import Mask
+from gradtx.core.recipe import recipe
+from gradtx.core.transform import Transform
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.lion import scale_by_lion
+from gradtx.transforms.scale import scale_by_learning_rate
+
+
+@recipe
+def lion(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.99,
+    mu_dtype: DType | None = None,
+    weight_decay: ScalarOrSchedule = 1e-3,
+    mask: Mask = None,
+) -> Transform:
+    """Lion: theta <- theta - eta (sign(b1 m + (1 - b1) g) + lambda theta), m = b2 m + (1 - b2) g.
+
+    Args:
+        learning_rate: eta, >= 0 or a schedule; usually 3 to 10 times smaller than AdamW's.
+        b1: how much of the momentum is in the step, in [0, 1).
+        b2: decay of the momentum, in [0, 1).
+        mu_dtype: dtype to store the momentum in; by default the parameter's, at least float32.
+        weight_decay: lambda, times the learning rate; usually 3 to 10 times larger than AdamW's.
+        mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
+
+    Returns:
+        An optimizer with the slot `mu`; `update` needs the parameters.
+
+    Examples:
+        >>> import gradtx
+        >>> gradtx.lion(1e-4, weight_decay=0.1)
+        lion(0.0001, weight_decay=0.1)
+
+    References:
+        Chen et al., Symbolic Discovery of Optimization Algorithms, 2023, https://arxiv.org/abs/2302.06675.
+    """
+    return chain(
+        scale_by_lion(b1, b2, mu_dtype),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,57 @@
+"""Prodigy under Optax's signature."""
+
+from __future__ import annotations
+
+from gradtx.core.fields import ScalarOrSchedule
+from gradtx.core.recipe import recipe
+from gradtx.core.transform import Transform
+from gradtx.transforms.prodigy import scale_by_prodigy
+
+
+@recipe
+def prodigy(
+    learning_rate: ScalarOrSchedule = 1.0,
+    betas: tuple[ScalarOrSchedule, ScalarOrSchedule] = (0.9, 0.999),
+    beta3: ScalarOrSchedule | None = None,
+    eps: ScalarOrSchedule = 1e-8,
+    estim_lr0: ScalarOrSchedule = 1e-6,
+    estim_lr_coef: ScalarOrSchedule = 1.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    safeguard_warmup: bool = False,
+) -> Transform:
+    """Prodigy: Adam with a step size estimated from the distance travelled; see `scale_by_prodigy`.
+
+    Args:
+        learning_rate: a factor of the estimated rate, usually 1 or a schedule that ends at 0.
+        betas: decays of the two moments; they are read and set as `b1` and `b2`.
+        beta3: decay of the estimate's averages; sqrt(b2) by default.
+        eps: >= 0.
+        estim_lr0: the first estimate, > 0.
+        estim_lr_coef: how eagerly the estimate grows.
+        weight_decay: lambda, decoupled, times the rate.
+        safeguard_warmup: leave the learning rate out of the estimate's denominator.
+
+    Returns:
+        An optimizer; `update` needs the parameters.
+
+    Examples:
+        >>> import gradtx
+        >>> gradtx.prodigy(weight_decay=0.1)
+        prodigy(weight_decay=0.1)
+
+    References:
+        Mishchenko and Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free Learner, 2023,
+        https://arxiv.org/abs/2306.06101.
+    """
+    b1, b2 = betas
+    return scale_by_prodigy(
+        learning_rate,
+        b1,
+        b2,
+        beta3,
+        eps,
+        estim_lr0,
+        estim_lr_coef,
+        weight_decay,
+        safeguard_warmup,
+    )

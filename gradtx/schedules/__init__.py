@@ -1,0 +1,1 @@
+"""Schedules: values over steps, made of numbers alone."""

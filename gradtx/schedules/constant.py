@@ -1,0 +1,36 @@
+"""One value for ever."""
+
+from __future__ import annotations
+
+import jax
+
+from gradtx.core.arguments import factory
+from gradtx.core.fields import Number, Scalar
+from gradtx.core.schedule import Schedule
+
+
+class ConstantSchedule(Schedule, name="constant_schedule"):
+    """The value."""
+
+    value: Number
+
+    def at(self, step: jax.Array) -> jax.Array:
+        return self.value
+
+
+@factory
+def constant_schedule(value: Scalar) -> Schedule:
+    """The same value at every step.
+
+    Args:
+        value: the value.
+
+    Returns:
+        A schedule; its number is set as `<name>.value`.
+
+    Examples:
+        >>> import gradtx
+        >>> float(gradtx.constant_schedule(0.5)(100))
+        0.5
+    """
+    return ConstantSchedule(value=value)

@@ -1,0 +1,123 @@
+"""Half a cosine, plain and after a warmup."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.arguments import factory
+from gradtx.core.fields import NonNegative, Number, Positive, Scalar
+from gradtx.core.schedule import Schedule
+from gradtx.schedules.linear import between, check_warmup, progress
+
+
+def _wave(fraction: jax.Array, exponent: jax.Array) -> jax.Array:
+    return jnp.power((1 + jnp.cos(jnp.pi * fraction)) / 2, exponent)
+
+
+class CosineDecaySchedule(Schedule, name="cosine_decay_schedule"):
+    """From init_value to alpha init_value along half a cosine."""
+
+    init_value: Number
+    decay_steps: Positive
+    alpha: Number = 0.0
+    exponent: NonNegative = 1.0
+
+    def at(self, step: jax.Array) -> jax.Array:
+        wave = _wave(progress(step, self.decay_steps), self.exponent)
+        return self.init_value * between(self.alpha, jnp.ones_like(self.alpha), wave)
+
+
+@factory
+def cosine_decay_schedule(
+    init_value: Scalar, decay_steps: Scalar, alpha: Scalar = 0.0, exponent: Scalar = 1.0
+) -> Schedule:
+    """Init ((1 - alpha) w + alpha), w = ((1 + cos(pi t / decay_steps)) / 2)^exponent.
+
+    Args:
+        init_value: the value at step 0.
+        decay_steps: the length in steps, > 0.
+        alpha: the last value as a fraction of the first.
+        exponent: the power of the cosine, >= 0.
+
+    Returns:
+        A schedule whose numbers can be set in the state.
+
+    Raises:
+        ValueError: `decay_steps` is not positive.
+
+    Examples:
+        >>> import gradtx
+        >>> [round(float(gradtx.cosine_decay_schedule(1.0, 4)(t)), 4) for t in (0, 2, 4)]
+        [1.0, 0.5, 0.0]
+
+    References:
+        Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2016,
+        https://arxiv.org/abs/1608.03983.
+    """
+    return CosineDecaySchedule(init_value=init_value, decay_steps=decay_steps, alpha=alpha, exponent=exponent)
+
+
+class WarmupCosineDecaySchedule(Schedule, name="warmup_cosine_decay_schedule"):
+    """Up from init_value to peak_value in a line, down to end_value along half a cosine."""
+
+    init_value: Number
+    peak_value: Number
+    warmup_steps: NonNegative
+    decay_steps: Positive
+    end_value: Number = 0.0
+    exponent: NonNegative = 1.0
+
+    def check(self) -> None:
+        check_warmup(self)
+
+    def at(self, step: jax.Array) -> jax.Array:
+        up = between(self.init_value, self.peak_value, progress(step, self.warmup_steps))
+        fraction = progress(step - self.warmup_steps, self.decay_steps - self.warmup_steps)
+        down = between(self.end_value, self.peak_value, _wave(fraction, self.exponent))
+        return jnp.where(step < self.warmup_steps, up, down)
+
+
+@factory
+def warmup_cosine_decay_schedule(
+    init_value: Scalar,
+    peak_value: Scalar,
+    warmup_steps: Scalar,
+    decay_steps: Scalar,
+    end_value: Scalar = 0.0,
+    exponent: Scalar = 1.0,
+) -> Schedule:
+    """A linear warmup, then half a cosine down.
+
+    Args:
+        init_value: the value at step 0.
+        peak_value: the value at step `warmup_steps`.
+        warmup_steps: the length of the warmup, >= 0.
+        decay_steps: the length of the whole schedule, warmup included, > `warmup_steps`.
+        end_value: the value from step `decay_steps` on.
+        exponent: the power of the cosine, >= 0.
+
+    Returns:
+        A schedule whose numbers can be set in the state.
+
+    Raises:
+        ValueError: `decay_steps` is not greater than `warmup_steps`.
+
+    Examples:
+        >>> import gradtx
+        >>> schedule = gradtx.warmup_cosine_decay_schedule(0.0, 1.0, 2, 6)
+        >>> [round(float(schedule(t)), 4) for t in (0, 1, 2, 4, 6)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
+
+    References:
+        Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2016,
+        https://arxiv.org/abs/1608.03983.
+    """
+    return WarmupCosineDecaySchedule(
+        init_value=init_value,
+        peak_value=peak_value,
+        warmup_steps=warmup_steps,
+        decay_steps=decay_steps,
+        end_value=end_value,
+        exponent=exponent,
+    )

@@ -1,0 +1,71 @@
+"""Exponential decay."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.arguments import factory
+from gradtx.core.fields import NonNegative, Number, Positive, Scalar
+from gradtx.core.schedule import Schedule
+
+
+class ExponentialDecay(Schedule, name="exponential_decay"):
+    """init_value decay_rate^(steps / transition_steps), bounded by end_value."""
+
+    init_value: Number
+    transition_steps: Positive
+    decay_rate: Positive
+    transition_begin: NonNegative = 0
+    staircase: bool = False
+    end_value: Number | None = None
+
+    def at(self, step: jax.Array) -> jax.Array:
+        power = jnp.maximum(step - self.transition_begin, 0.0) / self.transition_steps
+        # In the state a bool is a number, 0 or 1, like all that a schedule consists of.
+        power = jnp.where(jnp.asarray(self.staircase) != 0, jnp.floor(power), power)
+        value = self.init_value * jnp.power(self.decay_rate, power)
+        if self.end_value is None:
+            return value
+        low, high = jnp.maximum(value, self.end_value), jnp.minimum(value, self.end_value)
+        return jnp.where(self.decay_rate < 1, low, high)
+
+
+@factory
+def exponential_decay(
+    init_value: Scalar,
+    transition_steps: Scalar,
+    decay_rate: Scalar,
+    transition_begin: Scalar = 0,
+    staircase: bool = False,
+    end_value: Scalar | None = None,
+) -> Schedule:
+    """Init decay_rate^(k / transition_steps), k the steps since transition_begin.
+
+    Args:
+        init_value: the value until step `transition_begin`.
+        transition_steps: the steps in which it is multiplied by `decay_rate`, > 0.
+        decay_rate: the factor, > 0.
+        transition_begin: the step at which it starts, >= 0.
+        staircase: round the exponent down.
+        end_value: a bound: the least value for a rate < 1, the greatest for a rate > 1.
+
+    Returns:
+        A schedule whose numbers can be set in the state.
+
+    Raises:
+        ValueError: `transition_steps` or `decay_rate` is not positive.
+
+    Examples:
+        >>> import gradtx
+        >>> [float(gradtx.exponential_decay(1.0, 2, 0.25)(t)) for t in (0, 1, 2)]
+        [1.0, 0.5, 0.25]
+    """
+    return ExponentialDecay(
+        init_value=init_value,
+        transition_steps=transition_steps,
+        decay_rate=decay_rate,
+        transition_begin=transition_begin,
+        staircase=staircase,
+        end_value=end_value,
+    )

@@ -1,0 +1,106 @@
+"""Schedules in pieces: constants, and other schedules one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.arguments import factory
+from gradtx.core.fields import Number, Scalar, ScalarOrSchedule
+from gradtx.core.schedule import Schedule
+from gradtx.core.spec import call_arguments
+
+
+class PiecewiseConstantSchedule(Schedule, name="piecewise_constant_schedule"):
+    """init_value times every scale whose boundary has been reached."""
+
+    init_value: Number
+    boundaries: tuple[float, ...] = ()
+    scales: tuple[float, ...] = ()
+
+    def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        pairs = dict(zip(self.boundaries, self.scales, strict=True))
+        values = {"init_value": self.__dict__["init_value"], "boundaries_and_scales": pairs or None}
+        return call_arguments(self.name, values)
+
+    def at(self, step: jax.Array) -> jax.Array:
+        value = self.init_value
+        for boundary, scale in zip(self.boundaries, self.scales, strict=True):
+            value = jnp.where(step >= boundary, value * scale, value)
+        return value
+
+
+@factory
+def piecewise_constant_schedule(
+    init_value: Scalar, boundaries_and_scales: Mapping[int, float] | None = None
+) -> Schedule:
+    """Constants between boundaries: init times every scale whose boundary the step has reached.
+
+    Args:
+        init_value: the value before the first boundary.
+        boundaries_and_scales: factors by the step from which they count.
+
+    Returns:
+        A schedule whose numbers can be set in the state.
+
+    Examples:
+        >>> import gradtx
+        >>> schedule = gradtx.piecewise_constant_schedule(1.0, {2: 0.5, 4: 0.5})
+        >>> [float(schedule(t)) for t in range(5)]
+        [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+    pairs = boundaries_and_scales or {}
+    return PiecewiseConstantSchedule(
+        init_value=init_value, boundaries=tuple(pairs), scales=tuple(pairs.values())
+    )
+
+
+class JoinSchedules(Schedule, name="join_schedules"):
+    """One schedule after another, each counting its own steps."""
+
+    schedules: tuple[Any, ...]
+    boundaries: tuple[float, ...]
+
+    def check(self) -> None:
+        if len(self.schedules) != len(self.boundaries) + 1:
+            raise ValueError(
+                f"join_schedules: {len(self.schedules)} schedules need {len(self.schedules) - 1} boundaries, "
+                f"got {len(self.boundaries)}."
+            )
+
+    def at(self, step: jax.Array) -> jax.Array:
+        first, *rest = self.schedules
+        value = _at(first, step)
+        for schedule, boundary in zip(rest, self.boundaries, strict=True):
+            value = jnp.where(step >= boundary, _at(schedule, jnp.maximum(step - boundary, 0.0)), value)
+        return value
+
+
+def _at(schedule: Any, step: jax.Array) -> jax.Array:
+    return schedule(step) if callable(schedule) else schedule
+
+
+@factory
+def join_schedules(schedules: Sequence[ScalarOrSchedule], boundaries: Sequence[Scalar]) -> Schedule:
+    """Schedules one after another: schedule i from boundary i - 1 on, counting its steps from there.
+
+    Args:
+        schedules: the schedules (or constants) in order.
+        boundaries: the steps at which the next one starts, one fewer.
+
+    Returns:
+        A schedule; the numbers of all parts can be set in the state.
+
+    Raises:
+        ValueError: the numbers of schedules and boundaries do not fit.
+
+    Examples:
+        >>> import gradtx
+        >>> up, down = gradtx.linear_schedule(0.0, 1.0, 2), gradtx.linear_schedule(1.0, 0.0, 2)
+        >>> [float(gradtx.join_schedules([up, down], [2])(t)) for t in range(5)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    return JoinSchedules(schedules=tuple(schedules), boundaries=tuple(boundaries))

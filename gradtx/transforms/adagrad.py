@@ -1,0 +1,61 @@
+"""AdaGrad's rescaling by the root of the sum of squares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from gradtx.core.arguments import factory
+from gradtx.core.fields import NonNegative, ScalarOrSchedule
+from gradtx.core.numerics import abs_sq, divide, sqrt
+from gradtx.core.rule import Rule, Slot
+from gradtx.core.transform import Transform
+
+
+class ScaleByRss(Rule, name="scale_by_rss"):
+    """G = G + |g|²;  u = g / sqrt(G + eps), or g / (sqrt(G) + eps)."""
+
+    initial_accumulator_value: NonNegative
+    eps: NonNegative
+    eps_in_sqrt: bool = True
+
+    sum_of_squares = Slot(real=True, init=lambda rule, param: rule.initial_accumulator_value)
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        total = slots.sum_of_squares + abs_sq(g)
+        root = sqrt(total + self.eps) if self.eps_in_sqrt else sqrt(total) + self.eps
+        return divide(g, root), {"sum_of_squares": total}
+
+
+@factory
+def scale_by_rss(
+    initial_accumulator_value: ScalarOrSchedule = 0.1,
+    eps: ScalarOrSchedule = 1e-7,
+    *,
+    eps_in_sqrt: bool = True,
+) -> Transform:
+    """Rescales gradients by the root of the sum of all their squares.
+
+        G = G + |g|²        u = g / sqrt(G + eps), or g / (sqrt(G) + eps) with eps_in_sqrt=False
+
+    Args:
+        initial_accumulator_value: G before the first step, >= 0; the paper has 0. It is used by `init` only.
+        eps: >= 0.
+        eps_in_sqrt: whether eps is inside the root; PyTorch has it outside.
+
+    Returns:
+        A transform with the slot `sum_of_squares`.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.scale_by_rss(initial_accumulator_value=0.0)
+        >>> u, state = tx.update(jnp.float32(2.0), tx.init(jnp.float32(0.0)))
+        >>> round(float(u), 5)
+        1.0
+
+    References:
+        Duchi, Hazan and Singer, Adaptive Subgradient Methods for Online Learning and Stochastic
+        Optimization, 2011.
+    """
+    return ScaleByRss(initial_accumulator_value=initial_accumulator_value, eps=eps, eps_in_sqrt=eps_in_sqrt)

@@ -1,0 +1,53 @@
+"""Exponential moving average of the updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from gradtx.core.arguments import factory
+from gradtx.core.fields import DType, DTypeName, ScalarOrSchedule
+from gradtx.core.numerics import Decay
+from gradtx.core.rule import Rule, Slot
+from gradtx.core.transform import Transform
+
+
+class Ema(Rule, name="ema"):
+    """m = decay m + (1 - decay) g;  u = m / (1 - decay^t), or m without debias."""
+
+    decay: Decay
+    debias: bool = True
+    accumulator_dtype: DTypeName = None
+
+    ema = Slot(dtype="accumulator_dtype")
+
+    def prepare(self, now: Any) -> dict[str, jax.Array]:
+        return {"scale": 1 / self.decay.correction(now.t)} if self.debias else {}
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        m = self.decay.mix(slots.ema, g)
+        return leaf.scale * m if self.debias else m, {"ema": m}
+
+
+@factory
+def ema(decay: ScalarOrSchedule, debias: bool = True, accumulator_dtype: DType | None = None) -> Transform:
+    """Replaces the updates by their exponential moving average.
+
+        m = decay m + (1 - decay) g        u = m / (1 - decay^t), or m without debias
+
+    Args:
+        decay: in [0, 1).
+        debias: divide by 1 - decay^t, with t from 1, which removes the influence of the zero start.
+        accumulator_dtype: dtype to store the average in; by default the parameter's, at least float32.
+
+    Returns:
+        A transform with the slot `ema`.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.ema(0.5, debias=False)
+        >>> float(tx.update(jnp.float32(1.0), tx.init(jnp.float32(0.0)))[0])
+        0.5
+    """
+    return Ema(decay=decay, debias=debias, accumulator_dtype=accumulator_dtype)

@@ -1,0 +1,152 @@
+"""Clipping: by value, by the norm of the whole tree, by the root mean square of a leaf."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core import leaves as lv
+from gradtx.core.arguments import factory
+from gradtx.core.fields import NonNegative, Positive, ScalarOrSchedule
+from gradtx.core.numerics import divide, root_mean_square, sqrt, sum_of_squares, total
+from gradtx.core.rule import Rule
+from gradtx.core.transform import Transform
+
+
+class Clip(Rule, name="clip"):
+    """u = max(-max_delta, min(max_delta, g))."""
+
+    max_delta: NonNegative
+
+    supports_complex = False
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return jnp.clip(g, -self.max_delta, self.max_delta), slots
+
+
+@factory
+def clip(max_delta: ScalarOrSchedule) -> Transform:
+    """Clips every element to [-max_delta, max_delta]. A NaN stays NaN.
+
+    Args:
+        max_delta: the bound, >= 0.
+
+    Returns:
+        A transform without slots.
+
+    Raises:
+        TypeError: at `init`, a complex leaf, for which it has no meaning.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.clip(1.0)
+        >>> tx.update(jnp.array([-3.0, 0.5]), tx.init(jnp.zeros(2)))[0].tolist()
+        [-1.0, 0.5]
+    """
+    return Clip(max_delta=max_delta)
+
+
+class ClipByGlobalNorm(Rule, name="clip_by_global_norm"):
+    """u = g min(1, max_norm / ||g||)."""
+
+    max_norm: NonNegative
+    axis_name: str | tuple[str, ...] | None = None
+
+    def measure(self, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
+        return {"squares": lv.over_axes(sum_of_squares(g), self.axis_name, self.name)}
+
+    def conclude(self, totals: Any, now: Any) -> dict[str, jax.Array]:
+        norm = sqrt(totals.squares)
+        bound = self.max_norm.astype(norm.dtype)
+        # One Inf must not turn every other leaf into 0 or NaN: a norm that is not finite clips nothing.
+        clips = (norm > bound) & jnp.isfinite(norm)
+        return {"factor": jnp.where(clips, divide(bound, norm), jnp.ones_like(norm))}
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return leaf.factor * g, slots
+
+
+@factory
+def clip_by_global_norm(
+    max_norm: ScalarOrSchedule, *, axis_name: str | tuple[str, ...] | None = None
+) -> Transform:
+    """Scales all updates down together when their norm is too large.
+
+        u = g min(1, max_norm / ||g||),   ||g||² = sum |g|² over the whole tree, in at least float32
+
+    A norm that is not finite (an Inf or NaN, or magnitudes over 1e19 in float32) clips nothing: the leaves keep
+    their values, and the bad one can be found.
+
+    Args:
+        max_norm: the bound, >= 0; a gradient of zero stays zero.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be clipped by itself.
+
+    Returns:
+        A transform without slots.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.clip_by_global_norm(1.0)
+        >>> u, _ = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))
+        >>> [round(float(x), 6) for x in u]
+        [0.6, 0.8]
+
+    References:
+        Pascanu, Mikolov and Bengio, On the difficulty of training Recurrent Neural Networks, 2012,
+        https://arxiv.org/abs/1211.5063.
+    """
+    return ClipByGlobalNorm(max_norm=max_norm, axis_name=axis_name)
+
+
+class ClipByBlockRms(Rule, name="clip_by_block_rms"):
+    """u = g / max(1, rms(g) / threshold)."""
+
+    threshold: Positive
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return g / jnp.maximum(1.0, root_mean_square(g) / self.threshold), slots
+
+
+@factory
+def clip_by_block_rms(threshold: ScalarOrSchedule) -> Transform:
+    """Scales each leaf down when its root mean square is too large: u = g / max(1, rms(g) / threshold).
+
+    Args:
+        threshold: the bound, > 0.
+
+    Returns:
+        A transform without slots.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.clip_by_block_rms(1.0)
+        >>> tx.update(jnp.array([2.0, -2.0]), tx.init(jnp.zeros(2)))[0].tolist()
+        [1.0, -1.0]
+
+    References:
+        Shazeer and Stern, Adafactor, 2018, https://arxiv.org/abs/1804.04235.
+    """
+    return ClipByBlockRms(threshold=threshold)
+
+
+def global_norm(updates: Any) -> jax.Array:
+    """The Euclidean norm of a whole tree, accumulated in at least float32: sqrt(sum |x|²).
+
+    Args:
+        updates: a tree of arrays; `None` counts as nothing.
+
+    Returns:
+        A real scalar, 0 for an empty tree, with gradient 0 at 0.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> float(gradtx.global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
+        5.0
+    """
+    return sqrt(total([sum_of_squares(jnp.asarray(x)) for x in lv.flatten(updates)[0] if x is not None]))

@@ -1,0 +1,52 @@
+"""Weight decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from gradtx.core.arguments import factory
+from gradtx.core.fields import NonNegative, ScalarOrSchedule
+from gradtx.core.leaves import Mask
+from gradtx.core.rule import Rule
+from gradtx.core.transform import Transform
+
+
+class AddDecayedWeights(Rule, name="add_decayed_weights"):
+    """u = g + lambda theta."""
+
+    weight_decay: NonNegative
+    mask: Mask = None
+
+    needs = ("params",)
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return g + self.weight_decay * leaf.param, slots
+
+
+@factory
+def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None) -> Transform:
+    """Adds the parameters, times a weight decay, to the updates: u = g + lambda theta.
+
+    Its place in the chain decides what it means: before the moments it is L2 regularization (the gradient
+    of 1/2 lambda theta²); after them, before the learning rate, it is AdamW's decay times the rate; after
+    the rate, before the sign, it is independent of the rate.
+
+    Args:
+        weight_decay: lambda, >= 0.
+        mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
+
+    Returns:
+        A transform without slots; `update` needs the parameters.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, params = gradtx.add_decayed_weights(0.1), jnp.array([1.0, -2.0])
+        >>> tx.update(jnp.zeros(2), tx.init(params), params)[0].round(3).tolist()
+        [0.10000000149011612, -0.20000000298023224]
+
+    References:
+        Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, https://arxiv.org/abs/1711.05101.
+    """
+    return AddDecayedWeights(weight_decay=weight_decay, mask=mask)

@@ -1,0 +1,204 @@
+"""The atoms: one arithmetic step each, from which larger transforms are put together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.arguments import factory
+from gradtx.core.combine import SetToZero, chain
+from gradtx.core.fields import Number, ScalarOrSchedule
+from gradtx.core.numerics import Decay, abs_sq, divide
+from gradtx.core.numerics import sqrt as safe_sqrt
+from gradtx.core.rule import Rule
+from gradtx.core.transform import Transform
+
+
+@factory
+def identity() -> Transform:
+    """Leaves the updates as they are: u = g.
+
+    Returns:
+        A transform without slots.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.identity()
+        >>> float(tx.update(jnp.float32(3.0), tx.init(jnp.float32(0.0)))[0])
+        3.0
+    """
+    return chain()
+
+
+@factory
+def set_to_zero() -> Transform:
+    """Makes the updates zero: u = 0, also where g is NaN.
+
+    Returns:
+        A transform without slots.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.set_to_zero()
+        >>> tx.update(jnp.array([1.0, jnp.nan]), tx.init(jnp.zeros(2)))[0].tolist()
+        [0.0, 0.0]
+    """
+    return SetToZero()
+
+
+class Square(Rule, name="square"):
+    """u = |g|²."""
+
+    gives_real = True
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return abs_sq(g), slots
+
+
+@factory
+def square() -> Transform:
+    """Squares the magnitudes: u = |g|², real also for complex leaves.
+
+    Returns:
+        A transform without slots.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.square()
+        >>> tx.update(jnp.array([-3.0, 2.0]), tx.init(jnp.zeros(2)))[0].tolist()
+        [9.0, 4.0]
+    """
+    return Square()
+
+
+class Sqrt(Rule, name="sqrt"):
+    """u = sqrt(g)."""
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return jnp.sqrt(g) if jnp.iscomplexobj(g) else safe_sqrt(g), slots
+
+
+@factory
+def sqrt() -> Transform:
+    """Takes the square root of updates >= 0: u = sqrt(g). Its derivative at 0 counts as 0.
+
+    Returns:
+        A transform without slots.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.chain(gradtx.square(), gradtx.sqrt())
+        >>> tx.update(jnp.array([-3.0, 2.0]), tx.init(jnp.zeros(2)))[0].tolist()
+        [3.0, 2.0]
+    """
+    return Sqrt()
+
+
+class Sign(Rule, name="sign"):
+    """u = g / |g|."""
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return jnp.sign(g), slots
+
+
+@factory
+def sign() -> Transform:
+    """Keeps the sign: u = g / |g|, and 0 for 0; for complex leaves the phase.
+
+    Returns:
+        A transform without slots.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.sign()
+        >>> tx.update(jnp.array([-3.0, 0.0, 2.0]), tx.init(jnp.zeros(3)))[0].tolist()
+        [-1.0, 0.0, 1.0]
+    """
+    return Sign()
+
+
+class Negate(Rule, name="negate"):
+    """u = -g."""
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return -g, slots
+
+
+@factory
+def negate() -> Transform:
+    """Flips the sign, from a direction to go against to an update: u = -g.
+
+    Returns:
+        A transform without slots.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.negate()
+        >>> float(tx.update(jnp.float32(3.0), tx.init(jnp.float32(0.0)))[0])
+        -3.0
+    """
+    return Negate()
+
+
+class Offset(Rule, name="offset"):
+    """u = g + value."""
+
+    value: Number
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return g + self.value, slots
+
+
+@factory
+def offset(value: ScalarOrSchedule) -> Transform:
+    """Adds a number to every element: u = g + value.
+
+    Args:
+        value: the number, such as the eps of a denominator.
+
+    Returns:
+        A transform without slots.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.offset(0.5)
+        >>> tx.update(jnp.zeros(2), tx.init(jnp.zeros(2)))[0].tolist()
+        [0.5, 0.5]
+    """
+    return Offset(value=value)
+
+
+class BiasCorrection(Rule, name="bias_correction"):
+    """u = g / (1 - decay^t)."""
+
+    decay: Decay
+
+    def prepare(self, now: Any) -> dict[str, jax.Array]:
+        return {"correction": self.decay.correction(now.t)}
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return divide(g, leaf.correction), slots
+
+
+@factory
+def bias_correction(decay: ScalarOrSchedule) -> Transform:
+    """Removes the influence of an average's zero start: u = g / (1 - decay^t), with t from 1.
+
+    Args:
+        decay: the decay of the average it follows, in [0, 1).
+
+    Returns:
+        A transform without slots. (Optax's function of moments is `gradtx.tree.bias_correction`.)
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.chain(gradtx.ema(0.9, debias=False), gradtx.bias_correction(0.9))
+        >>> round(float(tx.update(jnp.float32(3.0), tx.init(jnp.float32(0.0)))[0]), 5)
+        3.0
+
+    References:
+        Kingma and Ba, Adam: A Method for Stochastic Optimization, 2014, https://arxiv.org/abs/1412.6980.
+    """
+    return BiasCorrection(decay=decay)

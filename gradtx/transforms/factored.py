@@ -1,0 +1,149 @@
+"""Adafactor's parts: the factored second moment, and the scale of a parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.arguments import factory
+from gradtx.core.fields import NonNegative, Number, ScalarOrSchedule
+from gradtx.core.numerics import Decay, abs_sq, divide, root_mean_square, sqrt
+from gradtx.core.rule import Rule, Slot
+from gradtx.core.transform import Transform
+
+Shape = tuple[int, ...]
+
+
+def _without(shape: Shape, axis: int) -> Shape:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
+    """V = V_row V_col / mean(V_row), averages of |g|² + epsilon;  u = g / sqrt(V)."""
+
+    factored: bool
+    decay_rate: NonNegative
+    step_offset: Number
+    min_dim_size_to_factor: int
+    epsilon: NonNegative
+
+    def _axes(self, shape: Shape) -> tuple[int, int] | None:
+        """The second largest axis and the largest, if both are worth factoring."""
+        if not self.factored or len(shape) < 2:
+            return None
+        second, first = (int(axis) for axis in np.argsort(shape, kind="stable")[-2:])
+        return (second, first) if shape[second] >= self.min_dim_size_to_factor else None
+
+    def _row(self, shape: Shape) -> Shape | None:
+        axes = self._axes(shape)
+        return None if axes is None else _without(shape, axes[1])
+
+    def _col(self, shape: Shape) -> Shape | None:
+        axes = self._axes(shape)
+        return None if axes is None else _without(shape, axes[0])
+
+    def _full(self, shape: Shape) -> Shape | None:
+        return shape if self._axes(shape) is None else None
+
+    v_row = Slot(real=True, shape=_row)
+    v_col = Slot(real=True, shape=_col)
+    v = Slot(real=True, shape=_full)
+
+    def prepare(self, now: Any) -> dict[str, jax.Array]:
+        return {"complement": jnp.power(jnp.maximum(now.t - self.step_offset, 1.0), -self.decay_rate)}
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        decay, squares, axes = Decay(leaf.complement), abs_sq(g) + self.epsilon, self._axes(g.shape)
+        if axes is None:
+            v = decay.mix(slots.v, squares)
+            return divide(g, sqrt(v)), {"v": v, "v_row": None, "v_col": None}
+        second, first = axes
+        row = decay.mix(slots.v_row, jnp.mean(squares, axis=first))
+        col = decay.mix(slots.v_col, jnp.mean(squares, axis=second))
+        mean = jnp.mean(row, axis=second - (second > first), keepdims=True)
+        root = jnp.expand_dims(sqrt(divide(row, mean)), first) * jnp.expand_dims(sqrt(col), second)
+        return divide(g, root), {"v_row": row, "v_col": col, "v": None}
+
+
+@factory
+def scale_by_factored_rms(
+    factored: bool = True,
+    decay_rate: ScalarOrSchedule = 0.8,
+    step_offset: ScalarOrSchedule = 0,
+    min_dim_size_to_factor: int = 128,
+    epsilon: ScalarOrSchedule = 1e-30,
+) -> Transform:
+    """Rescales gradients by a second moment that is stored as a row and a column.
+
+    For a leaf whose two largest axes both have `min_dim_size_to_factor` elements or more:
+
+        R = d_t R + (1 - d_t) mean_columns(|g|² + epsilon)      d_t = 1 - max(t - step_offset, 1)^-decay_rate
+        C = d_t C + (1 - d_t) mean_rows(|g|² + epsilon)         u = g / sqrt(R C / mean(R))
+
+    Other leaves keep a full second moment. Further axes are a batch.
+
+    Args:
+        factored: False keeps full second moments.
+        decay_rate: the exponent of the decay, >= 0.
+        step_offset: the step to count from, when a run is continued with new moments.
+        min_dim_size_to_factor: the smallest axis worth factoring.
+        epsilon: added to the squares, >= 0.
+
+    Returns:
+        A transform with the slots `v_row` and `v_col`, or `v`, for each leaf.
+
+    Examples:
+        >>> import gradtx, jax, jax.numpy as jnp
+        >>> tx = gradtx.scale_by_factored_rms(min_dim_size_to_factor=2)
+        >>> state = tx.init(jnp.zeros((4, 3)))
+        >>> [x.shape for x in jax.tree.leaves(state["slots"])]
+        [(3,), (4,)]
+
+    References:
+        Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, 2018,
+        https://arxiv.org/abs/1804.04235.
+    """
+    return ScaleByFactoredRms(
+        factored=factored,
+        decay_rate=decay_rate,
+        step_offset=step_offset,
+        min_dim_size_to_factor=min_dim_size_to_factor,
+        epsilon=epsilon,
+    )
+
+
+class ScaleByParamBlockRms(Rule, name="scale_by_param_block_rms"):
+    """u = g max(rms(theta), min_scale)."""
+
+    min_scale: NonNegative
+
+    needs = ("params",)
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return g * jnp.maximum(root_mean_square(leaf.param), self.min_scale), slots
+
+
+@factory
+def scale_by_param_block_rms(min_scale: ScalarOrSchedule = 1e-3) -> Transform:
+    """Makes steps relative to the size of each leaf: u = g max(rms(theta), min_scale).
+
+    Args:
+        min_scale: the least scale, >= 0, so that a leaf of zeros can move.
+
+    Returns:
+        A transform without slots; `update` needs the parameters.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, params = gradtx.scale_by_param_block_rms(), jnp.full(4, 2.0)
+        >>> tx.update(jnp.ones(4), tx.init(params), params)[0].tolist()
+        [2.0, 2.0, 2.0, 2.0]
+
+    References:
+        Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, 2018,
+        https://arxiv.org/abs/1804.04235.
+    """
+    return ScaleByParamBlockRms(min_scale=min_scale)

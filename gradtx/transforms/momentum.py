@@ -1,0 +1,81 @@
+"""Momentum: the decaying sum of past updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.arguments import factory
+from gradtx.core.fields import DType, DTypeName, Fraction, Number, ScalarOrSchedule
+from gradtx.core.rule import Rule, Slot
+from gradtx.core.transform import Transform
+
+
+class Trace(Rule, name="trace"):
+    """v = decay v + (1 - dampening) g;  u = v, or g + decay v with Nesterov."""
+
+    decay: Fraction
+    nesterov: bool = False
+    accumulator_dtype: DTypeName = None
+    dampening: Number = 0.0
+    dampen_first: bool = True
+
+    trace = Slot(dtype="accumulator_dtype")
+
+    def prepare(self, now: Any) -> dict[str, jax.Array]:
+        share = 1 - self.dampening
+        return {
+            "share": share if self.dampen_first else jnp.where(now.step == 0, jnp.ones_like(share), share)
+        }
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        v = self.decay * slots.trace + leaf.share * g
+        return g + self.decay * v if self.nesterov else v, {"trace": v}
+
+
+@factory
+def trace(
+    decay: ScalarOrSchedule,
+    nesterov: bool = False,
+    accumulator_dtype: DType | None = None,
+    *,
+    dampening: ScalarOrSchedule = 0.0,
+    dampen_first: bool = True,
+) -> Transform:
+    """Adds momentum.
+
+        v = decay v + (1 - dampening) g        u = v, or g + decay v with Nesterov
+
+    Before the learning rate the velocity is independent of it (`sgd`); after it the rate is inside the
+    buffer, v = mu v - eta g, which differs when eta changes: `chain(scale_by_learning_rate(eta), trace(mu))`.
+
+    Args:
+        decay: mu, in [0, 1].
+        nesterov: look ahead along the velocity.
+        accumulator_dtype: dtype to store the velocity in; by default the parameter's, at least float32.
+        dampening: tau, the part of the gradient that is left out of the velocity.
+        dampen_first: False leaves the first step undamped, v = g, as PyTorch does.
+
+    Returns:
+        A transform with the slot `trace`.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.trace(0.5)
+        >>> u, state = tx.update(jnp.float32(1.0), tx.init(jnp.float32(0.0)))
+        >>> float(tx.update(jnp.float32(1.0), state)[0])
+        1.5
+
+    References:
+        Polyak, Some methods of speeding up the convergence of iteration methods, 1964; Sutskever et al., On
+        the importance of initialization and momentum in deep learning, 2013.
+    """
+    return Trace(
+        decay=decay,
+        nesterov=nesterov,
+        accumulator_dtype=accumulator_dtype,
+        dampening=dampening,
+        dampen_first=dampen_first,
+    )

@@ -1,0 +1,78 @@
+"""Gradient noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.arguments import factory
+from gradtx.core.fields import NonNegative, ScalarOrSchedule
+from gradtx.core.numerics import sqrt
+from gradtx.core.rule import Key, Rule
+from gradtx.core.transform import Transform
+
+
+def _typed_key(rule: AddNoise) -> jax.Array:
+    if isinstance(rule.key, int):
+        return jax.random.key(rule.key)
+    data = rule.key if isinstance(rule.key, jax.Array) else np.array(rule.key, np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(data))
+
+
+class AddNoise(Rule, name="add_noise"):
+    """u = g + n,  n ~ N(0, eta / t^gamma)."""
+
+    eta: NonNegative
+    gamma: NonNegative
+    key: Any
+
+    rng_key = Key(_typed_key)
+
+    def prepare(self, now: Any) -> dict[str, jax.Array]:
+        return {"deviation": sqrt(self.eta / jnp.power(now.t, self.gamma))}
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return g + leaf.deviation * jax.random.normal(leaf.key, g.shape, g.dtype), slots
+
+
+@factory
+def add_noise(
+    eta: ScalarOrSchedule, gamma: ScalarOrSchedule, key: Any = None, *, seed: int | None = None
+) -> Transform:
+    """Adds Gaussian noise of decaying variance: u = g + n, n ~ N(0, eta / t^gamma), with t from 1.
+
+    The noise of a step and leaf depends on the key, the step and the leaf's position alone.
+
+    Args:
+        eta: the variance at the first step, >= 0.
+        gamma: the exponent of its decay, >= 0.
+        key: an int, a `jax.random.key`, or a key's raw data; by default 0.
+        seed: another name of `key`, as an int.
+
+    Returns:
+        A transform whose state holds the key's raw data.
+
+    Raises:
+        ValueError: both `key` and `seed`.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.add_noise(eta=0.01, gamma=0.55, key=1)
+        >>> u, _ = tx.update(jnp.zeros(3), tx.init(jnp.zeros(3)))
+        >>> bool((abs(u) < 1).all() and (u != 0).all())
+        True
+
+    References:
+        Neelakantan et al., Adding Gradient Noise Improves Learning for Very Deep Networks, 2015,
+        https://arxiv.org/abs/1511.06807.
+    """
+    if key is not None and seed is not None:
+        raise ValueError("add_noise: give key or seed, not both.")
+    key = seed if key is None else key
+    if isinstance(key, jax.Array):
+        data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+        key = data if isinstance(data, jax.core.Tracer) else tuple(np.asarray(data).tolist())
+    return AddNoise(eta=eta, gamma=gamma, key=0 if key is None else key)

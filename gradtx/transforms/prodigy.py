@@ -1,0 +1,139 @@
+"""Prodigy: Adam with a step size that is estimated from the distance travelled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.arguments import factory
+from gradtx.core.fields import NonNegative, Positive, Rate, ScalarOrSchedule
+from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
+from gradtx.core.rule import Rule, Slot, WholeScalar
+from gradtx.core.transform import Transform
+
+
+class ScaleByProdigy(Rule, name="scale_by_prodigy"):
+    """s = b3 s + k g;  r = b3 r + k <g, theta0 - theta>;  d' = max(d, coef r / ||s||_1);  u = -d eta m / (...)."""
+
+    learning_rate: Rate
+    b1: Decay
+    b2: Decay
+    b3: Decay | None
+    eps: NonNegative
+    estim_lr0: Positive
+    estim_lr_coef: NonNegative
+    weight_decay: NonNegative
+    safeguard_warmup: bool
+
+    needs = ("params",)
+
+    mu, nu = Slot(), Slot(real=True)
+    grad_sum = Slot()
+    params0 = Slot(init=lambda rule, param: param)
+    d = WholeScalar(init=lambda rule: rule.estim_lr0)
+    r = WholeScalar()
+
+    def prepare(self, now: Any) -> dict[str, jax.Array]:
+        correction = sqrt(self.b2.correction(now.t)) / self.b1.correction(now.t)
+        step = now.d * self.learning_rate * correction
+        relative = now.d / self.estim_lr0
+        b3 = self.b3 or Decay(self.b2.complement / (1 + sqrt(self.b2.value)))
+        return {
+            "old_d": now.d,
+            "step": step,
+            "b3": b3.value,
+            "gain": relative * (now.d if self.safeguard_warmup else step),
+            "weight": relative * step,
+        }
+
+    def _grad_sum(self, g: jax.Array, slots: Any, leaf: Any) -> jax.Array:
+        return leaf.b3 * slots.grad_sum + leaf.gain * g
+
+    def measure(self, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
+        way = slots.params0 - leaf.param
+        return {
+            "progress": jnp.sum(jnp.real(jnp.conj(g) * way)),
+            "size": jnp.sum(jnp.abs(self._grad_sum(g, slots, leaf))),
+        }
+
+    def conclude(self, totals: Any, now: Any) -> dict[str, jax.Array]:
+        r = now.b3 * now.r + now.weight * totals.progress.astype(now.r.dtype)
+        estimate = self.estim_lr_coef * divide(r, totals.size.astype(r.dtype))
+        # One gradient that is not finite must not spoil the estimate of all leaves.
+        grows = jnp.isfinite(estimate) & (estimate > now.d)
+        return {"d": jnp.where(grows, estimate, now.d), "r": jnp.where(jnp.isfinite(r), r, now.r)}
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        scaled = leaf.old_d * g
+        mu, nu = self.b1.mix(slots.mu, scaled), self.b2.mix(slots.nu, abs_sq(scaled))
+        direction = divide(mu, sqrt(nu) + leaf.d * self.eps) + self.weight_decay * leaf.param
+        kept = {
+            "mu": mu,
+            "nu": nu,
+            "grad_sum": self._grad_sum(g, slots, leaf),
+            "params0": slots.params0,
+        }
+        return -leaf.step * direction, kept
+
+
+@factory
+def scale_by_prodigy(
+    learning_rate: ScalarOrSchedule = 1.0,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    b3: ScalarOrSchedule | None = None,
+    eps: ScalarOrSchedule = 1e-8,
+    estim_lr0: ScalarOrSchedule = 1e-6,
+    estim_lr_coef: ScalarOrSchedule = 1.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    safeguard_warmup: bool = False,
+) -> Transform:
+    """Prodigy's whole step, sign included; `gradtx.prodigy` is the same under Optax's signature.
+
+    With d the estimate so far, d' the next one, c = sqrt(1 - b2^t) / (1 - b1^t) and eta the learning rate:
+
+        s  = b3 s + (d / d0) d eta c g
+        r  = b3 r + (d / d0) d eta c <g, theta0 - theta>         d' = max(d, coef r / ||s||_1)
+        m  = b1 m + (1 - b1) d g                                 v  = b2 v + (1 - b2) d² |g|²
+        u  = -d eta c (m / (sqrt(v) + d' eps) + lambda theta)
+
+    The inner product and the norm are over all leaves.
+
+    Args:
+        learning_rate: eta, a factor of the estimated rate, >= 0; usually 1 or a schedule that ends at 0.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        b3: decay of s and r; sqrt(b2) by default.
+        eps: >= 0.
+        estim_lr0: d0, the first estimate, > 0.
+        estim_lr_coef: coef, how eagerly d grows.
+        weight_decay: lambda, decoupled.
+        safeguard_warmup: leave the learning rate out of s, for schedules with a warmup.
+
+    Returns:
+        A transform with the slots `mu`, `nu`, `grad_sum`, `params0` and the scalars `d` and `r`; `update` needs
+        the parameters.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, params = gradtx.scale_by_prodigy(), jnp.ones(2)
+        >>> float(tx.init(params)["slots"]["scale_by_prodigy"]["d"]) == jnp.float32(1e-6)
+        Array(True, dtype=bool)
+
+    References:
+        Mishchenko and Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free Learner, 2023,
+        https://arxiv.org/abs/2306.06101.
+    """
+    return ScaleByProdigy(
+        learning_rate=learning_rate,
+        b1=b1,
+        b2=b2,
+        b3=b3,
+        eps=eps,
+        estim_lr0=estim_lr0,
+        estim_lr_coef=estim_lr_coef,
+        weight_decay=weight_decay,
+        safeguard_warmup=safeguard_warmup,
+    )
