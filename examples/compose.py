@@ -135,7 +135,7 @@ def main() -> None:
     histories = {}
     for name, tx in OPTIMIZERS.items():
         _, history = gradtx.minimize(loss, start(jax.random.key(0)), tx, steps=600)
-        histories[name] = np.asarray(history)
+        histories[name] = np.asarray(history["loss"])
         console.print(f"{name:16} loss after 600 steps {histories[name][-1]:.5f}")
     console.print(OPTIMIZERS["magnitude adam"])
     out.mkdir(parents=True, exist_ok=True)

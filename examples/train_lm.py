@@ -51,7 +51,7 @@ class Settings:
     """What a run depends on; kept in every checkpoint."""
 
     optimizer: str = "adamw"
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.0
     schedule: str = "linear"
     steps: int = 1_400
@@ -76,7 +76,7 @@ def make_optimizer(settings: Settings) -> gradtx.GradientTransformation:
     if settings.optimizer == "adamw":
         return gradtx.chain(
             gradtx.clip_by_global_norm(1.0),
-            gradtx.scale_by_adam(b1=0.9, b2=0.99),
+            gradtx.scale_by_adam(b1=0.9, b2=0.95),
             gradtx.add_decayed_weights(decay, mask=is_matrix),
             gradtx.scale_by_learning_rate(rate),
         )
@@ -100,18 +100,18 @@ def with_l2(build: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
 
 
 USUAL: dict[str, dict[str, float]] = {
-    "adamw": {"learning_rate": 3e-3, "weight_decay": 0.1},
-    "adam": {"learning_rate": 3e-3},
-    "sgd": {"learning_rate": 0.3},
-    "rmsprop": {"learning_rate": 1e-3},
-    "adagrad": {"learning_rate": 3e-2},
+    "adamw": {"learning_rate": 2e-3, "weight_decay": 0.1},
+    "adam": {"learning_rate": 2e-3},
+    "sgd": {"learning_rate": 1.0},
+    "rmsprop": {"learning_rate": 3e-3},
+    "adagrad": {"learning_rate": 0.1},
     "adadelta": {"learning_rate": 1.0},
-    "lion": {"learning_rate": 5e-4, "weight_decay": 0.3},
-    "adafactor": {"learning_rate": 1e-2},
+    "lion": {"learning_rate": 1e-3, "weight_decay": 0.1},
+    "adafactor": {"learning_rate": 3e-2},
     "prodigy": {"learning_rate": 1.0},
 }
 READY_MADE: dict[str, Callable[..., Any]] = {
-    "adam": with_l2(gradtx.adam, b2=0.99),
+    "adam": with_l2(gradtx.adam, b2=0.95),
     "sgd": with_l2(gradtx.sgd, momentum=0.9, nesterov=True),
     "rmsprop": with_l2(gradtx.rmsprop),
     "adagrad": with_l2(gradtx.adagrad),

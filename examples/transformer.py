@@ -45,7 +45,7 @@ class Transformer(nnx.Module):
     """Bytes `[batch, time]` to logits of the next byte `[batch, time, 256]`."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
-        self.embed = nnx.Embed(256, WIDTH, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
+        self.embed = nnx.Embed(256, WIDTH, embedding_init=nnx.initializers.normal(0.1), rngs=rngs)
         self.blocks = nnx.Sequential(*[Block(rngs) for _ in range(LAYERS)])
         self.norm = nnx.RMSNorm(WIDTH, rngs=rngs)
         self.head = nnx.Linear(WIDTH, 256, kernel_init=nnx.initializers.zeros, rngs=rngs)

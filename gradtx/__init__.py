@@ -1,7 +1,7 @@
 """Composable gradient transformations for JAX.
 
-A transform is a pure pair of functions, `init(params)` and `update(grads, state, params)`. `chain` puts transforms
-together, hyperparameters live in the state, and the repr of a transform is the code that builds it.
+A transform is a pure pair of functions, `init(params)` and `update(grads, state, params)`. `chain` puts
+transforms together, hyperparameters live in the state, and a transform's repr is the code that builds it.
 """
 
 from typing import Any

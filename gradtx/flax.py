@@ -1,14 +1,15 @@
 """Flax: a `TrainState` and an NNX `Optimizer` that update and apply in one.
 
 Flax's own classes take gradtx's transforms as they are. These differ in three ways: they call
-`gradtx.apply_gradients`; transforms that differ in numbers alone share one compiled step; and a new `tx` brings
-its numbers along (`TrainState.replace(tx=...)`). Since the numbers in force are those of the state, read them with
-`gradtx.hyperparams(train_state)`.
+`gradtx.apply_gradients`; transforms that differ in numbers alone share one compiled step; and a new `tx`
+brings its numbers along (`TrainState.replace(tx=...)`). The numbers in force are those of the state: read
+them with `gradtx.hyperparams(train_state)`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -46,18 +47,18 @@ class TrainState(train_state.TrainState):
     @classmethod
     def create(cls, *, apply_fn: Any, params: Any, tx: Any, **kwargs: Any) -> Any:
         """A new instance at step 0, with the state of `tx` for `params`."""
-        tx = Structure.of(tx)
-        opt_state = tx.init(_trained(params))
+        structure: Any = Structure.of(tx)
+        opt_state = structure.init(_trained(params))
         # Placed as the optimizer's own step is, so that the first call compiles for all later ones.
-        step = jnp.copy(opt_state["step"]) if isinstance(tx, Composed) else jnp.zeros((), jnp.int32)
-        return cls(step=step, apply_fn=apply_fn, params=params, tx=tx, opt_state=opt_state, **kwargs)
+        step = jnp.copy(opt_state["step"]) if isinstance(structure, Composed) else jnp.zeros((), jnp.int32)
+        return cls(step=step, apply_fn=apply_fn, params=params, tx=structure, opt_state=opt_state, **kwargs)
 
     def apply_gradients(self, *, grads: Any, **kwargs: Any) -> Any:
         """The next state.
 
         Args:
             grads: gradients, a tree like `params`.
-            **kwargs: fields to replace, as in Flax; any other name goes to the transform, such as `value=loss`.
+            **kwargs: fields to replace, as in Flax; other names go to the transform, such as `value=loss`.
 
         Returns:
             A new instance, with step, params and opt_state updated.
@@ -76,7 +77,7 @@ class TrainState(train_state.TrainState):
 
 def _trained(tree: Any) -> Any:
     """The part that the optimizer trains: fp8 scales are overwritten with their gradients instead."""
-    return tree["params"] if isinstance(tree, dict) and OVERWRITE_WITH_GRADIENT in tree else tree
+    return tree["params"] if isinstance(tree, Mapping) and OVERWRITE_WITH_GRADIENT in tree else tree
 
 
 def _replace(self: Any, **updates: Any) -> Any:
@@ -107,9 +108,10 @@ class Optimizer(nnx.Optimizer):
     """
 
     def __init__(self, model: Any, tx: Any, *, wrt: Any) -> None:
-        super().__init__(model, Structure.of(tx), wrt=wrt)
+        structure: Any = Structure.of(tx)  # Flax's annotation names Optax's class
+        super().__init__(model, structure, wrt=wrt)
 
-    def update(self, model: Any, grads: Any, /, **extra: Any) -> None:
+    def update(self, model: Any, grads: Any, /, **extra: Any) -> None:  # type: ignore[override]
         """Moves the model's parameters and the optimizer's state, in place.
 
         Args:

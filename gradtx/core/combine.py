@@ -1,4 +1,4 @@
-"""Combinators: one after another (`chain`), by name (`named_chain`), on some leaves (`masked`), side by side."""
+"""Combinators: in a row (`chain`), by name (`named_chain`), on some leaves (`masked`), side by side."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ def visit(tx: Any, builder: Builder) -> None:
 class Chain(Composed):
     """Transforms applied one after another."""
 
+    members: tuple[Any, ...]
+
     def __init__(self, members: tuple[Any, ...]) -> None:
         flat: list[Any] = []
         for tx in members:
@@ -84,6 +86,8 @@ def chain(*transforms: Any) -> Transform:
 
 class NamedChain(Composed):
     """A chain whose members have names of their own in the state."""
+
+    members: tuple[tuple[str, Any], ...]
 
     def __init__(self, members: tuple[tuple[str, Any], ...]) -> None:
         names = []
@@ -135,6 +139,10 @@ Outside = Literal["pass", "zero"]
 class Masked(Composed):
     """A transform on some leaves."""
 
+    inner: Any
+    mask: Mask
+    outside: Outside
+
     def __init__(self, inner: Any, mask: Mask, outside: Outside) -> None:
         _checked("masked", inner)
         if outside not in get_args(Outside):
@@ -150,7 +158,7 @@ class Masked(Composed):
             visit(self.inner, builder)
         if self.outside == "zero":
             with builder.inside(mask=Excluding(self.mask)):
-                visit(_zero(), builder)
+                visit(SetToZero(), builder)
 
 
 class SetToZero(Rule, name="set_to_zero"):
@@ -196,6 +204,10 @@ def masked(inner: Any, mask: Mask, *, outside: Outside = "pass") -> Transform:
 
 class Parallel(Composed):
     """Transforms side by side: each gets the same updates, and their results are joined leaf by leaf."""
+
+    name: str
+    how: Callable[..., jax.Array]
+    members: tuple[Any, ...]
 
     def __init__(self, name: str, how: Callable[..., jax.Array], members: tuple[Any, ...]) -> None:
         for tx in members:

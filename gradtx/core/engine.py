@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core import leaves as lv
 from gradtx.core import stages
@@ -63,7 +64,7 @@ class Composed(Transform):
         live = {
             path: value
             for path, value in self.program.given.items()
-            if isinstance(value, jax.core.Tracer) or "_initialised" not in self.__dict__
+            if isinstance(value, Tracer) or "_initialised" not in self.__dict__
         }
         dtype = number_dtype()
         return _with_numbers(state, {p: jnp.asarray(v).astype(dtype) for p, v in live.items()})

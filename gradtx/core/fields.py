@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -12,9 +12,10 @@ from typing import Annotated, Any, ClassVar, Union
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core.numerics import Decay
-from gradtx.core.spec import Spec, call_arguments, is_array, show
+from gradtx.core.spec import FACTORIES, Spec, call_arguments, is_array, show
 
 Scalar = float | jax.Array | np.ndarray
 """A number: a Python float or int, or a 0-d array."""
@@ -104,7 +105,7 @@ def as_number(where: str, value: Any, domain: Domain | None = ANY) -> Any:
                 f"{where} must be a number, got an array of shape {value.shape}. To try several values at "
                 f"once, build the optimizer under jax.vmap."
             )
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             return value
         exact = jax.config.jax_enable_x64  # type: ignore[attr-defined]
         kept = np.asarray(value)[()]
@@ -128,21 +129,26 @@ class Declared(Spec):
     """
 
     name: ClassVar[str] = ""
+    _fields: ClassVar[dict[str, Field]] = {}
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.name = name or cls.name
-
-    @classmethod
-    @functools.cache
-    def fields(cls) -> dict[str, Field]:
-        """The declared fields in order."""
-        hints = typing.get_type_hints(cls, include_extras=True)
-        return {
-            name: _field(name, annotation, getattr(cls, name, _REQUIRED))
-            for name, annotation in hints.items()
+        # Annotations may be strings that name what is local to where the class is defined.
+        frame: Any = sys._getframe(1)
+        while frame.f_back is not None and frame.f_globals["__name__"].startswith(__package__):
+            frame = frame.f_back
+        hints = typing.get_type_hints(cls, localns=frame.f_locals, include_extras=True)
+        cls._fields = {
+            key: _field(key, annotation, getattr(cls, key, _REQUIRED))
+            for key, annotation in hints.items()
             if typing.get_origin(annotation) is not ClassVar
         }
+
+    @classmethod
+    def fields(cls) -> dict[str, Field]:
+        """The declared fields in order."""
+        return cls._fields
 
     def __init__(self, **values: Any) -> None:
         fields = self.fields()
@@ -173,7 +179,8 @@ class Declared(Spec):
         return self._values()
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-        return call_arguments(self.name, self._values())
+        name = self.name if self.name in FACTORIES else type(self).__name__
+        return call_arguments(name, self._values())
 
     def _with(self, **values: Any) -> Any:
         """A copy with some fields replaced by arrays, unchecked: what runs inside a traced function."""

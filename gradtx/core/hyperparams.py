@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core.engine import Composed
 from gradtx.core.fields import ANY, as_number
@@ -106,8 +107,8 @@ def _names(entries: list[_Entry]) -> dict[str, _Entry]:
 
 def _tidy(x: Any, decay: bool) -> Any:
     """A host number that prints as it was given; an array for a batch of states, as it is when traced."""
-    if isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
-        return 1 - x if decay and isinstance(x, jax.core.Tracer) else x
+    if isinstance(x, Tracer | jax.ShapeDtypeStruct):
+        return 1 - x if decay and isinstance(x, Tracer) else x
     x = np.asarray(x)
     if x.ndim:
         return np.array([_tidy(v, decay) for v in x.ravel()]).reshape(x.shape)
@@ -133,8 +134,8 @@ def hyperparams(x: Any) -> dict[str, Any]:
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
-        >>> gradtx.hyperparams(gradtx.sgd(0.1, momentum=0.9).init(jnp.zeros(3)))
-        {'learning_rate': 0.1, 'momentum': 0.9}
+        >>> gradtx.hyperparams(gradtx.lion(3e-4).init(jnp.zeros(3)))
+        {'b1': 0.9, 'b2': 0.99, 'learning_rate': 0.0003, 'weight_decay': 0.001}
     """
     return {name: entry.read() for name, entry in _names(_entries(x)).items()}
 
@@ -208,7 +209,7 @@ def _find(entries: list[_Entry], name: str) -> _Entry:
 
 def _placed(value: Any, dtype: Any, shape: tuple[int, ...], beside: Any) -> Any:
     """`value` as an array of a dtype and shape, placed as `beside` is."""
-    if isinstance(value, jax.core.Tracer) or isinstance(beside, jax.core.Tracer):
+    if isinstance(value, Tracer) or isinstance(beside, Tracer):
         return jnp.broadcast_to(jnp.asarray(value).astype(dtype), shape)
     host = np.broadcast_to(np.asarray(value, dtype), shape)
     if isinstance(beside, jax.Array) and beside.committed:
@@ -254,7 +255,7 @@ def step_count(x: Any) -> Any:
     if not states:
         raise TypeError(f"There is no gradtx state in this {type(x).__name__}.")
     step = _array(states[0]["step"])
-    return step if isinstance(step, jax.core.Tracer) or step.ndim else int(step)
+    return step if isinstance(step, Tracer) or step.ndim else int(step)
 
 
 def rebase(tx: Composed, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
@@ -267,7 +268,7 @@ def rebase(tx: Composed, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
         state: the old state, such as one that was restored.
 
     Returns:
-        The new state, and what changed: a dict of names to (old, new), with None where there was no such name.
+        The new state, and what changed: a dict of names to (old, new), None where there was no such name.
 
     Raises:
         ValueError: the slots of `tx` are others than the state's.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import inspect
 from collections.abc import Callable, Sequence
@@ -32,8 +33,7 @@ def flatten(tree: PyTree) -> tuple[list[Any], Any]:
 
 
 def _name(path: Sequence[Any]) -> str:
-    last = path[-1] if path else None
-    if isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value":
+    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]  # the array inside a variable of the model: the variable is the leaf
     return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
@@ -59,7 +59,7 @@ def as_array(x: Any) -> jax.Array:
 
 
 def align(structure: Any, tree: PyTree, of: PyTree, what: str, reference: str) -> list[Any]:
-    """The leaves of `tree`, whose structure must be that of `of`, or an error with the first path that differs."""
+    """The leaves of `tree`, which must be built like `of`; an error names the first path that differs."""
     leaves, own = flatten(tree)
     if own == structure:
         return leaves
@@ -67,15 +67,15 @@ def align(structure: Any, tree: PyTree, of: PyTree, what: str, reference: str) -
     for a, b in zip(mine, theirs, strict=False):
         if a != b:
             raise ValueError(
-                f"The {what} and the {reference} are different trees: the first leaf that differs is {a!r} in "
+                f"The {what} and the {reference} are different trees: the first that differs is {a!r} in "
                 f"the {what} and {b!r} in the {reference}. Pass trees of one structure."
             )
     if len(mine) != len(theirs):
         longer, where = (mine, what) if len(mine) > len(theirs) else (theirs, reference)
         extra = longer[min(len(mine), len(theirs))]
         raise ValueError(
-            f"The {what} and the {reference} are different trees: leaf {extra!r} is only in the {where}. Pass "
-            f"trees of one structure."
+            f"The {what} and the {reference} are different trees: leaf {extra!r} is only in the {where}. "
+            f"Pass trees of one structure."
         )
     try:
         return [x for x, _ in zip(structure.flatten_up_to(tree), mine, strict=True)]
@@ -108,32 +108,32 @@ def _is_function(mask: Mask) -> bool:
     return callable(mask) and jax.tree.leaves(mask) == [mask]
 
 
-def resolve(mask: Mask, tree: PyTree, where: str) -> list[bool]:
+def resolve(mask: Any, tree: PyTree, where: str) -> list[bool]:
     """For each leaf of `tree`, whether `mask` includes it."""
-    if isinstance(mask, str):
-        mask = (mask,)
-    if isinstance(mask, tuple) and mask and all(isinstance(p, str) for p in mask):
-        return [_matches(mask, path) for path in paths(tree)]
-    leaves, structure = flatten(tree)
+    patterns = (mask,) if isinstance(mask, str) else mask
+    if isinstance(patterns, tuple) and patterns and all(isinstance(p, str) for p in patterns):
+        return [_matches(patterns, path) for path in paths(tree)]
+    chosen: Any = mask
     if _is_function(mask):
-        if _positional(mask) == 2:
+        function: Any = mask
+        if _positional(function) == 2:
+            leaves, _ = flatten(tree)
             return [
-                x is not None and bool(mask(path, x)) for path, x in zip(paths(tree), leaves, strict=True)
+                x is not None and bool(function(path, x)) for path, x in zip(paths(tree), leaves, strict=True)
             ]
-        mask = mask(tree)
+        chosen = function(tree)
     try:
-        spread = jax.tree.broadcast(mask, tree, is_leaf=_is_none)
+        spread = jax.tree.broadcast(chosen, tree, is_leaf=_is_none)
         included = jax.tree.flatten(spread, is_leaf=_is_none)[0]
     except ValueError as error:
         raise ValueError(
-            f"{where}: the mask's tree does not fit the parameters: {_misfit(mask, tree)}. A mask is a tree of "
-            f"bools of the parameters' structure or a prefix of it, a predicate of (path, leaf), or path "
-            f"patterns."
+            f"{where}: the mask's tree does not fit the parameters: {_misfit(chosen, tree)}. A mask is a "
+            f"tree of bools of the parameters' structure or a prefix of it, a predicate of (path, leaf), or "
+            f"path patterns."
         ) from error
     for path, choice in zip(paths(tree), included, strict=True):
         if choice is not None and not isinstance(choice, bool | np.bool_):
             raise TypeError(f"{where}: the mask at {path!r} must be True or False, got {choice!r}.")
-    del structure
     return [bool(choice) for choice in included]
 
 
@@ -149,11 +149,11 @@ def _misfit(mask: Mask, tree: PyTree) -> str:
     return "the containers differ"
 
 
+@dataclasses.dataclass(frozen=True)
 class Excluding:
     """The leaves that a mask leaves out."""
 
-    def __init__(self, mask: Mask) -> None:
-        self.mask = mask
+    mask: Mask
 
 
 def included(masks: Sequence[Mask], tree: PyTree, where: str, count: int) -> list[bool]:
@@ -177,8 +177,8 @@ def over_axes(x: jax.Array, axis_name: str | tuple[str, ...] | None, where: str)
     missing = sorted(set(varying) - set(named))
     if missing:
         raise ValueError(
-            f"{where}: inside shard_map the leaves vary over the axis {', '.join(missing)}, so that each shard "
-            f"would see a sum of its own. Give axis_name={missing[0]!r} if they are shards of one tree, or "
+            f"{where}: inside shard_map the leaves vary over the axis {', '.join(missing)}: each shard would "
+            f"see a sum of its own. If they are shards of one tree, give axis_name={missing[0]!r}; otherwise "
             f"average the gradients over that axis first."
         )
     return jax.lax.psum(x, named) if named else x

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 
@@ -30,14 +31,14 @@ class Placement:
             return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         value = jnp.asarray(value).astype(dtype)
         if alike and isinstance(leaf, jax.Array):
-            if value.ndim or isinstance(value, jax.core.Tracer):
+            if value.ndim or isinstance(value, Tracer):
                 return jnp.zeros_like(leaf, dtype=dtype) + value
             return jnp.full_like(leaf, value, dtype=dtype)
         return self.scalar(jnp.array(jnp.broadcast_to(value, shape), copy=True))
 
 
 def _replicated(leaf: Any) -> Any:
-    if isinstance(leaf, jax.core.Tracer):
+    if isinstance(leaf, Tracer):
         return None
     sharding = getattr(leaf, "sharding", None)
     if isinstance(sharding, NamedSharding):

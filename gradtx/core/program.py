@@ -1,8 +1,8 @@
 """Programs: a composition flattened into the list of steps that the engine runs.
 
-A spec is a tree, as it was written; its program is a list of units in order, with unique names, the masks that
-apply to each, and where in the state each hyperparameter lives. Parallel branches become stack operations
-(`fork`, `swap`, `join`), so that a program stays one list that can be cut anywhere.
+A spec is a tree, as it was written; its program is a list of units in order, with unique names, the masks
+that apply to each, and where in the state each hyperparameter lives. Parallel branches become stack
+operations (`Fork`, `Swap`, `Join`), so that a program stays one list that can be cut anywhere.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 from gradtx.core.fields import DECAY, Declared, Domain, GivenAsArray
-from gradtx.core.leaves import Mask
+from gradtx.core.leaves import Excluding, Mask
 from gradtx.core.schedule import CALLABLE, bind, form, numbers_of
 from gradtx.core.spec import is_array
 from gradtx.core.transform import needed
@@ -77,7 +78,7 @@ class Builder:
     """Collects the units of a composition while its spec is visited."""
 
     def __init__(self) -> None:
-        self.steps: list[Unit | Fork | Swap | Join] = []
+        self.steps: list[Any] = []
         self.scopes: dict[Path, dict[str, tuple[Any, Domain, bool]]] = {}
         self._prefix: Path = ()
         self._masks: tuple[Mask, ...] = ()
@@ -135,8 +136,10 @@ def freeze(x: Any) -> Any:
         return (type(x), *((k, freeze(v)) for k, v in x.items()))
     if isinstance(x, tuple | list):
         return (type(x), *map(freeze, x))
+    if isinstance(x, Excluding):
+        return (Excluding, freeze(x.mask))
     if is_array(x):
-        return (x.shape, str(x.dtype), id(x) if isinstance(x, jax.core.Tracer) else x.tobytes())
+        return (x.shape, str(x.dtype), id(x) if isinstance(x, Tracer) else x.tobytes())
     try:
         hash(x)
     except TypeError:
@@ -163,7 +166,7 @@ def lookup(tree: Any, path: Path) -> Any:
 
 
 class Program:
-    """A composition ready to run. It compares and hashes by structure, so that one trace serves all settings."""
+    """A composition ready to run. It compares by structure, so that one trace serves all settings."""
 
     def __init__(self, visit: Callable[[Builder], None]) -> None:
         builder = Builder()
@@ -178,9 +181,7 @@ class Program:
                     self.numbers[scope + path] = number
                     DOMAINS[scope + path] = number_domain
         self.given = {
-            path: value
-            for path, value in self.numbers.items()
-            if isinstance(value, jax.core.Tracer | GivenAsArray)
+            path: value for path, value in self.numbers.items() if isinstance(value, Tracer | GivenAsArray)
         }
         self.number_structure = jax.tree.structure(nest(dict.fromkeys(self.numbers, 0)))
         self.sorted_numbers = sorted(self.numbers)
@@ -198,6 +199,7 @@ class Program:
         self.wanted = {name for unit in self.rules for name in unit.transform.needs}
         self.stages = list(_stages(self.steps))
         self.key = tuple(_step_key(step) for step in self.steps)
+        self.masks = tuple(freeze(unit.masks) for unit in self.units)
         self._hash = hash(self.key)
 
     def __hash__(self) -> int:
@@ -248,7 +250,7 @@ def _step_key(step: Any) -> Any:
     if not isinstance(step, Unit):
         return step
     if not is_rule(step):
-        return (step.path, id(step.transform))
+        return (step.path, freeze(step.transform))
     rule = step.transform
     code = tuple(
         form(rule.__dict__[k]) if f.is_number else freeze(rule.__dict__[k])

@@ -26,6 +26,10 @@ class Argument(float):
 class Recipe(Composed):
     """The result of a recipe: its name and arguments, and the composition that they make."""
 
+    name: str
+    arguments: dict[str, Any]
+    inner: Composed
+
     def __init__(self, name: str, arguments: dict[str, Any], inner: Composed) -> None:
         self._set(name=name, arguments=arguments, inner=inner)
 
@@ -59,9 +63,9 @@ def _distinct(value: Any, seen: set[int]) -> Any:
 def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
     """Makes a recipe of a function that composes transforms from its arguments.
 
-    An argument annotated `Scalar` or `ScalarOrSchedule` (or one of them `| None`) is a hyperparameter. Wherever
-    the function passes it, the state keeps one number for it, under the recipe's name and the argument's. The
-    function does no arithmetic on it, and its structure does not depend on its value.
+    An argument annotated `Scalar` or `ScalarOrSchedule` (or one of them `| None`) is a hyperparameter.
+    Wherever the function passes it, the state keeps one number for it, under the recipe's name and the
+    argument's. The function does no arithmetic on it, and its structure does not depend on its value.
     """
 
     @functools.cache

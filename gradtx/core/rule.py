@@ -50,9 +50,10 @@ class WholeScalar:
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """A random key that a rule keeps; `init(rule)` gives it. `leaf.key` is one of its own for each step and leaf.
+    """A random key that a rule keeps; `init(rule)` gives it.
 
-    The state holds its raw data, which any checkpointer takes.
+    `leaf.key` is one of its own for each step and leaf. The state holds its raw data, which any checkpointer
+    takes.
     """
 
     init: Callable[[Any], jax.Array]
@@ -89,7 +90,7 @@ class Rule(Declared, Composed):
         ...         return g / (1 + abs(g) / self.bound), slots
         >>> tx = gradtx.chain(Soften(bound=1.0), gradtx.sgd(1.0))
         >>> tx
-        chain(soften(bound=1.0), sgd(1.0))
+        chain(Soften(bound=1.0), sgd(1.0))
         >>> tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0].tolist()
         [-0.5, -0.5]
     """

@@ -96,7 +96,7 @@ def form(value: Any) -> Any:
 
 
 def bind(value: Any, numbers: Any = None, key: str = "", record: Any = None) -> Any:
-    """An argument over the arrays that the state holds for it: an array, a `Decay`, or a function of the step.
+    """An argument over the state's arrays for it: an array, a `Decay`, or a function of the step.
 
     `numbers` is the dict that has the argument under `key`; without it the value's own numbers are used.
     `record` is called with the path and the value of every plain callable that is evaluated.

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 FACTORIES: dict[str, Callable[..., Any]] = {}
 """The public constructor of each declared name, for the defaults that a repr leaves out."""
@@ -94,7 +95,7 @@ def show(x: Any) -> str:
         return repr(x) if np.isfinite(x) else f"float('{x}')"
     if isinstance(x, np.bool_):
         return repr(bool(x))
-    if isinstance(x, jax.core.Tracer) or (is_array(x) and x.ndim):
+    if isinstance(x, Tracer) or (is_array(x) and x.ndim):
         return f"<array {x.dtype.name}{list(x.shape)}>"
     if is_array(x):
         return f"<array {x.item()!r}>"
@@ -108,9 +109,9 @@ def show(x: Any) -> str:
         return "{" + ", ".join(f"{show(k)}: {show(v)}" for k, v in x.items()) + "}"
     if isinstance(x, Spec | str | int | type(None)):
         return repr(x)
-    module, name = getattr(x, "__module__", None), getattr(x, "__qualname__", None)
-    found: Any = sys.modules.get(module or "")
-    for part in (name or "").split("."):
+    module, name = str(getattr(x, "__module__", "")), str(getattr(x, "__qualname__", ""))
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
         found = getattr(found, part, None)
     if found is x and found is not None:
         return name if module == "builtins" else f"{module}.{name}"
@@ -121,16 +122,15 @@ def same(a: Any, b: Any) -> bool:
     """Equality by value: numbers by value (NaN equals NaN), tracers by identity, trees leaf by leaf."""
     if a is b:
         return True
-    if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
+    if isinstance(a, Tracer) or isinstance(b, Tracer):
         return False
     if isinstance(a, bool | np.bool_) != isinstance(b, bool | np.bool_):
         return False
     if isinstance(a, int | float) and isinstance(b, int | float):
         return a == b or (a != a and b != b)
-    if is_array(a) or is_array(b):
-        if not (is_array(a) and is_array(b)) or a.shape != b.shape or a.dtype != b.dtype:
-            return False
-        return bool(np.array_equal(np.asarray(a), np.asarray(b)))
+    if is_array(a) and is_array(b):
+        x, y = np.asarray(a), np.asarray(b)
+        return x.dtype == y.dtype and np.array_equal(x, y)
     if type(a) is not type(b):
         return False
     if isinstance(a, tuple | list):

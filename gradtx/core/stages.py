@@ -79,9 +79,7 @@ def _now(unit: Unit, step: jax.Array, kept: Values, extra: Values) -> Scope:
 def prepare(
     program: Program, numbers: Any, step: jax.Array, kept: dict[Path, Values], extra: Values
 ) -> tuple[dict[Path, Values], dict[Path, Values], jax.Array, dict[Path, jax.Array]]:
-    """Everything that is computed once: each rule's fields and scalars, the next step, and the values that
-    plain callables will give then.
-    """
+    """What is computed once: each rule's fields and scalars, the next step, and what callables give then."""
     arguments = resolve(program, numbers, step)
     fields = {unit.path: _fields(unit, arguments) for unit in program.rules}
     scalars = {}
@@ -146,12 +144,20 @@ def _leaf_view(
     return unit.transform._with(**fields), loaded, leaf
 
 
+def _mixing_real_and_complex() -> Any:
+    """A context in which a complex leaf may meet real numbers, whatever promotion the user has set.
+
+    The engine has cast all else that a rule sees to one precision.
+    """
+    return jax.numpy_dtype_promotion("standard")
+
+
 def _measure(
     program: Program, position: int, stack: Any, param: Any, slots: Any, values: Any, index: Any
 ) -> Values:
     """The real scalars that a rule measures on one leaf, in at least float32."""
     unit = program.steps[position]
-    with jax.named_scope(unit.where):
+    with jax.named_scope(unit.where), _mixing_real_and_complex():
         stack, param, compute = _load(stack, param)
         rule, loaded, leaf = _leaf_view(unit, values, slots, param, index, compute)
         return rule.measure(stack[-1], loaded, leaf)
@@ -184,7 +190,7 @@ def _run(
         if own is None:
             stored.append(None)
             continue
-        with jax.named_scope(step.where):
+        with jax.named_scope(step.where), _mixing_real_and_complex():
             rule, loaded, leaf = _leaf_view(step, numbers, own, param, index, compute)
             update, kept = rule.apply(stack[-1], loaded, leaf)
         kept = kept if isinstance(kept, dict) else vars(kept)

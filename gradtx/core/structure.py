@@ -15,6 +15,8 @@ class Structure(Composed):
     one entry: the numbers are in the state. It works and prints as the transform it holds.
     """
 
+    tx: Composed
+
     def __init__(self, tx: Composed) -> None:
         self._set(tx=tx)
 
@@ -27,7 +29,10 @@ class Structure(Composed):
         return self.tx._call()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Structure) and self.program == other.program
+        if not isinstance(other, Structure):
+            return False
+        mine, theirs = self.program, other.program
+        return mine is theirs or (mine == theirs and mine.masks == theirs.masks)
 
     def __hash__(self) -> int:
         return hash(self.program)

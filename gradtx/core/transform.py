@@ -1,4 +1,4 @@
-"""The contract: a transform has `init` and `update`; parameters move by `apply_updates` or `apply_gradients`."""
+"""The contract: a transform has `init` and `update`, and parameters move by its updates."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Transform(Spec):
 
 
 class GradientTransformation(Transform):
-    """A transform made from two functions, `init_fn(params)` and `update_fn(updates, state, params, **extra)`.
+    """A transform made from `init_fn(params)` and `update_fn(updates, state, params, **extra)`.
 
     Keyword arguments that `update_fn` names without a default are required of whoever calls `update`.
 
@@ -64,6 +64,8 @@ class GradientTransformation(Transform):
     """
 
     foreign = True
+    init_fn: Callable[..., Any]
+    update_fn: Callable[..., Any]
 
     def __init__(self, init_fn: Callable[..., Any], update_fn: Callable[..., Any]) -> None:
         self._set(init_fn=init_fn, update_fn=update_fn)

@@ -79,7 +79,7 @@ class JoinSchedules(Schedule, name="join_schedules"):
         return value
 
 
-def _at(schedule: Any, step: jax.Array) -> jax.Array:
+def _at(schedule: Any, step: jax.Array) -> Any:
     return schedule(step) if callable(schedule) else schedule
 
 

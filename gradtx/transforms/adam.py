@@ -93,9 +93,9 @@ def scale_by_adam(
         >>> import gradtx, jax.numpy as jnp
         >>> tx = gradtx.chain(gradtx.scale_by_adam(), gradtx.scale_by_learning_rate(1e-3))
         >>> params = {"w": jnp.ones(3)}
-        >>> updates, state = tx.update({"w": jnp.array([1.0, -2.0, 0.0])}, tx.init(params), params)
+        >>> updates, state = tx.update({"w": jnp.array([1.0, -2.0, 0.5])}, tx.init(params), params)
         >>> [round(float(u), 6) for u in updates["w"]]
-        [-0.001, 0.001, 0.0]
+        [-0.001, 0.001, -0.001]
 
     References:
         Kingma and Ba, Adam: A Method for Stochastic Optimization, 2014, https://arxiv.org/abs/1412.6980;

@@ -76,8 +76,8 @@ def clip_by_global_norm(
 
         u = g min(1, max_norm / ||g||),   ||g||² = sum |g|² over the whole tree, in at least float32
 
-    A norm that is not finite (an Inf or NaN, or magnitudes over 1e19 in float32) clips nothing: the leaves keep
-    their values, and the bad one can be found.
+    A norm that is not finite (an Inf or NaN, or magnitudes over 1e19 in float32) clips nothing: the leaves
+    keep their values, and the bad one can be found.
 
     Args:
         max_norm: the bound, >= 0; a gradient of zero stays zero.

@@ -82,7 +82,7 @@ class Sqrt(Rule, name="sqrt"):
 
 @factory
 def sqrt() -> Transform:
-    """Takes the square root of updates >= 0: u = sqrt(g). Its derivative at 0 counts as 0.
+    """Takes the root of updates >= 0; its derivative at 0 counts as 0.
 
     Returns:
         A transform without slots.

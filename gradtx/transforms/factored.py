@@ -100,7 +100,7 @@ def scale_by_factored_rms(
         >>> tx = gradtx.scale_by_factored_rms(min_dim_size_to_factor=2)
         >>> state = tx.init(jnp.zeros((4, 3)))
         >>> [x.shape for x in jax.tree.leaves(state["slots"])]
-        [(3,), (4,)]
+        [(4,), (3,)]
 
     References:
         Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, 2018,

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core.arguments import factory
 from gradtx.core.fields import NonNegative, ScalarOrSchedule
@@ -74,5 +75,5 @@ def add_noise(
     key = seed if key is None else key
     if isinstance(key, jax.Array):
         data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-        key = data if isinstance(data, jax.core.Tracer) else tuple(np.asarray(data).tolist())
+        key = data if isinstance(data, Tracer) else tuple(np.asarray(data).tolist())
     return AddNoise(eta=eta, gamma=gamma, key=0 if key is None else key)

@@ -15,7 +15,7 @@ from gradtx.core.transform import Transform
 
 
 class ScaleByProdigy(Rule, name="scale_by_prodigy"):
-    """s = b3 s + k g;  r = b3 r + k <g, theta0 - theta>;  d' = max(d, coef r / ||s||_1);  u = -d eta m / (...)."""
+    """d = max(d, coef r / ||s||_1), from s += k g and r += k <g, theta0 - theta>;  u = Adam's with rate d."""
 
     learning_rate: Rate
     b1: Decay
@@ -113,8 +113,8 @@ def scale_by_prodigy(
         safeguard_warmup: leave the learning rate out of s, for schedules with a warmup.
 
     Returns:
-        A transform with the slots `mu`, `nu`, `grad_sum`, `params0` and the scalars `d` and `r`; `update` needs
-        the parameters.
+        A transform with the slots `mu`, `nu`, `grad_sum`, `params0` and the scalars `d` and `r`; `update`
+        needs the parameters.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

@@ -1,0 +1,94 @@
+"""gradtx against Optax: `python -m tests.benchmarks` prints a table and writes it to docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import pathlib
+import platform
+import sys
+
+import jax
+import optax
+
+import gradtx
+
+from .cases import CASES
+from .measure import Row
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "benchmarks.md"
+
+INTRODUCTION = """\
+# Benchmarks
+
+gradtx against Optax with the same hyperparameters, measured by one command from the checkout, which also writes
+this page:
+
+    python -m tests.benchmarks
+
+`--case NAME` runs one case and `--quick` tries all of them on small trees; neither writes the page. It runs
+on whatever backend JAX finds.
+
+{setting}
+
+{table}
+
+How to read it. The contestants take turns in many short rounds of one process. A time is the median over
+rounds, `ratio` the median of each round's gradtx / Optax, and `fastest` the ratio of the fastest rounds, which
+other load on the machine disturbs least.
+
+- **step**: the jitted step with state and parameters donated, wall time. gradtx's numbers are arguments
+  of the compiled step where Optax's are constants in it; that is what a few leaves of a few elements show.
+- **trace**, **lower**, **compile**: a new `jax.jit` of the step with every cache of JAX cleared, CPU time of the
+  process. Lowering has no target, nor has compiling.
+- **un-jitted update**: `update` called outside of `jit`, wall time.
+- **compilations**: entries in the cache of the compiled step over settings of the learning rate; Optax's is a
+  new transform for each, gradtx's is set in the state.
+- **state bytes**: what `init` makes; gradtx's has the hyperparameters in it.
+- **import**: CPU time that the import adds to a process that has imported what is named.
+"""
+
+
+def setting() -> str:
+    versions = ", ".join(f"{m.__name__} {m.__version__}" for m in (gradtx, jax, optax))
+    device = jax.devices()[0]
+    kind = "" if device.platform == "cpu" else f" ({device.device_kind})"
+    date = datetime.datetime.now(datetime.UTC).date()
+    return f"Measured on {date}: {device.platform}{kind}, Python {platform.python_version()}, {versions}."
+
+
+def cells(row: Row) -> list[str]:
+    met = {None: "", True: "yes", False: "no"}[row.met]
+    return [row.case, row.variant, row.gradtx, row.optax, row.ratio, row.fastest, row.target, met]
+
+
+HEADER = ["case", "gradtx by", "gradtx", "Optax", "ratio", "fastest", "target", "met"]
+
+
+def table(rows: list[Row]) -> str:
+    lines = [HEADER, *map(cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small trees and few rounds; writes no page")
+    parser.add_argument("--case", choices=CASES, action="append", help="only this one; writes no page")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    for name in arguments.case or CASES:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        rows += CASES[name](arguments.quick)
+    print(setting(), table(rows), sep="\n\n")
+    if not arguments.quick and not arguments.case:
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(INTRODUCTION.format(setting=setting(), table=table(rows)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,521 @@
+"""Every public transform, optimizer and schedule, once: how to build it, and what it supports.
+
+The laws (`test_laws.py`) and the comparisons with the references (`test_formulas.py`) run over all of it;
+`test_catalogue.py` fails when a public name is missing. Steps in schedules are fractions, so that no update
+falls on a corner, where a derivative does not exist.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gradtx
+import references
+
+STORAGE = ("mu_dtype", "nu_dtype", "accumulator_dtype", "dtype_momentum")
+"""Arguments that say how a slot is stored; a formula does not depend on them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One public name.
+
+    Attributes:
+        name: the public name.
+        settings: the arguments that most tests use.
+        alternative: the same arguments with every number another, so that the structure is the same.
+        variants: other forms, each as changes of `settings`; all have a reference too.
+        layouts: forms that differ in how slots are stored, which have no reference of their own.
+        make: builds it, where that is not a call of the public name.
+        reference: builds the float64 reference from the same arguments; by default the class of that name in
+            `references`. None where there is none to compare with, for the reason in `no_reference`.
+        kind: transform, optimizer, combinator or schedule.
+        supports_complex: whether it has a meaning for complex leaves.
+        positive: whether it is for gradients >= 0.
+        rough: the end of the names of numbers in which nothing is differentiable.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    alternative: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    layouts: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    make: Callable[..., Any] | None = None
+    reference: Callable[..., Any] | None | str = ""
+    no_reference: str = ""
+    kind: str = "transform"
+    supports_complex: bool = True
+    positive: bool = False
+    rough: tuple[str, ...] = ()
+
+    def arguments(self, variant: str = "") -> dict[str, Any]:
+        """The arguments of a variant or layout, of the settings, or (for `"alternative"`) the other ones."""
+        if variant == "alternative":
+            return dict(self.alternative)
+        changes = {**self.variants, **self.layouts}[variant] if variant else {}
+        return {**self.settings, **changes}
+
+    def build(self, variant: str = "") -> Any:
+        """The transform; for a schedule, the schedule."""
+        return (self.make or getattr(gradtx, self.name))(**self.arguments(variant))
+
+    def transform(self, variant: str = "") -> Any:
+        """The transform; for a schedule, gradient descent with it."""
+        built = self.build(variant)
+        return gradtx.sgd(built) if self.kind == "schedule" else built
+
+    def build_reference(self, variant: str = "") -> Any:
+        """The reference of what `build` gives; for a schedule a function of the step."""
+        kwargs = {k: as_reference(v) for k, v in self.arguments(variant).items() if k not in STORAGE}
+        make = self.reference
+        if make == "":
+            camel = "".join(part.capitalize() for part in self.name.split("_"))
+            make = getattr(references, camel)
+        assert callable(make), self.no_reference
+        return make(**kwargs)
+
+
+def as_reference(value: Any) -> Any:
+    """An argument as the references take it: a schedule as a function from the step to a float."""
+    if isinstance(value, gradtx.Schedule):
+        (entry,) = (e for e in SCHEDULES if e.name == value.name)
+        _, args, kwargs = value._call()
+        return entry.reference(*args, **kwargs)
+    return value
+
+
+def has_axes(path: str, leaf: Any) -> bool:
+    """A mask: the leaves that are not scalars."""
+    return leaf.ndim > 0
+
+
+class OnLeavesWithAxes(references.Chain):
+    """References on the leaves that `has_axes` includes; the others pass, or become 0."""
+
+    def __init__(self, *inner: Any, outside: str = "pass") -> None:
+        super().__init__(*inner)
+        self.outside = outside
+
+    def init(self, params: Any) -> None:
+        super().init([p for p in params if p.ndim > 0])
+
+    def update(self, grads: Any, params: Any, **extra: Any) -> Any:
+        on = [p.ndim > 0 for p in params]
+        chosen = [[x for x, o in zip(tree, on, strict=True) if o] for tree in (grads, params)]
+        inner = iter(super().update(*chosen, **extra))
+        beside = 1.0 if self.outside == "pass" else 0.0
+        return [next(inner) if o else beside * references.wide(g) for g, o in zip(grads, on, strict=True)]
+
+
+def _schedules(a: Any, b: Any) -> dict[str, Any]:
+    return {"settings": a, "alternative": b, "kind": "schedule"}
+
+
+SCHEDULES = [
+    Entry(
+        "constant_schedule",
+        **_schedules({"value": 0.1}, {"value": 0.03}),
+        reference=references.constant,
+    ),
+    Entry(
+        "linear_schedule",
+        **_schedules(
+            {"init_value": 0.1, "end_value": 0.01, "transition_steps": 3.4, "transition_begin": 0.7},
+            {"init_value": 0.02, "end_value": 0.2, "transition_steps": 7.3, "transition_begin": 1.6},
+        ),
+        reference=references.linear,
+    ),
+    Entry(
+        "polynomial_schedule",
+        **_schedules(
+            {"init_value": 0.1, "end_value": 0.01, "power": 2.0, "transition_steps": 3.4},
+            {"init_value": 0.2, "end_value": 0.03, "power": 1.5, "transition_steps": 6.2},
+        ),
+        variants={"begin": {"transition_begin": 1.5}},
+        reference=references.polynomial,
+    ),
+    Entry(
+        "cosine_decay_schedule",
+        **_schedules(
+            {"init_value": 0.1, "decay_steps": 5.5, "alpha": 0.1, "exponent": 1.5},
+            {"init_value": 0.2, "decay_steps": 9.5, "alpha": 0.2, "exponent": 2.5},
+        ),
+        reference=references.cosine_decay,
+    ),
+    Entry(
+        "exponential_decay",
+        **_schedules(
+            {"init_value": 0.1, "transition_steps": 2.5, "decay_rate": 0.5, "transition_begin": 0.5},
+            {"init_value": 0.2, "transition_steps": 3.5, "decay_rate": 0.7, "transition_begin": 0.6},
+        ),
+        variants={
+            "staircase": {"staircase": True},
+            "bounded below": {"end_value": 0.06},
+            "bounded above": {"decay_rate": 1.5, "end_value": 0.15},
+        },
+        reference=references.exponential_decay,
+        rough=("staircase",),
+    ),
+    Entry(
+        "piecewise_constant_schedule",
+        **_schedules(
+            {"init_value": 0.1, "boundaries_and_scales": {1.5: 0.5, 2.5: 0.4}},
+            {"init_value": 0.2, "boundaries_and_scales": {0.5: 0.3, 3.5: 0.6}},
+        ),
+        reference=references.piecewise_constant,
+    ),
+    Entry(
+        "warmup_constant_schedule",
+        **_schedules(
+            {"init_value": 0.01, "peak_value": 0.1, "warmup_steps": 2.5},
+            {"init_value": 0.02, "peak_value": 0.2, "warmup_steps": 3.5},
+        ),
+        reference=references.warmup_constant,
+    ),
+    Entry(
+        "warmup_linear_decay_schedule",
+        **_schedules(
+            {
+                "init_value": 0.01,
+                "peak_value": 0.1,
+                "warmup_steps": 1.5,
+                "decay_steps": 5.5,
+                "end_value": 0.02,
+            },
+            {
+                "init_value": 0.03,
+                "peak_value": 0.2,
+                "warmup_steps": 2.5,
+                "decay_steps": 8.5,
+                "end_value": 0.01,
+            },
+        ),
+        reference=references.warmup_linear_decay,
+    ),
+    Entry(
+        "warmup_cosine_decay_schedule",
+        **_schedules(
+            {
+                "init_value": 0.01,
+                "peak_value": 0.1,
+                "warmup_steps": 1.5,
+                "decay_steps": 5.5,
+                "end_value": 0.02,
+                "exponent": 1.5,
+            },
+            {
+                "init_value": 0.03,
+                "peak_value": 0.2,
+                "warmup_steps": 2.5,
+                "decay_steps": 8.5,
+                "end_value": 0.01,
+                "exponent": 2.5,
+            },
+        ),
+        reference=references.warmup_cosine_decay,
+    ),
+    Entry(
+        "join_schedules",
+        **_schedules(
+            {
+                "schedules": [
+                    gradtx.linear_schedule(0.01, 0.1, 1.7),
+                    gradtx.cosine_decay_schedule(0.1, 3.5),
+                ],
+                "boundaries": [1.5],
+            },
+            {
+                "schedules": [
+                    gradtx.linear_schedule(0.02, 0.2, 2.3),
+                    gradtx.cosine_decay_schedule(0.2, 4.5),
+                ],
+                "boundaries": [2.5],
+            },
+        ),
+        reference=lambda schedules, boundaries: references.join(
+            [as_reference(s) for s in schedules], boundaries
+        ),
+    ),
+]
+
+FALLING = gradtx.linear_schedule(0.1, 0.01, 3.4)
+FALLING_ELSE = gradtx.linear_schedule(0.2, 0.03, 5.3)
+
+TRANSFORMS = [
+    Entry("identity"),
+    Entry("set_to_zero"),
+    Entry("negate", reference=lambda: references.Scale(-1.0)),
+    Entry("sign"),
+    Entry("square"),
+    Entry("sqrt", positive=True),
+    Entry("offset", {"value": 0.3}, {"value": -0.7}),
+    Entry("bias_correction", {"decay": 0.9}, {"decay": 0.6}),
+    Entry("scale", {"step_size": -0.1}, {"step_size": 0.4}, {"schedule": {"step_size": FALLING}}),
+    Entry("scale_by_schedule", {"step_size_fn": FALLING}, {"step_size_fn": FALLING_ELSE}),
+    Entry(
+        "scale_by_learning_rate",
+        {"learning_rate": 0.1},
+        {"learning_rate": 0.03},
+        {"schedule": {"learning_rate": FALLING}, "not flipped": {"flip_sign": False}},
+    ),
+    Entry("clip", {"max_delta": 0.5}, {"max_delta": 0.2}, supports_complex=False),
+    Entry("clip_by_global_norm", {"max_norm": 1.0}, {"max_norm": 0.3}, {"wide": {"max_norm": 100.0}}),
+    Entry("clip_by_block_rms", {"threshold": 0.5}, {"threshold": 0.2}),
+    Entry("add_decayed_weights", {"weight_decay": 0.1}, {"weight_decay": 0.03}),
+    Entry(
+        "ema",
+        {"decay": 0.9},
+        {"decay": 0.5},
+        {"plain": {"debias": False}},
+        layouts={"bfloat16 slot": {"accumulator_dtype": "bfloat16"}},
+    ),
+    Entry(
+        "trace",
+        {"decay": 0.9, "dampening": 0.2},
+        {"decay": 0.5, "dampening": 0.4},
+        {"nesterov": {"nesterov": True}, "first undamped": {"dampen_first": False}},
+        layouts={"bfloat16 slot": {"accumulator_dtype": "bfloat16"}},
+    ),
+    Entry(
+        "scale_by_rss",
+        {"initial_accumulator_value": 0.1, "eps": 1e-3},
+        {"initial_accumulator_value": 0.4, "eps": 1e-2},
+        {"outside": {"eps_in_sqrt": False, "initial_accumulator_value": 0.0}},
+    ),
+    Entry(
+        "scale_by_rms",
+        {"decay": 0.9, "eps": 1e-3, "initial_scale": 0.2},
+        {"decay": 0.5, "eps": 1e-2, "initial_scale": 0.4},
+        {
+            "outside": {"eps_in_sqrt": False},
+            "bias_correction": {"bias_correction": True, "initial_scale": 0.0},
+            "first_gradient": {"first_gradient": True},
+        },
+    ),
+    Entry(
+        "scale_by_stddev",
+        {"decay": 0.9, "eps": 1e-3, "initial_scale": 1.0},
+        {"decay": 0.5, "eps": 1e-2, "initial_scale": 2.0},
+        {
+            "outside": {"eps_in_sqrt": False},
+            "bias_correction": {"bias_correction": True, "initial_scale": 0.0},
+            "first_gradient": {"first_gradient": True},
+        },
+    ),
+    Entry("scale_by_adadelta", {"rho": 0.9, "eps": 1e-3}, {"rho": 0.6, "eps": 1e-2}),
+    Entry(
+        "scale_by_adam",
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-3, "eps_root": 1e-4},
+        {"b1": 0.7, "b2": 0.9, "eps": 1e-2, "eps_root": 1e-3},
+        {
+            "nesterov": {"nesterov": True},
+            "no bias_correction": {"bias_correction": False},
+            "eps_scaled": {"eps_scaled": True},
+            "decay by schedule": {"b1": gradtx.linear_schedule(0.5, 0.9, 3.4)},
+        },
+        layouts={"16-bit slots": {"mu_dtype": "bfloat16", "nu_dtype": "float16"}},
+    ),
+    Entry(
+        "scale_by_lion",
+        {"b1": 0.9, "b2": 0.99},
+        {"b1": 0.6, "b2": 0.7},
+        layouts={"bfloat16 slot": {"mu_dtype": "bfloat16"}},
+    ),
+    Entry(
+        "scale_by_factored_rms",
+        {"decay_rate": 0.8, "step_offset": 0, "min_dim_size_to_factor": 2, "epsilon": 1e-3},
+        {"decay_rate": 0.6, "step_offset": -2, "min_dim_size_to_factor": 2, "epsilon": 1e-2},
+        {"whole": {"factored": False}},
+        rough=("step_offset",),
+    ),
+    Entry("scale_by_param_block_rms", {"min_scale": 1e-3}, {"min_scale": 10.0}),
+    Entry(
+        "scale_by_prodigy",
+        {"learning_rate": 1.0, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "estim_lr0": 1e-2, "weight_decay": 0.1},
+        {"learning_rate": 0.5, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "estim_lr0": 3e-2, "weight_decay": 0.2},
+        {"b3 and warmup": {"b3": 0.8, "safeguard_warmup": True, "estim_lr_coef": 2.0}},
+        reference=lambda b1, b2, b3=None, **rest: references.Prodigy(betas=(b1, b2), beta3=b3, **rest),
+    ),
+    Entry(
+        "add_noise",
+        {"eta": 0.01, "gamma": 0.55, "key": 3},
+        {"eta": 0.05, "gamma": 0.7, "key": 3},
+        reference=None,
+        no_reference="random: its statistics have a test of their own",
+    ),
+]
+
+OPTIMIZERS = [
+    Entry(
+        "sgd",
+        {"learning_rate": 0.1, "momentum": 0.9, "dampening": 0.2, "weight_decay": 0.1},
+        {"learning_rate": 0.03, "momentum": 0.5, "dampening": 0.4, "weight_decay": 0.2},
+        {
+            "plain": {"momentum": None, "dampening": 0.0, "weight_decay": None},
+            "nesterov": {"nesterov": True},
+            "first undamped": {"dampen_first": False},
+            "schedule": {"learning_rate": FALLING},
+        },
+        layouts={"bfloat16 slot": {"accumulator_dtype": "bfloat16"}},
+    ),
+    Entry(
+        "adagrad",
+        {"learning_rate": 0.1, "initial_accumulator_value": 0.1, "eps": 1e-3, "weight_decay": 0.1},
+        {"learning_rate": 0.03, "initial_accumulator_value": 0.3, "eps": 1e-2, "weight_decay": 0.2},
+        {"outside": {"eps_in_sqrt": False, "initial_accumulator_value": 0.0}},
+    ),
+    Entry(
+        "rmsprop",
+        {"learning_rate": 0.05, "decay": 0.9, "eps": 1e-3, "momentum": 0.8, "weight_decay": 0.1},
+        {"learning_rate": 0.02, "decay": 0.6, "eps": 1e-2, "momentum": 0.5, "weight_decay": 0.2},
+        {
+            "plain": {"momentum": None, "weight_decay": None},
+            "outside": {"eps_in_sqrt": False},
+            "centered": {"centered": True, "initial_scale": 1.0},
+            "nesterov": {"nesterov": True},
+            "bias_correction": {"bias_correction": True},
+            "first_gradient": {"first_gradient": True},
+            "schedule": {"learning_rate": FALLING},
+        },
+    ),
+    Entry(
+        "adadelta",
+        {"learning_rate": 1.0, "rho": 0.9, "eps": 1e-3, "weight_decay": 0.1},
+        {"learning_rate": 0.5, "rho": 0.6, "eps": 1e-2, "weight_decay": 0.2},
+        {"no rate": {"learning_rate": None}},
+    ),
+    Entry(
+        "adam",
+        {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "eps": 1e-3},
+        {"learning_rate": 0.02, "b1": 0.7, "b2": 0.9, "eps": 1e-2},
+        {
+            "coupled decay": {"weight_decay": 0.1},
+            "inside": {"eps": 0.0, "eps_root": 1e-3},
+            "no bias_correction": {"bias_correction": False},
+            "eps_scaled": {"eps_scaled": True},
+            "nesterov": {"nesterov": True},
+            "schedule": {"learning_rate": FALLING},
+        },
+        layouts={"16-bit slots": {"mu_dtype": "bfloat16", "nu_dtype": "float16"}},
+    ),
+    Entry(
+        "adamw",
+        {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "weight_decay": 0.1},
+        {"learning_rate": 0.02, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "weight_decay": 0.3},
+        {
+            "inside": {"eps": 0.0, "eps_root": 1e-3},
+            "no bias_correction": {"bias_correction": False},
+            "eps_scaled": {"eps_scaled": True},
+            "nesterov": {"nesterov": True},
+            "by the rate, scheduled": {"schedule": FALLING},
+            "by the schedule": {"decay_coupling": "schedule", "schedule": FALLING},
+            "by nothing": {"decay_coupling": "none", "schedule": FALLING},
+            "rate by schedule": {"learning_rate": FALLING},
+        },
+        layouts={"16-bit slots": {"mu_dtype": "bfloat16", "nu_dtype": "float16"}},
+    ),
+    Entry(
+        "nadam",
+        {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "eps": 1e-3},
+        {"learning_rate": 0.02, "b1": 0.7, "b2": 0.9, "eps": 1e-2},
+        reference=lambda **kwargs: references.Adam(nesterov=True, **kwargs),
+    ),
+    Entry(
+        "nadamw",
+        {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "weight_decay": 0.1},
+        {"learning_rate": 0.02, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "weight_decay": 0.3},
+        reference=lambda **kwargs: references.Adamw(nesterov=True, **kwargs),
+    ),
+    Entry(
+        "lion",
+        {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "weight_decay": 0.1},
+        {"learning_rate": 0.02, "b1": 0.6, "b2": 0.7, "weight_decay": 0.3},
+        layouts={"bfloat16 slot": {"mu_dtype": "bfloat16"}},
+    ),
+    Entry(
+        "adafactor",
+        {"learning_rate": 0.1, "min_dim_size_to_factor": 2, "decay_rate": 0.8, "eps": 1e-3, "momentum": 0.9},
+        {"learning_rate": 0.05, "min_dim_size_to_factor": 2, "decay_rate": 0.6, "eps": 1e-2, "momentum": 0.5},
+        {
+            "whole, decayed": {"factored": False, "weight_decay_rate": 0.1, "momentum": None},
+            "absolute": {"multiply_by_parameter_scale": False, "clipping_threshold": None},
+        },
+        layouts={"bfloat16 slot": {"dtype_momentum": "bfloat16"}},
+        rough=("decay_offset",),
+    ),
+    Entry(
+        "prodigy",
+        {"learning_rate": 1.0, "betas": (0.9, 0.99), "eps": 1e-3, "estim_lr0": 1e-2, "weight_decay": 0.1},
+        {"learning_rate": 0.5, "betas": (0.7, 0.9), "eps": 1e-2, "estim_lr0": 3e-2, "weight_decay": 0.2},
+        {"beta3 and warmup": {"beta3": 0.8, "safeguard_warmup": True, "estim_lr_coef": 2.0}},
+    ),
+    Entry(
+        "noisy_sgd",
+        {"learning_rate": 0.1, "eta": 0.01, "gamma": 0.55, "key": 3},
+        {"learning_rate": 0.03, "eta": 0.05, "gamma": 0.7, "key": 3},
+        reference=None,
+        no_reference="random: its statistics have a test of their own",
+    ),
+]
+OPTIMIZERS = [dataclasses.replace(e, kind="optimizer") for e in OPTIMIZERS]
+
+COMBINATORS = [
+    Entry(
+        "chain",
+        {"max_norm": 1.0, "learning_rate": 0.1, "momentum": 0.9},
+        {"max_norm": 0.5, "learning_rate": 0.03, "momentum": 0.4},
+        make=lambda max_norm, **rest: gradtx.chain(
+            gradtx.clip_by_global_norm(max_norm), gradtx.chain(gradtx.sgd(**rest)), gradtx.scale(0.5)
+        ),
+        reference=lambda max_norm, **rest: references.Chain(
+            references.ClipByGlobalNorm(max_norm), references.Sgd(**rest), references.Scale(0.5)
+        ),
+    ),
+    Entry(
+        "named_chain",
+        {"decay": 0.9, "step_size": -0.1},
+        {"decay": 0.6, "step_size": 0.3},
+        make=lambda decay, step_size: gradtx.named_chain(
+            ("average", gradtx.ema(decay)), ("step", gradtx.scale(step_size))
+        ),
+        reference=lambda decay, step_size: references.Chain(
+            references.Ema(decay), references.Scale(step_size)
+        ),
+    ),
+    Entry(
+        "masked",
+        {"decay": 0.9, "nesterov": True},
+        {"decay": 0.5, "nesterov": True},
+        {"zero": {"outside": "zero"}},
+        make=lambda outside="pass", **rest: gradtx.masked(gradtx.trace(**rest), has_axes, outside=outside),
+        reference=lambda outside="pass", **rest: OnLeavesWithAxes(references.Trace(**rest), outside=outside),
+    ),
+    Entry(
+        "ratio",
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-3},
+        {"b1": 0.6, "b2": 0.9, "eps": 1e-2},
+        make=lambda b1, b2, eps: gradtx.ratio(
+            gradtx.chain(gradtx.ema(b1, debias=False), gradtx.bias_correction(b1)),
+            gradtx.chain(gradtx.square(), gradtx.ema(b2), gradtx.sqrt(), gradtx.offset(eps)),
+        ),
+        reference=references.ScaleByAdam,
+    ),
+    Entry(
+        "add",
+        {"decay": 0.9, "step_size": -0.3},
+        {"decay": 0.5, "step_size": 0.2},
+        make=lambda decay, step_size: gradtx.add(
+            gradtx.trace(decay), gradtx.chain(gradtx.sign(), gradtx.scale(step_size)), gradtx.identity()
+        ),
+        reference=lambda decay, step_size: references.Sum(
+            references.Trace(decay),
+            references.Chain(references.Sign(), references.Scale(step_size)),
+            references.Identity(),
+        ),
+    ),
+]
+COMBINATORS = [dataclasses.replace(e, kind="combinator") for e in COMBINATORS]
+
+ENTRIES = {e.name: e for e in [*TRANSFORMS, *OPTIMIZERS, *COMBINATORS, *SCHEDULES]}
