@@ -50,7 +50,8 @@ class TrainState(train_state.TrainState):
         structure: Any = Structure.of(tx)
         opt_state = structure.init(_trained(params))
         # Placed as the optimizer's own step is, so that the first call compiles for all later ones.
-        step = jnp.copy(opt_state["step"]) if isinstance(structure, Composed) else jnp.zeros((), jnp.int32)
+        ours = isinstance(opt_state, dict) and "step" in opt_state
+        step = jnp.copy(opt_state["step"]) if ours else jnp.zeros((), jnp.int32)
         return cls(step=step, apply_fn=apply_fn, params=params, tx=structure, opt_state=opt_state, **kwargs)
 
     def apply_gradients(self, *, grads: Any, **kwargs: Any) -> Any:

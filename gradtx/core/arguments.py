@@ -65,7 +65,8 @@ def bind(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) 
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"{name}{signature}: {error}.") from None
+        bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        raise TypeError(f"{name}: {error}. Call it as {name}{inspect.Signature(bare)}.") from None
     bound.apply_defaults()
     return bound.arguments
 

@@ -18,7 +18,7 @@ from gradtx.core import stages
 from gradtx.core.layout import active_leaves, check_state, initial_state
 from gradtx.core.numerics import number_dtype, widest
 from gradtx.core.program import Builder, Path, Program, Unit, lookup, nest
-from gradtx.core.transform import PyTree, Transform, accepted, cast_like
+from gradtx.core.transform import PyTree, Transform, accepted, cast_like, missing
 
 State = dict[str, Any]
 
@@ -232,6 +232,12 @@ class _Update:
                     f"which was None or masked out at init and has a gradient now. Call init again on the "
                     f"parameters that are trained."
                 )
+            if slot.shape is None and spread[i] is not None and spread[i].shape != self.us[i].shape:
+                raise ValueError(
+                    f"{unit.where}: {path[-1]!r} of the leaf {lv.paths(self.grads)[i]!r} has shape "
+                    f"{spread[i].shape} in the state, and the gradient has shape {self.us[i].shape}. Pass the "
+                    f"state that init made for these parameters."
+                )
         return spread
 
     def _check_call(self) -> None:
@@ -241,11 +247,7 @@ class _Update:
                     if self.params is None:
                         raise ValueError(f"{where} needs the parameters: call update(grads, state, params).")
                 elif name not in self.extra:
-                    raise TypeError(
-                        f"{where} needs the keyword argument {name!r}: call update(grads, state, params, "
-                        f"{name}=...). Optax's own combinators drop it; wrap this transform for them as "
-                        f"optax.GradientTransformationExtraArgs(*tx)."
-                    )
+                    raise TypeError(missing(where, name))
         for i, (u, p) in enumerate(zip(self.us, self.ps, strict=True)):
             if u is not None and p is not None and np.shape(u) != np.shape(p):
                 raise ValueError(

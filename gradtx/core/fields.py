@@ -117,7 +117,7 @@ def as_number(where: str, value: Any, domain: Domain | None = ANY) -> Any:
     else:
         raise TypeError(f"{where} must be a number, a 0-d array or a schedule, got {show(value)}.")
     if domain is not None:
-        domain.check(where, float(number))
+        domain.check(where, number)
     return number
 
 
@@ -136,7 +136,7 @@ class Declared(Spec):
         cls.name = name or cls.name
         # Annotations may be strings that name what is local to where the class is defined.
         frame: Any = sys._getframe(1)
-        while frame.f_back is not None and frame.f_globals["__name__"].startswith(__package__):
+        while frame.f_code.co_name == "__init_subclass__":
             frame = frame.f_back
         hints = typing.get_type_hints(cls, localns=frame.f_locals, include_extras=True)
         cls._fields = {

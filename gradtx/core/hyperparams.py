@@ -168,7 +168,7 @@ def set_hyperparams(x: T, **values: Any) -> T:
         entry = _find(entries, name)
         domain = DOMAINS.get(entry.path, ANY)
         old = _array(lookup(entry.state["numbers"], entry.path))
-        if jnp.shape(value) == jnp.shape(old) != ():
+        if np.shape(value) == np.shape(old) != ():
             given = np.vectorize(lambda v, d=domain, n=name: as_number(n, float(v), d))(np.asarray(value))
         else:
             given = as_number(name, value, domain)

@@ -65,6 +65,12 @@ def align(structure: Any, tree: PyTree, of: PyTree, what: str, reference: str) -
         return leaves
     mine, theirs = paths(tree), paths(of)
     for a, b in zip(mine, theirs, strict=False):
+        if a != b and (a in theirs) != (b in mine):
+            only, where = (b, reference) if a in theirs else (a, what)
+            raise ValueError(
+                f"The {what} and the {reference} are different trees: leaf {only!r} is only in the {where}. "
+                f"Pass trees of one structure."
+            )
         if a != b:
             raise ValueError(
                 f"The {what} and the {reference} are different trees: the first that differs is {a!r} in "

@@ -20,7 +20,7 @@ from gradtx.core.fields import DECAY, Declared, Domain, GivenAsArray
 from gradtx.core.leaves import Excluding, Mask
 from gradtx.core.schedule import CALLABLE, bind, form, numbers_of
 from gradtx.core.spec import is_array
-from gradtx.core.transform import needed
+from gradtx.core.transform import GradientTransformation, needed
 
 Path = tuple[str, ...]
 
@@ -243,7 +243,10 @@ def is_rule(step: Any) -> bool:
 
 
 def _needs(unit: Unit) -> tuple[str, ...]:
-    return unit.transform.needs if is_rule(unit) else needed(unit.transform.update)
+    if is_rule(unit):
+        return unit.transform.needs
+    made = isinstance(unit.transform, GradientTransformation)
+    return needed(unit.transform.update_fn if made else unit.transform.update)
 
 
 def _step_key(step: Any) -> Any:

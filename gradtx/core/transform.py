@@ -81,6 +81,9 @@ class GradientTransformation(Transform):
         self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         """Calls `update_fn` with the keyword arguments that it takes."""
+        for name in needed(self.update_fn):
+            if name not in extra:
+                raise TypeError(missing("This transform", name))
         return self.update_fn(updates, state, params, **accepted(self.update_fn, extra))
 
 
@@ -98,6 +101,14 @@ def needed(fn: Callable[..., Any]) -> tuple[str, ...]:
         p.name
         for p in inspect.signature(fn).parameters.values()
         if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+    )
+
+
+def missing(where: str, name: str) -> str:
+    """The error for a keyword argument that a transform cannot do without."""
+    return (
+        f"{where} needs the keyword argument {name!r}: call update(grads, state, params, {name}=...). Optax's "
+        f"own combinators drop it; wrap this transform for them as optax.GradientTransformationExtraArgs(*tx)."
     )
 
 
