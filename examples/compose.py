@@ -1,4 +1,4 @@
-"""Two new optimizers of about 15 lines each, beside Adam.
+"""Two new optimizers in about 15 lines, beside Adam.
 
     python examples/compose.py
 
@@ -28,37 +28,21 @@ import gradtx
 console = Console(highlight=False)
 
 
+def average(b: float) -> Any:
+    """The exponential moving average of what comes in, without the pull of its zero start."""
+    return gradtx.chain(gradtx.ema(b, debias=False), gradtx.bias_correction(b))
+
+
 def adam_from_atoms(rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Any:
-    return gradtx.chain(
-        gradtx.ratio(
-            gradtx.chain(gradtx.ema(b1, debias=False), gradtx.bias_correction(b1)),
-            gradtx.chain(
-                gradtx.square(),
-                gradtx.ema(b2, debias=False),
-                gradtx.bias_correction(b2),
-                gradtx.sqrt(),
-                gradtx.offset(eps),
-            ),
-        ),
-        gradtx.scale_by_learning_rate(rate),
-    )
+    """Adam: an average gradient over the root of the average square."""
+    root = gradtx.chain(gradtx.square(), average(b2), gradtx.sqrt(), gradtx.offset(eps))
+    return gradtx.chain(gradtx.ratio(average(b1), root), gradtx.scale_by_learning_rate(rate))
 
 
 def magnitude_adam(rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Any:
-    """Adam whose denominator is the average of |g|: the root comes before the average."""
-    return gradtx.chain(
-        gradtx.ratio(
-            gradtx.chain(gradtx.ema(b1, debias=False), gradtx.bias_correction(b1)),
-            gradtx.chain(
-                gradtx.square(),
-                gradtx.sqrt(),
-                gradtx.ema(b2, debias=False),
-                gradtx.bias_correction(b2),
-                gradtx.offset(eps),
-            ),
-        ),
-        gradtx.scale_by_learning_rate(rate),
-    )
+    """A new one: the root comes before the average."""
+    magnitude = gradtx.chain(gradtx.square(), gradtx.sqrt(), average(b2), gradtx.offset(eps))
+    return gradtx.chain(gradtx.ratio(average(b1), magnitude), gradtx.scale_by_learning_rate(rate))
 
 
 class ScaleByCautiousAdam(gradtx.Rule, name="scale_by_cautious_adam"):

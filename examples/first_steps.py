@@ -67,9 +67,11 @@ def beside_torch() -> float:
     table = Table("epoch", title="mean squared error: gradtx | torch", title_justify="left")
     ours, torchs = {}, {}
     for name, tx in OPTIMIZERS.items():
-        table.add_column(repr(tx), justify="right")
-        ours[name] = train(tx, [slice(None)] * 100)[1]
-        torchs[name] = RECORDED["cases"][name]["losses"]
+        case = RECORDED["cases"][name]
+        arguments = ", ".join(f"{key}={value}" for key, value in case["kwargs"].items())
+        console.print(f"{name:10} gradtx.{tx}   torch.optim.{case['optimizer']}({arguments})", soft_wrap=True)
+        table.add_column(name, justify="right")
+        ours[name], torchs[name] = train(tx, [slice(None)] * 100)[1], case["losses"]
     for epoch in (1, 2, 10, 25, 50, 75, 100):
         pairs = [f"{ours[name][epoch - 1]:.6f} | {torchs[name][epoch - 1]:.6f}" for name in ours]
         table.add_row(str(epoch), *pairs)

@@ -28,6 +28,7 @@ import gradtx
 import gradtx.flax
 
 EPOCHS, BATCH = 30, 32
+STEPS = EPOCHS * 44  # 1,437 images to train on make 44 batches
 OPTIMIZERS = {
     "sgd": gradtx.sgd(0.2),
     "momentum": gradtx.sgd(0.05, momentum=0.9),
@@ -36,7 +37,10 @@ OPTIMIZERS = {
     "rmsprop": gradtx.rmsprop(1e-3),
     "adadelta": gradtx.adadelta(1.0),
     "adam": gradtx.adam(2e-3),
-    "adamw": gradtx.adamw(2e-3, weight_decay=0.05),
+    "adamw": gradtx.adamw(
+        gradtx.warmup_linear_decay_schedule(0.0, 5e-3, warmup_steps=100, decay_steps=STEPS),
+        weight_decay=0.05,
+    ),
     "lion": gradtx.lion(2e-4, weight_decay=0.1),
     "adafactor": gradtx.adafactor(3e-2),
     "prodigy": gradtx.prodigy(1.0),

@@ -12,7 +12,6 @@ Half way the learning rate is lowered in the state: nothing is compiled again.
 from __future__ import annotations
 
 import flax.linen as nn
-import gradtx.flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ from rich.console import Console
 from train_digits import BATCH, EPOCHS, digits
 
 import gradtx
+import gradtx.flax
 
 console = Console(highlight=False)
 

@@ -237,11 +237,12 @@ def resume(checkpoints: ocp.CheckpointManager, given: dict[str, Any]) -> tuple[A
     template = ocp.args.StandardRestore({"params": run.params, "opt_state": run.opt_state})
     arrays = checkpoints.restore(step, args=ocp.args.Composite(arrays=template))["arrays"]
     opt_state, numbers = gradtx.rebase(make_optimizer(new), arrays["opt_state"])
-    changes = {name: (value, getattr(new, name)) for name, value in vars(old).items()} | numbers
     console.print(f"resuming at step {step}")
-    for name, (before, after) in changes.items():
-        if before != after:
-            console.print(f"  {name}: {before} -> {after}")
+    for name in given:
+        if getattr(old, name) != getattr(new, name):
+            console.print(f"  {name}: {getattr(old, name)} -> {getattr(new, name)}")
+    for name, (before, after) in numbers.items():
+        console.print(f"  in the optimizer, {name}: {before} -> {after}")
     return graph, Run(new, arrays["params"], opt_state, record["curves"])
 
 
@@ -327,7 +328,8 @@ def main() -> None:
     console.print("  ".join(f"{name} {cost:.2f}" for name, cost in baselines.items()))
     stop = min(stop or run.settings.steps, run.settings.steps)
     try:
-        train(run, graph, text, held_out, stop, partial(save, checkpoints))
+        if run.step < stop:
+            train(run, graph, text, held_out, stop, partial(save, checkpoints))
     except KeyboardInterrupt:
         raise SystemExit("\ninterrupted: --resume continues from the last checkpoint") from None
     digest = hashlib.sha256(b"".join(map(np.asarray, jax.tree.leaves(run.params)))).hexdigest()

@@ -36,8 +36,8 @@ def square(x):
 
 
 def rms(x):
-    """Root of the mean of |x|^2 over a leaf."""
-    return np.sqrt(np.mean(square(x)))
+    """Root of the mean of |x|^2 over a leaf, 0 for an empty one."""
+    return np.sqrt(np.mean(square(x))) if np.size(x) else 0.0
 
 
 def divide(x, y):

@@ -232,11 +232,11 @@ class _Update:
                     f"which was None or masked out at init and has a gradient now. Call init again on the "
                     f"parameters that are trained."
                 )
-            if slot.shape is None and spread[i] is not None and spread[i].shape != self.us[i].shape:
+            if slot.shape is None and spread[i] is not None and np.shape(spread[i]) != self.us[i].shape:
                 raise ValueError(
                     f"{unit.where}: {path[-1]!r} of the leaf {lv.paths(self.grads)[i]!r} has shape "
-                    f"{spread[i].shape} in the state, and the gradient has shape {self.us[i].shape}. Pass the "
-                    f"state that init made for these parameters."
+                    f"{np.shape(spread[i])} in the state, and the gradient has shape {self.us[i].shape}. "
+                    f"Pass the state that init made for these parameters."
                 )
         return spread
 

@@ -121,7 +121,7 @@ def active_leaves(program: Program, tree: PyTree, leaves: list[Any]) -> dict[Pat
 
 def _describe(x: Any) -> str:
     dtype = getattr(x, "dtype", None)
-    return f"a {type(x).__name__}" if dtype is None else f"{dtype.name}{list(x.shape)}"
+    return f"of type {type(x).__name__}" if dtype is None else f"{dtype.name}{list(x.shape)}"
 
 
 def check_state(program: Program, state: Any) -> None:

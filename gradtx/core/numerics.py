@@ -120,8 +120,14 @@ class Decay:
         return 1 - self.complement
 
     def mix(self, old: jax.Array, new: jax.Array) -> jax.Array:
-        """The exponential moving average `b old + (1 - b) new`, without rounding `b`."""
-        return old + self.complement * (new - old)
+        """The exponential moving average `b old + (1 - b) new`, without rounding `b`.
+
+        It starts from the side that weighs more: from the other one a weight near 1 would cancel it, and its
+        rounding error, which may be larger than the result, would stay.
+        """
+        change = new - old
+        slow = old + self.complement * change
+        return jnp.where(self.complement <= 0.5, slow, new - self.value * change)
 
     def correction(self, t: jax.Array) -> jax.Array:
         """`1 - b^t`, by which an average that started at zero is divided after `t` updates."""

@@ -184,7 +184,8 @@ def _run(
     stored: list[Values | None] = []
     for step in program.steps[start:stop]:
         if not isinstance(step, Unit):
-            stack = step(stack)
+            with _mixing_real_and_complex():
+                stack = step(stack)
             continue
         own, numbers = next(given)
         if own is None:

@@ -107,8 +107,9 @@ def needed(fn: Callable[..., Any]) -> tuple[str, ...]:
 def missing(where: str, name: str) -> str:
     """The error for a keyword argument that a transform cannot do without."""
     return (
-        f"{where} needs the keyword argument {name!r}: call update(grads, state, params, {name}=...). Optax's "
-        f"own combinators drop it; wrap this transform for them as optax.GradientTransformationExtraArgs(*tx)."
+        f"{where} needs the keyword argument {name!r}: call update(grads, state, params, {name}=...). "
+        f"Optax's own combinators drop it; wrap this transform for them as "
+        f"optax.GradientTransformationExtraArgs(*tx)."
     )
 
 

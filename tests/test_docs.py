@@ -1,0 +1,34 @@
+"""Every Python snippet of the README and the documents runs and prints what it shows."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_snippets_run_as_shown(page):
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+    runner, scope = doctest.DocTestRunner(optionflags=FLAGS), {"__name__": "__main__"}
+    for i, block in enumerate(blocks):
+        if ">>>" in block:
+            example = doctest.DocTestParser().get_doctest(block, scope, f"{page.name}[{i}]", None, 0)
+            runner.run(example, clear_globs=False)
+            scope.update(example.globs)
+        else:
+            exec(compile(block, f"{page.name}[{i}]", "exec"), scope)
+    assert runner.summarize(verbose=False).failed == 0
+
+
+def test_the_readme_has_each_command_once():
+    text = (ROOT / "README.md").read_text()
+    for command in (
+        'python3 -m venv .venv && .venv/bin/pip install -e ".[examples]" && .venv/bin/python examples/train_lm.py',
+        'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest',
+    ):
+        assert text.count(command + "\n") == 1
