@@ -54,7 +54,7 @@ def train_step(params: Any, state: Any, images: jax.Array, labels: jax.Array) ->
 
 def sweep() -> np.ndarray:
     """The test loss of each learning rate's network."""
-    images, test_images, labels, test_labels = digits()
+    images, test_images, labels, test_labels = map(jnp.asarray, digits())
     params = start(jax.random.key(0))
     states = jax.vmap(lambda rate: gradtx.adamw(rate).init(params))(jnp.asarray(RATES))
     networks = jax.tree.map(lambda leaf: jnp.stack([leaf] * RATES.size), params)

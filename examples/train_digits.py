@@ -59,11 +59,12 @@ class Network(nnx.Module):
         return self.out(nnx.relu(self.hidden(images)))
 
 
-def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def digits() -> tuple[np.ndarray, ...]:
     """Images for training and testing, then their labels; pixels in [0, 1]."""
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
-    return tuple(train_test_split(images, labels, test_size=0.2, random_state=1, stratify=labels))
+    parts = train_test_split(images, labels, test_size=0.2, random_state=1, stratify=labels)
+    return tuple(np.asarray(part) for part in parts)
 
 
 def loss_fn(model: Network, images: jax.Array, labels: jax.Array) -> jax.Array:

@@ -9,9 +9,10 @@ The model reads bytes and predicts the next one. The optimizer is composed in vi
 and then falls to zero. Two minutes on two cores take it well below what counting pairs and triples
 of bytes achieves; a run that does not even beat the pairs exits with an error.
 
-The run's folder receives `training.png` and Orbax checkpoints. The batch of a step depends only on
-the seed and the step, and a checkpoint holds parameters, optimizer state, step and settings, so
-`--resume` continues bit for bit. What the command line changes on resuming is printed.
+The run's folder receives `training.png` and Orbax checkpoints, in place of a former run's. The
+batch of a step depends only on the seed and the step, and a checkpoint holds parameters, optimizer
+state, step and settings, so `--resume` continues bit for bit. What the command line changes on
+resuming is printed.
 """
 
 from __future__ import annotations
@@ -31,15 +32,17 @@ import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 from matplotlib.figure import Figure
+from ready_made import USUAL, ready_made
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from stdlib_text import load, ngram_baselines
-from transformer import CONTEXT, Transformer
+from transformer import CONTEXT, DECAYED, Transformer
 
 import gradtx
 
 WARMUP, EVERY = 100, 100  # steps of warmup; steps from one validation and checkpoint to the next
 PyTree = Any
+Checkpoints = ocp.CheckpointManager
 console = Console(highlight=False)
 
 
@@ -70,56 +73,18 @@ def make_schedule(settings: Settings) -> gradtx.Schedule | float:
     return shapes[settings.schedule](0.0, peak, min(WARMUP, steps // 2), steps)
 
 
-def make_optimizer(settings: Settings) -> gradtx.GradientTransformation:
+def make_optimizer(settings: Settings) -> gradtx.Transform:
     """AdamW from its parts, or a ready-made optimizer in their place, behind the same clipping."""
     rate, decay = make_schedule(settings), settings.weight_decay
     if settings.optimizer == "adamw":
         return gradtx.chain(
             gradtx.clip_by_global_norm(1.0),
             gradtx.scale_by_adam(b1=0.9, b2=0.95),
-            gradtx.add_decayed_weights(decay, mask=is_matrix),
+            gradtx.add_decayed_weights(decay, mask=DECAYED),
             gradtx.scale_by_learning_rate(rate),
         )
-    build = READY_MADE[settings.optimizer]
-    return gradtx.chain(gradtx.clip_by_global_norm(1.0), build(rate, decay))
-
-
-def is_matrix(path: str, leaf: jax.Array) -> bool:
-    """A mask that leaves out vectors: a norm's scale and a bias are not decayed."""
-    return leaf.ndim > 1
-
-
-def with_l2(build: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
-    """The optimizer `build` with the decay added to the gradient, as torch.optim has it."""
-
-    def built(rate: Any, decay: float) -> Any:
-        l2 = gradtx.add_decayed_weights(decay, mask=is_matrix)
-        return gradtx.chain(l2, build(rate, **arguments))
-
-    return built
-
-
-USUAL: dict[str, dict[str, float]] = {
-    "adamw": {"learning_rate": 2e-3, "weight_decay": 0.1},
-    "adam": {"learning_rate": 2e-3},
-    "sgd": {"learning_rate": 1.0},
-    "rmsprop": {"learning_rate": 3e-3},
-    "adagrad": {"learning_rate": 0.1},
-    "adadelta": {"learning_rate": 1.0},
-    "lion": {"learning_rate": 1e-3, "weight_decay": 0.1},
-    "adafactor": {"learning_rate": 3e-2},
-    "prodigy": {"learning_rate": 1.0},
-}
-READY_MADE: dict[str, Callable[..., Any]] = {
-    "adam": with_l2(gradtx.adam, b2=0.95),
-    "sgd": with_l2(gradtx.sgd, momentum=0.9, nesterov=True),
-    "rmsprop": with_l2(gradtx.rmsprop),
-    "adagrad": with_l2(gradtx.adagrad),
-    "adadelta": with_l2(gradtx.adadelta),
-    "lion": lambda rate, decay: gradtx.lion(rate, weight_decay=decay, mask=is_matrix),
-    "adafactor": lambda rate, decay: gradtx.adafactor(rate, weight_decay_rate=decay),
-    "prodigy": lambda rate, decay: gradtx.prodigy(rate, weight_decay=decay),
-}
+    tx = ready_made(settings.optimizer, rate, decay)
+    return gradtx.chain(gradtx.clip_by_global_norm(1.0), tx)
 
 
 # Training
@@ -147,7 +112,7 @@ def start(settings: Settings) -> tuple[Any, Run]:
     return graph, Run(settings, params, opt_state, {"train": [], "rate": [], "validation": []})
 
 
-def compile_step(graph: Any, tx: gradtx.GradientTransformation) -> tuple[Callable, Callable]:
+def compile_step(graph: Any, tx: gradtx.Transform) -> tuple[Callable, Callable]:
     """The training step and the loss, each one compiled function."""
 
     def loss(params: PyTree, windows: jax.Array) -> jax.Array:
@@ -180,8 +145,10 @@ def validate(loss: Callable, params: PyTree, text: np.ndarray) -> float:
     return float(np.mean([loss(params, windows_at(text, part)) for part in np.split(starts, 8)]))
 
 
-def train(run: Run, graph: Any, text: np.ndarray, held_out: np.ndarray, stop: int, save: Callable) -> None:
-    """Run the steps up to `stop`; validate and save every few hundred of them and at the end."""
+def train(
+    run: Run, graph: Any, text: np.ndarray, held_out: np.ndarray, stop: int, checkpoints: Checkpoints
+) -> None:
+    """Run the steps up to `stop`; validate and save every hundred steps and at the end."""
     train_step, loss = compile_step(graph, make_optimizer(run.settings))
     fields = "loss {task.fields[loss]:.3f}", "rate {task.fields[rate]:.1e}", "{task.fields[speed]}"
     columns = MofNCompleteColumn(), BarColumn(), *map(TextColumn, fields), TimeRemainingColumn()
@@ -200,18 +167,18 @@ def train(run: Run, graph: Any, text: np.ndarray, held_out: np.ndarray, stop: in
                 run.curves["validation"].append((run.step, score))
                 recent = np.mean(run.curves["train"][-EVERY:])
                 console.print(f"step {run.step:5}   train {recent:.3f}   validation {score:.3f}")
-                save(run)
+                save(checkpoints, run)
 
 
 # Checkpoints
 
 
-def open_checkpoints(out: Path) -> ocp.CheckpointManager:
+def open_checkpoints(out: Path) -> Checkpoints:
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    return ocp.CheckpointManager((out / "checkpoints").resolve(), options=options)
+    return Checkpoints((out / "checkpoints").resolve(), options=options)
 
 
-def save(checkpoints: ocp.CheckpointManager, run: Run) -> None:
+def save(checkpoints: Checkpoints, run: Run) -> None:
     """Write parameters and optimizer state as arrays, settings and curves as JSON."""
     arrays = {"params": run.params, "opt_state": run.opt_state}
     record = {"settings": dataclasses.asdict(run.settings), "curves": run.curves}
@@ -219,7 +186,7 @@ def save(checkpoints: ocp.CheckpointManager, run: Run) -> None:
     checkpoints.save(run.step, args=ocp.args.Composite(**items))
 
 
-def resume(checkpoints: ocp.CheckpointManager, given: dict[str, Any]) -> tuple[Any, Run]:
+def resume(checkpoints: Checkpoints, given: dict[str, Any]) -> tuple[Any, Run]:
     """The last checkpoint under the settings that are given now; prints what these change."""
     step = checkpoints.latest_step()
     if step is None:
@@ -329,12 +296,12 @@ def main() -> None:
     stop = min(stop or run.settings.steps, run.settings.steps)
     try:
         if run.step < stop:
-            train(run, graph, text, held_out, stop, partial(save, checkpoints))
+            train(run, graph, text, held_out, stop, checkpoints)
     except KeyboardInterrupt:
         raise SystemExit("\ninterrupted: --resume continues from the last checkpoint") from None
-    digest = hashlib.sha256(b"".join(map(np.asarray, jax.tree.leaves(run.params)))).hexdigest()
     draw(run, baselines, out / "training.png")
-    console.print(f"parameters {digest[:12]}, picture {out / 'training.png'}")
+    digest = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(run.params)))
+    console.print(f"picture {out / 'training.png'}, parameters' fingerprint {digest.hexdigest()[:12]}")
     if run.step < run.settings.steps:
         console.print(f"stopped after step {run.step}; --resume continues")
     else:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 WIDTH, LAYERS, HEADS, CONTEXT = 128, 2, 4, 128
+DECAYED = ("!*scale", "!*bias")  # the paths that weight decay is for: the matrices
 
 
 class Block(nnx.Module):

@@ -35,6 +35,7 @@ from gradtx.minimize import minimize
 from gradtx.optimizers.adafactor import adafactor
 from gradtx.optimizers.adam import adam, adamw, nadam, nadamw
 from gradtx.optimizers.adaptive import adadelta, adagrad, rmsprop
+from gradtx.optimizers.ademamix import ademamix
 from gradtx.optimizers.lion import lion
 from gradtx.optimizers.prodigy import prodigy
 from gradtx.optimizers.sgd import noisy_sgd, sgd
@@ -51,6 +52,7 @@ from gradtx.schedules.polynomial import polynomial_schedule
 from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.adagrad import scale_by_rss
 from gradtx.transforms.adam import scale_by_adam
+from gradtx.transforms.ademamix import scale_by_ademamix
 from gradtx.transforms.average import ema
 from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm, global_norm
 from gradtx.transforms.decay import add_decayed_weights
@@ -108,6 +110,7 @@ __all__ = [
     "add",
     "add_decayed_weights",
     "add_noise",
+    "ademamix",
     "apply_gradients",
     "apply_updates",
     "bias_correction",
@@ -143,6 +146,7 @@ __all__ = [
     "scale",
     "scale_by_adadelta",
     "scale_by_adam",
+    "scale_by_ademamix",
     "scale_by_factored_rms",
     "scale_by_learning_rate",
     "scale_by_lion",

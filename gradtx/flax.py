@@ -70,7 +70,7 @@ class TrainState(train_state.TrainState):
         params, opt_state = apply_gradients(
             self.tx, _trained(grads), self.opt_state, _trained(self.params), **extra
         )
-        if OVERWRITE_WITH_GRADIENT in grads:
+        if isinstance(grads, Mapping) and OVERWRITE_WITH_GRADIENT in grads:
             overwritten = grads[OVERWRITE_WITH_GRADIENT]
             params = {"params": params, OVERWRITE_WITH_GRADIENT: overwritten}
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state, **fields)

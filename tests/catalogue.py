@@ -318,6 +318,18 @@ TRANSFORMS = [
         layouts={"16-bit slots": {"mu_dtype": "bfloat16", "nu_dtype": "float16"}},
     ),
     Entry(
+        "scale_by_ademamix",
+        {"b1": 0.9, "b2": 0.99, "b3": 0.999, "alpha": 5.0, "eps": 1e-3, "eps_root": 1e-4},
+        {"b1": 0.7, "b2": 0.9, "b3": 0.95, "alpha": 2.0, "eps": 1e-2, "eps_root": 1e-3},
+        {
+            "rising": {
+                "b3": gradtx.linear_schedule(0.5, 0.99, 3.4),
+                "alpha": gradtx.linear_schedule(0.1, 5.0, 3.4),
+            }
+        },
+        layouts={"bfloat16 slots": {"mu_dtype": "bfloat16"}},
+    ),
+    Entry(
         "scale_by_lion",
         {"b1": 0.9, "b2": 0.99},
         {"b1": 0.6, "b2": 0.7},
@@ -429,6 +441,16 @@ OPTIMIZERS = [
         reference=lambda **kwargs: references.Adamw(nesterov=True, **kwargs),
     ),
     Entry(
+        "ademamix",
+        {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "b3": 0.999, "eps": 1e-3, "weight_decay": 0.1},
+        {"learning_rate": 0.02, "b1": 0.7, "b2": 0.9, "b3": 0.95, "eps": 1e-2, "weight_decay": 0.3},
+        {
+            "inside": {"eps": 0.0, "eps_root": 1e-3},
+            "schedule": {"alpha": gradtx.linear_schedule(0.1, 5.0, 3.4)},
+        },
+        layouts={"bfloat16 slots": {"mu_dtype": "bfloat16"}},
+    ),
+    Entry(
         "lion",
         {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "weight_decay": 0.1},
         {"learning_rate": 0.02, "b1": 0.6, "b2": 0.7, "weight_decay": 0.3},
@@ -436,13 +458,14 @@ OPTIMIZERS = [
     ),
     Entry(
         "adafactor",
-        {"learning_rate": 0.1, "min_dim_size_to_factor": 2, "decay_rate": 0.8, "eps": 1e-3, "momentum": 0.9},
-        {"learning_rate": 0.05, "min_dim_size_to_factor": 2, "decay_rate": 0.6, "eps": 1e-2, "momentum": 0.5},
+        {"learning_rate": 0.1, "min_dim_size_to_factor": 2, "decay_rate": 0.8, "eps": 1e-3},
+        {"learning_rate": 0.05, "min_dim_size_to_factor": 2, "decay_rate": 0.6, "eps": 1e-2},
         {
-            "whole, decayed": {"factored": False, "weight_decay_rate": 0.1, "momentum": None},
+            "momentum": {"momentum": 0.9},
+            "whole, decayed": {"factored": False, "weight_decay_rate": 0.1},
             "absolute": {"multiply_by_parameter_scale": False, "clipping_threshold": None},
         },
-        layouts={"bfloat16 slot": {"dtype_momentum": "bfloat16"}},
+        layouts={"bfloat16 slot": {"momentum": 0.9, "dtype_momentum": "bfloat16"}},
         rough=("decay_offset",),
     ),
     Entry(

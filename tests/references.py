@@ -164,6 +164,14 @@ def _adam(g, s, h):
     return divide(m_hat, np.sqrt(s.v / c2 + h.eps_root) + h.eps)
 
 
+def _ademamix(g, s, h):
+    s.m1 = h.b1 * s.m1 + (1 - h.b1) * g
+    s.m2 = h.b3 * s.m2 + (1 - h.b3) * g
+    s.v = h.b2 * s.v + (1 - h.b2) * square(g)
+    v_hat = s.v / (1 - h.b2**h.t)
+    return divide(s.m1 / (1 - h.b1**h.t) + h.alpha * s.m2, np.sqrt(v_hat + h.eps_root) + h.eps)
+
+
 def _lion(g, s, h):
     direction = sign(h.b1 * s.m + (1 - h.b1) * g)
     s.m = h.b2 * s.m + (1 - h.b2) * g
@@ -480,6 +488,26 @@ class ScaleByAdam(Reference):
 
 
 @dataclasses.dataclass
+class ScaleByAdemamix(Reference):
+    """m1 = b1 m1 + (1 - b1) g, m2 = b3 m2 + (1 - b3) g and v = b2 v + (1 - b2) |g|^2, all from 0; gives
+
+        (m1 / (1 - b1^t) + alpha m2) / (sqrt(v / (1 - b2^t) + eps_root) + eps).
+
+    Pagliardini, Ablin and Grangier 2024, arXiv:2409.03137, algorithm 1, where eps_root is 0.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    b3: Number = 0.9999
+    alpha: Number = 6.0
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+
+    def leaf(self, g, p, s, h):
+        return _ademamix(g, s, h)
+
+
+@dataclasses.dataclass
 class ScaleByLion(Reference):
     """sign(b1 m + (1 - b1) g), and then m = b2 m + (1 - b2) g; m from 0.
 
@@ -714,6 +742,23 @@ class Adamw(Reference):
         coupling = {"rate": eta * h.learning_rate, "schedule": eta, "none": 1.0}
         decay = coupling[h.decay_coupling] * h.weight_decay * p if _decays(h) else 0.0
         return -eta * h.learning_rate * _adam(g, s, h) - decay
+
+
+@dataclasses.dataclass
+class Ademamix(Reference):
+    """-eta (a + lambda theta) with a the direction of `ScaleByAdemamix`."""
+
+    learning_rate: Number
+    b1: Number = 0.9
+    b2: Number = 0.999
+    b3: Number = 0.9999
+    alpha: Number = 5.0
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+    weight_decay: Number = 0.0
+
+    def leaf(self, g, p, s, h):
+        return -h.learning_rate * (_ademamix(g, s, h) + h.weight_decay * p)
 
 
 @dataclasses.dataclass

@@ -11,10 +11,12 @@ import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 
 import gradtx
 import references
+from catalogue import ENTRIES
 from trajectories import deviations, narrow, problem, x64
 
 DOUBLE = 1e-12
@@ -37,17 +39,22 @@ class Case:
     theirs: Any
     with_complex: bool = True
     mild: bool = False
+    positive: bool = False
     double: float = DOUBLE
     single: float = SINGLE
 
     def deviation(self, *, single: bool = False, small: bool = True) -> float:
         """The largest relative deviation, of updates or parameters, over all steps and leaves."""
-        data = problem(with_complex=self.with_complex, mild=self.mild, small=small)
+        data = problem(with_complex=self.with_complex, mild=self.mild, positive=self.positive, small=small)
         if single:
             data = SimpleNamespace(params=narrow(data.params), grads=narrow(data.grads))
             return max(deviations(self.ours, self.theirs, data))
         with x64():
             return max(deviations(self.ours, self.theirs, data))
+
+
+# By default Adafactor keeps its momentum in float32, which is not enough for x64 or complex leaves.
+WIDE_MOMENTUM = {"dtype_momentum": None}
 
 
 def reference(name: str, **kwargs: Any) -> Any:
@@ -61,6 +68,8 @@ def pair(name: str, **kwargs: Any) -> tuple[Any, Any]:
     """A transform by its public name and arguments, and its reference by the same."""
     ours = {k: v.ours if isinstance(v, Both) else v for k, v in kwargs.items()}
     theirs = {k: v.theirs if isinstance(v, Both) else v for k, v in kwargs.items()}
+    if name == "adafactor":
+        ours.update(WIDE_MOMENTUM)
     return getattr(gradtx, name)(**ours), reference(name, **theirs)
 
 
@@ -84,45 +93,34 @@ ABOUT_ONE = Both(
     references.warmup_cosine_decay(0.1, 1.0, 10, 90),
 )
 DECAY = Both(gradtx.linear_schedule(0.8, 0.95, 50), references.linear(0.8, 0.95, 50))
-CODE = Both(lambda step: 0.1 / (1.0 + step), lambda step: 0.1 / (1.0 + step))
+CODE = Both(lambda step: jnp.where(step < 50, 0.1, 0.02), lambda step: 0.1 if step < 50 else 0.02)
 SOME = Both("m*", [True, False])  # the matrix, not the complex vector
 
 
-class Masked(references.Chain):
-    """A reference on the leaves that `SOME` names, and `outside` times the gradient on the others."""
-
-    def __init__(self, inner, outside):
-        super().__init__(inner)
-        self.outside = outside
-
-    def update(self, grads, params, **extra):
-        on, _ = super().update(grads, params, **extra)
-        return [on, self.outside * grads[1]]
-
-
-# A variance is a difference of two averages; at the first step after a bias correction, or from a first
-# gradient, it is 0 but for rounding, which an eps of 0.01 covers where gradients are about 1.
+# A variance is a difference of two averages. At the first step after a bias correction, or from a first
+# gradient, it is 0 but for rounding, which only an eps of 1e-3 or more covers, where gradients are about 1.
 CENTERED = {"mild": True, "single": 2e-4}
-# Prodigy multiplies gradients by an estimate that feeds on itself, so an early rounding error grows.
-PRODIGY = {"mild": True, "double": 1e-10, "single": 2e-3}
-# u / |u| for a u that is nearly 0 has u's relative error, which cancellation made large.
-PHASE = {"single": 1e-4}
+# The estimate feeds on the gradients that it scales, so that an early rounding error grows.
+PRODIGY = {"mild": True, "single": 1e-4}
+# What a step multiplies the parameters by must stay near 1.
+RELATIVE = {"mild": True}
+LIMITS = {
+    "stddev": CENTERED,
+    "centered": CENTERED,
+    "prodigy": PRODIGY,
+    "param_block": RELATIVE,
+}
+# A schedule gives a decay in single precision, whose complement then has 1 / (1 - b) times its error.
+SCHEDULED_DECAY = {"single": 5e-5}
+# In the reference 1 - b^t itself has 1 / (1 - b) times the rounding error of b^t.
+LONG_MEMORY = {"double": 1e-10}
 
 OPTIONS = {
-    "sgd momentum": case("sgd", learning_rate=0.1, momentum=0.9),
-    "sgd nesterov": case("sgd", learning_rate=0.1, momentum=0.9, nesterov=True),
-    "sgd dampening": case("sgd", learning_rate=0.1, momentum=0.9, dampening=0.5),
-    "sgd dampening but the first": case(
-        "sgd", learning_rate=0.1, momentum=0.9, dampening=0.5, dampen_first=False
-    ),
-    "sgd coupled decay": case("sgd", learning_rate=0.1, momentum=0.9, weight_decay=0.05),
     "sgd schedules": case("sgd", learning_rate=WARM, momentum=DECAY, dampening=LINE, weight_decay=LINE),
     "sgd a callable": case("sgd", learning_rate=CODE),
     "sgd coupled decay on some": Case(
         gradtx.sgd(0.1, momentum=0.9, weight_decay=0.05, mask=SOME.ours),
-        references.Chain(
-            references.AddDecayedWeights(0.05, SOME.theirs), references.Sgd(0.1, momentum=0.9)
-        ),
+        references.Chain(references.AddDecayedWeights(0.05, SOME.theirs), references.Sgd(0.1, momentum=0.9)),
     ),
     "the rate inside the buffer": composed(
         gradtx.chain,
@@ -134,15 +132,8 @@ OPTIONS = {
         "adagrad", learning_rate=0.1, initial_accumulator_value=0.0, eps=1e-10, eps_in_sqrt=False
     ),
     "adagrad the paper's": case("adagrad", learning_rate=LINE, initial_accumulator_value=0.0, eps=1e-3),
-    "adagrad coupled decay": case("adagrad", learning_rate=0.1, weight_decay=0.05),
-    "rmsprop eps outside": case("rmsprop", learning_rate=0.01, eps=1e-3, eps_in_sqrt=False),
-    "rmsprop initial scale": case("rmsprop", learning_rate=0.01, initial_scale=0.5),
     "rmsprop first gradient": case("rmsprop", learning_rate=0.01, first_gradient=True, eps=0.0),
-    "rmsprop bias correction": case("rmsprop", learning_rate=0.01, bias_correction=True),
-    "rmsprop coupled decay": case("rmsprop", learning_rate=0.01, weight_decay=0.05),
     "rmsprop momentum": case("rmsprop", learning_rate=LINE, decay=DECAY, momentum=0.9),
-    "rmsprop nesterov": case("rmsprop", learning_rate=LINE, momentum=0.9, nesterov=True),
-    "rmsprop centered": case("rmsprop", CENTERED, learning_rate=0.01, centered=True, eps=1e-2),
     "rmsprop centered, eps outside": case(
         "rmsprop", CENTERED, learning_rate=0.01, centered=True, eps=1e-2, eps_in_sqrt=False, momentum=0.9
     ),
@@ -152,35 +143,34 @@ OPTIONS = {
     "rmsprop centered, first gradient": case(
         "rmsprop", CENTERED, learning_rate=0.01, centered=True, eps=1e-2, first_gradient=True
     ),
-    "adadelta without a rate": case("adadelta"),
     "adadelta": case("adadelta", learning_rate=LINE, rho=0.95, eps=1e-4, weight_decay=0.05),
-    "adam without bias correction": case("adam", learning_rate=1e-3, bias_correction=False),
-    "adam eps inside": case("adam", learning_rate=1e-3, eps=0.0, eps_root=1e-3),
-    "adam eps scaled": case("adam", learning_rate=1e-3, eps=1e-3, eps_scaled=True),
     "adam eps scaled inside": case("adam", learning_rate=1e-3, eps=0.0, eps_root=1e-3, eps_scaled=True),
-    "adam nesterov": case("adam", learning_rate=1e-3, nesterov=True),
     "adam nesterov uncorrected": case("adam", learning_rate=1e-3, nesterov=True, bias_correction=False),
-    "adam coupled decay": case("adam", learning_rate=1e-3, weight_decay=0.05),
-    "adam schedules": case("adam", learning_rate=WARM, b1=DECAY, b2=DECAY, eps=LINE, eps_root=LINE),
-    "adam long memory": case("adam", learning_rate=1e-3, b2=0.999999),
+    "adam schedules": case(
+        "adam", SCHEDULED_DECAY, learning_rate=WARM, b1=DECAY, b2=DECAY, eps=LINE, eps_root=LINE
+    ),
+    "adam long memory": case("adam", LONG_MEMORY, learning_rate=1e-3, b2=0.999999),
     "adam betas 0": case("adam", learning_rate=1e-3, b1=0.0, b2=0.0),
     "adamw decay a schedule": case("adamw", learning_rate=WARM, weight_decay=LINE),
     "adamw decay on some": case("adamw", learning_rate=1e-3, weight_decay=0.1, mask=SOME),
-    "adamw bert": case("adamw", learning_rate=LINE, bias_correction=False, eps=1e-6, weight_decay=0.01, mask=SOME),
-    "adamw eps scaled, nesterov": case("adamw", learning_rate=1e-3, eps=1e-3, eps_scaled=True, nesterov=True),
-    "adamw eps inside": case("adamw", learning_rate=1e-3, eps=0.0, eps_root=1e-3),
+    "adamw bert": case(
+        "adamw", learning_rate=LINE, bias_correction=False, eps=1e-6, weight_decay=0.01, mask=SOME
+    ),
     **{
-        f"adamw {coupling} {word}": case(
-            "adamw", learning_rate=0.01, weight_decay=0.1, decay_coupling=coupling, schedule=schedule
+        f"adamw decay by {coupling}": case(
+            "adamw", learning_rate=WARM, weight_decay=0.1, decay_coupling=coupling, schedule=schedule
         )
-        for coupling in ("rate", "schedule", "none")
-        for word, schedule in (("alone", None), ("with a schedule", ABOUT_ONE))
+        for coupling, schedule in (("rate", ABOUT_ONE), ("schedule", ABOUT_ONE), ("none", None))
     },
     "nadamw decay": case("nadamw", learning_rate=1e-3, weight_decay=0.1, mask=SOME),
-    "lion betas": case("lion", PHASE, learning_rate=LINE, b1=0.95, b2=DECAY, weight_decay=0.1),
+    "lion betas": case("lion", learning_rate=LINE, b1=0.95, b2=DECAY, weight_decay=0.1),
     "adafactor factored": case("adafactor", learning_rate=0.01, min_dim_size_to_factor=2),
     "adafactor momentum": case(
-        "adafactor", learning_rate=LINE, min_dim_size_to_factor=2, momentum=0.9, weight_decay_rate=0.01
+        "adafactor",
+        learning_rate=LINE,
+        min_dim_size_to_factor=2,
+        momentum=0.9,
+        weight_decay_rate=0.01,
     ),
     "adafactor plain": case(
         "adafactor",
@@ -197,24 +187,17 @@ OPTIONS = {
         "prodigy", PRODIGY, learning_rate=LINE, estim_lr0=1e-2, safeguard_warmup=True, beta3=0.9
     ),
     "prodigy betas": case("prodigy", PRODIGY, betas=(0.8, 0.95), estim_lr0=1e-2, estim_lr_coef=0.5),
-    "trace dampened": case("trace", decay=0.9, dampening=0.5, dampen_first=False, nesterov=True),
-    "ema without debiasing": case("ema", decay=DECAY, debias=False),
-    "clip_by_global_norm never": case("clip_by_global_norm", max_norm=1e9),
-    "scale_by_learning_rate unflipped": case("scale_by_learning_rate", learning_rate=WARM, flip_sign=False),
     "scale_by_factored_rms offset": case("scale_by_factored_rms", min_dim_size_to_factor=2, step_offset=3),
-    "masked": Case(
-        gradtx.masked(gradtx.adam(0.01), SOME.ours), Masked(references.Adam(0.01), 1.0)
-    ),
-    "masked to zero": Case(
-        gradtx.masked(gradtx.adam(0.01), SOME.ours, outside="zero"), Masked(references.Adam(0.01), 0.0)
-    ),
     "clipping, decay and a schedule": composed(
         gradtx.chain,
         references.Chain,
         pair("clip_by_global_norm", max_norm=1.0),
         pair("scale_by_adam"),
         pair("add_decayed_weights", weight_decay=0.1, mask=SOME),
-        pair("scale_by_schedule", step_size_fn=Both(gradtx.linear_schedule(-0.1, 0.0, 90), references.linear(-0.1, 0.0, 90))),
+        pair(
+            "scale_by_schedule",
+            step_size_fn=Both(gradtx.linear_schedule(-0.1, 0.0, 90), references.linear(-0.1, 0.0, 90)),
+        ),
     ),
     "two clocks in one chain": composed(
         gradtx.chain,
@@ -236,7 +219,57 @@ OPTIONS = {
             ),
         ),
     ),
-}  # fmt: skip
+}
+
+
+def of_catalogue(name: str, variant: str = "") -> Case:
+    """An entry of the catalogue and its reference; a schedule's is gradient descent with it."""
+    entry = ENTRIES[name]
+    ours, theirs = entry.transform(variant), entry.build_reference(variant)
+    if entry.kind == "schedule":
+        theirs = references.Sgd(theirs)
+    if name == "adafactor":
+        ours = gradtx.adafactor(**{**entry.arguments(variant), **WIDE_MOMENTUM})
+    if name == "scale_by_param_block_rms":
+        ours = gradtx.chain(ours, gradtx.scale(-0.01))
+        theirs = references.Chain(theirs, references.Scale(-0.01))
+    limits = next((v for k, v in LIMITS.items() if k in f"{name} {variant}"), {})
+    limits = {"with_complex": entry.supports_complex, "positive": entry.positive, **limits}
+    return Case(ours, theirs, **limits)
+
+
+NAMES = [entry.name for entry in ENTRIES.values() if entry.reference is not None]
+FORMULAS = [name for name in NAMES if ENTRIES[name].kind != "schedule"]
+VARIANTS = [(name, variant) for name in NAMES for variant in ENTRIES[name].variants]
+
+
+def test_only_what_is_random_has_no_reference():
+    assert set(ENTRIES) - set(NAMES) == {"add_noise", "noisy_sgd"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_follows_its_reference(name):
+    case = of_catalogue(name)
+    assert case.deviation(small=ENTRIES[name].kind == "schedule") <= case.double
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_follows_its_reference_in_single_precision(name):
+    case = of_catalogue(name)
+    assert case.deviation(single=True) <= case.single
+
+
+@pytest.mark.parametrize("name, variant", VARIANTS)
+def test_variant_follows_its_reference(name, variant):
+    case = of_catalogue(name, variant)
+    assert case.deviation() <= case.double
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name, variant", VARIANTS)
+def test_variant_follows_its_reference_in_single_precision(name, variant):
+    case = of_catalogue(name, variant)
+    assert case.deviation(single=True) <= case.single
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from trajectories import x64
 from flax import nnx
 from flax.training import train_state
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -18,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import gradtx
 import gradtx.flax
 from gradtx.core.fields import Scalar, ScalarOrSchedule
+from trajectories import x64
 
 PARAMS = {"w": jnp.array([[0.5, -1.0, 2.0], [1.0, 0.25, -0.5]]), "b": jnp.array([1.0, -2.0])}
 GRADS = jax.tree.map(lambda p: 0.3 * p * p - 0.2, PARAMS)
@@ -115,6 +115,12 @@ def build(name, **values):
     return getattr(gradtx, name)(**{**dict.fromkeys(numeric(name), 0.5), **OPTIONS.get(name, {}), **values})
 
 
+def at_step(step):
+    """Gradients that change with the step, and parameters that lie along them."""
+    grads = jax.tree.map(lambda p: jnp.sin(7.0 * p + 2.0 * step), PARAMS)
+    return grads, jax.tree.map(lambda p, g: p - 10.0 * step * jnp.sign(g), PARAMS, grads)
+
+
 _grown = {}
 
 
@@ -123,8 +129,9 @@ def grown(name):
     if name not in _grown:
         tx = build(name)
         state = tx.init(PARAMS)
-        for _ in range(2):
-            _, state = tx.update(GRADS, state, PARAMS)
+        for step in range(2):
+            grads, params = at_step(step)
+            _, state = tx.update(grads, state, params)
         _grown[name] = tx, state
     return _grown[name]
 
@@ -147,12 +154,13 @@ def test_every_argument_is_read_under_the_recipes_own_name(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_set_argument_acts_as_in_a_fresh_optimizer(name):
     tx, old = grown(name)
-    unchanged, after = tx.update(GRADS, old, PARAMS)
+    grads, params = at_step(2)
+    unchanged, after = tx.update(grads, old, params)
     for argument in numeric(name):
         fresh = build(name, **{argument: 0.25})
         state = gradtx.set_hyperparams(old, **{argument: 0.25})
-        expected = fresh.update(GRADS, gradtx.rebase(fresh, old)[0], PARAMS)
-        result = tx.update(GRADS, state, PARAMS)
+        expected = fresh.update(grads, gradtx.rebase(fresh, old)[0], params)
+        result = tx.update(grads, state, params)
         assert same_bits(result, expected), argument
         used = not same_bits((result[0], result[1]["slots"]), (unchanged, after["slots"]))
         assert used == (f"{name}.{argument}" not in USED_BY_INIT_ONLY), argument

@@ -18,9 +18,9 @@ import gradtx
 from gradtx.core.structure import Structure
 
 STEPS = 120
-REAL = {"cube": (2, 3, 4), "empty": (0,), "matrix": (5, 3), "scalar": (), "vector": (7,)}
-COMPLEX = {"z_matrix": (3, 2), "z_scalar": ()}
-SMALL = {"matrix": (5, 3), "z_vector": (4,)}
+REAL = {"cube": (2, 3, 4), "empty": (0,), "scalar": (), "vector": (7,)}
+COMPLEX = {"z_matrix": (3, 2)}
+SMALL = {"matrix": (5, 3), "z_matrix": (3, 2)}
 
 
 def x64():
@@ -33,12 +33,13 @@ def x64():
 
 
 @functools.cache
-def problem(*, with_complex=True, mild=False, small=False, seed=0):
+def problem(*, with_complex=True, mild=False, positive=False, small=False, seed=0):
     """Parameters and `STEPS` gradients for each leaf, by name: float64 values that float32 holds exactly.
 
     The leaves are those of `REAL` and `COMPLEX`, or, if `small`, of `SMALL`.
     The magnitudes go over six decades between elements and two between steps (over one in all if `mild`).
     A tenth of all gradients is exactly 0, one element's always, one leaf's for a while, all at one step.
+    None is negative if `positive`.
     """
     rng = np.random.default_rng(seed)
     shapes = SMALL if small else {**REAL, **COMPLEX}
@@ -56,10 +57,11 @@ def problem(*, with_complex=True, mild=False, small=False, seed=0):
         magnitude = 10 ** rng.uniform(-0.25 if mild else -3.0, 0.25 if mild else 3.0, shape)
         g = normal(STEPS, *shape) * magnitude * over_time.reshape(-1, *(1 for _ in shape))
         g = np.where(rng.uniform(size=g.shape) < 0.1, 0, g)
+        g = np.abs(g) if positive else g
         g[17] = 0
         p = normal(*shape)
-        if name == "matrix":
-            g[:, 0, 0], g[40:45], g[0, 1, 1], p[2, 2] = 0, 0, 0, 0
+        if name in ("cube", "matrix"):
+            g[..., 0, 0], g[40:45], g[0, ..., 1, 1], p[..., 2, 2] = 0, 0, 0, 0
         kind = np.complex64 if is_complex else np.float32
         wide = np.complex128 if is_complex else np.float64
         params[name] = np.asarray(p).astype(kind).astype(wide)

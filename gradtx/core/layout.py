@@ -15,7 +15,7 @@ import numpy as np
 
 from gradtx.core import leaves as lv
 from gradtx.core.numerics import compute_dtype, is_complex, number_dtype, real_dtype
-from gradtx.core.placement import Placement
+from gradtx.core.placement import Placement, Size
 from gradtx.core.program import Path, Program, Unit, is_rule, nest
 from gradtx.core.schedule import CALLABLE
 from gradtx.core.stages import bound, resolve
@@ -72,7 +72,7 @@ def _slot_maker(program: Program, unit: Unit, rule: Any, name: str, place: Place
     declared = getattr(rule, slot.dtype) if slot.dtype else None
 
     def make(x: Any) -> Any:
-        shape = slot.shape(rule, jnp.shape(x)) if slot.shape else jnp.shape(x)
+        shape = slot.shape(rule, Size.of(jnp.shape(x))) if slot.shape else jnp.shape(x)
         if shape is None:
             return None
         dtype = jnp.result_type(x)

@@ -125,9 +125,9 @@ class Decay:
         It starts from the side that weighs more: from the other one a weight near 1 would cancel it, and its
         rounding error, which may be larger than the result, would stay.
         """
-        change = new - old
-        slow = old + self.complement * change
-        return jnp.where(self.complement <= 0.5, slow, new - self.value * change)
+        slow = self.complement <= 0.5
+        weight = jnp.where(slow, self.complement, -self.value)
+        return jnp.where(slow, old, new) + weight * (new - old)
 
     def correction(self, t: jax.Array) -> jax.Array:
         """`1 - b^t`, by which an average that started at zero is divided after `t` updates."""

@@ -10,6 +10,20 @@ from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 
+class Size(int):
+    """The size of one axis of a leaf, which remembers which axis: a slot may keep some of the axes."""
+
+    axis: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> tuple[Size, ...]:
+        """A shape of such sizes."""
+        sizes = tuple(map(cls, shape))
+        for i, size in enumerate(sizes):
+            size.axis = i
+        return sizes
+
+
 class Placement:
     """How to make the state for a tree of leaves: concrete, traced, or `jax.ShapeDtypeStruct`s."""
 
@@ -27,14 +41,24 @@ class Placement:
         """A new array of `value`, sharded like `leaf` if it has the leaf's shape; it aliases nothing."""
         alike = shape == jnp.shape(leaf)
         if self.abstract:
-            sharding = getattr(leaf, "sharding", None) if alike else self._replicated
+            sharding = getattr(leaf, "sharding", None) if alike else self._along(shape, leaf)
             return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         value = jnp.asarray(value).astype(dtype)
         if alike and isinstance(leaf, jax.Array):
             if value.ndim or isinstance(value, Tracer):
                 return jnp.zeros_like(leaf, dtype=dtype) + value
-            return jnp.full_like(leaf, value, dtype=dtype)
-        return self.scalar(jnp.array(jnp.broadcast_to(value, shape), copy=True))
+            return jnp.full_like(leaf, jnp.array(value, copy=True), dtype=dtype)
+        made, sharding = jnp.array(jnp.broadcast_to(value, shape), copy=True), self._along(shape, leaf)
+        return made if sharding is None else jax.device_put(made, sharding)
+
+    def _along(self, shape: tuple[int, ...], leaf: Any) -> Any:
+        """The sharding for a slot that keeps some axes of a leaf."""
+        sharding = None if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
+        if not isinstance(sharding, NamedSharding):
+            return self._replicated
+        kept = [getattr(n, "axis", len(sharding.spec)) for n in shape]
+        spec = PartitionSpec(*(sharding.spec[i] if i < len(sharding.spec) else None for i in kept))
+        return NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
 
 
 def _replicated(leaf: Any) -> Any:

@@ -45,7 +45,7 @@ class WholeScalar:
 
     def initial(self, rule: Any) -> jax.Array:
         """The first value, as it is stored."""
-        return jnp.asarray(self.init(rule)).astype(number_dtype())
+        return jnp.array(self.init(rule), number_dtype(), copy=True)
 
 
 @dataclasses.dataclass(frozen=True)

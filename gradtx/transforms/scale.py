@@ -84,8 +84,8 @@ class ScaleByLearningRate(Rule, name="scale_by_learning_rate"):
     flip_sign: bool = True
 
     def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
-        u = self.learning_rate * g
-        return -u if self.flip_sign else u, slots
+        factor = -self.learning_rate if self.flip_sign else self.learning_rate
+        return factor * g, slots
 
 
 @factory

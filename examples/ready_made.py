@@ -1,0 +1,44 @@
+"""The ready-made optimizers behind `train_lm.py --optimizer`, each with its usual settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformer import DECAYED
+
+import gradtx
+
+USUAL: dict[str, dict[str, Any]] = {
+    "adamw": {"learning_rate": 2e-3, "weight_decay": 0.1},
+    "adam": {"learning_rate": 2e-3},
+    "sgd": {"learning_rate": 1.0},
+    "rmsprop": {"learning_rate": 3e-3},
+    "adagrad": {"learning_rate": 0.1},
+    "adadelta": {"learning_rate": 1.0},
+    "lion": {"learning_rate": 1e-3, "weight_decay": 0.1},
+    "adafactor": {"learning_rate": 3e-2},
+    "prodigy": {"learning_rate": 1.0},
+}
+
+
+def ready_made(name: str, rate: gradtx.Schedule | float, decay: float) -> gradtx.Transform:
+    """An optimizer by name; one without a decay of its own adds it to the gradient, as in torch."""
+    l2 = gradtx.add_decayed_weights(decay, mask=DECAYED)
+    match name:
+        case "adam":
+            return gradtx.chain(l2, gradtx.adam(rate, b2=0.95))
+        case "sgd":
+            return gradtx.chain(l2, gradtx.sgd(rate, momentum=0.9, nesterov=True))
+        case "rmsprop":
+            return gradtx.chain(l2, gradtx.rmsprop(rate))
+        case "adagrad":
+            return gradtx.chain(l2, gradtx.adagrad(rate))
+        case "adadelta":
+            return gradtx.chain(l2, gradtx.adadelta(rate))
+        case "lion":
+            return gradtx.lion(rate, weight_decay=decay, mask=DECAYED)
+        case "adafactor":
+            return gradtx.chain(l2, gradtx.adafactor(rate))
+        case "prodigy":
+            return gradtx.prodigy(rate, weight_decay=decay)
+    raise ValueError(f"there is no optimizer {name!r}")

@@ -1,0 +1,72 @@
+"""AdEMAMix."""
+
+from __future__ import annotations
+
+from gradtx.core.combine import chain
+from gradtx.core.fields import DType, ScalarOrSchedule
+from gradtx.core.leaves import Mask
+from gradtx.core.recipe import recipe
+from gradtx.core.transform import Transform
+from gradtx.transforms.ademamix import scale_by_ademamix
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scale import scale_by_learning_rate
+
+
+@recipe
+def ademamix(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    b3: ScalarOrSchedule = 0.9999,
+    alpha: ScalarOrSchedule = 5.0,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: DType | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask | None = None,
+) -> Transform:
+    """AdamW with a second, much slower average of the gradient.
+
+    For each element, with learning rate eta and t from 1:
+
+        m1 = b1 m1 + (1 - b1) g             m1^ = m1 / (1 - b1^t)
+        m2 = b3 m2 + (1 - b3) g
+        v  = b2 v + (1 - b2) |g|²           v^  = v / (1 - b2^t)
+        theta = theta - eta ((m1^ + alpha m2) / (sqrt(v^ + eps_root) + eps) + lambda theta)
+
+    Args:
+        learning_rate: eta, usually that of AdamW.
+        b1: decay of the fast average, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
+        b3: decay of the slow average, in [0, 1); the paper raises it by a schedule from `b1` to 0.9999.
+        alpha: weight of the slow average, >= 0, usually 4 to 10; the paper raises it linearly from 0.
+        eps: added to the root, >= 0.
+        eps_root: added inside the root, >= 0.
+        mu_dtype: dtype to store both averages in; by default the parameter's, at least float32. In a 16-bit
+            dtype a slow average with `b3` near 1 loses most of what each gradient adds.
+        weight_decay: lambda, the strength of the decoupled decay, >= 0.
+        mask: which leaves decay; by default all.
+
+    Returns:
+        A transform that gives the updates to be added to the parameters.
+
+    Raises:
+        ValueError: a decay outside [0, 1), or a negative `alpha` or eps.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.ademamix(1e-3, alpha=gradtx.linear_schedule(0.0, 5.0, 1000), weight_decay=0.1)
+        >>> params = {"w": jnp.ones(3)}
+        >>> updates, state = tx.update({"w": jnp.array([1.0, -2.0, 0.5])}, tx.init(params), params)
+        >>> [round(float(u), 6) for u in updates["w"]]
+        [-0.0011, 0.0009, -0.0011]
+
+    References:
+        Pagliardini, Ablin and Grangier, The AdEMAMix Optimizer: Better, Faster, Older, 2024,
+        https://arxiv.org/abs/2409.03137.
+    """
+    return chain(
+        scale_by_ademamix(b1=b1, b2=b2, b3=b3, alpha=alpha, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype),
+        add_decayed_weights(weight_decay, mask=mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,239 @@
+"""Hyperparameters are data: one compiled step serves every setting, wherever and however the state lives.
+
+The first steps and the first setting compile what they need; then every program that XLA compiles counts,
+those of single operations outside of the step too.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+from flax.training import train_state
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import gradtx
+import gradtx.flax
+from counting import compilations
+
+PARAMS = {"w": jnp.ones((8, 2)), "b": jnp.zeros(8)}
+GRADS = jax.tree.map(lambda p: p + 0.5, PARAMS)
+
+
+def setting(i):
+    return {
+        "learning_rate": 1e-3 * (i + 1),
+        "b1": 0.9 - 0.005 * i,
+        "b2": 0.999 - 0.005 * i,
+        "eps": 1e-8 * (i + 1),
+        "weight_decay": 0.01 * i,
+    }
+
+
+TX = gradtx.adamw(**setting(0))
+
+
+@jax.jit
+def train_step(params, state):
+    return gradtx.apply_gradients(TX, GRADS, state, params)
+
+
+@jax.jit
+def train_state_step(state):
+    return state.apply_gradients(grads=GRADS)
+
+
+@nnx.jit
+def nnx_step(model, optimizer):
+    optimizer.update(model, nnx.grad(lambda m: m(jnp.ones((1, 2))).sum())(model))
+
+
+def plain():
+    params, state = PARAMS, TX.init(PARAMS)
+    for _ in range(2):
+        params, state = train_step(params, gradtx.set_hyperparams(state, **setting(0)))
+    yield
+    for i in range(1, 100):
+        state = gradtx.set_hyperparams(state, **setting(i))
+        params, state = train_step(params, state)
+    assert gradtx.hyperparams(state)["weight_decay"] == 0.99
+
+
+def with_train_state(cls):
+    state = cls.create(apply_fn=None, params=PARAMS, tx=TX)
+    for _ in range(2):
+        state = train_state_step(gradtx.set_hyperparams(state, **setting(0)))
+    yield
+    for i in range(1, 100):
+        state = train_state_step(gradtx.set_hyperparams(state, **setting(i)))
+    assert gradtx.hyperparams(state)["weight_decay"] == 0.99
+
+
+def with_nnx(cls):
+    model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+    optimizer = cls(model, TX, wrt=nnx.Param)
+    for _ in range(2):
+        gradtx.set_hyperparams(optimizer, **setting(0))
+        nnx_step(model, optimizer)
+    yield
+    for i in range(1, 100):
+        gradtx.set_hyperparams(optimizer, **setting(i))
+        nnx_step(model, optimizer)
+    assert gradtx.hyperparams(optimizer)["weight_decay"] == 0.99
+
+
+def many_train_states():
+    """100 states created with 100 settings; Flax's own class compares `tx` by its numbers too."""
+
+    def one(i):
+        tx = gradtx.adamw(**setting(i))
+        return train_state_step(gradtx.flax.TrainState.create(apply_fn=None, params=PARAMS, tx=tx))
+
+    train_state_step(one(0))
+    yield
+    last = [train_state_step(one(i)) for i in range(1, 100)][-1]
+    assert gradtx.hyperparams(last)["weight_decay"] == 0.99
+
+
+def many_nnx_optimizers():
+    model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+
+    def one(i):
+        optimizer = gradtx.flax.Optimizer(model, gradtx.adamw(**setting(i)), wrt=nnx.Param)
+        for _ in range(2):
+            nnx_step(model, optimizer)
+        return optimizer
+
+    one(0)
+    yield
+    assert gradtx.hyperparams([one(i) for i in range(1, 50)][-1])["weight_decay"] == 0.49
+
+
+def minimizations():
+    def loss(x):
+        return jnp.sum((x - 3.0) ** 2)
+
+    gradtx.minimize(loss, jnp.zeros(2), gradtx.adamw(**setting(0)), 3)
+    yield
+    for i in range(1, 20):
+        gradtx.minimize(loss, jnp.zeros(2), gradtx.adamw(**setting(i)), 3)
+
+
+LOOPS = {
+    "plain loop": plain,
+    "Flax TrainState": functools.partial(with_train_state, train_state.TrainState),
+    "gradtx TrainState": functools.partial(with_train_state, gradtx.flax.TrainState),
+    "nnx.Optimizer": functools.partial(with_nnx, nnx.Optimizer),
+    "gradtx Optimizer": functools.partial(with_nnx, gradtx.flax.Optimizer),
+    "100 gradtx TrainStates": many_train_states,
+    "gradtx Optimizers": many_nnx_optimizers,
+    "minimize": minimizations,
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_hundred_settings_compile_nothing_more(loop):
+    running = LOOPS[loop]()
+    next(running)
+    with compilations() as count:
+        list(running)
+        assert count() == 0
+
+
+def test_the_count_sees_what_it_should():
+    with compilations() as count:
+        for rate in (1.0, 2.0, 3.0):
+            jax.jit(lambda g, rate=rate: g * rate)(GRADS["w"])
+        assert count() == 3
+
+
+RECIPES = {
+    "adadelta": {"learning_rate": 0.1},
+    "adafactor": {"learning_rate": 0.1, "min_dim_size_to_factor": 2},
+    "adagrad": {"learning_rate": 0.1},
+    "adam": {"learning_rate": 0.1},
+    "lion": {"learning_rate": 0.1},
+    "nadam": {"learning_rate": 0.1},
+    "nadamw": {"learning_rate": 0.1},
+    "noisy_sgd": {"learning_rate": 0.1},
+    "prodigy": {"learning_rate": 0.1},
+    "rmsprop": {"learning_rate": 0.1, "momentum": 0.5, "centered": True},
+    "sgd": {"learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_one_step_serves_new_numbers_of_every_optimizer(name):
+    tx = getattr(gradtx, name)(**RECIPES[name])
+    step = jax.jit(tx.update)
+    state = tx.init(PARAMS)
+    names = gradtx.hyperparams(state)
+    for i in range(4):
+        state = gradtx.set_hyperparams(state, **{k: 0.125 + 0.25 * i for k in names})
+        _, state = step(GRADS, state, PARAMS)
+    assert step._cache_size() == 1
+    assert set(gradtx.hyperparams(state).values()) == {0.875}
+
+
+MESH = Mesh(np.array(jax.devices()), ("fsdp",))
+
+
+def fsdp(x):
+    return jax.device_put(x, NamedSharding(MESH, PartitionSpec("fsdp")))
+
+
+PLACES = {
+    "uncommitted": lambda x: x,
+    "committed": lambda x: jax.device_put(x, jax.devices()[-1]),
+    "FSDP": fsdp,
+}
+
+
+def run(step, params, state, grads):
+    """Steps, a setting, steps."""
+    for i in range(3):
+        params, state = step(params, state, grads)
+        state = gradtx.set_hyperparams(state, **setting(i))
+    return step(params, state, grads)
+
+
+@pytest.mark.brief
+@pytest.mark.parametrize("place", PLACES)
+def test_one_compilation_from_init_on(place):
+    params, grads = jax.tree.map(PLACES[place], (PARAMS, GRADS))
+    step = jax.jit(lambda p, s, g: gradtx.apply_gradients(TX, g, s, p))
+    params, state = run(step, params, TX.init(params), grads)
+    assert step._cache_size() == 1
+    assert gradtx.step_count(state) == 4
+    moved = jax.tree.map(
+        lambda new, old: new.sharding.is_equivalent_to(old.sharding, new.ndim), params, grads
+    )
+    assert jax.tree.all(moved)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_one_compilation_with_donation(place):
+    params, grads = jax.tree.map(PLACES[place], (jax.tree.map(jnp.copy, PARAMS), GRADS))
+    step = jax.jit(lambda p, s, g: gradtx.apply_gradients(TX, g, s, p), donate_argnums=(0, 1))
+    state = TX.init(params)
+    run(step, params, state, grads)
+    assert step._cache_size() == 1
+    assert all(x.is_deleted() for x in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_one_compilation_across_an_orbax_restore(place, tmp_path):
+    params, grads = jax.tree.map(PLACES[place], (PARAMS, GRADS))
+    step = jax.jit(lambda p, s, g: gradtx.apply_gradients(TX, g, s, p))
+    state = TX.init(params)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", (params, state))
+        checkpointer.wait_until_finished()
+        params, state = checkpointer.restore(tmp_path / "state", (params, state))
+    run(step, params, state, grads)
+    assert step._cache_size() == 1

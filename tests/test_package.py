@@ -1,0 +1,64 @@
+"""What the package promises as a whole: its dependencies, the direction of its imports, its size."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gradtx
+
+PACKAGE = Path(gradtx.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+LAYERS = {"core": 0, "transforms": 1, "schedules": 1, "optimizers": 2}
+OPTIONAL = {"flax.py"}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_importing_gradtx_imports_jax_and_numpy_alone():
+    code = (
+        "import sys, jax, jax.numpy; before = set(sys.modules); import gradtx;"
+        "print(*{m.split('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(result.stdout.split()) <= {"gradtx", "jax", "jaxlib", "numpy"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_one_way_and_stay_within_the_dependencies(path):
+    layer = LAYERS.get(path.relative_to(PACKAGE).parts[0])
+    for module in imports(path):
+        first, *rest = module.split(".")
+        if first == "gradtx" and layer is not None and rest:
+            assert LAYERS.get(rest[0], layer + 1) <= layer, f"{path} imports {module}"
+        elif path.name not in OPTIONAL:
+            allowed = first in {"gradtx", "jax", "numpy"} or first in sys.stdlib_module_names
+            assert allowed, f"{path} imports {module}"
+
+
+def test_the_engine_stays_small():
+    """The lines of code of the core without docstrings, comments and blank lines."""
+    assert sum(map(code_lines, (PACKAGE / "core").glob("*.py"))) < 2_000
+
+
+def code_lines(path):
+    source = path.read_text()
+    documented: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            documented.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = enumerate(source.splitlines(), 1)
+    return sum(1 for i, line in lines if line.split("#")[0].strip() and i not in documented)
+
+
+def test_the_package_is_typed_and_names_its_version():
+    assert (PACKAGE / "py.typed").exists()
+    assert gradtx.__version__.count(".") == 2
