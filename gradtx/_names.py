@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 LOSSES = frozenset(
     [
         "convex_kl_divergence",
@@ -29,7 +31,20 @@ LOSSES = frozenset(
 
 OTHERS = frozenset(
     [
+        "ApplyEvery",
+        "LookaheadParams",
+        "MaskOrFn",
+        "MaskedNode",
         "MultiSteps",
+        "OptState",
+        "Params",
+        "ShouldSkipUpdateFunction",
+        "TransformInitFn",
+        "TransformUpdateExtraArgsFn",
+        "TransformUpdateFn",
+        "Updates",
+        "WrappedSchedule",
+        "ZoomLinesearchInfo",
         "adabelief",
         "adamax",
         "adamaxw",
@@ -51,6 +66,7 @@ OTHERS = frozenset(
         "freeze",
         "fromage",
         "incremental_update",
+        "init_empty_state",
         "inject_hyperparams",
         "inject_stateful_hyperparams",
         "keep_params_nonnegative",
@@ -62,6 +78,7 @@ OTHERS = frozenset(
         "matrix_inverse_pth_root",
         "measure_with_ema",
         "microbatch",
+        "microbatching",
         "monitor",
         "multi_normal",
         "multi_transform",
@@ -83,6 +100,7 @@ OTHERS = frozenset(
         "radam",
         "rprop",
         "safe_increment",
+        "safe_int32_increment",
         "safe_norm",
         "safe_root_mean_squares",
         "scale_by_adamax",
@@ -117,6 +135,9 @@ OTHERS = frozenset(
         "stateless_with_tree_map",
         "tree_map_params",
         "tree_utils",
+        "update_infinity_moment",
+        "update_moment",
+        "update_moment_per_elem_norm",
         "value_and_grad_from_state",
         "warmup_exponential_decay_schedule",
         "with_extra_args_support",
@@ -130,7 +151,7 @@ def explain(name: str) -> str:
     """The message for a name that gradtx does not have."""
     if name in LOSSES:
         return f"gradtx leaves losses to Optax: use optax.{name}. Only the optimizer lines change."
-    if name in OTHERS:
+    if name in OTHERS or re.fullmatch("[A-Z]\\w*State", name):
         return (
             f"gradtx has no {name!r}. Optax's works beside it, and a transform also inside gradtx.chain: "
             f"optax.{name}."

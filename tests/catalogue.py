@@ -43,7 +43,7 @@ class Entry:
     variants: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     layouts: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     make: Callable[..., Any] | None = None
-    reference: Callable[..., Any] | None | str = ""
+    reference: Callable[..., Any] | str | None = ""
     no_reference: str = ""
     kind: str = "transform"
     supports_complex: bool = True
@@ -221,15 +221,15 @@ SCHEDULES = [
         **_schedules(
             {
                 "schedules": [
-                    gradtx.linear_schedule(0.01, 0.1, 1.7),
-                    gradtx.cosine_decay_schedule(0.1, 3.5),
+                    gradtx.linear_schedule(0.01, 0.1, 1.7, 0.1),
+                    gradtx.cosine_decay_schedule(0.1, 3.5, 0.1, 1.5),
                 ],
                 "boundaries": [1.5],
             },
             {
                 "schedules": [
-                    gradtx.linear_schedule(0.02, 0.2, 2.3),
-                    gradtx.cosine_decay_schedule(0.2, 4.5),
+                    gradtx.linear_schedule(0.02, 0.2, 2.3, 0.2),
+                    gradtx.cosine_decay_schedule(0.2, 4.5, 0.2, 2.5),
                 ],
                 "boundaries": [2.5],
             },
@@ -240,8 +240,8 @@ SCHEDULES = [
     ),
 ]
 
-FALLING = gradtx.linear_schedule(0.1, 0.01, 3.4)
-FALLING_ELSE = gradtx.linear_schedule(0.2, 0.03, 5.3)
+FALLING = gradtx.linear_schedule(0.1, 0.01, 3.4, 0.3)
+FALLING_ELSE = gradtx.linear_schedule(0.2, 0.03, 5.3, 0.6)
 
 TRANSFORMS = [
     Entry("identity"),

@@ -6,14 +6,15 @@ import os
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 
 import jax
-import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="run the whole product of the catalogue's dimensions")
+    parser.addoption(
+        "--full", action="store_true", help="run the whole product of the catalogue's dimensions"
+    )
 
 
 def pytest_collection_modifyitems(config, items):

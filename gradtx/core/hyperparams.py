@@ -23,7 +23,9 @@ from gradtx.core.fields import ANY, as_number
 from gradtx.core.layout import check_slots, initial_numbers
 from gradtx.core.program import DOMAINS, Path, lookup
 from gradtx.core.schedule import CALLABLE, COMPLEMENT, read_schedule
+from gradtx.core.spec import show
 from gradtx.core.stages import resolve
+from gradtx.core.transform import Transform
 
 T = TypeVar("T")
 Kind = Literal["number", "decay", "schedule", "code"]
@@ -258,7 +260,7 @@ def step_count(x: Any) -> Any:
     return step if isinstance(step, Tracer) or step.ndim else int(step)
 
 
-def rebase(tx: Composed, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
+def rebase(tx: Transform, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
     """Brings an old state under new settings: the slots and the step stay, every number comes from `tx`.
 
     Without it the numbers in the state are in force, whatever `tx` says.
@@ -271,6 +273,7 @@ def rebase(tx: Composed, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
         The new state, and what changed: a dict of names to (old, new), None where there was no such name.
 
     Raises:
+        TypeError: `tx` is another library's, whose numbers are in its code.
         ValueError: the slots of `tx` are others than the state's.
 
     Examples:
@@ -280,6 +283,8 @@ def rebase(tx: Composed, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
         >>> changes
         {'learning_rate': (0.001, 0.0003)}
     """
+    if not isinstance(tx, Composed):
+        raise TypeError(f"rebase takes a transform of gradtx, whose numbers are in the state; got {show(tx)}.")
     program = tx.program
     check_slots(program, state)
     numbers, _ = initial_numbers(program)

@@ -93,7 +93,6 @@ def active_leaves(program: Program, tree: PyTree, leaves: list[Any]) -> dict[Pat
     """For each unit, the leaves it works on; an error for a leaf that it is asked to and cannot."""
     present = [x is not None for x in leaves]
     trainable = [lv.is_trainable_leaf(x) for x in leaves]
-    complex_at = [i for i, x in enumerate(leaves) if trainable[i] and jnp.iscomplexobj(x)]
     result: dict[Path, list[bool]] = {}
     for unit in program.units:
         on = present
@@ -108,9 +107,9 @@ def active_leaves(program: Program, tree: PyTree, leaves: list[Any]) -> dict[Pat
                         f"no gradient. Leave it out of the parameters, or mask it out, as in "
                         f"gradtx.masked(tx, lambda path, leaf: ...)."
                     )
-        if complex_at and is_rule(unit) and not unit.transform.supports_complex:
-            for i in complex_at:
-                if on[i]:
+        if is_rule(unit) and not unit.transform.supports_complex:
+            for i, x in enumerate(leaves):
+                if on[i] and jnp.iscomplexobj(x):
                     raise TypeError(
                         f"{unit.where} has no meaning for the complex leaf {lv.paths(tree)[i]!r}. Mask it "
                         f"out, or train its real and imaginary parts as two real leaves."
@@ -149,7 +148,7 @@ def _slot_paths(slots: Any, depths: set[Path]) -> list[Path]:
     found: list[Path] = []
 
     def walk(node: Any, path: Path) -> None:
-        if path in depths and isinstance(node, Mapping):
+        if (path in depths or not path) and isinstance(node, Mapping):
             for key, child in node.items():
                 walk(child, (*path, key))
         else:

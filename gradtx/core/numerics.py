@@ -66,6 +66,11 @@ def like(dtype: Any, compute: Any) -> np.dtype:
     return np.dtype(compute) if is_complex(dtype) else real_dtype(compute)
 
 
+def cast(x: jax.Array, dtype: Any) -> jax.Array:
+    """`x` in `dtype`, itself where it has it: a cast that does nothing still takes time to trace."""
+    return x if x.dtype == dtype else x.astype(dtype)
+
+
 def abs_sq(x: jax.Array) -> jax.Array:
     """`|x|²`, real for complex `x`, with a gradient at 0."""
     return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
@@ -143,7 +148,7 @@ def total(parts: list[jax.Array]) -> jax.Array:
     dtype = compute_dtype(*(p.dtype for p in parts)) if parts else np.dtype(np.float32)
     result = jnp.zeros((), dtype)
     for part in parts:
-        result = result + part.astype(dtype)
+        result = result + cast(part, dtype)
     return result
 
 

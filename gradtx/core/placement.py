@@ -57,8 +57,11 @@ class Placement:
         if not isinstance(sharding, NamedSharding):
             return self._replicated
         kept = [getattr(n, "axis", len(sharding.spec)) for n in shape]
-        spec = PartitionSpec(*(sharding.spec[i] if i < len(sharding.spec) else None for i in kept))
-        return NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
+        parts = [sharding.spec[i] if i < len(sharding.spec) else None for i in kept]
+        # A compiled function gives a trailing None back without it, and would be compiled again for it.
+        while parts and parts[-1] is None:
+            parts.pop()
+        return NamedSharding(sharding.mesh, PartitionSpec(*parts), memory_kind=sharding.memory_kind)
 
 
 def _replicated(leaf: Any) -> Any:

@@ -8,12 +8,15 @@ import typing
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
+import jax
+import numpy as np
+
 from gradtx.core.arguments import bind
 from gradtx.core.engine import Composed
-from gradtx.core.fields import GivenAsArray, Scalar, ScalarOrSchedule, as_number
+from gradtx.core.fields import GivenAsArray, Scalar, ScalarOrSchedule, as_number, dtype_name
 from gradtx.core.program import Builder
 from gradtx.core.schedule import Schedule
-from gradtx.core.spec import FACTORIES, call_arguments
+from gradtx.core.spec import FACTORIES, call_arguments, is_key
 from gradtx.core.transform import Transform
 
 P = ParamSpec("P")
@@ -66,6 +69,14 @@ def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
     An argument annotated `Scalar` or `ScalarOrSchedule` (or one of them `| None`) is a hyperparameter.
     Wherever the function passes it, the state keeps one number for it, under the recipe's name and the
     argument's. The function does no arithmetic on it, and its structure does not depend on its value.
+
+    Examples:
+        >>> import gradtx
+        >>> @gradtx.recipe
+        ... def clipped_sgd(learning_rate: gradtx.ScalarOrSchedule, max_norm: gradtx.ScalarOrSchedule = 1.0):
+        ...     return gradtx.chain(gradtx.clip_by_global_norm(max_norm), gradtx.sgd(learning_rate))
+        >>> clipped_sgd(0.1)
+        clipped_sgd(0.1)
     """
 
     @functools.cache
@@ -82,6 +93,11 @@ def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
             if arguments[key] is not None:
                 number = as_number(f"{fn.__name__}: {key}", arguments[key], None)
                 arguments[key] = _distinct(number, seen)
+        for key, value in arguments.items():
+            if is_key(value):
+                arguments[key] = tuple(np.asarray(jax.random.key_data(value)).tolist())
+            elif isinstance(value, np.dtype) or (isinstance(value, type) and hasattr(value, "dtype")):
+                arguments[key] = dtype_name(value)
         try:
             inner = fn(**arguments)  # type: ignore[call-arg]
         except (TypeError, ValueError) as error:

@@ -89,6 +89,15 @@ def is_array(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray)
 
 
+def is_key(x: Any) -> bool:
+    """Whether `x` is a concrete `jax.random.key`; its raw data prints, compares and pickles as numbers do."""
+    return (
+        isinstance(x, jax.Array)
+        and not isinstance(x, Tracer)
+        and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    )
+
+
 def show(x: Any) -> str:
     """Code for `x` where there is such code, `<...>` where there is none."""
     if isinstance(x, float):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import leaves as lv
-from gradtx.core.numerics import compute_dtype
+from gradtx.core.numerics import cast, compute_dtype, is_complex
 from gradtx.core.spec import Spec
 
 PyTree = Any
@@ -117,14 +117,14 @@ def added(param: Any, update: Any) -> Any:
     """`param + update` for one leaf, computed in at least float32 and kept in the parameter's dtype."""
     if update is None or param is None:
         return param
-    param, update = jnp.asarray(param), jnp.asarray(update)
+    param, update = lv.as_array(param), lv.as_array(update)
     if not lv.is_trainable_leaf(param):
         return (param + update.astype(param.dtype)).astype(param.dtype)
     compute = compute_dtype(param.dtype, update.dtype)
-    result = param.astype(compute) + update.astype(compute)
-    if jnp.iscomplexobj(result) and not jnp.iscomplexobj(param):
+    result = cast(param, compute) + cast(update, compute)
+    if is_complex(result.dtype) and not is_complex(param.dtype):
         result = jnp.real(result)
-    return result.astype(param.dtype)
+    return cast(result, param.dtype)
 
 
 def apply_updates(params: PyTree, updates: PyTree) -> PyTree:

@@ -23,7 +23,7 @@ def ademamix(
     eps_root: ScalarOrSchedule = 0.0,
     mu_dtype: DType | None = None,
     weight_decay: ScalarOrSchedule = 0.0,
-    mask: Mask | None = None,
+    mask: Mask = None,
 ) -> Transform:
     """AdamW with a second, much slower average of the gradient.
 
@@ -45,7 +45,7 @@ def ademamix(
         mu_dtype: dtype to store both averages in; by default the parameter's, at least float32. In a 16-bit
             dtype a slow average with `b3` near 1 loses most of what each gradient adds.
         weight_decay: lambda, the strength of the decoupled decay, >= 0.
-        mask: which leaves decay; by default all.
+        mask: which leaves decay, as `gradtx.masked` takes it; by default all.
 
     Returns:
         A transform that gives the updates to be added to the parameters.

@@ -57,6 +57,8 @@ def scale_by_ademamix(
         u  = (m1^ + alpha m2) / (sqrt(v^ + eps_root) + eps)
 
     The slow average has no bias correction: it starts at 0 and gains weight over about 1 / (1 - b3) updates.
+    The official code takes its schedules of `b3` and `alpha` at t; here, as in Optax, a schedule is taken at
+    t - 1, so give it one step ahead to reproduce those runs.
 
     Args:
         b1: decay of the fast average, in [0, 1).

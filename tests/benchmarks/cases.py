@@ -59,8 +59,8 @@ def steps(
 ) -> list[Row]:
     """The jitted, donated step; the contestants share the gradients and own the rest.
 
-    What is donated is returned in the order in which it came: JAX pairs buffers by shape and order, and XLA would
-    copy every one otherwise.
+    What is donated is returned in the order in which it came: JAX pairs buffers by shape and order, and XLA
+    would copy every one otherwise.
     """
     grads = trees.filled(shapes, seed=1)
 

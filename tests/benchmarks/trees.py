@@ -32,8 +32,7 @@ def transformer(layers: int, width: int, vocabulary: int, context: int) -> dict[
 def mlp(*widths: int) -> dict[str, Any]:
     """The shapes of a multilayer perceptron."""
     return {
-        f"layer_{i}": {"kernel": (a, b), "bias": (b,)}
-        for i, (a, b) in enumerate(itertools.pairwise(widths))
+        f"layer_{i}": {"kernel": (a, b), "bias": (b,)} for i, (a, b) in enumerate(itertools.pairwise(widths))
     }
 
 

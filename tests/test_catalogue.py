@@ -1,0 +1,73 @@
+"""The catalogue is complete, and every public name is documented."""
+
+import inspect
+
+import pytest
+
+import gradtx
+import references
+from catalogue import ENTRIES, STORAGE
+
+# Public names that are not transforms, with why.
+NOT_TRANSFORMS = {
+    "kinds of arguments, for annotations": [
+        "DTypeName",
+        "Decay",
+        "Fraction",
+        "Mask",
+        "NonNegative",
+        "Number",
+        "Positive",
+        "Rate",
+        "Scalar",
+        "ScalarOrSchedule",
+    ],
+    "what a new rule is written with": ["Key", "Rule", "Slot", "WholeScalar", "recipe"],
+    "classes of what the catalogue builds": [
+        "GradientTransformation",
+        "GradientTransformationExtraArgs",
+        "Schedule",
+        "Transform",
+    ],
+    "functions of trees": ["apply_gradients", "apply_updates", "global_norm", "minimize", "tree"],
+    "functions of a state": ["hyperparams", "rebase", "set_hyperparams", "step_count"],
+}
+
+
+def test_every_public_name_is_in_the_catalogue():
+    others = [name for names in NOT_TRANSFORMS.values() for name in names]
+    assert sorted([*ENTRIES, *others]) == sorted(gradtx.__all__)
+
+
+@pytest.mark.parametrize("name", [n for n in gradtx.__all__ if inspect.isfunction(getattr(gradtx, n))])
+def test_every_public_function_has_an_example(name):
+    assert ">>> " in (inspect.getdoc(getattr(gradtx, name)) or "")
+
+
+@pytest.mark.parametrize("name", [n for n in gradtx.__all__ if inspect.isclass(getattr(gradtx, n))])
+def test_every_public_class_has_a_docstring(name):
+    assert getattr(gradtx, name).__doc__
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
+def test_the_alternative_differs_in_every_number(entry):
+    """Of one structure, so that one compiled program serves both; with no number in common."""
+    one, other = entry.transform(), entry.transform("alternative")
+    assert one.program == other.program
+    given = {*entry.settings, *(["b1", "b2"] if "betas" in entry.settings else [])}
+    for path, number in one.program.numbers.items():
+        if given & {part.removeprefix("one_minus_") for part in path}:
+            assert other.program.numbers[path] != number, path
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
+def test_every_form_has_a_reference_or_a_reason(entry):
+    for variant in ["", "alternative", *entry.variants]:
+        if entry.reference is None:
+            assert entry.no_reference
+        elif entry.kind == "schedule":
+            assert isinstance(entry.build_reference(variant)(1), float)
+        else:
+            assert isinstance(entry.build_reference(variant), references.Reference)
+    for layout, changes in entry.layouts.items():
+        assert set(changes) & set(STORAGE), layout

@@ -1,0 +1,133 @@
+"""Transforms that are not the engine's: two functions, or any object with `init` and `update`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gradtx
+
+PARAMS = {"w": jnp.array([1.0, -2.0]), "b": jnp.array([0.5])}
+GRADS = jax.tree.map(lambda p: p + 1.0, PARAMS)
+
+
+class Count(NamedTuple):
+    count: jax.Array
+
+
+class Counting:
+    """Multiplies by the number of updates so far, from 1."""
+
+    def init(self, params):
+        return Count(jnp.zeros((), jnp.int32))
+
+    def update(self, updates, state, params=None):
+        count = state.count + 1
+        return jax.tree.map(lambda u: u * count.astype(u.dtype), updates), Count(count)
+
+
+class AsNamespace:
+    """Has `init` and `update` as static functions, and takes every keyword argument."""
+
+    init = staticmethod(lambda params: {"sum": jax.tree.map(jnp.zeros_like, params)})
+
+    @staticmethod
+    def update(updates, state, params=None, **extra):
+        total = jax.tree.map(jnp.add, state["sum"], updates)
+        return total, {"sum": total}
+
+
+def two_functions():
+    counting = Counting()
+    return gradtx.GradientTransformation(counting.init, counting.update)
+
+
+def run(tx, grads=GRADS, steps=2):
+    state = tx.init(PARAMS)
+    for _ in range(steps):
+        updates, state = tx.update(grads, state, PARAMS)
+    return updates, state
+
+
+@pytest.mark.brief
+@pytest.mark.parametrize("make", [Counting, two_functions])
+def test_inside_a_chain(make):
+    updates, state = run(gradtx.chain(gradtx.scale(2.0), make(), gradtx.scale(-0.5)))
+    assert updates["w"].tolist() == (-2.0 * GRADS["w"]).tolist()
+    (inner,) = state["slots"].values()
+    assert int(inner.count) == 2
+
+
+def test_two_of_a_kind_are_named_apart():
+    tx = gradtx.chain(Counting(), AsNamespace(), two_functions())
+    updates, state = run(tx, steps=1)
+    assert set(state["slots"]) == {"foreign", "foreign_1", "transform"}
+    assert updates["w"].tolist() == GRADS["w"].tolist()
+
+
+def test_side_by_side():
+    updates, _ = run(gradtx.add(Counting(), gradtx.scale(10.0)))
+    assert updates["w"].tolist() == (12.0 * GRADS["w"]).tolist()
+
+
+@pytest.mark.parametrize("outside", ["pass", "zero"])
+def test_under_a_mask(outside):
+    updates, state = run(gradtx.masked(AsNamespace(), "w", outside=outside))
+    assert updates["w"].tolist() == (2 * GRADS["w"]).tolist()
+    assert updates["b"].tolist() == ([0.0] if outside == "zero" else GRADS["b"].tolist())
+    assert state["slots"]["foreign"]["sum"]["b"] is None
+
+
+def test_a_leaf_without_a_gradient_stays_without():
+    tx = gradtx.chain(Counting(), gradtx.scale(1.0))
+    updates, _ = tx.update({**GRADS, "b": None}, tx.init(PARAMS), PARAMS)
+    assert updates["b"] is None
+    assert updates["w"].tolist() == GRADS["w"].tolist()
+
+
+def test_under_jit_and_scan():
+    tx = gradtx.chain(Counting(), gradtx.scale(1.0))
+    step = jax.jit(tx.update)
+    _, state = step(GRADS, tx.init(PARAMS), PARAMS)
+    updates, _ = step(GRADS, state, PARAMS)
+    assert updates["w"].tolist() == (2 * GRADS["w"]).tolist()
+
+
+def test_hyperparameters_beside_a_foreign_transform():
+    state = gradtx.chain(Counting(), gradtx.sgd(0.1)).init(PARAMS)
+    assert gradtx.hyperparams(gradtx.set_hyperparams(state, learning_rate=0.2)) == {"learning_rate": 0.2}
+
+
+def test_it_prints_as_what_cannot_be_rebuilt_and_compares_by_identity():
+    one, other = Counting(), Counting()
+    assert repr(gradtx.chain(one, gradtx.sgd(0.1))) == "chain(<Counting>, sgd(0.1))"
+    assert gradtx.chain(one) == gradtx.chain(one)
+    assert gradtx.chain(one) != gradtx.chain(other)
+
+
+def test_it_unpacks_into_its_two_functions():
+    init, update = gradtx.chain(Counting(), gradtx.scale(2.0))
+    updates, _ = update(GRADS, init(PARAMS), PARAMS)
+    assert updates["w"].tolist() == (2 * GRADS["w"]).tolist()
+
+
+def test_keyword_arguments_go_to_those_that_take_them():
+    def update(updates, state, params=None, *, factor, other=1.0):
+        return jax.tree.map(lambda u: u * factor * other, updates), state
+
+    tx = gradtx.chain(Counting(), gradtx.GradientTransformation(lambda params: (), update))
+    updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS, factor=3.0, unused=5.0)
+    assert updates["w"].tolist() == (3 * GRADS["w"]).tolist()
+
+
+def test_it_must_give_back_the_tree():
+    broken = gradtx.GradientTransformation(lambda p: (), lambda u, s, p=None: ({"w": u["w"]}, s))
+    tx = gradtx.chain(broken, gradtx.scale(1.0))
+    words = (
+        "The updates of transform and the gradients are different trees: leaf 'b' is only in the gradients"
+    )
+    with pytest.raises(ValueError, match=words):
+        tx.update(GRADS, tx.init(PARAMS), PARAMS)

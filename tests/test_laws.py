@@ -1,0 +1,127 @@
+"""Every law over the whole catalogue.
+
+In float32, on a flat tree, every entry obeys every law. Other dtypes, trees and the plain (not compiled) step
+meet every entry, every law and each other pairwise; `--full` runs their whole product.
+"""
+
+import contextlib
+import functools
+import itertools
+
+import pytest
+
+from catalogue import ENTRIES
+from gradtx import testing
+from kinds import DTYPES, MODES, TREES, case
+from pairwise import cover, pairs
+from trajectories import x64
+
+BRIEF_ENTRIES = ["adamw", "adafactor", "clip_by_global_norm", "noisy_sgd", "prodigy", "join_schedules"]
+BRIEF_LAWS = ["state_in_is_state_out", "jit_equals_eager", "abstract_init_matches"]
+# These laws run steps as the mode says; the others compile, or do not, by themselves.
+STEPPING = [
+    "state_in_is_state_out",
+    "updates_have_the_promoted_dtype",
+    "two_runs_are_identical",
+    "zero_gradients_are_finite",
+    "nan_stays_in_its_leaf",
+    "restored_state_continues",
+    "apply_gradients_is_update_then_apply",
+    "numbers_live_in_the_state",
+]
+# These take their derivatives in double precision, whatever the dtype of a case is.
+DOUBLE = ["hyperparameters_have_gradients"]
+DIMENSIONS = {
+    "entry": list(ENTRIES),
+    "dtypes": list(DTYPES),
+    "law": list(testing.LAWS),
+    "tree": TREES,
+    "mode": MODES,
+}
+
+
+def possible(row):
+    """Whether a row of the dimensions has a meaning."""
+    entry, dtypes = row[:2]
+    return ENTRIES[entry].supports_complex or "complex" not in dtypes
+
+
+def covered(pair):
+    """Every entry obeys every law in float32 on a flat tree, compiled: those pairs are tested there."""
+    i, a, j, b = pair
+    plain = {"float32", "flat", "compiled"}
+    return (i, j) == (0, 2) or ({i, j} <= {0, 1, 3, 4} and i == 0 and b in plain) or {a, b} <= plain
+
+
+@functools.cache
+def rows():
+    """The pairwise cover."""
+    return cover(DIMENSIONS, possible, covered)
+
+
+@functools.lru_cache(maxsize=4)
+def shared(entry, dtypes, tree, mode):
+    """A case, which keeps its compiled step for the laws that follow."""
+    return case(ENTRIES[entry], dtypes, tree, mode)
+
+
+def precision(dtypes):
+    """Where the arrays of some dtypes can exist."""
+    return x64() if "float64" in dtypes else contextlib.nullcontext()
+
+
+def obeys(entry, dtypes, law, tree, mode):
+    with precision(dtypes):
+        shared(entry, dtypes, tree, mode).obeys(law)
+
+
+@pytest.mark.parametrize("law", testing.LAWS)
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_law(entry, law):
+    obeys(entry, "float32", law, "flat", "compiled")
+
+
+@pytest.mark.brief
+@pytest.mark.parametrize("law", BRIEF_LAWS)
+@pytest.mark.parametrize("entry", BRIEF_ENTRIES)
+def test_law_in_brief(entry, law):
+    """On the oldest versions; of parameters and gradients that differ in dtype."""
+    obeys(entry, "bfloat16 with float32 gradients", law, "flat", "compiled")
+
+
+@pytest.mark.parametrize("row", rows(), ids=", ".join)
+def test_law_pairwise(row):
+    obeys(*row)
+
+
+def test_the_cover_is_one():
+    met = set().union(*map(pairs, rows()))
+    for (i, left), (j, right) in itertools.combinations(enumerate(DIMENSIONS.values()), 2):
+        for a, b in itertools.product(left, right):
+            meaningless = (i, j) == (0, 1) and not possible((a, b))
+            assert (i, a, j, b) in met or covered((i, a, j, b)) or meaningless, (a, b)
+
+
+def laws_of(dtypes, mode):
+    """The laws that a dtype and a mode make a difference to."""
+    laws = STEPPING if mode == "eager" else list(testing.LAWS)
+    return [law for law in laws if law not in DOUBLE or dtypes in ("float64", "complex64")]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("tree", TREES)
+@pytest.mark.parametrize("dtypes", DTYPES)
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_laws_in_full(entry, dtypes, tree, mode, record_property):
+    """Every law over the whole product; the report counts what ran."""
+    broken = []
+    if possible((entry, dtypes)):
+        for law in laws_of(dtypes, mode):
+            try:
+                obeys(entry, dtypes, law, tree, mode)
+                record_property("holds", law)
+            except AssertionError as error:
+                record_property("broken", law)
+                broken.append(str(error))
+    assert not broken, "\n".join(broken)
