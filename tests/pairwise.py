@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
@@ -21,7 +22,7 @@ def cover(
     """Rows that cover every pair of values; the same ones every time.
 
     The first two dimensions are crossed in full, as any cover must; the others get, row after row, the values
-    that complete the most pairs that are still open.
+    that complete the most pairs that are still open, and of those the ones used least so far.
 
     Args:
         dimensions: the values of each dimension.
@@ -36,14 +37,15 @@ def cover(
         for a, b in itertools.product(left, right)
         if not covered(pair := (i, a, j, b))
     }
-    rows = []
+    rows, used = [], collections.Counter()
     rest = [dimensions[name] for name in names[2:]]
     for start in itertools.product(dimensions[names[0]], dimensions[names[1]]):
         choices = [(*start, *more) for more in itertools.product(*rest)]
         choices = [row for row in choices if possible(row)]
         if choices:
-            best = max(choices, key=lambda row: len(pairs(row) & open_pairs))
+            best = max(choices, key=lambda row: (len(pairs(row) & open_pairs), -sum(used[v] for v in row)))
             if pairs(best) & open_pairs:
                 open_pairs -= pairs(best)
+                used.update(best)
                 rows.append(best)
     return rows

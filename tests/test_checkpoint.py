@@ -75,7 +75,6 @@ def test_a_restored_run_continues_bit_for_bit(name, tmp_path):
     assert_same_bits(advanced(name, *restored), advanced(name, params, state))
 
 
-@pytest.mark.brief
 def test_a_restore_into_the_abstract_state(tmp_path):
     name = "adamw with a schedule"
     _, state = advanced(name, PARAMS, OPTIMIZERS[name].init(PARAMS))
@@ -129,6 +128,7 @@ def without(state, *path):
     return copy
 
 
+@pytest.mark.brief
 def test_a_slot_that_a_checkpoint_lacks_is_named():
     tx = gradtx.adam(0.1)
     state = without(tx.init(PARAMS), "slots", "scale_by_adam", "nu")

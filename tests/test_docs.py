@@ -27,8 +27,6 @@ def test_snippets_run_as_shown(page):
 
 def test_the_readme_has_each_command_once():
     text = (ROOT / "README.md").read_text()
-    for command in (
-        'python3 -m venv .venv && .venv/bin/pip install -e ".[examples]" && .venv/bin/python examples/train_lm.py',
-        'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest',
-    ):
+    for extra, run in ("examples", "python examples/train_lm.py"), ("test", "pytest"):
+        command = f'python3 -m venv .venv && .venv/bin/pip install -e ".[{extra}]" && .venv/bin/{run}'
         assert text.count(command + "\n") == 1

@@ -29,16 +29,10 @@ def steps_of(tx, gradients):
     return np.diff(np.concatenate([start[None], path]), axis=0)
 
 
-def test_every_claim_of_the_page_has_its_test():
-    page = re.findall(r"^\| `([a-z0-9_]+)` \|", PAGE.read_text(), flags=re.M)
-    claims = [name for name in page if "-" not in name and f"test_{name}" in globals()]
-    here = [
-        name[5:]
-        for name in globals()
-        if name.startswith("test_") and name != "test_every_claim_of_the_page_has_its_test"
-    ]
-    assert sorted(claims) == sorted(here)
-    assert set(page) - set(here) <= {"momentum", "adagrad", "rmsprop", "adadelta", "adam", "adamw"}
+def test_rows_and_tests_correspond():
+    claims = re.findall(r"^\| `(\w+)` \|", PAGE.read_text().partition("claim\n")[2], flags=re.M)
+    tests = [name for name in globals() if name.startswith("test_")]
+    assert ["test_rows_and_tests_correspond", *(f"test_{claim}" for claim in claims)] == tests
 
 
 def test_bias_correction_removes_the_zero_start():
@@ -99,7 +93,7 @@ def test_the_rate_inside_the_buffer_matters_under_a_schedule():
         return np.max(np.abs(steps_of(inside, gradients) - steps_of(outside, gradients)))
 
     assert difference(0.1) < 1e-6
-    assert difference(gradtx.linear_schedule(0.1, 0.0, 20)) > 0.1
+    assert difference(gradtx.linear_schedule(0.1, 0.0, 20)) > 0.05
 
 
 def test_coupled_decay_is_the_gradient_of_l2():

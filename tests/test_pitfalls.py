@@ -38,6 +38,8 @@ EVERY = {
     "sgd": gradtx.sgd(0.1, momentum=0.9),
 }
 every = pytest.mark.parametrize("name", EVERY)
+# The laws run over everything; here a few of each kind show it.
+some = pytest.mark.parametrize("name", ["adafactor", "adamw", "prodigy", "sgd"])
 
 
 def kinds(tree):
@@ -77,7 +79,7 @@ def test_03_zero_float16_gradients_are_finite(name):
     assert all(bool(jnp.isfinite(u).all()) for u in jax.tree.leaves(updates))
 
 
-@every
+@some
 @pytest.mark.parametrize("dtypes", [(BF16, F32), (F32, BF16)], ids=["bf16 params", "bf16 grads"])
 def test_04_no_state_drifts_at_the_first_update(name, dtypes):
     tx, params, grads = EVERY[name], cast(PARAMS, dtypes[0]), cast(GRADS, dtypes[1])
@@ -86,7 +88,7 @@ def test_04_no_state_drifts_at_the_first_update(name, dtypes):
     assert kinds(after) == kinds(state)
 
 
-@every
+@some
 @pytest.mark.parametrize(
     "rate", [np.float64(0.1), np.float32(0.1), jnp.float32(0.1)], ids=lambda r: type(r).__name__
 )
@@ -120,7 +122,7 @@ def test_08_the_sum_rules_of_a_complex_leaf_are_those_of_its_parts():
     z = jnp.array([3.0 + 4.0j, 1.0 - 2.0j], jnp.complex64)
     for tx in (gradtx.sgd(0.1, momentum=0.9), gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1))):
         parts = one(tx, jnp.stack([z.real, z.imag]), steps=2)
-        np.testing.assert_allclose(one(tx, z, steps=2), parts[0] + 1j * parts[1], rtol=1e-6)
+        np.testing.assert_allclose(one(tx, z, steps=2), jax.lax.complex(*parts), rtol=1e-6)
 
 
 def test_09_an_integer_hyperparameter_works_under_jit():
@@ -143,7 +145,7 @@ def test_10_zero_gradients_and_a_zero_bound_give_zero():
     assert one(gradtx.clip_by_global_norm(0.0), jnp.zeros(3)).tolist() == [0.0] * 3
 
 
-@every
+@some
 @pytest.mark.parametrize("bad", [jnp.inf, jnp.nan])
 def test_11_one_bad_element_does_not_spread_to_another_leaf(name, bad):
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), EVERY[name])
@@ -231,7 +233,7 @@ def test_24_frozen_leaves_cost_no_state():
     assert len(jax.tree.leaves(tx.init(PARAMS)["slots"])) == 2
 
 
-@every
+@some
 def test_25_params_and_state_can_be_donated(name):
     tx, params = EVERY[name], jax.tree.map(jnp.copy, PARAMS)
     state = tx.init(params)
@@ -285,7 +287,7 @@ def test_36_a_chain_of_nothing_is_the_identity():
     jax.tree.map(np.testing.assert_array_equal, u, GRADS)
 
 
-@every
+@some
 def test_36_a_scalar_parameter_is_a_parameter(name):
     assert one(EVERY[name], jnp.float32(0.5), jnp.float32(1.0)).shape == ()
 
@@ -294,10 +296,10 @@ def test_36_the_gradient_of_a_norm_at_0_is_0():
     assert jax.grad(gradtx.global_norm)(jnp.zeros(2)).tolist() == [0.0, 0.0]
 
 
-@every
+@some
 def test_37_a_none_gradient_leaves_its_leaf_as_it_is(name):
     tx = EVERY[name]
-    params, state = gradtx.apply_gradients(tx, {**GRADS, "bias": None}, tx.init(PARAMS), PARAMS)
+    params, _ = gradtx.apply_gradients(tx, {**GRADS, "bias": None}, tx.init(PARAMS), PARAMS)
     assert params["bias"].tolist() == PARAMS["bias"].tolist()
     assert not np.array_equal(params["w"], PARAMS["w"])
 

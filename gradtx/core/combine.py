@@ -13,7 +13,7 @@ from gradtx.core.arguments import factory
 from gradtx.core.engine import Composed
 from gradtx.core.leaves import Excluding, Mask
 from gradtx.core.numerics import divide
-from gradtx.core.program import Builder, Fork, Join, Swap
+from gradtx.core.program import Builder, Fork, Swap
 from gradtx.core.rule import Rule
 from gradtx.core.schedule import CALLABLE, SCHEDULES
 from gradtx.core.spec import show
@@ -223,7 +223,7 @@ class Parallel(Composed):
             if i:
                 builder.steps.append(Swap())
             visit(tx, builder)
-        builder.steps.append(Join(len(self.members), self.how))
+        builder.add_join(self.name, len(self.members), self.how)
 
 
 def _add(*branches: jax.Array) -> jax.Array:

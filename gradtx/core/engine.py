@@ -17,7 +17,7 @@ from gradtx.core import leaves as lv
 from gradtx.core import stages
 from gradtx.core.layout import active_leaves, check_state, initial_state
 from gradtx.core.numerics import number_dtype, widest
-from gradtx.core.program import Builder, Path, Program, Unit, lookup, nest
+from gradtx.core.program import Builder, Join, Path, Program, Unit, lookup, nest
 from gradtx.core.transform import PyTree, Transform, accepted, cast_like, missing
 
 State = dict[str, Any]
@@ -77,6 +77,10 @@ def _with_numbers(state: State, changed: dict[Path, jax.Array]) -> State:
     for path, value in changed.items():
         lookup(numbers, path[:-1])[path[-1]] = value
     return {**state, "numbers": numbers}
+
+
+def _slots(unit: Unit | Join) -> Any:
+    return unit.transform.slots if isinstance(unit, Unit) else ()
 
 
 class _Update:
@@ -139,10 +143,10 @@ class _Update:
         }
 
     def _leaf_stage(self, start: int, stop: int, *, apply: bool) -> None:
-        units = [s for s in self.program.steps[start:stop] if isinstance(s, Unit)]
+        units = [s for s in self.program.steps[start:stop] if isinstance(s, Unit | Join)]
         last = stop == len(self.program.steps)
         values = self._values(units)
-        keyed = any(unit.transform.has_key for unit in units)
+        keyed = any(unit.transform.has_key for unit in units if isinstance(unit, Unit))
         for i in self.live:
             own = self._own(units, i)
             finish = None if not last else "apply" if apply else self._outer(i)
@@ -204,13 +208,13 @@ class _Update:
         u, p = self.us[i], self.ps[i]
         return u.dtype if p is None else widest(u.dtype, p.dtype)
 
-    def _values(self, units: list[Unit]) -> list[Any]:
-        return [(self.fields[unit.path], self.scalars[unit.path]) for unit in units]
+    def _values(self, units: list[Any]) -> list[Any]:
+        return [(self.fields.get(unit.path, {}), self.scalars.get(unit.path, {})) for unit in units]
 
-    def _own(self, units: list[Unit], i: int) -> list[Any]:
+    def _own(self, units: list[Any], i: int) -> list[Any]:
         """The slots of one leaf for each unit, None for a unit that does not work on it."""
         return [
-            {name: self.slots[*unit.path, name][i] for name in unit.transform.slots}
+            {name: self.slots[*unit.path, name][i] for name in _slots(unit)}
             if self.active[unit.path][i]
             else None
             for unit in units

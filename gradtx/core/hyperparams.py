@@ -284,7 +284,7 @@ def rebase(tx: Transform, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
         {'learning_rate': (0.001, 0.0003)}
     """
     if not isinstance(tx, Composed):
-        raise TypeError(f"rebase takes a transform of gradtx, whose numbers are in the state; got {show(tx)}.")
+        raise TypeError(f"rebase takes a gradtx transform, whose numbers are in the state; got {show(tx)}.")
     program = tx.program
     check_slots(program, state)
     numbers, _ = initial_numbers(program)

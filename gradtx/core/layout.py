@@ -94,7 +94,7 @@ def active_leaves(program: Program, tree: PyTree, leaves: list[Any]) -> dict[Pat
     present = [x is not None for x in leaves]
     trainable = [lv.is_trainable_leaf(x) for x in leaves]
     result: dict[Path, list[bool]] = {}
-    for unit in program.units:
+    for unit in [*program.units, *program.joins]:
         on = present
         if unit.masks:
             inside = lv.included(unit.masks, tree, unit.where, len(leaves))

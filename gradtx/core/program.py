@@ -63,15 +63,22 @@ class Swap:
 
 @dataclasses.dataclass(frozen=True)
 class Join:
-    """Ends the last branch: joins the results of all."""
+    """Ends the last branch: joins the results of all; where masked out, the input passes."""
 
     branches: int
     how: Callable[..., Any]
+    path: Path
+    masks: tuple[Mask, ...] = dataclasses.field(compare=False)
 
-    def __call__(self, stack: list[Any]) -> list[Any]:
-        *below, _original, last = stack
+    def __call__(self, stack: list[Any], inside: bool = True) -> list[Any]:
+        *below, original, last = stack
         cut = len(below) - self.branches + 1
-        return [*below[:cut], self.how(*below[cut:], last)]
+        return [*below[:cut], self.how(*below[cut:], last) if inside else original]
+
+    @property
+    def where(self) -> str:
+        """The name for errors."""
+        return ".".join(self.path)
 
 
 class Builder:
@@ -125,6 +132,10 @@ class Builder:
         masks = self._masks if mask is None else (*self._masks, mask)
         self.steps.append(Unit(path, rule, masks, sources))
 
+    def add_join(self, name: str, branches: int, how: Callable[..., Any]) -> None:
+        """Ends parallel branches."""
+        self.steps.append(Join(branches, how, self.claim(name), self._masks))
+
     def add_tree(self, name: str, transform: Any) -> None:
         """Adds a transform that works on whole trees."""
         self.steps.append(Unit(self.claim(name), transform, self._masks, {}))
@@ -174,6 +185,7 @@ class Program:
         self.steps = builder.steps
         self.scopes = builder.scopes
         self.units = [step for step in self.steps if isinstance(step, Unit)]
+        self.joins = [step for step in self.steps if isinstance(step, Join)]
         self.numbers: dict[Path, Any] = {}
         for scope, arguments in self.scopes.items():
             for key, (value, domain, decay) in arguments.items():

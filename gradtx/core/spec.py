@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -94,7 +95,7 @@ def is_key(x: Any) -> bool:
     return (
         isinstance(x, jax.Array)
         and not isinstance(x, Tracer)
-        and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     )
 
 

@@ -24,7 +24,7 @@ from gradtx.core.numerics import (
     real_dtype,
     total,
 )
-from gradtx.core.program import Path, Program, Unit
+from gradtx.core.program import Join, Path, Program, Unit
 from gradtx.core.transform import added
 
 Values = dict[str, Any]
@@ -183,11 +183,15 @@ def _run(
     given = zip(slots, values, strict=True)
     stored: list[Values | None] = []
     for step in program.steps[start:stop]:
-        if not isinstance(step, Unit):
-            with _mixing_real_and_complex():
-                stack = step(stack)
+        if not isinstance(step, Unit | Join):
+            stack = step(stack)
             continue
         own, numbers = next(given)
+        if isinstance(step, Join):
+            with _mixing_real_and_complex():
+                stack = step(stack, inside=own is not None)
+            stored.append(own)
+            continue
         if own is None:
             stored.append(None)
             continue

@@ -84,18 +84,18 @@ def steps(
 
 def step_one_leaf(quick: bool) -> list[Row]:
     size = 2**18 if quick else 2**25
-    return steps("one leaf of 32M", {"w": (size,)}, plain, 1.05, 1, 5 if quick else 41)
+    return steps("one leaf of 32M", {"w": (size,)}, plain, 1.05, 1, 5 if quick else 31)
 
 
 def step_gpt2(quick: bool) -> list[Row]:
     shapes = trees.transformer(12, 64, 500, 64) if quick else trees.transformer(12, 768, 50_257, 1_024)
-    return steps("GPT-2 124M, 148 leaves", shapes, plain, 1.05, 1, 5 if quick else 21)
+    return steps("GPT-2 124M, 148 leaves", shapes, plain, 1.05, 1, 5 if quick else 15)
 
 
 def step_many_leaves(quick: bool) -> list[Row]:
     count = 100 if quick else 1_000
     shapes = {f"w{i}": (768,) for i in range(count)}
-    return steps("1,000 leaves of 768", shapes, plain, 1.05, 3, 5 if quick else 101)
+    return steps("1,000 leaves of 768", shapes, plain, 1.05, 2, 5 if quick else 61)
 
 
 def step_mlp(quick: bool) -> list[Row]:
@@ -135,9 +135,9 @@ def tracing(name: str, quick: bool, build: Callable[[Any], Any]) -> list[Row]:
         for kind, seconds in zip(measured, processor(parts), strict=False):
             measured[kind].setdefault(name, []).append(seconds)
 
-    for i in range(2 if quick else 9):
+    for i in range(2 if quick else 7):
         for contestant in contestants(build):
-            once(contestant, compiles=i < 2)
+            once(contestant, compiles=i == 0)
     result = []
     for kind, seconds in measured.items():
         result += rows(f"{kind}: 964 leaves, {name}", seconds, 0.35 if kind == "trace" else None)

@@ -1,0 +1,200 @@
+"""A case: a transform on some parameters and gradients, with what the laws share of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gradtx
+from gradtx.core.engine import Composed
+from gradtx.core.leaves import flatten, is_trainable_leaf
+from gradtx.core.transform import accepted
+from gradtx.testing.compare import (
+    PyTree,
+    leaf_paths,
+)
+
+LAWS: dict[str, Callable[[Case], None]] = {}
+"""Every law by name."""
+
+OURS: set[str] = set()
+"""The laws that only transforms of this library are asked to obey."""
+
+
+def law(fn: Callable[[Case], None]) -> Callable[[Case], None]:
+    """Adds a law."""
+    LAWS[fn.__name__] = fn
+    return fn
+
+
+def law_of_ours(fn: Callable[[Case], None]) -> Callable[[Case], None]:
+    """Adds a law for transforms of this library: about numbers in the state, reprs, or absent gradients."""
+    OURS.add(fn.__name__)
+    return law(fn)
+
+
+def example_params(dtype: Any = "float32") -> PyTree:
+    """Two small leaves, a scalar and a matrix, with no element near 0."""
+    rng = np.random.default_rng(0)
+    return {k: _random(rng, shape, dtype, 0.5) for k, shape in (("bias", ()), ("kernel", (4, 2)))}
+
+
+def example_grads(params: PyTree, steps: int = 3, dtype: Any = None, positive: bool = False) -> list[PyTree]:
+    """Random gradients for parameters, in their dtype or another; no element is near 0."""
+    rng = np.random.default_rng(1)
+
+    def one(p: Any) -> Any:
+        if not is_trainable_leaf(p):
+            return np.zeros(np.shape(p), jax.dtypes.float0)
+        g = _random(rng, p.shape, p.dtype if dtype is None else dtype, 0.2)
+        return g if positive else g * _signs(rng, p.shape, g.dtype)
+
+    return [jax.tree.map(one, params) for _ in range(steps)]
+
+
+def _random(rng: Any, shape: tuple[int, ...], dtype: Any, least: float) -> jax.Array:
+    x = least + rng.random(shape)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        x = x + 1j * (least + rng.random(shape))
+    return jnp.asarray(x, dtype)
+
+
+def _signs(rng: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return jnp.asarray(rng.choice([-1.0, 1.0], shape), dtype)
+
+
+class Case:
+    """A transform on some parameters and gradients, and what the laws share of it."""
+
+    def __init__(
+        self,
+        tx: Any,
+        params: PyTree | None = None,
+        grads: Sequence[PyTree] | None = None,
+        *,
+        alternative: Any = None,
+        compiled: bool = True,
+        rough: Sequence[str] = (),
+        **extra: Any,
+    ) -> None:
+        self.tx, self.alternative, self.compiled, self.rough = tx, alternative, compiled, tuple(rough)
+        self.params = example_params() if params is None else params
+        self.grads = example_grads(self.params) if grads is None else list(grads)
+        self.extra, self.traces = extra, 0
+        # Of a composition with another library's transform no more can be asked than of that one.
+        self.ours = isinstance(tx, Composed) and len(tx.program.rules) == len(tx.program.units)
+
+    def concerns(self, name: str) -> bool:
+        """Whether a law applies to this transform."""
+        return self.ours or name not in OURS
+
+    def obeys(self, name: str) -> None:
+        """Runs one law; an error of any kind is a failure that names the law."""
+        try:
+            LAWS[name](self)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from error
+
+    def update(self, tx: Any, params: PyTree, state: PyTree, grads: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+        """One step of a transform: the new parameters and state, and the updates."""
+        updates, state = tx.update(grads, state, params, **accepted(tx.update, self.extra))
+        return gradtx.apply_updates(params, updates), state, updates
+
+    @functools.cached_property
+    def jitted(self) -> Any:
+        """The compiled step. Its parameters and state are given away to it, as in training loops."""
+
+        def step(params: PyTree, state: PyTree, grads: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+            self.traces += 1
+            return self.update(self.tx, params, state, grads)
+
+        return jax.jit(step, donate_argnums=(0, 1))
+
+    def step(self, params: PyTree, state: PyTree, grads: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+        """One step from copies of what is given, compiled or not."""
+        if not self.compiled:
+            return self.update(self.tx, params, state, grads)
+        return self.jitted(copied(params), copied(state), grads)
+
+    @functools.cached_property
+    def start(self) -> PyTree:
+        """The initial state."""
+        return self.tx.init(self.params)
+
+    @functools.cached_property
+    def trajectory(self) -> list[tuple[PyTree, PyTree, PyTree]]:
+        """Parameters, state and updates after each step."""
+        return self.run(self.start)
+
+    def run(
+        self, state: PyTree, grads: Sequence[PyTree] | None = None, step: Any = None, params: PyTree = None
+    ) -> list[tuple[PyTree, PyTree, PyTree]]:
+        """The same from another state, on other gradients, or with another function for a step."""
+        params = self.params if params is None else params
+        result = []
+        for g in self.grads if grads is None else grads:
+            params, state, updates = (step or self.step)(params, state, g)
+            result.append((params, state, updates))
+        return result
+
+    @functools.cached_property
+    def trainable(self) -> list[int]:
+        """The positions of the leaves that are trained, `None` being a leaf."""
+        leaves, _ = flatten(self.params)
+        return [i for i, x in enumerate(leaves) if is_trainable_leaf(x)]
+
+    def with_leaf(self, tree: PyTree, position: int, change: Callable[[Any], Any]) -> PyTree:
+        """A tree like the parameters with one leaf changed."""
+        leaves, structure = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
+        leaves[position] = change(leaves[position])
+        return structure.unflatten(leaves)
+
+    def leaf_slots(self, state: PyTree, position: int) -> dict[str, Any]:
+        """The slots that a state of this library has for one leaf."""
+        structure = flatten(self.params)[1]
+        found: dict[str, Any] = {}
+
+        def walk(node: Any, path: str) -> None:
+            if flatten(node)[1] == structure:
+                found[path] = flatten(node)[0][position]
+            elif isinstance(node, Mapping):
+                for key, child in node.items():
+                    walk(child, f"{path}/{key}")
+
+        walk(state["slots"], "slots")
+        return found
+
+
+def copied(tree: PyTree) -> PyTree:
+    """A copy of a tree, which may be given away."""
+    return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
+
+
+def like_params(updates: PyTree, params: PyTree) -> PyTree:
+    """Updates as a scale for `close`: 0 where a leaf has none."""
+    us, ps = flatten(updates)[0], flatten(params)[0]
+    return [jnp.zeros_like(p) if u is None else u for u, p in zip(us, ps, strict=True) if p is not None]
+
+
+def stacked_leaves(*xs: Any) -> Any:
+    """The leaves of several trees on a new axis; float0 is a dtype of numpy alone."""
+    return np.stack(xs) if xs[0].dtype == jax.dtypes.float0 else jnp.stack(xs)
+
+
+def changed(case: Case, state: PyTree, factor: float) -> PyTree:
+    """The state with every hyperparameter multiplied by a factor; as it is for another library's."""
+    if not case.ours:
+        return state
+    return gradtx.set_hyperparams(state, **{k: v * factor for k, v in _settable(case).items()})
+
+
+def _settable(case: Case) -> dict[str, float]:
+    values = gradtx.hyperparams(case.start)
+    schedules = {name for name in values for other in values if other.startswith(name + ".")}
+    codes = {name for name in values if name + "/callable" in "".join(leaf_paths(case.start["numbers"]))}
+    return {k: v for k, v in values.items() if k not in schedules | codes}

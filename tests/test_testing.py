@@ -1,0 +1,110 @@
+"""`gradtx.testing.check` passes what is sound, and finds each of the faults planted here."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import gradtx
+from gradtx import testing
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lion"])
+def test_sound_optimizers_of_optax_pass(name):
+    # Optax adds Python scalars to arrays of other dtypes.
+    with jax.numpy_dtype_promotion("standard"):
+        testing.check(getattr(optax, name)(1e-2))
+
+
+def test_a_chain_with_a_foreign_member_passes():
+    testing.check(gradtx.chain(gradtx.clip(1.0), optax.trace(0.9), gradtx.sgd(0.1)))
+
+
+def test_an_unknown_law_is_an_error():
+    with pytest.raises(ValueError, match="There is no law 'gravity'. There are .*jit_equals_eager"):
+        testing.check(gradtx.sgd(0.1), skip=["gravity"])
+
+
+def stateless(change):
+    """An optimizer that only changes the gradients, as a function of the tree."""
+    return gradtx.GradientTransformation(lambda params: (), lambda g, s, p=None: (change(g), s))
+
+
+def scaled(grads, factor):
+    return jax.tree.map(lambda g: factor * g, grads)
+
+
+def norm_scaled(grads):
+    return scaled(grads, 1 / gradtx.global_norm(grads))
+
+
+def impure():
+    calls = iter(range(1000))
+    return stateless(lambda grads: scaled(grads, 1.0 + next(calls)))
+
+
+def counting(dtype):
+    """An optimizer whose counter starts as an int32 and comes out in another dtype."""
+    return gradtx.GradientTransformation(
+        lambda params: jnp.zeros((), jnp.int32), lambda g, s, p=None: (g, (s + 1).astype(dtype))
+    )
+
+
+def keeping(keep):
+    """An optimizer with the parameters in its state."""
+    return gradtx.GradientTransformation(lambda params: keep(params), lambda g, s, p=None: (g, s))
+
+
+class Stuck(gradtx.Rule, name="stuck"):
+    """u = g rate, with a rate that is taken from the code and not from the state."""
+
+    rate: gradtx.Number
+
+    code = 0.1
+
+    def apply(self, g, slots, leaf):
+        return g * self.code, slots
+
+
+class Detached(gradtx.Rule, name="detached"):
+    """u = g rate, without a derivative with respect to the rate."""
+
+    rate: gradtx.Number
+
+    def apply(self, g, slots, leaf):
+        return g * jax.lax.stop_gradient(self.rate), slots
+
+
+PLANTED = {
+    "state_in_is_state_out": counting(jnp.float32),
+    "updates_have_the_promoted_dtype": stateless(lambda g: jax.tree.map(lambda x: x.astype("bfloat16"), g)),
+    "two_runs_are_identical": impure(),
+    "init_aliases_nothing": keeping(lambda params: params),
+    "abstract_init_matches": keeping(
+        lambda params: jax.tree.map(lambda x: 0 if isinstance(x, jax.core.Tracer) else x + 1, params)
+    ),
+    "zero_gradients_are_finite": stateless(lambda g: jax.tree.map(lambda x: x / abs(x), g)),
+    "nan_stays_in_its_leaf": stateless(norm_scaled),
+    "jit_equals_eager": stateless(
+        lambda g: scaled(g, 1.0 if isinstance(jax.tree.leaves(g)[0], jax.core.Tracer) else 1.001)
+    ),
+    "hyperparameters_have_gradients": Detached(rate=0.1),
+}
+
+
+@pytest.mark.parametrize("law", PLANTED)
+def test_a_planted_fault_is_found(law):
+    case = testing.Case(PLANTED[law], compiled=law != "two_runs_are_identical")
+    with pytest.raises(AssertionError, match=law):
+        case.obeys(law)
+
+
+def test_numbers_that_are_not_in_the_state_are_found():
+    class Other(Stuck, name="stuck"):
+        """The same, built with another number."""
+
+        code = 0.2
+
+    case = testing.Case(Stuck(rate=0.1), alternative=Other(rate=0.2))
+    with pytest.raises(AssertionError, match=r"numbers_live_in_the_state: params bias"):
+        case.obeys("numbers_live_in_the_state")
