@@ -15,7 +15,7 @@ INTRODUCTION = """# The laws
 
 Every transform, optimizer and schedule of the catalogue (`tests/catalogue.py`) obeys these laws, and
 `gradtx.testing.check(tx)` tests any optimizer against those that apply to it. The laws marked * are asked of
-transforms of this library alone: they are about numbers in the state, gradients that are absent, masks and reprs.
+transforms of this library alone: they are about numbers in the state, absent gradients, masks and reprs.
 
 """
 
@@ -59,8 +59,8 @@ def page(path):
         "",
         f"## Measured on {day}",
         "",
-        f"Python {sys.version.split()[0]}, {versions}, on a CPU with four simulated devices. Each number is how "
-        f"often a law was tested and held; a broken one would stand beside it.",
+        f"Python {sys.version.split()[0]}, {versions}, on a CPU with four simulated devices. Each number is "
+        "how often a law was tested and held; how often one was broken would stand beside it.",
         "",
         f"| law | {' | '.join(columns)} |",
         f"| --- |{' --- |' * len(columns)}",

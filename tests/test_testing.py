@@ -21,7 +21,7 @@ def test_a_chain_with_a_foreign_member_passes():
 
 
 def test_an_unknown_law_is_an_error():
-    with pytest.raises(ValueError, match="There is no law 'gravity'. There are .*jit_equals_eager"):
+    with pytest.raises(ValueError, match=r"There is no law 'gravity'. There are .*jit_equals_eager"):
         testing.check(gradtx.sgd(0.1), skip=["gravity"])
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import leaves as lv
-from gradtx.core.numerics import compute_dtype, is_complex, number_dtype, real_dtype
+from gradtx.core.numerics import compute_dtype, is_complex, number_dtype, real_dtype, widest
 from gradtx.core.placement import Placement, Size
 from gradtx.core.program import Path, Program, Unit, is_rule, nest
 from gradtx.core.schedule import CALLABLE
@@ -77,14 +77,16 @@ def _slot_maker(program: Program, unit: Unit, rule: Any, name: str, place: Place
             return None
         dtype = jnp.result_type(x)
         complex_slot = is_complex(dtype) and not slot.real and unit.path in program.complex_units
-        stored = compute_dtype(dtype) if complex_slot else real_dtype(compute_dtype(dtype))
-        if declared is not None and complex_slot and not is_complex(declared):
-            raise ValueError(
-                f"{unit.where}: {slot.dtype}={declared!r} cannot store {name!r} of a complex leaf. Leave "
-                f"{slot.dtype} out, or name a complex dtype."
-            )
+        stored = np.dtype(declared) if declared else real_dtype(compute_dtype(dtype))
+        if complex_slot:
+            if stored.itemsize < 4:
+                raise ValueError(
+                    f"{unit.where}: {slot.dtype}={declared!r} cannot store {name!r} of a complex leaf; give "
+                    f"'float32' or a wider dtype, of which it takes the complex form."
+                )
+            stored = widest(stored, np.dtype(np.complex64))
         value = 0.0 if slot.init is None or place.abstract else slot.init(rule, x)
-        return place.slot(shape, stored if declared is None else np.dtype(declared), value, x)
+        return place.slot(shape, stored, value, x)
 
     return make
 
