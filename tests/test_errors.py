@@ -15,8 +15,8 @@ PARAMS = {"layers": [{"w": jnp.ones((2, 3)), "b": jnp.ones(3)}], "scale": jnp.on
 GRADS = jax.tree.map(jnp.ones_like, PARAMS)
 FIT = "Pass trees of one structure."
 STATE = (
-    "Pass the state that this transform's init made; for an old state and new settings, use "
-    "gradtx.rebase(tx, state)."
+    "Pass the state that this transform's init made, or a checkpoint of it; for an old state and new "
+    "settings use gradtx.rebase(tx, state)."
 )
 
 
@@ -190,11 +190,10 @@ AT_INIT = {
         "as two real leaves.",
     ),
     "a real dtype for a complex moment": (
-        lambda: gradtx.adam(0.1, mu_dtype="float32").init(COMPLEX),
+        lambda: gradtx.adam(0.1, mu_dtype="bfloat16").init(COMPLEX),
         ValueError,
-        "scale_by_adam: mu_dtype='float32' cannot store 'mu' of a complex leaf. Leave mu_dtype out, or name "
-        "a "
-        "complex dtype.",
+        "scale_by_adam: mu_dtype='bfloat16' cannot store 'mu' of a complex leaf; give 'float32' or a wider "
+        "dtype, of which it takes the complex form.",
     ),
     "a mask with a leaf too many": (
         lambda: gradtx.masked(gradtx.adam(0.1), {"kernel": True}).init(PARAMS),

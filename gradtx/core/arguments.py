@@ -39,7 +39,8 @@ _FOREIGN_NAMES = {
 """Names that other libraries give to what is asked for here, and the names it may have here."""
 
 
-def _remedy(name: str, value: Any, known: list[str]) -> str:
+def suggestion(name: str, value: Any, known: list[str]) -> str:
+    """Which of the known names an unknown one may mean, as a sentence; empty if there is none."""
     if name == "betas" and {"b1", "b2"} <= set(known):
         pair = tuple(value) if isinstance(value, tuple | list) else ()
         given = f": b1={show(pair[0])}, b2={show(pair[1])}" if len(pair) == 2 else ""
@@ -48,9 +49,7 @@ def _remedy(name: str, value: Any, known: list[str]) -> str:
         if candidate in known:
             return f"It is called {candidate!r} here."
     close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"Did you mean {close[0]!r}?"
-    return f"It takes {', '.join(known) if known else 'no arguments'}."
+    return f"Did you mean {close[0]!r}?" if close else ""
 
 
 def bind(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +60,8 @@ def bind(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) 
     known = [k for k, p in signature.parameters.items() if p.kind is not p.VAR_POSITIONAL]
     for key, value in kwargs.items():
         if key not in signature.parameters and not has_keywords:
-            raise TypeError(f"{name} has no argument {key!r}. {_remedy(key, value, known)}")
+            hint = suggestion(key, value, known) or f"It takes {', '.join(known) or 'no arguments'}."
+            raise TypeError(f"{name} has no argument {key!r}. {hint}")
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:

@@ -6,6 +6,7 @@ a rule measures all of it, or where a transform works on whole trees.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -145,14 +146,15 @@ class _Update:
     def _leaf_stage(self, start: int, stop: int, *, apply: bool) -> None:
         units = [s for s in self.program.steps[start:stop] if isinstance(s, Unit | Join)]
         last = stop == len(self.program.steps)
-        values = self._values(units)
+        values, form = jax.tree.flatten(self._values(units))
+        leaf_stage = functools.cache(lambda finish: stages.LeafStage(self.program, start, stop, finish, form))
         keyed = any(unit.transform.has_key for unit in units if isinstance(unit, Unit))
         for i in self.live:
             own = self._own(units, i)
             finish = None if not last else "apply" if apply else self._outer(i)
             index = np.uint32(i) if keyed else None
             self.stacks[i], stored = stages.run_leaf(
-                self.program, start, stop, finish, self.stacks[i], self.ps[i], own, values, index
+                leaf_stage(finish), self.stacks[i], self.ps[i], own, values, index
             )
             for unit, slots in zip(units, stored, strict=True):
                 for name in slots or ():

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Literal, TypeVar
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.core.arguments import suggestion
 from gradtx.core.engine import Composed
 from gradtx.core.fields import ANY, as_number
 from gradtx.core.layout import check_slots, initial_numbers
@@ -191,8 +191,7 @@ def _find(entries: list[_Entry], name: str) -> _Entry:
         found = [names[name]]
     settable = [n for n, e in names.items() if e.kind in ("number", "decay")]
     if not found:
-        close = difflib.get_close_matches(name, settable, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = " ".join(["", suggestion(name, None, settable)]).rstrip()
         raise KeyError(f"There is no hyperparameter {name!r}.{hint} There are {', '.join(settable)}.")
     if len(found) > 1:
         which = [n for n, e in names.items() if e in found]

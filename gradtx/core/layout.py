@@ -24,8 +24,8 @@ PyTree = Any
 State = dict[str, Any]
 
 REMEDY = (
-    "Pass the state that this transform's init made; for an old state and new settings, use "
-    "gradtx.rebase(tx, state)."
+    "Pass the state that this transform's init made, or a checkpoint of it; for an old state and new "
+    "settings use gradtx.rebase(tx, state)."
 )
 
 

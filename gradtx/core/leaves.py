@@ -118,7 +118,13 @@ def resolve(mask: Any, tree: PyTree, where: str) -> list[bool]:
     """For each leaf of `tree`, whether `mask` includes it."""
     patterns = (mask,) if isinstance(mask, str) else mask
     if isinstance(patterns, tuple) and patterns and all(isinstance(p, str) for p in patterns):
-        return [_matches(patterns, path) for path in paths(tree)]
+        known = paths(tree)
+        for pattern in patterns:
+            if not pattern.startswith("!") and not fnmatch.filter(known, pattern):
+                raise ValueError(
+                    f"{where}: the mask's pattern {pattern!r} matches no leaf. There are {', '.join(known)}."
+                )
+        return [_matches(patterns, path) for path in known]
     chosen: Any = mask
     if _is_function(mask):
         function: Any = mask

@@ -6,6 +6,7 @@ step and slots are arguments, so that changing one compiles nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -163,26 +164,42 @@ def _measure(
         return rule.measure(stack[-1], loaded, leaf)
 
 
+@dataclasses.dataclass(frozen=True)
+class LeafStage:
+    """What is static about a stage for one leaf, with a hash taken once: each leaf outside of jit looks it up."""
+
+    program: Program
+    start: int
+    stop: int
+    finish: Any
+    """The dtype of the result in the last stage, "apply" to add it to the parameter, None in other stages."""
+    form: Any
+    """The structure of the values, whose leaves alone are passed."""
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.program, self.start, self.stop, self.finish, self.form))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 def _run(
-    program: Program,
-    start: int,
-    stop: int,
-    finish: Any,
+    stage: LeafStage,
     stack: list[jax.Array],
     param: Any,
     slots: list[Values | None],
-    values: list[tuple[Values, Values]],
+    flat_values: list[jax.Array],
     index: Any,
 ) -> tuple[Any, list[Values | None]]:
-    """One leaf through one stage: the new stack and slots; None among `slots` masks a unit out.
-
-    `finish` is the dtype of the result in the last stage, or "apply" to add it to the parameter.
-    """
+    """One leaf through one stage: the new stack and slots; None among `slots` masks a unit out."""
+    values: list[tuple[Values, Values]] = stage.form.unflatten(flat_values)
+    finish = stage.finish
     original = param
     stack, param, compute = _load(stack, param)
     given = zip(slots, values, strict=True)
     stored: list[Values | None] = []
-    for step in program.steps[start:stop]:
+    for step in stage.program.steps[stage.start : stage.stop]:
         if not isinstance(step, Unit | Join):
             stack = step(stack)
             continue
@@ -208,5 +225,5 @@ def _run(
     return stack[-1].astype(finish), stored
 
 
-run_leaf: Callable[..., Any] = jax.jit(_run, static_argnums=(0, 1, 2, 3))
+run_leaf: Callable[..., Any] = jax.jit(_run, static_argnums=0)
 measure_leaf: Callable[..., Any] = jax.jit(_measure, static_argnums=(0, 1))
