@@ -166,7 +166,7 @@ def _measure(
 
 @dataclasses.dataclass(frozen=True)
 class LeafStage:
-    """What is static about a stage for one leaf, with a hash taken once: each leaf outside of jit looks it up."""
+    """What is static about a stage for one leaf; hashed once, since outside of jit each leaf looks it up."""
 
     program: Program
     start: int

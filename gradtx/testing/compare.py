@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,9 +19,7 @@ def x64() -> AbstractContextManager[None]:
     """A context in which arrays may have 64 bits."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # before JAX 0.8
-
-    return enable_x64(True)
+    return importlib.import_module("jax.experimental").enable_x64(True)  # before JAX 0.8
 
 
 def same_layout(actual: PyTree, expected: PyTree, what: str) -> None:

@@ -95,7 +95,8 @@ def sharded_equals_unsharded(case: Case) -> None:
     if case.ours:
         _sharded_like(case, state, params)
     before = jax.tree.map(lambda x: x.sharding, state)
-    old, step = case.params, jax.jit(functools.partial(case.update, case.tx))
+    old = case.params
+    step: Any = jax.jit(functools.partial(case.update, case.tx))
     for i, g in enumerate(case.grads[:2]):
         params, state, _ = step(params, state, jax.tree.map(placed, g))
         expected, _, updates = case.trajectory[i]

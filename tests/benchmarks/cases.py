@@ -153,16 +153,20 @@ def trace_clipped(quick: bool) -> list[Row]:
 
 
 def unjitted(quick: bool) -> list[Row]:
-    """`update` outside of jit."""
-    shapes = {f"w{i}": (64,) for i in range(120)}
-    grads, params = trees.filled(shapes, seed=1), trees.filled(shapes)
-    running = {}
-    for name, library in ((BASE, optax), ("update", gradtx)):
-        tx = plain(library)
-        call = functools.partial(tx.update, grads, tx.init(params), params)
-        jax.block_until_ready(call())
-        running[name] = wall(call, 3)
-    return rows("un-jitted update: 120 leaves", take_turns(running, 5 if quick else 101), 0.25)
+    """`update` outside of jit, on leaves below and above the size from which XLA on a CPU uses a thread."""
+    result = []
+    for size in (32, 768):
+        shapes = {f"w{i}": (size,) for i in range(120)}
+        grads, params = trees.filled(shapes, seed=1), trees.filled(shapes)
+        running = {}
+        for name, library in ((BASE, optax), ("update", gradtx)):
+            tx = plain(library)
+            call = functools.partial(tx.update, grads, tx.init(params), params)
+            jax.block_until_ready(call())
+            running[name] = wall(call, 3)
+        turns = take_turns(running, 5 if quick else 61)
+        result += rows(f"un-jitted update: 120 leaves of {size}", turns, 0.25)
+    return result
 
 
 def compilations(quick: bool) -> list[Row]:
