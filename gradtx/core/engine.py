@@ -147,14 +147,20 @@ class _Update:
         units = [s for s in self.program.steps[start:stop] if isinstance(s, Unit | Join)]
         last = stop == len(self.program.steps)
         values, form = jax.tree.flatten(self._values(units))
-        leaf_stage = functools.cache(lambda finish: stages.LeafStage(self.program, start, stop, finish, form))
+        dtype = number_dtype()
+        packed = tuple(v.dtype == dtype and v.shape == () for v in values)
+        vector = stages.pack([v for v, p in zip(values, packed, strict=True) if p]) if any(packed) else None
+        others = [v for v, p in zip(values, packed, strict=True) if not p]
+        leaf_stage = functools.cache(
+            lambda finish: stages.LeafStage(self.program, start, stop, finish, form, packed)
+        )
         keyed = any(unit.transform.has_key for unit in units if isinstance(unit, Unit))
         for i in self.live:
             own = self._own(units, i)
             finish = None if not last else "apply" if apply else self._outer(i)
             index = np.uint32(i) if keyed else None
             self.stacks[i], stored = stages.run_leaf(
-                leaf_stage(finish), self.stacks[i], self.ps[i], own, values, index
+                leaf_stage(finish), self.stacks[i], self.ps[i], own, vector, others, index
             )
             for unit, slots in zip(units, stored, strict=True):
                 for name in slots or ():

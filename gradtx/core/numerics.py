@@ -127,12 +127,12 @@ class Decay:
     def mix(self, old: jax.Array, new: jax.Array) -> jax.Array:
         """The exponential moving average `b old + (1 - b) new`, without rounding `b`.
 
-        It starts from the side that weighs more: from the other one a weight near 1 would cancel it, and its
-        rounding error, which may be larger than the result, would stay.
+        In floating point `1 - c` loses the last digits of a small `c`; they are kept and added back, so that
+        neither a decay near 1 nor one near 0 costs accuracy.
         """
-        slow = self.complement <= 0.5
-        weight = jnp.where(slow, self.complement, -self.value)
-        return jnp.where(slow, old, new) + weight * (new - old)
+        high = 1 - self.complement
+        low = (1 - high) - self.complement
+        return high * old + (low * old + self.complement * new)
 
     def correction(self, t: jax.Array) -> jax.Array:
         """`1 - b^t`, by which an average that started at zero is divided after `t` updates."""

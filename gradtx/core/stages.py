@@ -175,10 +175,12 @@ class LeafStage:
     """The dtype of the result in the last stage, "apply" to add it to the parameter, None in other stages."""
     form: Any
     """The structure of the values, whose leaves alone are passed."""
+    packed: tuple[bool, ...]
+    """Which of the values come in one vector."""
 
     @functools.cached_property
     def _hash(self) -> int:
-        return hash((self.program, self.start, self.stop, self.finish, self.form))
+        return hash((self.program, self.start, self.stop, self.finish, self.form, self.packed))
 
     def __hash__(self) -> int:
         return self._hash
@@ -189,11 +191,13 @@ def _run(
     stack: list[jax.Array],
     param: Any,
     slots: list[Values | None],
-    flat_values: list[jax.Array],
+    vector: Any,
+    others: list[jax.Array],
     index: Any,
 ) -> tuple[Any, list[Values | None]]:
     """One leaf through one stage: the new stack and slots; None among `slots` masks a unit out."""
-    values: list[tuple[Values, Values]] = stage.form.unflatten(flat_values)
+    scalars, rest = iter(vector if vector is not None else ()), iter(others)
+    values = stage.form.unflatten([next(scalars if packed else rest) for packed in stage.packed])
     finish = stage.finish
     original = param
     stack, param, compute = _load(stack, param)
@@ -223,6 +227,12 @@ def _run(
     if finish == "apply":
         return added(original, stack[-1]), stored
     return stack[-1].astype(finish), stored
+
+
+@jax.jit
+def pack(scalars: list[jax.Array]) -> jax.Array:
+    """Scalars as one vector: each kernel of each leaf then takes one array in place of many."""
+    return jnp.stack(scalars)
 
 
 run_leaf: Callable[..., Any] = jax.jit(_run, static_argnums=0)
