@@ -27,10 +27,16 @@ REPEATING = """
 """
 
 
-def counted(path):
-    """For each test function and law, how often it held and how often it was broken; and the cases."""
+def counted(files):
+    """For each test function and law, how often it held and how often it was broken; and the cases.
+
+    What a later file has of a test takes the place of what an earlier one has.
+    """
     held, broken, cases = (collections.defaultdict(collections.Counter) for _ in range(3))
-    for case in ElementTree.parse(path).iter("testcase"):
+    found = {}
+    for file in files:
+        found |= {case.get("name"): case for case in ElementTree.parse(file).iter("testcase")}
+    for case in found.values():
         function, _, label = case.get("name").partition("[")
         failed = case.find("failure") is not None or case.find("error") is not None
         cases[function][failed] += 1
@@ -42,9 +48,9 @@ def counted(path):
     return held, broken, cases
 
 
-def page(path):
+def page(files):
     """The report as markdown."""
-    held, broken, cases = counted(path)
+    held, broken, cases = counted(files)
     columns = {
         "float32": "test_law",
         "pairwise": "test_law_pairwise",
@@ -77,4 +83,4 @@ def page(path):
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(sys.argv[1]))
+    PAGE.write_text(page(sys.argv[1:]))

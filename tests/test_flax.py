@@ -192,8 +192,10 @@ def test_overwrite_with_gradient_is_taken_as_flax_takes_it():
 
 
 def test_states_that_differ_in_numbers_alone_are_one_static_structure():
+    tree = {"a": jnp.ones(2), "b": jnp.ones(2)}
+
     def structure(tx):
-        return jax.tree.structure(gradtx.flax.TrainState.create(apply_fn=None, params=jnp.ones(2), tx=tx))
+        return jax.tree.structure(gradtx.flax.TrainState.create(apply_fn=None, params=tree, tx=tx))
 
     assert structure(gradtx.adam(1e-3)) == structure(gradtx.adam(3e-4, b1=0.5))
     assert structure(gradtx.adam(1e-3)) != structure(gradtx.adam(1e-3, nesterov=True))

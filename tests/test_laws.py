@@ -126,3 +126,8 @@ def test_laws_in_full(entry, dtypes, tree, mode, record_property):
             record_property("broken", law)
             broken.append(str(error))
     assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize("entry", ["lion", "scale_by_lion"])
+def test_a_complex_sign_has_its_derivative(entry):
+    obeys(entry, "complex64", "hyperparameters_have_gradients", "flat", "compiled")

@@ -82,6 +82,11 @@ def divide(x: jax.Array, denominator: jax.Array) -> jax.Array:
     return x / jnp.maximum(denominator, tiny)
 
 
+def sign(x: jax.Array) -> jax.Array:
+    """`x / |x|`, 0 at 0; for complex `x` with the derivative along the circle, which JAX's own lacks."""
+    return divide(x, jnp.abs(x)) if jnp.iscomplexobj(x) else jnp.sign(x)
+
+
 @jax.custom_jvp
 def sqrt(x: jax.Array) -> jax.Array:
     """The square root of `x >= 0`, with derivative 0 at 0, so that reverse mode through it stays finite."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 import gradtx
 from gradtx.core.engine import Composed
 from gradtx.core.leaves import flatten, is_trainable_leaf
+from gradtx.core.program import lookup
 from gradtx.core.transform import accepted
 from gradtx.testing.compare import (
     PyTree,
@@ -156,18 +157,8 @@ class Case:
 
     def leaf_slots(self, state: PyTree, position: int) -> dict[str, Any]:
         """The slots that a state of this library has for one leaf."""
-        structure = flatten(self.params)[1]
-        found: dict[str, Any] = {}
-
-        def walk(node: Any, path: str) -> None:
-            if flatten(node)[1] == structure:
-                found[path] = flatten(node)[0][position]
-            elif isinstance(node, Mapping):
-                for key, child in node.items():
-                    walk(child, f"{path}/{key}")
-
-        walk(state["slots"], "slots")
-        return found
+        slots = {path: lookup(state["slots"], path) for path in self.tx.program.leaf_slot_paths}
+        return {"/".join(("slots", *path)): flatten(slot)[0][position] for path, slot in slots.items()}
 
 
 def copied(tree: PyTree) -> PyTree:

@@ -11,6 +11,7 @@ from gradtx.core.arguments import factory
 from gradtx.core.combine import SetToZero, chain
 from gradtx.core.fields import Number, ScalarOrSchedule
 from gradtx.core.numerics import Decay, abs_sq, divide
+from gradtx.core.numerics import sign as phase
 from gradtx.core.numerics import sqrt as safe_sqrt
 from gradtx.core.rule import Rule
 from gradtx.core.transform import Transform
@@ -100,7 +101,7 @@ class Sign(Rule, name="sign"):
     """u = g / |g|."""
 
     def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
-        return jnp.sign(g), slots
+        return phase(g), slots
 
 
 @factory

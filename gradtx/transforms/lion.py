@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from gradtx.core.arguments import factory
 from gradtx.core.fields import DType, DTypeName, ScalarOrSchedule
-from gradtx.core.numerics import Decay
+from gradtx.core.numerics import Decay, sign
 from gradtx.core.rule import Rule, Slot
 from gradtx.core.transform import Transform
 
@@ -24,7 +23,7 @@ class ScaleByLion(Rule, name="scale_by_lion"):
     mu = Slot(dtype="mu_dtype")
 
     def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
-        return jnp.sign(self.b1.mix(slots.mu, g)), {"mu": self.b2.mix(slots.mu, g)}
+        return sign(self.b1.mix(slots.mu, g)), {"mu": self.b2.mix(slots.mu, g)}
 
 
 @factory
