@@ -44,9 +44,14 @@ def test_imports_run_one_way_and_stay_within_the_dependencies(path):
             assert allowed, f"{path} imports {module}"
 
 
+AROUND_THE_ENGINE = {"arguments.py", "fields.py", "hyperparams.py", "recipe.py", "schedule.py", "spec.py"}
+
+
 def test_the_engine_stays_small():
     """The lines of code of the core without docstrings, comments and blank lines."""
-    assert sum(map(code_lines, (PACKAGE / "core").glob("*.py"))) < 2_000
+    lines = {path.name: code_lines(path) for path in (PACKAGE / "core").glob("*.py")}
+    assert sum(lines.values()) < 2_000
+    assert sum(n for name, n in lines.items() if name not in AROUND_THE_ENGINE) < 1_350
 
 
 def code_lines(path):
