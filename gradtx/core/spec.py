@@ -73,14 +73,17 @@ def call_arguments(name: str, values: Mapping[str, Any]) -> tuple[str, tuple[Any
         return name, (), dict(values)
     positional: list[Any] = []
     keywords: dict[str, Any] = {}
-    for key, parameter in inspect.signature(factory).parameters.items():
+    for i, (key, parameter) in enumerate(inspect.signature(factory).parameters.items()):
         if key not in values:
             continue
+        required = parameter.default is parameter.empty
         if parameter.kind is parameter.VAR_POSITIONAL:
             positional.extend(values[key])
-        elif parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY:
+        elif not required and same(values[key], parameter.default):
+            continue
+        elif (required or i == 0) and parameter.kind is not parameter.KEYWORD_ONLY:
             positional.append(values[key])
-        elif not same(values[key], parameter.default):
+        else:
             keywords[key] = values[key]
     return name, tuple(positional), keywords
 

@@ -57,7 +57,7 @@ def adafactor(
     Examples:
         >>> import gradtx
         >>> gradtx.adafactor(1e-2, momentum=0.9)
-        adafactor(learning_rate=0.01, momentum=0.9)
+        adafactor(0.01, momentum=0.9)
 
     References:
         Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, 2018,

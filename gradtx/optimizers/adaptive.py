@@ -138,7 +138,7 @@ def adadelta(
     Examples:
         >>> import gradtx
         >>> gradtx.adadelta(1.0)
-        adadelta(learning_rate=1.0)
+        adadelta(1.0)
 
     References:
         Zeiler, ADADELTA: An Adaptive Learning Rate Method, 2012, https://arxiv.org/abs/1212.5701.
