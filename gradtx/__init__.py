@@ -19,9 +19,10 @@ from gradtx.core.fields import (
     Scalar,
     ScalarOrSchedule,
 )
-from gradtx.core.hyperparams import hyperparams, rebase, set_hyperparams, step_count
+from gradtx.core.hyperparams import hyperparams, set_hyperparams, step_count
 from gradtx.core.leaves import Mask
 from gradtx.core.numerics import Decay
+from gradtx.core.rebase import rebase
 from gradtx.core.recipe import recipe
 from gradtx.core.rule import Key, Rule, Slot, WholeScalar
 from gradtx.core.schedule import Schedule

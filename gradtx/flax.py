@@ -18,7 +18,7 @@ from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 from flax.training import train_state
 
 from gradtx.core.engine import Composed
-from gradtx.core.hyperparams import rebase
+from gradtx.core.rebase import rebase
 from gradtx.core.structure import Structure
 from gradtx.core.transform import apply_gradients
 

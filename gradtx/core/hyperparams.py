@@ -18,14 +18,9 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.arguments import suggestion
-from gradtx.core.engine import Composed
 from gradtx.core.fields import ANY, as_number
-from gradtx.core.layout import check_slots, initial_numbers
 from gradtx.core.program import DOMAINS, Path, lookup
 from gradtx.core.schedule import CALLABLE, COMPLEMENT, read_schedule
-from gradtx.core.spec import show
-from gradtx.core.stages import resolve
-from gradtx.core.transform import Transform
 
 T = TypeVar("T")
 Kind = Literal["number", "decay", "schedule", "code"]
@@ -47,15 +42,15 @@ class _Entry:
     def read(self) -> Any:
         node = lookup(self.state["numbers"], self.path)
         if self.kind == "schedule":
-            return _tidy(read_schedule(jax.tree.map(_array, node))(_array(self.state["step"])), False)
-        return _tidy(_array(node), self.kind == "decay")
+            return _tidy(read_schedule(jax.tree.map(array_of, node))(array_of(self.state["step"])), False)
+        return _tidy(array_of(node), self.kind == "decay")
 
 
 def _is_state(x: Any) -> bool:
     return isinstance(x, Mapping) and set(x) == {"step", "numbers", "slots"}
 
 
-def _array(x: Any) -> Any:
+def array_of(x: Any) -> Any:
     """The array of a state's leaf, which may stand in a model framework's variable."""
     return x if isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct) else x[...]
 
@@ -67,7 +62,8 @@ def _states(x: Any) -> list[Any]:
     return found + [inner for s in found for inner in _states(dict(s["slots"]))]
 
 
-def _entries(x: Any) -> list[_Entry]:
+def entries_of(x: Any) -> list[_Entry]:
+    """What can be read in each state that `x` holds; an error where it holds none."""
     states = _states(x)
     if not states:
         raise TypeError(f"There is no gradtx state in this {type(x).__name__}.")
@@ -96,7 +92,7 @@ def _walk(state: Any, node: Any, parts: Path, path: Path, own: int | None) -> It
             yield from _walk(state, child, name, here, own)
 
 
-def _names(entries: list[_Entry]) -> dict[str, _Entry]:
+def by_name(entries: list[_Entry]) -> dict[str, _Entry]:
     """Each entry under the shortest name, from its own part leftwards, that nothing else ends with."""
     result = {}
     for entry in entries:
@@ -139,7 +135,7 @@ def hyperparams(x: Any) -> dict[str, Any]:
         >>> gradtx.hyperparams(gradtx.lion(3e-4).init(jnp.zeros(3)))
         {'b1': 0.9, 'b2': 0.99, 'learning_rate': 0.0003, 'weight_decay': 0.001}
     """
-    return {name: entry.read() for name, entry in _names(_entries(x)).items()}
+    return {name: entry.read() for name, entry in by_name(entries_of(x)).items()}
 
 
 def set_hyperparams(x: T, **values: Any) -> T:
@@ -164,12 +160,12 @@ def set_hyperparams(x: T, **values: Any) -> T:
         >>> gradtx.hyperparams(gradtx.set_hyperparams(state, weight_decay=0.2))["weight_decay"]
         0.2
     """
-    entries = _entries(x)
+    entries = entries_of(x)
     changes: list[tuple[_Entry, Any]] = []
     for name, value in values.items():
         entry = _find(entries, name)
         domain = DOMAINS.get(entry.path, ANY)
-        old = _array(lookup(entry.state["numbers"], entry.path))
+        old = array_of(lookup(entry.state["numbers"], entry.path))
         if np.shape(value) == np.shape(old) != ():
             given = np.vectorize(lambda v, d=domain, n=name: as_number(n, float(v), d))(np.asarray(value))
         else:
@@ -177,7 +173,7 @@ def set_hyperparams(x: T, **values: Any) -> T:
             if callable(given):
                 raise TypeError(f"{name} must be a number here: {REBUILD}")
         stored = 1 - given if entry.kind == "decay" else given
-        changes.append((entry, _placed(stored, old.dtype, old.shape, old)))
+        changes.append((entry, placed(stored, old.dtype, old.shape, old)))
     return _changed(x, changes)
 
 
@@ -185,7 +181,7 @@ REBUILD = "another schedule is another program: build a new transform and use gr
 
 
 def _find(entries: list[_Entry], name: str) -> _Entry:
-    names = _names(entries)
+    names = by_name(entries)
     found = [e for e in entries if e.ends_with(tuple(name.split(".")))]
     if name in names:
         found = [names[name]]
@@ -208,7 +204,7 @@ def _find(entries: list[_Entry], name: str) -> _Entry:
     return entry
 
 
-def _placed(value: Any, dtype: Any, shape: tuple[int, ...], beside: Any) -> Any:
+def placed(value: Any, dtype: Any, shape: tuple[int, ...], beside: Any) -> Any:
     """`value` as an array of a dtype and shape, placed as `beside` is."""
     if isinstance(value, Tracer) or isinstance(beside, Tracer):
         return jnp.broadcast_to(jnp.asarray(value).astype(dtype), shape)
@@ -220,7 +216,7 @@ def _placed(value: Any, dtype: Any, shape: tuple[int, ...], beside: Any) -> Any:
 
 def _changed(x: T, changes: list[tuple[_Entry, Any]]) -> T:
     variables = [lookup(e.state["numbers"], e.path) for e, _ in changes]
-    if any(_array(v) is not v for v in variables):
+    if any(array_of(v) is not v for v in variables):
         for variable, (_, value) in zip(variables, changes, strict=True):
             variable[...] = value
         return x
@@ -255,55 +251,5 @@ def step_count(x: Any) -> Any:
     states = _states(x)
     if not states:
         raise TypeError(f"There is no gradtx state in this {type(x).__name__}.")
-    step = _array(states[0]["step"])
+    step = array_of(states[0]["step"])
     return step if isinstance(step, Tracer) or step.ndim else int(step)
-
-
-def rebase(tx: Transform, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
-    """Brings an old state under new settings: the slots and the step stay, every number comes from `tx`.
-
-    Without it the numbers in the state are in force, whatever `tx` says.
-
-    Args:
-        tx: the transform with the new settings. Its slots must be those of the state.
-        state: the old state, such as one that was restored.
-
-    Returns:
-        The new state, and what changed: a dict of names to (old, new), None where there was no such name.
-
-    Raises:
-        TypeError: `tx` is another library's, whose numbers are in its code.
-        ValueError: the slots of `tx` are others than the state's.
-
-    Examples:
-        >>> import gradtx, jax.numpy as jnp
-        >>> state = gradtx.adam(1e-3).init(jnp.zeros(3))
-        >>> state, changes = gradtx.rebase(gradtx.adam(3e-4), state)
-        >>> changes
-        {'learning_rate': (0.001, 0.0003)}
-    """
-    if not isinstance(tx, Composed):
-        raise TypeError(f"rebase takes a gradtx transform, whose numbers are in the state; got {show(tx)}.")
-    program = tx.program
-    check_slots(program, state)
-    numbers, _ = initial_numbers(program)
-    step = _array(state["step"])
-    if program.has_callables and not step.ndim:
-
-        def record(path: Path, value: Any) -> None:
-            lookup(numbers, path[:-1])[path[-1]] = value
-
-        resolve(program, numbers, step, record)
-    numbers = jax.tree.map(lambda new: _placed(new, new.dtype, step.shape, step), numbers)
-    rebased = {**state, "numbers": numbers}
-    before, after = _settings(state), _settings(rebased)
-    changes = {
-        name: (before.get(name), after.get(name))
-        for name in dict.fromkeys([*before, *after])
-        if not np.array_equal(before.get(name, np.nan), after.get(name, np.nan))
-    }
-    return rebased, changes
-
-
-def _settings(state: Any) -> dict[str, Any]:
-    return {n: e.read() for n, e in _names(_entries(state)).items() if e.kind != "schedule"}

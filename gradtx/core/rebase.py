@@ -1,0 +1,66 @@
+"""Bringing an old state under the numbers of a transform."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradtx.core.engine import Composed
+from gradtx.core.hyperparams import array_of, by_name, entries_of, placed
+from gradtx.core.layout import check_slots, initial_numbers
+from gradtx.core.program import Path, lookup
+from gradtx.core.spec import show
+from gradtx.core.stages import resolve
+from gradtx.core.transform import Transform
+
+
+def rebase(tx: Transform, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
+    """Brings an old state under new settings: the slots and the step stay, every number comes from `tx`.
+
+    Without it the numbers in the state are in force, whatever `tx` says.
+
+    Args:
+        tx: the transform with the new settings. Its slots must be those of the state.
+        state: the old state, such as one that was restored.
+
+    Returns:
+        The new state, and what changed: a dict of names to (old, new), None where there was no such name.
+
+    Raises:
+        TypeError: `tx` is another library's, whose numbers are in its code.
+        ValueError: the slots of `tx` are others than the state's.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> state = gradtx.adam(1e-3).init(jnp.zeros(3))
+        >>> state, changes = gradtx.rebase(gradtx.adam(3e-4), state)
+        >>> changes
+        {'learning_rate': (0.001, 0.0003)}
+    """
+    if not isinstance(tx, Composed):
+        raise TypeError(f"rebase takes a gradtx transform, whose numbers are in the state; got {show(tx)}.")
+    program = tx.program
+    check_slots(program, state)
+    numbers, _ = initial_numbers(program)
+    step = array_of(state["step"])
+    if program.has_callables and not step.ndim:
+
+        def record(path: Path, value: Any) -> None:
+            lookup(numbers, path[:-1])[path[-1]] = value
+
+        resolve(program, numbers, step, record)
+    numbers = jax.tree.map(lambda new: placed(new, new.dtype, step.shape, step), numbers)
+    rebased = {**state, "numbers": numbers}
+    before, after = _settings(state), _settings(rebased)
+    changes = {
+        name: (before.get(name), after.get(name))
+        for name in dict.fromkeys([*before, *after])
+        if not np.array_equal(before.get(name, np.nan), after.get(name, np.nan))
+    }
+    return rebased, changes
+
+
+def _settings(state: Any) -> dict[str, Any]:
+    return {n: e.read() for n, e in by_name(entries_of(state)).items() if e.kind != "schedule"}
