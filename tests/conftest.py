@@ -1,9 +1,8 @@
-"""Strict settings for every test, four simulated devices, and `--full`."""
+"""Strict settings for every test, eight simulated devices, and `--full`."""
 
 import os
-
-# Before JAX starts: the laws about sharding need several devices.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+import subprocess
+import sys
 
 import jax
 
@@ -15,6 +14,28 @@ def pytest_addoption(parser):
     parser.addoption(
         "--full", action="store_true", help="run the whole product of the catalogue's dimensions"
     )
+
+
+# A plain run spends most of its time compiling. The programs stay the same down to what XLA fuses; the
+# machine code is made in the quickest way. With --full it is the code that users run.
+QUICKLY = ["--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"]
+
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput"):
+        return  # a worker has the flags in its environment
+    flags = ["--xla_force_host_platform_device_count=8"]  # the laws about sharding need several
+    if not config.getoption("--full"):
+        flags += [flag for flag in QUICKLY if is_known(flag)]
+    # XLA reads them when the first array is made.
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
+
+
+def is_known(flag):
+    """Whether the installed XLA has a flag; it aborts the process over one that it does not have."""
+    code = "import jax; jax.numpy.zeros(())"
+    environment = {**os.environ, "XLA_FLAGS": flag}
+    return not subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode
 
 
 def pytest_collection_modifyitems(config, items):

@@ -65,7 +65,7 @@ def page(files):
         "",
         f"## Measured on {day}",
         "",
-        f"Python {sys.version.split()[0]}, {versions}, on a CPU with four simulated devices. Each number is "
+        f"Python {sys.version.split()[0]}, {versions}, on a CPU with eight simulated devices. Each number is "
         "how often a law was tested and held; how often one was broken would stand beside it.",
         "",
         f"| law | {' | '.join(columns)} |",

@@ -12,6 +12,7 @@ from flax.training import train_state
 
 import gradtx
 import gradtx.flax
+from needy import Needy
 
 X = jnp.array([[1.0, 2.0], [-1.0, 0.5], [0.5, -2.0]])
 Y = jnp.array([[1.0], [-1.0], [0.5]])
@@ -109,18 +110,6 @@ def test_an_nnx_optimizer_keeps_bfloat16_moments():
     optimizer.update(model, nnx.grad(lambda m: m(X.astype(jnp.bfloat16)).sum())(model))
     assert jax.tree.map(lambda x: x.dtype, nnx.state(optimizer)) == kinds
     assert model.kernel.dtype == jnp.bfloat16
-
-
-class Needy(gradtx.Rule, name="needy"):
-    """u = value g."""
-
-    needs = ("value",)
-
-    def prepare(self, now):
-        return {"value": now.extra["value"]}
-
-    def apply(self, g, slots, leaf):
-        return leaf.value * g, slots
 
 
 @pytest.mark.parametrize("cls", OPTIMIZERS)

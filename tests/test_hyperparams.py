@@ -205,6 +205,33 @@ def test_a_schedules_number_is_set_by_its_dotted_name():
     assert gradtx.hyperparams(state)["learning_rate"] == 0.125
 
 
+def test_a_schedule_of_numbers_is_one_array_and_one_with_others_inside_keeps_their_names():
+    line = gradtx.linear_schedule(0.0, 1.0, 4)
+    numbers = gradtx.sgd(line).init(PARAMS)["numbers"]["sgd"]["learning_rate"]
+    assert jax.tree.map(np.shape, numbers) == {"linear_schedule": (4,)}
+    joined = gradtx.join_schedules([line, gradtx.constant_schedule(0.5)], [10])
+    (numbers,) = gradtx.sgd(joined).init(PARAMS)["numbers"]["sgd"]["learning_rate"].values()
+    assert jax.tree.map(np.shape, numbers) == {
+        "schedules": {"0": {"linear_schedule": (4,)}, "1": {"constant_schedule": (1,)}},
+        "boundaries": {"0": ()},
+    }
+
+
+def test_several_numbers_of_a_schedule_are_set_at_once_also_in_a_sweep_and_traced():
+    def make(peak):
+        return gradtx.sgd(gradtx.warmup_linear_decay_schedule(0.0, peak, 2, 8)).init(PARAMS)
+
+    changes = {"learning_rate.warmup_steps": 3.0, "learning_rate.peak_value": 0.25}
+    states = {"one": make(0.5), "sweep": jax.vmap(make)(jnp.array([0.5, 1.0]))}
+    for state in states.values():
+        for change in (gradtx.set_hyperparams, jax.jit(gradtx.set_hyperparams)):
+            new = gradtx.hyperparams(change(state, **changes))
+            assert {name: np.unique(new[name]).tolist() for name in changes} == {
+                name: [value] for name, value in changes.items()
+            }
+            assert np.all(new["learning_rate.decay_steps"] == 8)
+
+
 def test_a_plain_callable_reads_as_its_next_value_and_cannot_be_set():
     tx = gradtx.sgd(lambda step: 0.5 / (1.0 + step.astype(jnp.float32)))
     state = tx.init(PARAMS)

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import gradtx
+from needy import Needy
 from trajectories import x64
 
 PARAMS = {"w": np.array([[1.0, -2.0], [0.5, 3.0]]), "bias": np.array([0.25, -1.0])}
@@ -128,18 +129,6 @@ def test_a_missing_keyword_argument_names_both_and_the_wrap():
     tx = gradtx.chain(optax.scale_by_polyak(), gradtx.scale(-1.0))
     with pytest.raises(TypeError, match=r"^foreign needs the keyword argument 'value': .*value=\.\.\."):
         tx.update(GRADS[0], tx.init(PARAMS), PARAMS)
-
-
-class Needy(gradtx.Rule, name="needy"):
-    """u = value g."""
-
-    needs = ("value",)
-
-    def prepare(self, now):
-        return {"value": now.extra["value"]}
-
-    def apply(self, g, slots, leaf):
-        return leaf.value * g, slots
 
 
 def test_optaxs_chain_drops_keyword_arguments_and_the_error_says_how_to_wrap():

@@ -46,6 +46,7 @@ def test_imports_run_one_way_and_stay_within_the_dependencies(path):
 
 AROUND_THE_ENGINE = {
     "arguments.py",
+    "combine.py",
     "fields.py",
     "hyperparams.py",
     "rebase.py",
@@ -58,8 +59,8 @@ AROUND_THE_ENGINE = {
 def test_the_engine_stays_small():
     """The lines of code of the core without docstrings, comments and blank lines."""
     lines = {path.name: code_lines(path) for path in (PACKAGE / "core").glob("*.py")}
-    assert sum(lines.values()) < 2_000
-    assert sum(n for name, n in lines.items() if name not in AROUND_THE_ENGINE) < 1_350
+    assert sum(lines.values()) < 2_100
+    assert sum(n for name, n in lines.items() if name not in AROUND_THE_ENGINE) < 1_200
 
 
 def code_lines(path):

@@ -19,6 +19,7 @@ from gradtx.core import stages
 from gradtx.core.layout import active_leaves, check_state, initial_state
 from gradtx.core.numerics import number_dtype, widest
 from gradtx.core.program import Builder, Join, Path, Program, Unit, lookup, nest
+from gradtx.core.schedule import with_number
 from gradtx.core.transform import PyTree, Transform, accepted, cast_like, missing
 
 State = dict[str, Any]
@@ -72,11 +73,9 @@ class Composed(Transform):
 
 
 def _with_numbers(state: State, changed: dict[Path, jax.Array]) -> State:
-    if not changed:
-        return state
-    numbers = jax.tree.map(lambda x: x, state["numbers"])
+    numbers = state["numbers"]
     for path, value in changed.items():
-        lookup(numbers, path[:-1])[path[-1]] = value
+        numbers = with_number(numbers, path, value)
     return {**state, "numbers": numbers}
 
 

@@ -19,8 +19,8 @@ from jax.core import Tracer
 
 from gradtx.core.arguments import suggestion
 from gradtx.core.fields import ANY, as_number
-from gradtx.core.program import DOMAINS, Path, lookup
-from gradtx.core.schedule import CALLABLE, COMPLEMENT, read_schedule
+from gradtx.core.program import DOMAINS, Path
+from gradtx.core.schedule import CALLABLE, COMPLEMENT, read_schedule, spread, with_number
 
 T = TypeVar("T")
 Kind = Literal["number", "decay", "schedule", "code"]
@@ -35,15 +35,19 @@ class _Entry:
     kind: Kind
     state: Any
     path: Path
+    value: Any
 
     def ends_with(self, query: Path) -> bool:
         return self.parts[-len(query) :] == query
 
+    @property
+    def is_settable(self) -> bool:
+        return self.kind in ("number", "decay")
+
     def read(self) -> Any:
-        node = lookup(self.state["numbers"], self.path)
         if self.kind == "schedule":
-            return _tidy(read_schedule(jax.tree.map(array_of, node))(array_of(self.state["step"])), False)
-        return _tidy(array_of(node), self.kind == "decay")
+            return _tidy(read_schedule(self.value)(array_of(self.state["step"])), False)
+        return _tidy(self.value, self.kind == "decay")
 
 
 def _is_state(x: Any) -> bool:
@@ -70,8 +74,16 @@ def entries_of(x: Any) -> list[_Entry]:
     result: list[_Entry] = []
     for i, state in enumerate(states):
         prefix = (str(i),) if len(states) > 1 else ()
-        result.extend(_walk(state, state["numbers"], prefix, (), None))
+        result.extend(_walk(state, spread(_arrays(state["numbers"])), prefix, (), None))
     return result
+
+
+def _arrays(numbers: Any) -> Any:
+    """The numbers of a state on the host, unless they are traced or abstract."""
+    if isinstance(numbers, Mapping):
+        return {key: _arrays(node) for key, node in numbers.items()}
+    x = array_of(numbers)
+    return x if isinstance(x, Tracer | jax.ShapeDtypeStruct) else np.asarray(x)
 
 
 def _walk(state: Any, node: Any, parts: Path, path: Path, own: int | None) -> Iterator[_Entry]:
@@ -81,11 +93,11 @@ def _walk(state: Any, node: Any, parts: Path, path: Path, own: int | None) -> It
         start = len(parts) if own is None else own
         if not isinstance(child, Mapping):
             kind: Kind = "decay" if key.startswith(COMPLEMENT) else "number"
-            yield _Entry(name, start, kind, state, here)
+            yield _Entry(name, start, kind, state, here, child)
         elif set(child) == {CALLABLE}:
-            yield _Entry(name, start, "code", state, (*here, CALLABLE))
+            yield _Entry(name, start, "code", state, (*here, CALLABLE), child[CALLABLE])
         elif read_schedule(child) is not None:
-            yield _Entry(name, start, "schedule", state, here)
+            yield _Entry(name, start, "schedule", state, here, child)
             ((schedule, inner),) = child.items()
             yield from _walk(state, inner, name, (*here, schedule), start)
         else:
@@ -165,15 +177,14 @@ def set_hyperparams(x: T, **values: Any) -> T:
     for name, value in values.items():
         entry = _find(entries, name)
         domain = DOMAINS.get(entry.path, ANY)
-        old = array_of(lookup(entry.state["numbers"], entry.path))
-        if np.shape(value) == np.shape(old) != ():
+        shape = np.shape(entry.value)
+        if np.shape(value) == shape != ():
             given = np.vectorize(lambda v, d=domain, n=name: as_number(n, float(v), d))(np.asarray(value))
         else:
             given = as_number(name, value, domain)
             if callable(given):
                 raise TypeError(f"{name} must be a number here: {REBUILD}")
-        stored = 1 - given if entry.kind == "decay" else given
-        changes.append((entry, placed(stored, old.dtype, old.shape, old)))
+        changes.append((entry, 1 - given if entry.kind == "decay" else given))
     return _changed(x, changes)
 
 
@@ -185,7 +196,7 @@ def _find(entries: list[_Entry], name: str) -> _Entry:
     found = [e for e in entries if e.ends_with(tuple(name.split(".")))]
     if name in names:
         found = [names[name]]
-    settable = [n for n, e in names.items() if e.kind in ("number", "decay")]
+    settable = [n for n, e in names.items() if e.is_settable]
     if not found:
         hint = " ".join(["", suggestion(name, None, settable)]).rstrip()
         raise KeyError(f"There is no hyperparameter {name!r}.{hint} There are {', '.join(settable)}.")
@@ -215,24 +226,37 @@ def placed(value: Any, dtype: Any, shape: tuple[int, ...], beside: Any) -> Any:
 
 
 def _changed(x: T, changes: list[tuple[_Entry, Any]]) -> T:
-    variables = [lookup(e.state["numbers"], e.path) for e, _ in changes]
-    if any(array_of(v) is not v for v in variables):
-        for variable, (_, value) in zip(variables, changes, strict=True):
-            variable[...] = value
+    in_place = False
+
+    def merged(old: Any, before: Any, after: Any) -> Any:
+        nonlocal in_place
+        if after is before:
+            return old
+        if isinstance(old, Mapping):
+            return {key: merged(old[key], before[key], after[key]) for key in old}
+        array = array_of(old)
+        new = placed(after, array.dtype, array.shape, array)
+        if array is old:
+            return new
+        in_place, old[...] = True, new
+        return old
+
+    def numbers(state: Any) -> Any:
+        before = after = _arrays(state["numbers"])
+        for entry, value in changes:
+            if entry.state is state:
+                after = with_number(after, entry.path, value)
+        return merged(state["numbers"], before, after)
+
+    new = {id(entry.state): numbers(entry.state) for entry, _ in changes}
+    if in_place:
         return x
 
     def replaced(s: Any) -> Any:
         if not _is_state(s):
             return s
-        numbers = jax.tree.map(lambda v: v, s["numbers"])
-        for entry, value in changes:
-            if entry.state is s:
-                lookup(numbers, entry.path[:-1])[entry.path[-1]] = value
-        return {
-            **s,
-            "numbers": numbers,
-            "slots": jax.tree.map(replaced, s["slots"], is_leaf=_is_state),
-        }
+        slots = jax.tree.map(replaced, s["slots"], is_leaf=_is_state)
+        return {**s, "numbers": new.get(id(s), s["numbers"]), "slots": slots}
 
     return jax.tree.map(replaced, x, is_leaf=_is_state)
 

@@ -17,7 +17,7 @@ from gradtx.core import leaves as lv
 from gradtx.core.numerics import compute_dtype, is_complex, number_dtype, real_dtype, widest
 from gradtx.core.placement import Placement, Size
 from gradtx.core.program import Path, Program, Unit, is_rule, nest
-from gradtx.core.schedule import CALLABLE
+from gradtx.core.schedule import CALLABLE, stored
 from gradtx.core.stages import bound, resolve
 
 PyTree = Any
@@ -51,7 +51,7 @@ def initial_state(program: Program, params: PyTree) -> State:
             slots[*unit.path, name] = place.scalar(scalar.initial(rule))
     return {
         "step": place.scalar(jnp.zeros((), jnp.int32)),
-        "numbers": jax.tree.map(place.scalar, numbers),
+        "numbers": jax.tree.map(place.scalar, stored(numbers)),
         "slots": nest(slots),
     }
 
@@ -131,11 +131,11 @@ def check_state(program: Program, state: Any) -> None:
         shown = sorted(state) if isinstance(state, Mapping) else type(state).__name__
         raise TypeError(f"This is not a gradtx state (step, numbers, slots) but {shown}. {REMEDY}")
     if jax.tree.structure(state["numbers"]) != program.number_structure:
-        _refuse("hyperparameters", _names(state["numbers"]), {"/".join(p) for p in program.numbers})
+        _refuse("hyperparameters", _names(state["numbers"]), {name for name, _ in program.number_shapes})
     dtype = number_dtype()
-    for path, number in zip(program.sorted_numbers, jax.tree.leaves(state["numbers"]), strict=True):
-        _check_number("/".join(path), number, dtype)
-    _check_number("step", state["step"], np.dtype(np.int32))
+    for (name, shape), number in zip(program.number_shapes, jax.tree.leaves(state["numbers"]), strict=True):
+        _check_number(name, number, shape, dtype)
+    _check_number("step", state["step"], (), np.dtype(np.int32))
     check_slots(program, state)
 
 
@@ -179,11 +179,11 @@ def _refuse(what: str, found: set[str], wanted: set[str]) -> None:
     raise ValueError(f"This state is not this transform's: it {' and '.join(parts)}. {REMEDY}")
 
 
-def _check_number(name: str, x: Any, dtype: Any) -> None:
-    if jnp.shape(x) != ():
+def _check_number(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    if jnp.shape(x) != shape:
         raise ValueError(
-            f"{name} in the state has shape {jnp.shape(x)}, not (): if this is a sweep, call update under "
-            f"jax.vmap over the state."
+            f"{name} in the state has shape {jnp.shape(x)}, not {shape}: if this is a sweep, call update "
+            f"under jax.vmap over the state."
         )
     if jnp.result_type(x) != dtype:
         raise TypeError(

@@ -31,11 +31,11 @@ class Placement:
         self.abstract = any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves)
         self._replicated = next((s for s in map(_replicated, leaves) if s is not None), None)
 
-    def scalar(self, x: jax.Array) -> Any:
-        """`x`, replicated where the leaves are committed."""
+    def scalar(self, x: Any) -> Any:
+        """A number or a few, replicated where the leaves are committed."""
         if self.abstract:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated)
-        return x if self._replicated is None else jax.device_put(x, self._replicated)
+        return jnp.array(x) if self._replicated is None else jax.device_put(x, self._replicated)
 
     def slot(self, shape: tuple[int, ...], dtype: Any, value: Any, leaf: Any) -> Any:
         """A new array of `value`, sharded like `leaf` if it has the leaf's shape; it aliases nothing."""

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.fields import DECAY, Declared, Domain, GivenAsArray
 from gradtx.core.leaves import Excluding, Mask
-from gradtx.core.schedule import CALLABLE, bind, form, numbers_of
+from gradtx.core.schedule import CALLABLE, bind, form, numbers_of, spread, stored
 from gradtx.core.spec import is_array
 from gradtx.core.transform import GradientTransformation, needed
 
@@ -195,8 +196,12 @@ class Program:
         self.given = {
             path: value for path, value in self.numbers.items() if isinstance(value, Tracer | GivenAsArray)
         }
-        self.number_structure = jax.tree.structure(nest(dict.fromkeys(self.numbers, 0)))
-        self.sorted_numbers = sorted(self.numbers)
+        kept = stored(nest(dict.fromkeys(self.numbers, np.float32(0))))
+        self.number_structure = jax.tree.structure(kept)
+        self.number_shapes = [
+            (jax.tree_util.keystr(path, simple=True, separator="/"), np.shape(x))
+            for path, x in jax.tree_util.tree_flatten_with_path(kept)[0]
+        ]
         self.has_callables = any(path[-1] == CALLABLE for path in self.numbers)
         self.rules = [unit for unit in self.units if is_rule(unit)]
         self.unit_at = {unit.path: unit for unit in self.units}
@@ -236,7 +241,7 @@ class Program:
 
     def arguments(self, numbers: Any, record: Any = None) -> dict[tuple[Path, str], Any]:
         """Each argument over the state's arrays: an array, a `Decay`, or a function of the step."""
-        result = {}
+        result, numbers = {}, spread(numbers)
         for scope, arguments in self.scopes.items():
             node = lookup(numbers, scope)
             for key, (value, _, _) in arguments.items():

@@ -11,6 +11,7 @@ from gradtx.core.engine import Composed
 from gradtx.core.hyperparams import array_of, by_name, entries_of, placed
 from gradtx.core.layout import check_slots, initial_numbers
 from gradtx.core.program import Path, lookup
+from gradtx.core.schedule import stored
 from gradtx.core.spec import show
 from gradtx.core.stages import resolve
 from gradtx.core.transform import Transform
@@ -51,7 +52,7 @@ def rebase(tx: Transform, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
             lookup(numbers, path[:-1])[path[-1]] = value
 
         resolve(program, numbers, step, record)
-    numbers = jax.tree.map(lambda new: placed(new, new.dtype, step.shape, step), numbers)
+    numbers = jax.tree.map(lambda new: placed(new, new.dtype, step.shape + new.shape, step), stored(numbers))
     rebased = {**state, "numbers": numbers}
     before, after = _settings(state), _settings(rebased)
     changes = {

@@ -12,13 +12,11 @@ import numpy as np
 
 import gradtx
 from gradtx.core.engine import Composed
+from gradtx.core.hyperparams import by_name, entries_of
 from gradtx.core.leaves import flatten, is_trainable_leaf
 from gradtx.core.program import lookup
 from gradtx.core.transform import accepted
-from gradtx.testing.compare import (
-    PyTree,
-    leaf_paths,
-)
+from gradtx.testing.compare import PyTree
 
 LAWS: dict[str, Callable[[Case], None]] = {}
 """Every law by name."""
@@ -128,6 +126,11 @@ class Case:
         return self.tx.init(self.params)
 
     @functools.cached_property
+    def settable(self) -> dict[str, float]:
+        """The numbers that can be set in a state of this library, by name."""
+        return {name: e.read() for name, e in by_name(entries_of(self.start)).items() if e.is_settable}
+
+    @functools.cached_property
     def trajectory(self) -> list[tuple[PyTree, PyTree, PyTree]]:
         """Parameters, state and updates after each step."""
         return self.run(self.start)
@@ -181,11 +184,4 @@ def changed(case: Case, state: PyTree, factor: float) -> PyTree:
     """The state with every hyperparameter multiplied by a factor; as it is for another library's."""
     if not case.ours:
         return state
-    return gradtx.set_hyperparams(state, **{k: v * factor for k, v in _settable(case).items()})
-
-
-def _settable(case: Case) -> dict[str, float]:
-    values = gradtx.hyperparams(case.start)
-    schedules = {name for name in values for other in values if other.startswith(name + ".")}
-    codes = {name for name in values if name + "/callable" in "".join(leaf_paths(case.start["numbers"]))}
-    return {k: v for k, v in values.items() if k not in schedules | codes}
+    return gradtx.set_hyperparams(state, **{k: v * factor for k, v in case.settable.items()})

@@ -14,8 +14,10 @@ import numpy as np
 import gradtx
 from gradtx.core.leaves import flatten, is_trainable_leaf, paths
 from gradtx.core.numerics import abs_sq
+from gradtx.core.program import lookup
+from gradtx.core.schedule import spread, with_number
 from gradtx.core.spec import FACTORIES
-from gradtx.testing.case import Case, changed, copied, law_of_ours, like_params
+from gradtx.testing.case import Case, changed, copied, law_of_ours, like_params, stacked_leaves
 from gradtx.testing.compare import (
     PyTree,
     close,
@@ -121,28 +123,30 @@ def hyperparameters_have_gradients(case: Case) -> None:
     with x64():
         # One leaf is enough, and the compiler need not optimize: it would take most of the time of all laws.
         params, *grads = (_last_widened(case, tree) for tree in (case.params, *case.grads))
+        stacked = jax.tree.map(stacked_leaves, *grads)
         state = case.tx.init(params)
 
         def loss(numbers: PyTree) -> jax.Array:
-            p, s = params, {**state, "numbers": numbers}
-            for g in grads:
-                p, s, _ = case.update(case.tx, p, s, g)
+            def step(carry: Any, g: PyTree) -> Any:
+                p, s = carry
+                return case.update(case.tx, p, s, g)[:2], None
+
+            (p, _), _ = jax.lax.scan(step, (params, {**state, "numbers": numbers}), stacked)
             (x,) = jax.tree.leaves(p)
             return jnp.sum(abs_sq(x) + 0.3 * jnp.real(x))
 
         quickly = {"xla_backend_optimization_level": 0}
         both = jax.jit(jax.value_and_grad(loss), compiler_options=quickly)
         _, exact = both(state["numbers"])
-        numbers, structure = jax.tree.flatten(state["numbers"])
-        for i, (path, x) in enumerate(zip(leaf_paths(state["numbers"]), numbers, strict=True)):
-            if path.split("/")[-1] in (*case.rough, "callable"):
+        gradients = spread(exact)
+        for path, x in zip(leaf_paths(gradients), jax.tree.leaves(spread(state["numbers"])), strict=True):
+            keys = tuple(path.split("/"))
+            if keys[-1] in (*case.rough, "callable"):
                 continue
             h = 1e-5 * max(abs(float(x)), 1e-2)
-            values = []
-            for sign in (1, -1):
-                moved = structure.unflatten([*numbers[:i], x + sign * h, *numbers[i + 1 :]])
-                values.append(float(both(moved)[0]))
-            difference, gradient = (values[0] - values[1]) / (2 * h), float(jax.tree.leaves(exact)[i])
+            ends = [with_number(state["numbers"], keys, x + sign * h) for sign in (1, -1)]
+            values = [float(both(end)[0]) for end in ends]
+            difference, gradient = (values[0] - values[1]) / (2 * h), float(lookup(gradients, keys))
             noise = 1e-15 * max(map(abs, values)) / h
             bound = 1e-5 * max(abs(difference), abs(gradient)) + 10 * noise
             assert abs(difference - gradient) <= bound, f"{path}: {gradient}, by differences {difference}"
