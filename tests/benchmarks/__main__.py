@@ -35,8 +35,8 @@ on whatever backend JAX finds.
 
 How to read it. The contestants take turns in many short rounds of one process. A time is the median over
 rounds, `ratio` the median of each round's gradtx / Optax, and `fastest` the ratio of the fastest rounds,
-which other load on the machine disturbs least. Steps are compiled and their arrays made anew in every order of
-the contestants: whoever is first has the better memory, by up to a tenth on many leaves.
+which other load on the machine disturbs least. Steps are compiled and their arrays made anew in every order
+of the contestants: whoever is first has the better memory, by up to a tenth on many leaves.
 
 - **step**: the jitted step with state and parameters donated, wall time. gradtx's numbers are arguments
   of the compiled step where Optax's are constants in it; that is what a few leaves of a few elements show:
