@@ -2,12 +2,15 @@
 
     python examples/train_lm.py
     python examples/train_lm.py --optimizer lion --schedule cosine --out runs/lion
+    python examples/train_lm.py --accumulate 8 --guard --ema --out runs/wrapped
     python examples/train_lm.py --resume --learning-rate 1e-3
 
 The model reads bytes and predicts the next one. The optimizer is composed in view, in
 `make_optimizer`: clipping, Adam's direction, decayed weights, and a learning rate that warms up
 and then falls to zero. Two minutes on two cores take it well below what counting pairs and triples
-of bytes achieves; a run that does not even beat the pairs exits with an error.
+of bytes achieves; a run that does not even beat the pairs exits with an error. `--accumulate` takes
+each batch in micro-batches, `--guard` skips steps that would do harm, and `--ema` evaluates an
+average of the weights.
 
 The run's folder receives `training.png` and Orbax checkpoints, in place of a former run's. The
 batch of a step depends only on the seed and the step, and a checkpoint holds parameters, optimizer
@@ -59,6 +62,9 @@ class Settings:
     schedule: str = "linear"
     steps: int = 1_400
     batch_size: int = 16
+    accumulate: int = 1
+    guard: bool = False
+    ema: bool = False
     seed: int = 0
 
 
@@ -77,14 +83,21 @@ def make_optimizer(settings: Settings) -> gradtx.Transform:
     """AdamW from its parts, or a ready-made optimizer in their place, behind the same clipping."""
     rate, decay = make_schedule(settings), settings.weight_decay
     if settings.optimizer == "adamw":
-        return gradtx.chain(
+        tx = gradtx.chain(
             gradtx.clip_by_global_norm(1.0),
             gradtx.scale_by_adam(b1=0.9, b2=0.95),
             gradtx.add_decayed_weights(decay, mask=DECAYED),
             gradtx.scale_by_learning_rate(rate),
         )
-    tx = ready_made(settings.optimizer, rate, decay)
-    return gradtx.chain(gradtx.clip_by_global_norm(1.0), tx)
+    else:
+        tx = ready_made(settings.optimizer, rate, decay)
+        tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), tx)
+    tx = gradtx.track(tx, every=10)
+    if settings.ema:
+        tx = gradtx.ema_params(tx, 0.99)
+    if settings.guard:
+        tx = gradtx.guard(tx)
+    return gradtx.accumulate(tx, settings.accumulate) if settings.accumulate > 1 else tx
 
 
 # Training
@@ -123,7 +136,7 @@ def compile_step(graph: Any, tx: gradtx.Transform) -> tuple[Callable, Callable]:
     @partial(jax.jit, donate_argnums=(0, 1))
     def train_step(params: PyTree, opt_state: PyTree, windows: jax.Array) -> tuple:
         value, grads = jax.value_and_grad(loss)(params, windows)
-        params, opt_state = gradtx.apply_gradients(tx, grads, opt_state, params)
+        params, opt_state = gradtx.apply_gradients(tx, grads, opt_state, params, value=value)
         return params, opt_state, value
 
     return train_step, jax.jit(loss)
@@ -156,17 +169,23 @@ def train(
         bar = progress.add_task("", total=stop, loss=0.0, rate=0.0, speed="compiling")
         for step in range(run.step, stop):
             rate = gradtx.hyperparams(run.opt_state)["learning_rate"]
-            windows = batch(text, run.settings, step)
-            run.params, run.opt_state, value = train_step(run.params, run.opt_state, windows)
+            windows, values = batch(text, run.settings, step), []
+            for part in np.split(windows, run.settings.accumulate):
+                run.params, run.opt_state, value = train_step(run.params, run.opt_state, part)
+                values.append(value)
+            value = np.mean(values)
             run.curves["train"].append(float(value))
             run.curves["rate"].append(rate)
             speed = f"{(progress.tasks[bar].speed or 0) * windows[:, 1:].size:,.0f} tokens/s"
             progress.update(bar, completed=run.step, loss=float(value), rate=rate, speed=speed)
             if run.step % EVERY == 0 or run.step == stop:
-                score = validate(loss, run.params, held_out)
+                score = validate(loss, gradtx.eval_params(run.opt_state, run.params), held_out)
                 run.curves["validation"].append((run.step, score))
-                recent = np.mean(run.curves["train"][-EVERY:])
-                console.print(f"step {run.step:5}   train {recent:.3f}   validation {score:.3f}")
+                recent, measured = np.mean(run.curves["train"][-EVERY:]), gradtx.metrics(run.opt_state)
+                console.print(
+                    f"step {run.step:5}   train {recent:.3f}   validation {score:.3f}"
+                    f"   |g| {measured['gradient_norm']:.2f}   |u|/|w| {measured['update_ratio']:.1e}"
+                )
                 save(checkpoints, run)
 
 
@@ -195,11 +214,15 @@ def resume(checkpoints: Checkpoints, given: dict[str, Any]) -> tuple[Any, Run]:
     record = checkpoints.restore(step, args=items)["record"]
     old = Settings(**record["settings"])
     new = dataclasses.replace(old, **given)
-    if new.optimizer != old.optimizer:
-        raise SystemExit(
-            f"the checkpoint holds the state of {old.optimizer}, which {new.optimizer} cannot take "
-            "over: leave --optimizer out, or start a new run with another --out"
-        )
+    for name in ("optimizer", "guard", "ema"):
+        if getattr(new, name) != getattr(old, name):
+            raise SystemExit(
+                f"the checkpoint holds the state of --{name} {getattr(old, name)}, which "
+                f"{getattr(new, name)} cannot take over: leave --{name} out, or start a new run with "
+                "another --out"
+            )
+    if (new.accumulate > 1) != (old.accumulate > 1):
+        raise SystemExit("the checkpoint cannot change between one batch and micro-batches")
     graph, run = start(old)
     template = ocp.args.StandardRestore({"params": run.params, "opt_state": run.opt_state})
     arrays = checkpoints.restore(step, args=ocp.args.Composite(arrays=template))["arrays"]
@@ -271,6 +294,9 @@ def parse() -> dict[str, Any]:
         type=positive,
         help=f"windows of {CONTEXT} bytes a step ({Settings.batch_size})",
     )
+    add("--accumulate", type=positive, metavar="K", help="micro-batches to a batch, which K divides (1)")
+    add("--guard", action="store_true", help="skip steps that are not finite, and spikes of the gradient")
+    add("--ema", action="store_true", help="evaluate an exponential average of the weights")
     add("--seed", type=int)
     add("--out", type=Path, default=Path("runs/lm"), help="folder of the results (runs/lm)")
     add("--resume", action="store_true", default=False, help="continue from the last checkpoint")
@@ -289,6 +315,10 @@ def main() -> None:
         for step in checkpoints.all_steps():
             checkpoints.delete(step)
 
+    if run.settings.batch_size % run.settings.accumulate:
+        raise SystemExit(
+            f"--accumulate {run.settings.accumulate} does not divide a batch of {run.settings.batch_size}"
+        )
     text, held_out = load()
     baselines = ngram_baselines(text, held_out)
     console.print(f"{text.size:,} bytes to train on, {held_out.size:,} held out")
@@ -301,6 +331,8 @@ def main() -> None:
         raise SystemExit("\ninterrupted: --resume continues from the last checkpoint") from None
     draw(run, baselines, out / "training.png")
     digest = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(run.params)))
+    if run.settings.guard:
+        console.print(str(gradtx.report(run.opt_state)).splitlines()[0])
     console.print(f"picture {out / 'training.png'}, parameters' fingerprint {digest.hexdigest()[:12]}")
     if run.step < run.settings.steps:
         console.print(f"stopped after step {run.step}; --resume continues")

@@ -32,6 +32,7 @@ from gradtx.core.transform import (
     apply_gradients,
     apply_updates,
 )
+from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
 from gradtx.optimizers.adafactor import adafactor
 from gradtx.optimizers.adam import adam, adamw, nadam, nadamw
@@ -54,6 +55,7 @@ from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.adagrad import scale_by_rss
 from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.ademamix import scale_by_ademamix
+from gradtx.transforms.apply_every import apply_every
 from gradtx.transforms.average import ema
 from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm, global_norm
 from gradtx.transforms.decay import add_decayed_weights
@@ -68,12 +70,32 @@ from gradtx.transforms.elementary import (
     square,
 )
 from gradtx.transforms.factored import scale_by_factored_rms, scale_by_param_block_rms
+from gradtx.transforms.group_scale import scale_by_group
 from gradtx.transforms.lion import scale_by_lion
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import add_noise
+from gradtx.transforms.per_example import per_example_global_norm_clip, per_example_layer_norm_clip
 from gradtx.transforms.prodigy import scale_by_prodigy
 from gradtx.transforms.rms import scale_by_rms, scale_by_stddev
 from gradtx.transforms.scale import scale, scale_by_learning_rate, scale_by_schedule
+from gradtx.tree import incremental_update, periodic_update
+from gradtx.tree_map_params import tree_map_params
+from gradtx.wrappers.accumulate import accumulate
+from gradtx.wrappers.averages import ema_params, polyak_average
+from gradtx.wrappers.conditional import apply_if_finite, conditionally_mask, conditionally_transform
+from gradtx.wrappers.evaluation import eval_params
+from gradtx.wrappers.extra_args import with_extra_args_support
+from gradtx.wrappers.flatten import flatten
+from gradtx.wrappers.groups import freeze, multi_transform, partition, selective_transform
+from gradtx.wrappers.guard import guard
+from gradtx.wrappers.inject import inject_hyperparams, inject_stateful_hyperparams
+from gradtx.wrappers.lookahead import lookahead
+from gradtx.wrappers.measure import measure_with_ema, monitor, snapshot
+from gradtx.wrappers.multi_steps import MultiSteps
+from gradtx.wrappers.report import report
+from gradtx.wrappers.skip import skip_large_updates, skip_not_finite
+from gradtx.wrappers.stateless import stateless, stateless_with_tree_map
+from gradtx.wrappers.track import metrics, track
 
 __version__ = "0.1.0"
 
@@ -92,6 +114,7 @@ __all__ = [
     "GradientTransformationExtraArgs",
     "Key",
     "Mask",
+    "MultiSteps",
     "NonNegative",
     "Number",
     "Positive",
@@ -103,6 +126,8 @@ __all__ = [
     "Slot",
     "Transform",
     "WholeScalar",
+    "accumulate",
+    "accumulate_gradients",
     "adadelta",
     "adafactor",
     "adagrad",
@@ -112,43 +137,67 @@ __all__ = [
     "add_decayed_weights",
     "add_noise",
     "ademamix",
+    "apply_every",
     "apply_gradients",
+    "apply_if_finite",
     "apply_updates",
     "bias_correction",
     "chain",
     "clip",
     "clip_by_block_rms",
     "clip_by_global_norm",
+    "conditionally_mask",
+    "conditionally_transform",
     "constant_schedule",
     "cosine_decay_schedule",
     "ema",
+    "ema_params",
+    "eval_params",
     "exponential_decay",
+    "flatten",
+    "freeze",
     "global_norm",
+    "guard",
     "hyperparams",
     "identity",
+    "incremental_update",
+    "inject_hyperparams",
+    "inject_stateful_hyperparams",
     "join_schedules",
     "linear_schedule",
     "lion",
+    "lookahead",
     "masked",
+    "measure_with_ema",
+    "metrics",
     "minimize",
+    "monitor",
+    "multi_transform",
     "nadam",
     "nadamw",
     "named_chain",
     "negate",
     "noisy_sgd",
     "offset",
+    "partition",
+    "per_example_global_norm_clip",
+    "per_example_layer_norm_clip",
+    "periodic_update",
     "piecewise_constant_schedule",
+    "polyak_average",
     "polynomial_schedule",
     "prodigy",
     "ratio",
     "rebase",
     "recipe",
+    "report",
     "rmsprop",
     "scale",
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_ademamix",
     "scale_by_factored_rms",
+    "scale_by_group",
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_param_block_rms",
@@ -157,16 +206,25 @@ __all__ = [
     "scale_by_rss",
     "scale_by_schedule",
     "scale_by_stddev",
+    "selective_transform",
     "set_hyperparams",
     "set_to_zero",
     "sgd",
     "sign",
+    "skip_large_updates",
+    "skip_not_finite",
+    "snapshot",
     "sqrt",
     "square",
+    "stateless",
+    "stateless_with_tree_map",
     "step_count",
     "trace",
+    "track",
     "tree",
+    "tree_map_params",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_linear_decay_schedule",
+    "with_extra_args_support",
 ]

@@ -9,7 +9,8 @@ them with `gradtx.hyperparams(train_state)`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from gradtx.core.engine import Composed
 from gradtx.core.rebase import rebase
 from gradtx.core.structure import Structure
 from gradtx.core.transform import apply_gradients
+from gradtx.micro_batches import check_count, combined
 
 _pure: Any = getattr(nnx, "as_pure", None) or getattr(nnx, "pure")  # noqa: B009 - by Flax's version
 
@@ -130,3 +132,42 @@ class Optimizer(nnx.Optimizer):
         nnx.update(model, params)
         nnx.update(self.opt_state, nnx.state(opt_state))
         self.step[...] += 1
+
+
+def accumulate_gradients(grad_fn: Callable[..., Any], n: int) -> Callable[..., Any]:
+    """`gradtx.accumulate_gradients` for a function of an NNX model, such as `nnx.value_and_grad(loss)`.
+
+    What the model keeps (batch statistics, counts of random streams) goes from each micro-batch to the next.
+
+    Args:
+        grad_fn: a function of (model, *batches, **others).
+        n: the number of micro-batches, which divides the leading axis of every array in `batches`.
+
+    Returns:
+        A function of the same arguments and results; it updates the model's state in place.
+
+    Examples:
+        >>> import gradtx.flax, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+        >>> grad_fn = nnx.value_and_grad(lambda m, x: jnp.mean(m(x) ** 2))
+        >>> loss, grads = gradtx.flax.accumulate_gradients(grad_fn, 4)(model, jnp.ones((8, 2)))
+        >>> grads["kernel"].shape
+        (2, 1)
+    """
+    check_count(n)
+
+    @functools.wraps(grad_fn)
+    def over_micro_batches(model: Any, *batches: Any, **others: Any) -> Any:
+        graph, state = nnx.split(model)
+
+        def one(kept: Any, micro: Any) -> Any:
+            local = nnx.merge(graph, kept)
+            result = grad_fn(local, *micro, **others)
+            return nnx.state(local), result
+
+        state, result = combined(one, state, batches, n)
+        nnx.update(model, state)
+        return result
+
+    return over_micro_batches

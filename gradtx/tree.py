@@ -1,13 +1,24 @@
-"""Functions of whole trees, under the names of Optax's `tree` module."""
+"""Functions of whole trees: those of Optax's `tree` module, and those that move one tree towards another."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from gradtx.core import leaves as lv
-from gradtx.core.numerics import number_dtype, one_minus_power
+from gradtx.core.numerics import (
+    Decay,
+    cast,
+    compute_dtype,
+    like,
+    number_dtype,
+    one_minus_power,
+    real_dtype,
+)
+from gradtx.core.stages import mixing
 
 
 def bias_correction(moment: Any, decay: Any, count: Any) -> Any:
@@ -34,4 +45,72 @@ def bias_correction(moment: Any, decay: Any, count: Any) -> Any:
     )
 
 
-__all__ = ["bias_correction"]
+def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
+    """Moves a tree a part of the way to another: old + step_size (new - old).
+
+    Of parameters after each step this is their exponential moving average, as for a target network;
+    `gradtx.ema_params` computes the same inside the update.
+
+    Args:
+        new_tensors: a tree of arrays.
+        old_tensors: a tree like it; a leaf that is `None` in the new one stays.
+        step_size: the part, in [0, 1].
+
+    Returns:
+        A tree in the dtypes of the old one, computed in at least float32. An integer or boolean leaf, which
+        there is no part of the way for, is the new one.
+
+    Raises:
+        ValueError: the trees differ; the first path that differs is named.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> gradtx.incremental_update({"w": jnp.ones(2)}, {"w": jnp.zeros(2)}, 0.25)["w"].tolist()
+        [0.25, 0.25]
+    """
+
+    def moved(old: jax.Array, new: jax.Array) -> jax.Array:
+        if not lv.is_trainable_leaf(old):
+            return cast(new, old.dtype)
+        compute = compute_dtype(old.dtype, new.dtype)
+        share = Decay(jnp.asarray(step_size).astype(real_dtype(compute)))
+        with mixing():
+            return cast(share.mix(cast(old, like(old.dtype, compute)), new), old.dtype)
+
+    return _moved(new_tensors, old_tensors, moved)
+
+
+def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_period: Any) -> Any:
+    """Replaces a tree on every update_period-th step: new where steps mod update_period is 0, old elsewhere.
+
+    Args:
+        new_tensors: a tree of arrays.
+        old_tensors: a tree like it; a leaf that is `None` in the new one stays.
+        steps: the number of steps so far.
+        update_period: the period, >= 1.
+
+    Returns:
+        One of the trees, in the dtypes of the old one.
+
+    Raises:
+        ValueError: the trees differ; the first path that differs is named.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> [float(gradtx.periodic_update(jnp.ones(()), jnp.zeros(()), steps, 2)) for steps in range(4)]
+        [1.0, 0.0, 1.0, 0.0]
+    """
+    now = jnp.asarray(steps) % jnp.asarray(update_period) == 0
+    return _moved(new_tensors, old_tensors, lambda old, new: jnp.where(now, cast(new, old.dtype), old))
+
+
+def _moved(new: Any, old: Any, move: Callable[[jax.Array, jax.Array], jax.Array]) -> Any:
+    before, structure = lv.flatten(old)
+    after = lv.align(structure, new, old, "new tensors", "old tensors")
+    pairs = zip(before, after, strict=True)
+    return structure.unflatten(
+        [a if a is None or b is None else move(lv.as_array(a), lv.as_array(b)) for a, b in pairs]
+    )
+
+
+__all__ = ["bias_correction", "incremental_update", "periodic_update"]

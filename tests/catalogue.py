@@ -11,8 +11,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 import gradtx
 import references
+import wrapper_references
 
 STORAGE = ("mu_dtype", "nu_dtype", "accumulator_dtype", "dtype_momentum")
 """Arguments that say how a slot is stored; a formula does not depend on them."""
@@ -31,7 +35,7 @@ class Entry:
         make: builds it, where that is not a call of the public name.
         reference: builds the float64 reference from the same arguments; by default the class of that name in
             `references`. None where there is none to compare with, for the reason in `no_reference`.
-        kind: transform, optimizer, combinator or schedule.
+        kind: transform, optimizer, combinator, wrapper or schedule.
         supports_complex: whether it has a meaning for complex leaves.
         positive: whether it is for gradients >= 0.
         rough: the end of the names of numbers in which nothing is differentiable.
@@ -91,6 +95,41 @@ def has_axes(path: str, leaf: Any) -> bool:
     return leaf.ndim > 0
 
 
+def too_large(updates: Any, gradient_step: Any, params: Any) -> Any:
+    """For MultiSteps: whether to skip gradients, and a number that it saw; of numpy arrays too."""
+    squares = sum((abs(x) ** 2).sum() for x in jax.tree.leaves(updates))
+    return squares > 3.0, {"squares": jnp.asarray(squares, jnp.float32)}
+
+
+def at_even_steps(step: Any) -> Any:
+    """A condition: the first step of every two."""
+    return step % 2 == 0
+
+
+def has_no_axes(path: str, leaf: Any) -> bool:
+    """A mask: the scalars."""
+    return leaf.ndim == 0
+
+
+def axes_or_none(path: str, leaf: Any) -> str:
+    """Labels by whether a leaf is a scalar."""
+    return "axes" if leaf.ndim else "none"
+
+
+def by_rank(path: str, leaf: Any) -> int:
+    """Labels by the number of axes: 0, 1, or 2 for more."""
+    return min(leaf.ndim, 2)
+
+
+def groups_of_ranks(partition: Any, matrices: Any, vectors: Any, scalars: Any, nested: bool) -> Any:
+    """Three groups at once, or two of them inside the group of what has axes."""
+    if nested:
+        return partition(
+            {"axes": partition({1: vectors, 2: matrices}, by_rank), "none": scalars}, axes_or_none
+        )
+    return partition({0: scalars, 1: vectors, 2: matrices}, by_rank)
+
+
 class OnLeavesWithAxes(references.Chain):
     """References on the leaves that `has_axes` includes; the others pass, or become 0."""
 
@@ -107,6 +146,30 @@ class OnLeavesWithAxes(references.Chain):
         inner = iter(super().update(*chosen, **extra))
         beside = 1.0 if self.outside == "pass" else 0.0
         return [next(inner) if o else beside * references.wide(g) for g, o in zip(grads, on, strict=True)]
+
+
+def doubled(update: Any, param: Any) -> Any:
+    """A function of one leaf, for `stateless_with_tree_map`."""
+    return 2 * update
+
+
+def doubled_tree(updates: Any, params: Any) -> Any:
+    """A function of a tree, for `stateless`."""
+    return jax.tree.map(lambda u: 2 * u, updates)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fading:
+    """A stateful schedule in Optax's form: 0.1 / (1 + its number of updates)."""
+
+    def init(self) -> Any:
+        return {"rate": jnp.asarray(0.1), "updates": jnp.int32(0)}
+
+    def update(self, state: Any, **extra: Any) -> Any:
+        return {**state, "updates": state["updates"] + 1}
+
+    def __call__(self, state: Any, **extra: Any) -> Any:
+        return state["rate"] / (1 + state["updates"]).astype(state["rate"].dtype)
 
 
 def _schedules(a: Any, b: Any) -> dict[str, Any]:
@@ -252,6 +315,7 @@ TRANSFORMS = [
     Entry("sqrt", positive=True),
     Entry("offset", {"value": 0.3}, {"value": -0.7}),
     Entry("bias_correction", {"decay": 0.9}, {"decay": 0.6}),
+    Entry("apply_every", {"k": 3}, {"k": 2}, reference=wrapper_references.ApplyEvery, rough=("k",)),
     Entry("scale", {"step_size": -0.1}, {"step_size": 0.4}, {"schedule": {"step_size": FALLING}}),
     Entry("scale_by_schedule", {"step_size_fn": FALLING}, {"step_size_fn": FALLING_ELSE}),
     Entry(
@@ -541,4 +605,269 @@ COMBINATORS = [
 ]
 COMBINATORS = [dataclasses.replace(e, kind="combinator") for e in COMBINATORS]
 
-ENTRIES = {e.name: e for e in [*TRANSFORMS, *OPTIMIZERS, *COMBINATORS, *SCHEDULES]}
+WRAPPERS = [
+    Entry(
+        "accumulate",
+        {"learning_rate": 0.1, "momentum": 0.9, "every": 2},
+        {"learning_rate": 0.03, "momentum": 0.4, "every": 1},
+        {"scheduled": {"every": gradtx.piecewise_constant_schedule(1, {2: 3})}},
+        make=lambda every, **rest: gradtx.accumulate(gradtx.sgd(**rest), every),
+        reference=lambda every, **rest: wrapper_references.Accumulate(references.Sgd(**rest), every),
+        rough=("every",),
+    ),
+    Entry(
+        "MultiSteps",
+        {"learning_rate": 0.1, "momentum": 0.9, "every": 2},
+        {"learning_rate": 0.03, "momentum": 0.4, "every": 1},
+        {"sum": {"use_grad_mean": False}, "skips": {"should_skip_update_fn": too_large}},
+        make=lambda every, learning_rate, momentum, **rest: gradtx.MultiSteps(
+            gradtx.sgd(learning_rate, momentum), every, **rest
+        ),
+        reference=lambda every, learning_rate, momentum, **rest: wrapper_references.Accumulate(
+            references.Sgd(learning_rate, momentum=momentum), every, **rest
+        ),
+        rough=("every",),
+    ),
+    Entry(
+        "track",
+        {"max_norm": 1.0, "learning_rate": 0.1, "momentum": 0.9, "every": 2},
+        {"max_norm": 0.5, "learning_rate": 0.03, "momentum": 0.4, "every": 1},
+        {"groups": {"groups": {"with axes": has_axes}}},
+        make=lambda max_norm, every, groups=None, **rest: gradtx.track(
+            gradtx.chain(gradtx.clip_by_global_norm(max_norm), gradtx.sgd(**rest)), every=every, groups=groups
+        ),
+        reference=lambda max_norm, every, groups=None, **rest: references.Chain(
+            references.ClipByGlobalNorm(max_norm), references.Sgd(**rest)
+        ),
+        rough=("every",),
+    ),
+    Entry(
+        "guard",
+        {"learning_rate": 0.1, "deviations": 2.0, "decay": 0.7, "warmup": 2.5, "patience": 3},
+        {"learning_rate": 0.03, "deviations": 3.0, "decay": 0.6, "warmup": 1.5, "patience": 1},
+        {"unwatched": {"deviations": None}, "updates": {"updates": True}},
+        make=lambda learning_rate, **rest: gradtx.guard(
+            gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(learning_rate, 0.9)), **rest
+        ),
+        reference=lambda learning_rate, **rest: wrapper_references.Guard(
+            references.Chain(references.ClipByGlobalNorm(1.0), references.Sgd(learning_rate, momentum=0.9)),
+            **rest,
+        ),
+    ),
+    Entry(
+        "apply_if_finite",
+        {"learning_rate": 0.1, "momentum": 0.9, "max_consecutive_errors": 2},
+        {"learning_rate": 0.03, "momentum": 0.4, "max_consecutive_errors": 1},
+        make=lambda max_consecutive_errors, **rest: gradtx.apply_if_finite(
+            gradtx.sgd(**rest), max_consecutive_errors
+        ),
+        reference=lambda max_consecutive_errors, **rest: wrapper_references.ApplyIfFinite(
+            references.Sgd(**rest), max_consecutive_errors
+        ),
+    ),
+    Entry(
+        "conditionally_transform",
+        {"decay": 0.9},
+        {"decay": 0.4},
+        make=lambda **rest: gradtx.conditionally_transform(gradtx.trace(**rest), at_even_steps),
+        reference=lambda **rest: wrapper_references.Conditional(
+            references.Trace(**rest), at_even_steps, passes=True
+        ),
+    ),
+    Entry(
+        "conditionally_mask",
+        {"learning_rate": 0.1, "momentum": 0.9},
+        {"learning_rate": 0.03, "momentum": 0.4},
+        make=lambda **rest: gradtx.conditionally_mask(gradtx.sgd(**rest), at_even_steps),
+        reference=lambda **rest: wrapper_references.Conditional(
+            references.Sgd(**rest), at_even_steps, passes=False
+        ),
+    ),
+    Entry(
+        "partition",
+        {"learning_rate": 0.1, "momentum": 0.9, "max_norm": 0.5, "step_size": -0.3},
+        {"learning_rate": 0.03, "momentum": 0.4, "max_norm": 1.5, "step_size": -0.2},
+        {"nested": {"nested": True}},
+        make=lambda learning_rate, momentum, max_norm, step_size, nested=False: groups_of_ranks(
+            gradtx.partition,
+            gradtx.sgd(learning_rate, momentum),
+            gradtx.chain(gradtx.clip_by_global_norm(max_norm), gradtx.scale(step_size)),
+            gradtx.set_to_zero(),
+            nested,
+        ),
+        reference=lambda learning_rate, momentum, max_norm, step_size, nested=False: groups_of_ranks(
+            wrapper_references.Partition,
+            references.Sgd(learning_rate, momentum),
+            references.Chain(references.ClipByGlobalNorm(max_norm), references.Scale(step_size)),
+            references.SetToZero(),
+            nested,
+        ),
+    ),
+    Entry(
+        "multi_transform",
+        {"decay": 0.9},
+        {"decay": 0.4},
+        make=lambda decay: gradtx.multi_transform(
+            {"axes": gradtx.trace(decay), "none": gradtx.set_to_zero()}, axes_or_none
+        ),
+        reference=lambda decay: wrapper_references.Partition(
+            {"axes": references.Trace(decay), "none": references.SetToZero()}, axes_or_none
+        ),
+    ),
+    Entry(
+        "freeze",
+        make=lambda: gradtx.freeze(has_axes),
+        reference=lambda: OnLeavesWithAxes(references.SetToZero()),
+    ),
+    Entry(
+        "selective_transform",
+        {"decay": 0.9},
+        {"decay": 0.4},
+        make=lambda decay: gradtx.selective_transform(gradtx.trace(decay), freeze_mask=has_no_axes),
+        reference=lambda decay: OnLeavesWithAxes(references.Trace(decay), outside="zero"),
+    ),
+    Entry(
+        "scale_by_group",
+        {"axes": -0.3, "none": 2.0},
+        {"axes": 0.1, "none": 0.5},
+        {"scheduled": {"axes": gradtx.linear_schedule(0.1, 1.0, 3.4)}},
+        make=lambda **factors: gradtx.scale_by_group(factors, axes_or_none),
+        reference=lambda **factors: wrapper_references.Partition(
+            {label: references.ScaleBySchedule(f) for label, f in factors.items()}, axes_or_none
+        ),
+    ),
+    Entry(
+        "ema_params",
+        {"learning_rate": 0.1, "momentum": 0.9, "decay": 0.9},
+        {"learning_rate": 0.03, "momentum": 0.4, "decay": 0.6},
+        {"warmed up": {"decay": gradtx.linear_schedule(0.0, 0.9, 3.4)}},
+        layouts={"float32 slot": {"accumulator_dtype": "float32"}},
+        make=lambda decay, accumulator_dtype=None, **rest: gradtx.ema_params(
+            gradtx.sgd(**rest), decay, accumulator_dtype=accumulator_dtype
+        ),
+        reference=lambda decay, **rest: wrapper_references.EmaParams(references.Sgd(**rest), decay),
+    ),
+    Entry(
+        "polyak_average",
+        {"learning_rate": 0.1, "momentum": 0.9, "start": 1},
+        {"learning_rate": 0.03, "momentum": 0.4, "start": 0},
+        layouts={"float32 slot": {"accumulator_dtype": "float32"}},
+        make=lambda start, accumulator_dtype=None, **rest: gradtx.polyak_average(
+            gradtx.sgd(**rest), start, accumulator_dtype=accumulator_dtype
+        ),
+        reference=lambda start, **rest: wrapper_references.PolyakAverage(references.Sgd(**rest), start),
+    ),
+    Entry(
+        "lookahead",
+        {"learning_rate": 0.1, "momentum": 0.9, "sync_period": 2, "slow_step_size": 0.5},
+        {"learning_rate": 0.03, "momentum": 0.4, "sync_period": 1, "slow_step_size": 0.7},
+        {
+            "restarted": {"reset_state": True},
+            "scheduled": {
+                "sync_period": gradtx.piecewise_constant_schedule(2, {2: 2}),
+                "slow_step_size": gradtx.linear_schedule(0.9, 0.1, 3.4),
+            },
+        },
+        make=lambda sync_period, slow_step_size, reset_state=False, **rest: gradtx.lookahead(
+            gradtx.sgd(**rest), sync_period, slow_step_size, reset_state
+        ),
+        reference=lambda sync_period, slow_step_size, reset_state=False, **rest: wrapper_references.Lookahead(
+            references.Sgd(**rest), sync_period, slow_step_size, reset_state
+        ),
+        rough=("sync_period",),
+    ),
+    Entry(
+        "flatten",
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "weight_decay": 0.1},
+        {"learning_rate": 0.03, "b1": 0.6, "b2": 0.9, "eps": 1e-2, "weight_decay": 0.2},
+        make=lambda **kwargs: gradtx.flatten(
+            gradtx.chain(gradtx.clip_by_global_norm(2.0), gradtx.adamw(**kwargs))
+        ),
+        reference=lambda **kwargs: references.Chain(
+            references.ClipByGlobalNorm(2.0), references.Adamw(**kwargs)
+        ),
+    ),
+    Entry(
+        "inject_hyperparams",
+        {"learning_rate": 0.1, "momentum": 0.9},
+        {"learning_rate": 0.03, "momentum": 0.4},
+        make=lambda **kwargs: gradtx.inject_hyperparams(gradtx.sgd, static_args="nesterov")(**kwargs),
+        reference=references.Sgd,
+    ),
+    Entry(
+        "inject_stateful_hyperparams",
+        {"momentum": 0.9},
+        {"momentum": 0.4},
+        make=lambda **kwargs: gradtx.inject_stateful_hyperparams(gradtx.sgd)(
+            learning_rate=Fading(), **kwargs
+        ),
+        reference=lambda **kwargs: references.Sgd(lambda step: 0.1 / (1 + step), **kwargs),
+    ),
+    Entry(
+        "measure_with_ema",
+        {"decay": 0.9},
+        {"decay": 0.4},
+        {"biased": {"debias": False}},
+        {"stored": {"accumulator_dtype": "float32"}},
+        make=lambda **kwargs: gradtx.measure_with_ema(gradtx.global_norm, **kwargs),
+        reference=lambda **kwargs: references.Identity(),
+    ),
+    Entry(
+        "monitor",
+        {"decay": 0.9, "momentum": 0.8},
+        {"decay": 0.4, "momentum": 0.3},
+        make=lambda decay, momentum: gradtx.monitor(
+            {
+                "norm": gradtx.global_norm,
+                "average": gradtx.measure_with_ema(gradtx.global_norm, decay),
+                "velocity": gradtx.trace(momentum),
+            }
+        ),
+        reference=lambda **kwargs: references.Identity(),
+    ),
+    Entry(
+        "snapshot",
+        {"measure_name": "norm", "measure": gradtx.global_norm},
+        {"measure_name": "norm", "measure": gradtx.global_norm},
+        reference=lambda **kwargs: references.Identity(),
+    ),
+    Entry(
+        "stateless",
+        {"f": doubled_tree},
+        {"f": doubled_tree},
+        reference=lambda f: references.Scale(2.0),
+    ),
+    Entry(
+        "stateless_with_tree_map",
+        {"f": doubled},
+        {"f": doubled},
+        reference=lambda f: references.Scale(2.0),
+    ),
+    Entry(
+        "with_extra_args_support",
+        {"learning_rate": 0.1, "momentum": 0.9},
+        {"learning_rate": 0.03, "momentum": 0.4},
+        make=lambda **kwargs: gradtx.with_extra_args_support(gradtx.sgd(**kwargs)),
+        reference=references.Sgd,
+    ),
+]
+WRAPPERS = [dataclasses.replace(e, kind="wrapper") for e in WRAPPERS]
+
+ALIASES = {
+    "MultiSteps",
+    "apply_if_finite",
+    "conditionally_mask",
+    "freeze",
+    "inject_hyperparams",
+    "multi_transform",
+    "nadam",
+    "nadamw",
+    "negate",
+    "scale_by_schedule",
+    "selective_transform",
+    "stateless_with_tree_map",
+    "with_extra_args_support",
+}
+"""Entries whose code is another one's, which meets the other dtypes and trees for both in a plain run."""
+
+ENTRIES = {e.name: e for e in [*TRANSFORMS, *OPTIMIZERS, *COMBINATORS, *WRAPPERS, *SCHEDULES]}

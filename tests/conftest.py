@@ -1,8 +1,9 @@
-"""Strict settings for every test, eight simulated devices, and `--full`."""
+"""Strict settings for every test, eight simulated devices, one cache of compiled programs, and `--full`."""
 
 import os
 import subprocess
 import sys
+import tempfile
 
 import jax
 
@@ -29,6 +30,14 @@ def pytest_configure(config):
         flags += [flag for flag in QUICKLY if is_known(flag)]
     # XLA reads them when the first array is made.
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
+    # What one worker has compiled the others need not; the cache ends with the run.
+    cache = tempfile.TemporaryDirectory(prefix="gradtx-tests-")
+    config.add_cleanup(cache.cleanup)
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": cache.name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 def is_known(flag):

@@ -38,14 +38,20 @@ def cover(
         if not covered(pair := (i, a, j, b))
     }
     rows, used = [], collections.Counter()
-    rest = [dimensions[name] for name in names[2:]]
-    for start in itertools.product(dimensions[names[0]], dimensions[names[1]]):
-        choices = [(*start, *more) for more in itertools.product(*rest)]
-        choices = [row for row in choices if possible(row)]
+
+    def add_best(fixed: dict[int, str]) -> None:
+        free = [[fixed[i]] if i in fixed else values for i, values in enumerate(dimensions.values())]
+        choices = [row for row in itertools.product(*free) if possible(row)]
         if choices:
             best = max(choices, key=lambda row: (len(pairs(row) & open_pairs), -sum(used[v] for v in row)))
             if pairs(best) & open_pairs:
-                open_pairs -= pairs(best)
+                open_pairs.difference_update(pairs(best))
                 used.update(best)
                 rows.append(best)
+
+    for first, second in itertools.product(dimensions[names[0]], dimensions[names[1]]):
+        add_best({0: first, 1: second})
+    for i, a, j, b in sorted(open_pairs):
+        if (i, a, j, b) in open_pairs:
+            add_best({i: a, j: b})
     return rows

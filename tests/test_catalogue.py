@@ -29,8 +29,29 @@ NOT_TRANSFORMS = {
         "Schedule",
         "Transform",
     ],
-    "functions of trees": ["apply_gradients", "apply_updates", "global_norm", "minimize", "tree"],
-    "functions of a state": ["hyperparams", "rebase", "set_hyperparams", "step_count"],
+    "functions of gradient functions": ["accumulate_gradients"],
+    "functions of trees": [
+        "apply_gradients",
+        "apply_updates",
+        "global_norm",
+        "incremental_update",
+        "minimize",
+        "per_example_global_norm_clip",
+        "per_example_layer_norm_clip",
+        "periodic_update",
+        "tree",
+    ],
+    "functions of a state": [
+        "eval_params",
+        "hyperparams",
+        "metrics",
+        "rebase",
+        "report",
+        "set_hyperparams",
+        "step_count",
+        "tree_map_params",
+    ],
+    "conditions to skip a step": ["skip_large_updates", "skip_not_finite"],
 }
 
 

@@ -102,6 +102,8 @@ SOME = Both("m*", [True, False])  # the matrix, not the complex vector
 CENTERED = {"mild": True, "single": 2e-4}
 # The estimate feeds on the gradients that it scales, so that an early rounding error grows.
 PRODIGY = {"mild": True, "single": 1e-4}
+# The update is a difference of parameters, of which it has the rounding errors.
+DIFFERENCE = {"mild": True}
 # What a step multiplies the parameters by must stay near 1.
 RELATIVE = {"mild": True}
 LIMITS = {
@@ -109,6 +111,7 @@ LIMITS = {
     "centered": CENTERED,
     "prodigy": PRODIGY,
     "param_block": RELATIVE,
+    "lookahead": DIFFERENCE,
 }
 # A schedule gives a decay in single precision, whose complement then has 1 / (1 - b) times its error.
 SCHEDULED_DECAY = {"single": 5e-5}
@@ -253,7 +256,7 @@ def test_follows_its_reference(name):
     assert case.deviation(small=ENTRIES[name].kind == "schedule") <= case.double
 
 
-@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("name", [n for n in FORMULAS if ENTRIES[n].kind in ("transform", "optimizer")])
 def test_follows_its_reference_in_single_precision(name):
     case = of_catalogue(name)
     assert case.deviation(single=True) <= case.single

@@ -49,18 +49,22 @@ AROUND_THE_ENGINE = {
     "combine.py",
     "fields.py",
     "hyperparams.py",
+    "labels.py",
     "rebase.py",
     "recipe.py",
     "schedule.py",
     "spec.py",
 }
+FOR_WRAPPERS = {"call.py", "wrapper.py"}
 
 
 def test_the_engine_stays_small():
     """The lines of code of the core without docstrings, comments and blank lines."""
     lines = {path.name: code_lines(path) for path in (PACKAGE / "core").glob("*.py")}
-    assert sum(lines.values()) < 2_100
-    assert sum(n for name, n in lines.items() if name not in AROUND_THE_ENGINE) < 1_200
+    engine = {name: n for name, n in lines.items() if name not in AROUND_THE_ENGINE | FOR_WRAPPERS}
+    assert sum(engine.values()) < 1_450, engine
+    assert sum(lines[name] for name in FOR_WRAPPERS) < 220
+    assert sum(lines.values()) < 2_650
 
 
 def code_lines(path):

@@ -1,9 +1,12 @@
 """What has hurt the users of today's optimizer libraries: one test for each line of the list, by its number.
 
-Numbers that concern what gradtx does not have yet, and belong to that work: 13 (skipping bad steps), 14 (SAM,
-adaptive clipping), 20 (partition), 28 (accumulation), 29 to 31 (Muon, second-order methods), 34 (rprop), 35
-(MultiSteps, lookahead, polyak_sgd), and parts of 6 (stochastic rounding), 8 (line search, Muon), 18
-(reduce_on_plateau), 32 (AMSGrad, acprop, lookahead) and 36 (sm3). 40 is `test_of_tests.py`.
+Those about wrappers have their number in the name of a test in the wrapper's file: 12, 28 and 35 in
+`test_accumulate.py`, 12 and 13 in `test_guards.py`, 19, 20 and 24 in `test_groups.py`, 32 and 35 in
+`test_averages.py`. 40 is `test_mutants.py`.
+
+Numbers that concern what gradtx does not have yet, and belong to that work: 14 (SAM, clipping by leaf), 29 to
+31 (Muon, second-order methods), 34 (rprop), and parts of 6 (stochastic rounding), 8 (line search, Muon), 18
+(reduce_on_plateau), 32 (AMSGrad, acprop) and 36 (sm3).
 """
 
 from __future__ import annotations

@@ -11,16 +11,17 @@ import jax.numpy as jnp
 
 from gradtx.core.arguments import factory
 from gradtx.core.engine import Composed
-from gradtx.core.leaves import Excluding, Mask
+from gradtx.core.leaves import Excluding, Including, Mask
 from gradtx.core.numerics import divide
 from gradtx.core.program import Builder, Fork, Swap
-from gradtx.core.rule import Rule
+from gradtx.core.rule import EVAL, Rule
 from gradtx.core.schedule import CALLABLE, SCHEDULES
 from gradtx.core.spec import show
 from gradtx.core.transform import GradientTransformation, Transform
 
 
-def _checked(where: str, tx: Any) -> Any:
+def checked(where: str, tx: Any) -> Any:
+    """`tx`, or an error if it is no transform."""
     if isinstance(tx, type) or not (
         callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))
     ):
@@ -49,7 +50,7 @@ class Chain(Composed):
     def __init__(self, members: tuple[Any, ...]) -> None:
         flat: list[Any] = []
         for tx in members:
-            flat.extend(tx.members if type(tx) is Chain else [_checked("chain", tx)])
+            flat.extend(tx.members if type(tx) is Chain else [checked("chain", tx)])
         self._set(members=tuple(flat))
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
@@ -95,10 +96,10 @@ class NamedChain(Composed):
             if not (isinstance(member, tuple) and len(member) == 2 and isinstance(member[0], str)):
                 raise TypeError(f"named_chain takes pairs (name, transform), got {show(member)}.")
             name = member[0]
-            if name in names or name in SCHEDULES or name == CALLABLE or not name:
+            if name in names or name in SCHEDULES or name in (CALLABLE, EVAL, ""):
                 raise ValueError(f"named_chain: {name!r} is taken; give each transform a name of its own.")
             names.append(name)
-            _checked("named_chain", member[1])
+            checked("named_chain", member[1])
         self._set(members=tuple(members))
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
@@ -141,20 +142,26 @@ class Masked(Composed):
 
     inner: Any
     mask: Mask
+    mask_compatible_extra_args: bool
     outside: Outside
 
-    def __init__(self, inner: Any, mask: Mask, outside: Outside) -> None:
-        _checked("masked", inner)
+    def __init__(self, inner: Any, mask: Mask, mask_compatible_extra_args: bool, outside: Outside) -> None:
+        checked("masked", inner)
         if outside not in get_args(Outside):
             raise ValueError(f"masked: outside must be 'pass' or 'zero', got {show(outside)}.")
-        self._set(inner=inner, mask=mask, outside=outside)
+        self._set(
+            inner=inner, mask=mask, mask_compatible_extra_args=mask_compatible_extra_args, outside=outside
+        )
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-        kwargs = {} if self.outside == "pass" else {"outside": self.outside}
+        kwargs: dict[str, Any] = {} if self.outside == "pass" else {"outside": self.outside}
+        if self.mask_compatible_extra_args:
+            kwargs["mask_compatible_extra_args"] = True
         return "masked", (self.inner, self.mask), kwargs
 
     def _visit(self, builder: Builder) -> None:
-        with builder.inside(mask=self.mask):
+        cuts = self.mask_compatible_extra_args
+        with builder.inside(mask=Including(self.mask, cuts_extra_args=True) if cuts else self.mask):
             visit(self.inner, builder)
         if self.outside == "zero":
             with builder.inside(mask=Excluding(self.mask)):
@@ -164,12 +171,16 @@ class Masked(Composed):
 class SetToZero(Rule, name="set_to_zero"):
     """u = 0."""
 
+    takes_any_leaf = True
+
     def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
         return jnp.zeros_like(g), slots
 
 
 @factory
-def masked(inner: Any, mask: Mask, *, outside: Outside = "pass") -> Transform:
+def masked(
+    inner: Any, mask: Mask, *, mask_compatible_extra_args: bool = False, outside: Outside = "pass"
+) -> Transform:
     """Applies a transform to some leaves; it keeps no state for the others.
 
     Args:
@@ -181,6 +192,8 @@ def masked(inner: Any, mask: Mask, *, outside: Outside = "pass") -> Transform:
             - a function of the parameters that gives such a tree;
             - a path pattern or a tuple of them, where `*` matches anything and a leading `!` excludes:
               `("!*bias", "!*norm*")`.
+        mask_compatible_extra_args: whether a keyword argument that is a tree like the gradients reaches
+            `inner` with the included leaves alone.
         outside: what becomes of the other leaves: `"pass"` leaves their updates as they came (as Optax does:
             without a later transform these are raw gradients), `"zero"` makes them zero.
 
@@ -199,7 +212,7 @@ def masked(inner: Any, mask: Mask, *, outside: Outside = "pass") -> Transform:
         >>> tx.update(params, tx.init(params))[0]["bias"].tolist()
         [0.0]
     """
-    return Masked(inner, mask, outside)
+    return Masked(inner, mask, mask_compatible_extra_args, outside)
 
 
 class Parallel(Composed):
@@ -211,7 +224,7 @@ class Parallel(Composed):
 
     def __init__(self, name: str, how: Callable[..., jax.Array], members: tuple[Any, ...]) -> None:
         for tx in members:
-            _checked(name, tx)
+            checked(name, tx)
         self._set(name=name, how=how, members=members)
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:

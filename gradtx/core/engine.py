@@ -16,11 +16,12 @@ from jax.core import Tracer
 
 from gradtx.core import leaves as lv
 from gradtx.core import stages
+from gradtx.core.call import Call
 from gradtx.core.layout import active_leaves, check_state, initial_state
-from gradtx.core.numerics import number_dtype, widest
-from gradtx.core.program import Builder, Join, Path, Program, Unit, lookup, nest
+from gradtx.core.numerics import compute_dtype, like, number_dtype, widest
+from gradtx.core.program import Builder, Join, Path, Program, Unit, is_declared, lookup, nest
 from gradtx.core.schedule import with_number
-from gradtx.core.transform import PyTree, Transform, accepted, cast_like, missing
+from gradtx.core.transform import PyTree, Shared, Transform, accepted, cast_like, missing
 
 State = dict[str, Any]
 
@@ -48,13 +49,34 @@ class Composed(Transform):
         self, updates: PyTree, state: State, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, State]:
         """The updates in `promote_types(gradient, parameter)`, and the next state."""
-        return _Update(self.program, updates, self._in_force(state), params, extra).run(apply=False)
+        return self.step(updates, state, params, extra, None, apply=False)
 
     def apply_gradients(
         self, grads: PyTree, state: State, params: PyTree, **extra: Any
     ) -> tuple[PyTree, State]:
         """The new parameters and state; the update is not narrowed in between."""
-        return _Update(self.program, grads, self._in_force(state), params, extra).run(apply=True)
+        return self.step(grads, state, params, extra, None, apply=True)
+
+    def step(
+        self,
+        grads: PyTree,
+        state: State,
+        params: PyTree,
+        extra: dict[str, Any],
+        shared: Shared | None,
+        *,
+        apply: bool,
+    ) -> tuple[PyTree, State]:
+        """`apply_gradients`, or `update`; `shared` is for a wrapper around it."""
+        return _Update(self.program, grads, self._in_force(state), params, extra, shared).run(apply=apply)
+
+    def structure(self) -> Any:
+        """What programs are told apart by: all of it but the numbers that live in the state."""
+        return self.program, self.program.masks
+
+    def last_units(self) -> list[str]:
+        """The names of the units, also in what is wrapped, that must see the final update."""
+        return [name for names in self.program.last.values() for name in names]
 
     def _in_force(self, state: State) -> State:
         """The state with the numbers to use: its own, except those that this transform got for this call.
@@ -87,7 +109,13 @@ class _Update:
     """One update of one tree."""
 
     def __init__(
-        self, program: Program, grads: PyTree, state: State, params: PyTree, extra: dict[str, Any]
+        self,
+        program: Program,
+        grads: PyTree,
+        state: State,
+        params: PyTree,
+        extra: dict[str, Any],
+        shared: Shared | None,
     ) -> None:
         self.program, self.state, self.extra = program, state, extra
         self.grads, self.params = grads, params
@@ -96,14 +124,15 @@ class _Update:
         if params is not None:
             self.ps = lv.align(self.structure, params, grads, "params", "gradients")
         self._check_call()
-        known = (grads, self.us) if params is None else (params, self.ps)
-        self.active = active_leaves(program, *known)
+        described = (grads, self.us) if params is None else (params, self.ps)
+        self.active = active_leaves(program, *described)
         # A leaf without a gradient is left as it is, in every slot and in the result.
         self.live = [i for i, u in enumerate(self.us) if lv.is_trainable_leaf(u)]
         for i in self.live:
             self.us[i] = lv.as_array(self.us[i])
             self.ps[i] = None if self.ps[i] is None else lv.as_array(self.ps[i])
         self.stacks: dict[int, Any] = {i: [self.us[i]] for i in self.live}
+        self.shared = shared or Shared([None] * len(self.us))
         self.slots = {path: lookup(state["slots"], path) for path in program.slot_paths}
         for path in program.leaf_slot_paths:
             self.slots[path] = self._spread(path)
@@ -119,12 +148,15 @@ class _Update:
         self.fields, self.scalars, step, coded = stages.prepare(
             program, state["numbers"], state["step"], self.kept, self.wanted
         )
+        done = False
         for kind, start, stop in program.stages:
-            if kind == "tree":
+            if kind == "tree" and is_declared(program.steps[start]):
+                done = self._wrapper_stage(program.steps[start], apply=apply and stop == len(program.steps))
+            elif kind == "tree":
                 self._tree_stage(program.steps[start])
             elif kind == "measure":
                 self._measure_stage(start)
-            else:
+            elif not done:
                 self._leaf_stage(start, stop, apply=apply)
         for unit in program.rules:
             for name, scalar in unit.transform.scalars.items():
@@ -154,8 +186,11 @@ class _Update:
             lambda finish: stages.LeafStage(self.program, start, stop, finish, form, packed)
         )
         keyed = any(unit.transform.has_key for unit in units if isinstance(unit, Unit))
+        rules_alone = not last and all(isinstance(s, Unit) for s in self.program.steps[start:stop])
         for i in self.live:
             own = self._own(units, i)
+            if rules_alone and not any(slots is not None for slots in own):
+                continue
             finish = None if not last else "apply" if apply else self._outer(i)
             index = np.uint32(i) if keyed else None
             self.stacks[i], stored = stages.run_leaf(
@@ -171,7 +206,12 @@ class _Update:
         parts = []
         for i in self.live:
             (own,) = self._own([unit], i)
-            if own is not None:
+            if own is None:
+                continue
+            squares = self._known(i) if type(unit.transform).measure is stages.measure_squares else None
+            if squares is not None:
+                parts.append({"squares": squares})
+            else:
                 parts.append(
                     stages.measure_leaf(
                         self.program, position, self.stacks[i], self.ps[i], own, values[0], index
@@ -187,6 +227,7 @@ class _Update:
             self.wanted,
         )
         self.scalars[unit.path] = {**self.scalars[unit.path], **more}
+        self.shared.concluded.append((unit.transform, more))
 
     def _tree_stage(self, unit: Unit) -> None:
         """A transform of whole trees: it gets and gives the outer dtypes, and its state keeps its own."""
@@ -198,7 +239,7 @@ class _Update:
             outer = self.stacks[i][-1].dtype if ours else self._outer(i)
             tree[i], params[i] = self.stacks[i][-1].astype(outer), self.ps[i]
         old = self.slots[unit.path]
-        extra = accepted(unit.transform.update, self.extra)
+        extra = accepted(unit.transform.update, self._extra(unit, on))
         updates, new = unit.transform.update(
             self.structure.unflatten(tree),
             old,
@@ -209,6 +250,68 @@ class _Update:
         results = lv.align(self.structure, updates, self.grads, f"updates of {unit.where}", "gradients")
         for i in on:
             self.stacks[i] = [*self.stacks[i][:-1], results[i]]
+
+    def _wrapper_stage(self, unit: Unit, *, apply: bool) -> bool:
+        """A wrapper on the leaves that it works on; whether it made the new parameters."""
+        on = [i for i in self.live if self.active[unit.path][i]]
+        clock = (*unit.path, "clock")
+        arguments = stages.resolve(
+            self.program, self.state["numbers"], self.slots.get(clock, self.state["step"])
+        )
+        wrapper = stages.bound(unit, arguments)
+        leaf_slots = [(*unit.path, name) for name in wrapper.slots]
+        own = {
+            name: [self.slots[path][i] for i in on] if path in leaf_slots else self.slots[path]
+            for path in self.program.slot_paths
+            for name in path[-1:]
+            if path[:-1] == unit.path
+        }
+        compute = [
+            compute_dtype(*(x.dtype for x in (*self.stacks[i], self.ps[i]) if x is not None)) for i in on
+        ]
+        gs = [
+            u.astype(like(u.dtype, c)) for u, c in zip((self.stacks[i][-1] for i in on), compute, strict=True)
+        ]
+        call = Call(
+            self.structure,
+            on,
+            self.active[unit.path],
+            gs,
+            None if self.params is None else self.ps,
+            self.state["step"],
+            self._extra(unit, on),
+            [self._known(i) for i in on],
+            apply=apply and wrapper.in_place and on == self.live,
+        )
+        with jax.named_scope(unit.where), stages.mixing():
+            result, new = wrapper.run(gs, stages.Scope(**own), call)
+        for name, value in new.items():
+            path = (*unit.path, name)
+            if path in leaf_slots:
+                for i, x in zip(on, value, strict=True):
+                    self.slots[path][i] = cast_like(x, self.slots[path][i])
+            else:
+                self.slots[path] = jax.tree.map(cast_like, value, self.slots[path])
+        for i, x in zip(on, result, strict=True):
+            self.stacks[i] = x if call.apply else [*self.stacks[i][:-1], x]
+        return call.apply
+
+    def _extra(self, unit: Unit, on: list[int]) -> dict[str, Any]:
+        """The keyword arguments; where a mask asks for it, trees like the gradients lose the other leaves."""
+        if not any(isinstance(mask, lv.Selection) and mask.cuts_extra_args for mask in unit.masks):
+            return self.extra
+
+        def cut(tree: PyTree) -> PyTree:
+            leaves, structure = lv.flatten(tree)
+            if structure != self.structure:
+                return tree
+            return structure.unflatten([x if i in on else None for i, x in enumerate(leaves)])
+
+        return {name: cut(value) for name, value in self.extra.items()}
+
+    def _known(self, i: int) -> Any:
+        """The sum of |u|² of a leaf's update, if it is known: as long as nothing has changed it."""
+        return self.shared.squares[i] if self.stacks[i][-1] is self.us[i] else None
 
     def _outer(self, i: int) -> np.dtype:
         """The dtype of a leaf's update as the caller sees it."""

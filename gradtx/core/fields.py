@@ -129,6 +129,8 @@ class Declared(Spec):
     """
 
     name: ClassVar[str] = ""
+    whole: ClassVar[bool] = False
+    """Whether, as a transform, it works on whole trees, not leaf by leaf."""
     _fields: ClassVar[dict[str, Field]] = {}
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:

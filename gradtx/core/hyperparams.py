@@ -19,7 +19,7 @@ from jax.core import Tracer
 
 from gradtx.core.arguments import suggestion
 from gradtx.core.fields import ANY, as_number
-from gradtx.core.program import DOMAINS, Path
+from gradtx.core.program import DOMAINS, Path, lookup
 from gradtx.core.schedule import CALLABLE, COMPLEMENT, read_schedule, spread, with_number
 
 T = TypeVar("T")
@@ -46,11 +46,14 @@ class _Entry:
 
     def read(self) -> Any:
         if self.kind == "schedule":
-            return _tidy(read_schedule(self.value)(array_of(self.state["step"])), False)
-        return _tidy(self.value, self.kind == "decay")
+            # A wrapper that counts something else than calls has a clock of its own beside its slots.
+            clock = lookup(self.state["slots"], self.path[:-1]).get("clock", self.state["step"])
+            return tidy(read_schedule(self.value)(array_of(clock)))
+        return tidy(self.value, self.kind == "decay")
 
 
-def _is_state(x: Any) -> bool:
+def is_state(x: Any) -> bool:
+    """Whether `x` is a gradtx state."""
     return isinstance(x, Mapping) and set(x) == {"step", "numbers", "slots"}
 
 
@@ -59,18 +62,28 @@ def array_of(x: Any) -> Any:
     return x if isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct) else x[...]
 
 
-def _states(x: Any) -> list[Any]:
-    """Every gradtx state in `x`, the outermost first."""
+def outermost_states(x: Any) -> list[Any]:
+    """The gradtx states in `x` that are not inside another one."""
     # A TrainState and an nnx.Optimizer hold theirs as opt_state.
-    found = [s for s in jax.tree.leaves(getattr(x, "opt_state", x), is_leaf=_is_state) if _is_state(s)]
+    return [s for s in jax.tree.leaves(getattr(x, "opt_state", x), is_leaf=is_state) if is_state(s)]
+
+
+def _states(x: Any) -> list[Any]:
+    found = outermost_states(x)
     return found + [inner for s in found for inner in _states(dict(s["slots"]))]
+
+
+def states_of(x: Any) -> list[Any]:
+    """Every gradtx state in `x`, the outermost first; an error where it holds none."""
+    states = _states(x)
+    if not states:
+        raise TypeError(f"There is no gradtx state in this {type(x).__name__}.")
+    return states
 
 
 def entries_of(x: Any) -> list[_Entry]:
     """What can be read in each state that `x` holds; an error where it holds none."""
-    states = _states(x)
-    if not states:
-        raise TypeError(f"There is no gradtx state in this {type(x).__name__}.")
+    states = states_of(x)
     result: list[_Entry] = []
     for i, state in enumerate(states):
         prefix = (str(i),) if len(states) > 1 else ()
@@ -115,13 +128,15 @@ def by_name(entries: list[_Entry]) -> dict[str, _Entry]:
     return result
 
 
-def _tidy(x: Any, decay: bool) -> Any:
+def tidy(x: Any, decay: bool = False) -> Any:
     """A host number that prints as it was given; an array for a batch of states, as it is when traced."""
     if isinstance(x, Tracer | jax.ShapeDtypeStruct):
         return 1 - x if decay and isinstance(x, Tracer) else x
     x = np.asarray(x)
+    if x.dtype.kind in "biu":
+        return x if x.ndim else x.item()
     if x.ndim:
-        return np.array([_tidy(v, decay) for v in x.ravel()]).reshape(x.shape)
+        return np.array([tidy(v, decay) for v in x.ravel()]).reshape(x.shape)
     if x.dtype == np.float64:
         return 1 - float(x) if decay else float(x)
     digits = Decimal(str(x[()]))
@@ -248,17 +263,18 @@ def _changed(x: T, changes: list[tuple[_Entry, Any]]) -> T:
                 after = with_number(after, entry.path, value)
         return merged(state["numbers"], before, after)
 
-    new = {id(entry.state): numbers(entry.state) for entry, _ in changes}
+    states = {id(entry.state): entry.state for entry, _ in changes}
+    new = {key: numbers(state) for key, state in states.items()}
     if in_place:
         return x
 
     def replaced(s: Any) -> Any:
-        if not _is_state(s):
+        if not is_state(s):
             return s
-        slots = jax.tree.map(replaced, s["slots"], is_leaf=_is_state)
+        slots = jax.tree.map(replaced, s["slots"], is_leaf=is_state)
         return {**s, "numbers": new.get(id(s), s["numbers"]), "slots": slots}
 
-    return jax.tree.map(replaced, x, is_leaf=_is_state)
+    return jax.tree.map(replaced, x, is_leaf=is_state)
 
 
 def step_count(x: Any) -> Any:
@@ -272,8 +288,5 @@ def step_count(x: Any) -> Any:
         >>> gradtx.step_count(gradtx.adam(1e-3).init(jnp.zeros(3)))
         0
     """
-    states = _states(x)
-    if not states:
-        raise TypeError(f"There is no gradtx state in this {type(x).__name__}.")
-    step = array_of(states[0]["step"])
+    step = array_of(states_of(x)[0]["step"])
     return step if isinstance(step, Tracer) or step.ndim else int(step)

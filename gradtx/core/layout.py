@@ -16,7 +16,7 @@ import numpy as np
 from gradtx.core import leaves as lv
 from gradtx.core.numerics import compute_dtype, is_complex, number_dtype, real_dtype, widest
 from gradtx.core.placement import Placement, Size
-from gradtx.core.program import Path, Program, Unit, is_rule, nest
+from gradtx.core.program import Path, Program, Unit, changed_after, is_declared, is_rule, nest
 from gradtx.core.schedule import CALLABLE, stored
 from gradtx.core.stages import bound, resolve
 
@@ -35,20 +35,33 @@ def initial_state(program: Program, params: PyTree) -> State:
     place = Placement(leaves)
     numbers, arguments = initial_numbers(program)
     active = active_leaves(program, params, leaves)
+    _check_order(program, params, active)
+    complex_at = [
+        program.complex_units(lambda path, i=i: active[path][i])
+        if lv.is_trainable_leaf(x) and is_complex(jnp.result_type(x))
+        else set()
+        for i, x in enumerate(leaves)
+    ]
     slots: dict[Path, Any] = {}
     for unit in program.units:
         on = active[unit.path]
-        if not is_rule(unit):
-            kept = [x if a else None for x, a in zip(leaves, on, strict=True)]
-            slots[unit.path] = unit.transform.init(structure.unflatten(kept))
+        kept = structure.unflatten([x if a else None for x, a in zip(leaves, on, strict=True)])
+        if not is_declared(unit):
+            slots[unit.path] = unit.transform.init(kept)
             continue
+        if not is_rule(unit):
+            for name, part in unit.transform.parts().items():
+                slots[*unit.path, name] = part.init(unit.transform.view(kept))
         rule = bound(unit, arguments)
         for name in rule.slots:
-            make = _slot_maker(program, unit, rule, name, place)
-            made = [make(x) if a else None for x, a in zip(leaves, on, strict=True)]
+            make = _slot_maker(unit, rule, name, place)
+            made = [
+                make(x, unit.path in complex_at[i]) if a else None
+                for i, (x, a) in enumerate(zip(leaves, on, strict=True))
+            ]
             slots[*unit.path, name] = structure.unflatten(made)
         for name, scalar in rule.scalars.items():
-            slots[*unit.path, name] = place.scalar(scalar.initial(rule))
+            slots[*unit.path, name] = jax.tree.map(place.scalar, scalar.initial(rule, kept))
     return {
         "step": place.scalar(jnp.zeros((), jnp.int32)),
         "numbers": jax.tree.map(place.scalar, stored(numbers)),
@@ -67,18 +80,29 @@ def initial_numbers(program: Program) -> tuple[dict[str, Any], dict[Any, Any]]:
     return nest(flat), arguments
 
 
-def _slot_maker(program: Program, unit: Unit, rule: Any, name: str, place: Placement) -> Callable[[Any], Any]:
+def _check_order(program: Program, tree: PyTree, active: dict[Path, list[bool]]) -> None:
+    """Raises where an update is changed after what remembers the parameters that it makes."""
+    for position, names in program.last.items():
+        on = active[program.steps[position].path]
+        for later in program.changes_after(position):
+            both = [i for i, (a, b) in enumerate(zip(on, active[later.path], strict=True)) if a and b]
+            if both:
+                raise ValueError(changed_after(names[-1], later.where, lv.paths(tree)[both[0]]))
+
+
+def _slot_maker(unit: Unit, rule: Any, name: str, place: Placement) -> Callable[[Any, bool], Any]:
     slot = rule.slots[name]
     declared = getattr(rule, slot.dtype) if slot.dtype else None
 
-    def make(x: Any) -> Any:
+    def make(x: Any, complex_input: bool) -> Any:
         shape = slot.shape(rule, Size.of(jnp.shape(x))) if slot.shape else jnp.shape(x)
         if shape is None:
             return None
         dtype = jnp.result_type(x)
-        complex_slot = is_complex(dtype) and not slot.real and unit.path in program.complex_units
         stored = np.dtype(declared) if declared else real_dtype(compute_dtype(dtype))
-        if complex_slot:
+        # What remembers parameters is complex as they are, whatever the updates are.
+        may_be_complex = complex_input or (unit.transform.last and is_complex(dtype))
+        if may_be_complex and not slot.real:
             if stored.itemsize < 4:
                 raise ValueError(
                     f"{unit.where}: {slot.dtype}={declared!r} cannot store {name!r} of a complex leaf; give "
@@ -93,15 +117,14 @@ def _slot_maker(program: Program, unit: Unit, rule: Any, name: str, place: Place
 
 def active_leaves(program: Program, tree: PyTree, leaves: list[Any]) -> dict[Path, list[bool]]:
     """For each unit, the leaves it works on; an error for a leaf that it is asked to and cannot."""
-    present = [x is not None for x in leaves]
     trainable = [lv.is_trainable_leaf(x) for x in leaves]
+    inclusion = lv.Inclusion(tree, leaves)
     result: dict[Path, list[bool]] = {}
     for unit in [*program.units, *program.joins]:
-        on = present
-        if unit.masks:
-            inside = lv.included(unit.masks, tree, unit.where, len(leaves))
-            on = [a and b for a, b in zip(inside, present, strict=True)]
-        if on != trainable:
+        on = inclusion.of(unit.masks, unit.where)
+        if is_rule(unit) and unit.transform.takes_any_leaf:
+            on = [a and b for a, b in zip(on, trainable, strict=True)]
+        elif on != trainable:
             for i, (wanted, possible) in enumerate(zip(on, trainable, strict=True)):
                 if wanted and not possible:
                     raise TypeError(

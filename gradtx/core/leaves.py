@@ -92,7 +92,9 @@ def align(structure: Any, tree: PyTree, of: PyTree, what: str, reference: str) -
         ) from None
 
 
-def _matches(patterns: tuple[str, ...], path: str) -> bool:
+def matches(patterns: tuple[str, ...], path: str) -> bool:
+    """Whether some pattern matches a path, or there are only `!` patterns, and no `!` pattern does."""
+    """Whether some pattern matches a path, or there are only `!` patterns, and no `!` pattern does."""
     wanted = [p for p in patterns if not p.startswith("!")]
     unwanted = [p[1:] for p in patterns if p.startswith("!")]
     if any(fnmatch.fnmatchcase(path, p) for p in unwanted):
@@ -100,7 +102,9 @@ def _matches(patterns: tuple[str, ...], path: str) -> bool:
     return not wanted or any(fnmatch.fnmatchcase(path, p) for p in wanted)
 
 
-def _positional(fn: Callable[..., Any]) -> int:
+def positional(fn: Callable[..., Any]) -> int:
+    """The number of positional arguments that a function cannot do without; 1 where that is unknown."""
+    """The number of positional arguments that a function cannot do without; 1 where that is unknown."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
         parameters = inspect.signature(fn).parameters.values()
@@ -109,13 +113,13 @@ def _positional(fn: Callable[..., Any]) -> int:
     return sum(p.kind in kinds and p.default is p.empty for p in parameters)
 
 
-def _is_function(mask: Mask) -> bool:
-    # A model (a callable pytree of bools) is a tree, not a function of the parameters.
+def is_function(mask: Any) -> bool:
+    """Whether it is a function, where a model (a callable pytree of bools or labels) is a tree."""
     return callable(mask) and jax.tree.leaves(mask) == [mask]
 
 
-def resolve(mask: Any, tree: PyTree, where: str) -> list[bool]:
-    """For each leaf of `tree`, whether `mask` includes it."""
+def resolve(mask: Any, tree: PyTree, within: list[bool], where: str) -> list[bool]:
+    """For each leaf of `tree`, whether `mask` includes it; a predicate sees the leaves `within` alone."""
     patterns = (mask,) if isinstance(mask, str) else mask
     if isinstance(patterns, tuple) and patterns and all(isinstance(p, str) for p in patterns):
         known = paths(tree)
@@ -124,24 +128,22 @@ def resolve(mask: Any, tree: PyTree, where: str) -> list[bool]:
                 raise ValueError(
                     f"{where}: the mask's pattern {pattern!r} matches no leaf. There are {', '.join(known)}."
                 )
-        return [_matches(patterns, path) for path in known]
+        return [matches(patterns, path) for path in known]
     chosen: Any = mask
-    if _is_function(mask):
+    if is_function(mask):
         function: Any = mask
-        if _positional(function) == 2:
+        if positional(function) == 2:
             leaves, _ = flatten(tree)
-            return [
-                x is not None and bool(function(path, x)) for path, x in zip(paths(tree), leaves, strict=True)
-            ]
+            given = zip(paths(tree), leaves, within, strict=True)
+            return [wanted and bool(function(path, x)) for path, x, wanted in given]
         chosen = function(tree)
     try:
-        spread = jax.tree.broadcast(chosen, tree, is_leaf=_is_none)
-        included = jax.tree.flatten(spread, is_leaf=_is_none)[0]
+        included = spread(chosen, tree)
     except ValueError as error:
         raise ValueError(
-            f"{where}: the mask's tree does not fit the parameters: {_misfit(chosen, tree)}. A mask is a "
-            f"tree of bools of the parameters' structure or a prefix of it, a predicate of (path, leaf), or "
-            f"path patterns."
+            f"{where}: the mask's tree does not fit the parameters: {misfit('the mask has', chosen, tree)}. "
+            f"A mask is a tree of bools of the parameters' structure or a prefix of it, a predicate of "
+            f"(path, leaf), or path patterns."
         ) from error
     for path, choice in zip(paths(tree), included, strict=True):
         if choice is not None and not isinstance(choice, bool | np.bool_):
@@ -149,35 +151,83 @@ def resolve(mask: Any, tree: PyTree, where: str) -> list[bool]:
     return [bool(choice) for choice in included]
 
 
-def _misfit(mask: Mask, tree: PyTree) -> str:
+def spread(prefix: PyTree, tree: PyTree) -> list[Any]:
+    """What a tree, or a prefix of it, says of each leaf of `tree`."""
+    return jax.tree.flatten(jax.tree.broadcast(prefix, tree, is_leaf=_is_none), is_leaf=_is_none)[0]
+
+
+def misfit(has: str, prefix: PyTree, tree: PyTree) -> str:
+    """The first path at which `prefix` is no prefix of `tree`, in words that begin with `has`."""
     known = paths(tree)
-    for path in paths(mask):
+    for path in paths(prefix):
         if not any(k == path or k.startswith(path + "/") for k in known):
-            return f"the mask has {path!r}, which the parameters do not have"
-    chosen = paths(mask)
+            return f"{has} {path!r}, which the parameters do not have"
+    chosen = paths(prefix)
     for path in known:
         if not any(k == path or path.startswith(k + "/") for k in chosen):
-            return f"the mask has nothing for {path!r}"
-    return "the containers differ"
+            return f"{has} nothing for {path!r}"
+    mine, other = type(prefix).__name__, type(tree).__name__
+    return "the containers differ" + (f": {mine} and {other}" if mine != other else "")
+
+
+class Inclusion:
+    """Which leaves of one tree some masks include; each mask is resolved once."""
+
+    def __init__(self, tree: PyTree, leaves: list[Any]) -> None:
+        self.tree = tree
+        self.present = [x is not None for x in leaves]
+        self._kept: dict[Any, Any] = {}
+
+    def of(self, masks: Sequence[Mask], where: str) -> list[bool]:
+        """For each leaf, whether it is there and every one of `masks` includes it."""
+        result = self.present
+        for mask in masks:
+            result = [a and b for a, b in zip(result, self.chosen(mask, result, where), strict=True)]
+        return result
+
+    def chosen(self, mask: Mask, within: list[bool], where: str) -> list[bool]:
+        """For each leaf, whether one mask includes it; what it says of leaves not `within` does not count."""
+        if isinstance(mask, Selection):
+            return mask.choose(self, within, where)
+        return self.once((id(mask), tuple(within)), lambda: resolve(mask, self.tree, within, where))
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for a key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
 
 @dataclasses.dataclass(frozen=True)
-class Excluding:
+class Selection:
+    """A mask that a combinator makes of what it was given."""
+
+    cuts_extra_args: bool = dataclasses.field(default=False, kw_only=True)
+    """Whether keyword arguments that are trees like the gradients have the included leaves alone."""
+
+    def choose(self, inclusion: Inclusion, within: list[bool], where: str) -> list[bool]:
+        """For each leaf, whether it includes it."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Including(Selection):
+    """The leaves that a mask includes."""
+
+    mask: Mask
+
+    def choose(self, inclusion: Inclusion, within: list[bool], where: str) -> list[bool]:
+        return inclusion.chosen(self.mask, within, where)
+
+
+@dataclasses.dataclass(frozen=True)
+class Excluding(Selection):
     """The leaves that a mask leaves out."""
 
     mask: Mask
 
-
-def included(masks: Sequence[Mask], tree: PyTree, where: str, count: int) -> list[bool]:
-    """For each leaf, whether every one of `masks` includes it."""
-    result = [True] * count
-    for mask in masks:
-        if isinstance(mask, Excluding):
-            chosen = [not c for c in resolve(mask.mask, tree, where)]
-        else:
-            chosen = resolve(mask, tree, where)
-        result = [a and b for a, b in zip(result, chosen, strict=True)]
-    return result
+    def choose(self, inclusion: Inclusion, within: list[bool], where: str) -> list[bool]:
+        return [not chosen for chosen in inclusion.chosen(self.mask, within, where)]
 
 
 def over_axes(x: jax.Array, axis_name: str | tuple[str, ...] | None, where: str) -> jax.Array:

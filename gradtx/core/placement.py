@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 class Size(int):
@@ -71,3 +71,20 @@ def _replicated(leaf: Any) -> Any:
     if isinstance(sharding, NamedSharding):
         return NamedSharding(sharding.mesh, PartitionSpec(), memory_kind=sharding.memory_kind)
     return sharding if isinstance(leaf, jax.Array) and leaf.committed else None
+
+
+def replicated(tree: Any, beside: list[Any]) -> Any:
+    """The arrays of an update, whole on every device of the mesh that some leaves are on.
+
+    So does `init` place scalars. The compiler might choose shards, and the next step would be compiled again.
+    """
+    for x in beside:
+        sharding = jax.typeof(x).sharding if isinstance(x, Tracer) else x.sharding
+        if isinstance(sharding, NamedSharding) and not sharding.mesh.empty:
+            break
+    else:
+        return tree
+    if any(kind != AxisType.Auto for kind in sharding.mesh.axis_types):
+        return tree  # inside shard_map, or where the types say how arrays are sharded
+    whole = NamedSharding(sharding.mesh, PartitionSpec())
+    return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, whole), tree)

@@ -8,7 +8,6 @@ operations (`Fork`, `Swap`, `Join`), so that a program stays one list that can b
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,10 +17,10 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.fields import DECAY, Declared, Domain, GivenAsArray
-from gradtx.core.leaves import Excluding, Mask
+from gradtx.core.leaves import Mask, Selection
 from gradtx.core.schedule import CALLABLE, bind, form, numbers_of, spread, stored
 from gradtx.core.spec import is_array
-from gradtx.core.transform import GradientTransformation, needed
+from gradtx.core.transform import GradientTransformation, Transform, needed
 
 Path = tuple[str, ...]
 
@@ -91,7 +90,7 @@ class Builder:
         self._prefix: Path = ()
         self._masks: tuple[Mask, ...] = ()
         self._owners: dict[int, tuple[Path, str]] = {}
-        self._claimed: dict[Path, int] = {}
+        self._claimed: set[Path] = set()
 
     @contextmanager
     def inside(self, name: str = "", mask: Any = None, owners: Any = None) -> Iterator[None]:
@@ -108,14 +107,16 @@ class Builder:
 
     def claim(self, name: str) -> Path:
         """A unique path for a unit or scope: a second `scale` is `scale_1`."""
-        path = (*self._prefix, name)
-        count = self._claimed.get(path, 0)
-        self._claimed[path] = count + 1
-        return path if count == 0 else (*self._prefix, f"{name}_{count}")
+        path, count = (*self._prefix, name), 0
+        while path in self._claimed:
+            count += 1
+            path = (*self._prefix, f"{name}_{count}")
+        self._claimed.add(path)
+        return path
 
-    def add_rule(self, rule: Any) -> None:
-        """Adds a rule; each number belongs to the recipe argument that it is, or to the rule."""
-        path = self.claim(rule.name)
+    def add_declared(self, rule: Any, name: str = "") -> None:
+        """Adds a rule or a wrapper; each number belongs to the recipe argument that it is, or to it."""
+        path = self.claim(name or rule.name)
         sources: dict[str, tuple[Path, str]] = {}
         for key, field in rule.fields().items():
             value = rule.__dict__[key]
@@ -148,8 +149,10 @@ def freeze(x: Any) -> Any:
         return (type(x), *((k, freeze(v)) for k, v in x.items()))
     if isinstance(x, tuple | list):
         return (type(x), *map(freeze, x))
-    if isinstance(x, Excluding):
-        return (Excluding, freeze(x.mask))
+    if isinstance(x, Selection):
+        return (type(x), *map(freeze, vars(x).values()))
+    if isinstance(x, Transform):
+        return (type(x), x.structure())
     if is_array(x):
         return (x.shape, str(x.dtype), id(x) if isinstance(x, Tracer) else x.tobytes())
     try:
@@ -204,15 +207,21 @@ class Program:
         ]
         self.has_callables = any(path[-1] == CALLABLE for path in self.numbers)
         self.rules = [unit for unit in self.units if is_rule(unit)]
+        declared = [unit for unit in self.units if is_declared(unit)]
         self.unit_at = {unit.path: unit for unit in self.units}
-        self.leaf_slot_paths = [(*u.path, k) for u in self.rules for k in u.transform.slots]
+        self.parts = {
+            (*u.path, k): part for u in declared if not is_rule(u) for k, part in u.transform.parts().items()
+        }
+        self.leaf_slot_paths = [(*u.path, k) for u in declared for k in u.transform.slots]
         self.slot_paths = [
             *self.leaf_slot_paths,
-            *((*u.path, k) for u in self.rules for k in u.transform.scalars),
-            *(u.path for u in self.units if not is_rule(u)),
+            *((*u.path, k) for u in declared for k in u.transform.scalars),
+            *self.parts,
+            *(u.path for u in self.units if not is_declared(u)),
         ]
         self.slot_depths = {path[:i] for path in self.slot_paths for i in range(len(path))}
         self.needs = {unit.where: _needs(unit) for unit in self.units}
+        self.last = {i: names for i, step in enumerate(self.steps) if (names := _last_units(step))}
         self.wanted = {name for unit in self.rules for name in unit.transform.needs}
         self.stages = list(_stages(self.steps))
         self.key = tuple(_step_key(step) for step in self.steps)
@@ -225,19 +234,31 @@ class Program:
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Program) and self.key == other.key)
 
-    @functools.cached_property
-    def complex_units(self) -> set[Path]:
-        """The units whose input is complex for a complex leaf."""
+    def complex_units(self, working: Callable[[Path], bool]) -> set[Path]:
+        """The units whose input is complex for a complex leaf that the units at some paths work on."""
         stack, found = [True], set()
         for step in self.steps:
             if isinstance(step, Join):
-                stack = dataclasses.replace(step, how=lambda *branches: any(branches))(stack)
+                joined = dataclasses.replace(step, how=lambda *branches: any(branches))
+                stack = joined(stack, working(step.path))
             elif not isinstance(step, Unit):
                 stack = step(stack)
-            elif stack[-1]:
+            elif stack[-1] and working(step.path):
                 found.add(step.path)
                 stack[-1] = not (is_rule(step) and step.transform.gives_real)
         return found
+
+    def changes_after(self, position: int) -> Iterator[Unit | Join]:
+        """The steps that may change what a step gave: a parallel branch does not, and its join does."""
+        depth = 0
+        for step in self.steps[position + 1 :]:
+            if isinstance(step, Fork) or (isinstance(step, Swap) and not depth):
+                depth += 1
+            elif isinstance(step, Join):
+                depth = max(depth - 1, 0)
+            remembers = isinstance(step, Unit) and is_rule(step) and step.transform.last
+            if isinstance(step, Unit | Join) and not depth and not remembers:
+                yield step
 
     def arguments(self, numbers: Any, record: Any = None) -> dict[tuple[Path, str], Any]:
         """Each argument over the state's arrays: an array, a `Decay`, or a function of the step."""
@@ -254,22 +275,49 @@ class Program:
         return result
 
 
-def is_rule(step: Any) -> bool:
-    """Whether a step of a program is a rule."""
+def is_declared(step: Any) -> bool:
+    """Whether a step of a program declares its fields and slots: a rule or a wrapper."""
     return isinstance(step, Unit) and isinstance(step.transform, Declared)
 
 
+def is_rule(step: Any) -> bool:
+    """Whether a step of a program is a rule, which works leaf by leaf."""
+    return is_declared(step) and not step.transform.whole
+
+
 def _needs(unit: Unit) -> tuple[str, ...]:
-    if is_rule(unit):
+    if is_declared(unit):
         return unit.transform.needs
     made = isinstance(unit.transform, GradientTransformation)
     return needed(unit.transform.update_fn if made else unit.transform.update)
 
 
+def _last_units(step: Any) -> list[str]:
+    if not is_declared(step):
+        return []
+    found = [step.where] if step.transform.last else []
+    parts = {} if is_rule(step) else step.transform.parts()
+    for key, part in parts.items():
+        inside = part.last_units() if isinstance(part, Transform) else []
+        if inside and (step.transform.last or not step.transform.in_place):
+            raise ValueError(changed_after(f"{step.where}.{key}.{inside[-1]}", step.where))
+        found += [f"{step.where}.{key}.{name}" for name in inside]
+    return found
+
+
+def changed_after(name: str, later: str, leaf: str = "") -> str:
+    """The error for an update that `later` changes after `name` has remembered the parameters it makes."""
+    of = f" of the leaf {leaf!r}" if leaf else ""
+    return (
+        f"{name} remembers the new parameters, but {later} changes the update{of} after it. Put "
+        f"{name.rpartition('.')[-1]} around everything that changes the update."
+    )
+
+
 def _step_key(step: Any) -> Any:
     if not isinstance(step, Unit):
         return step
-    if not is_rule(step):
+    if not is_declared(step):
         return (step.path, freeze(step.transform))
     rule = step.transform
     code = tuple(

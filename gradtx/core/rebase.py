@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from gradtx.core.engine import Composed
-from gradtx.core.hyperparams import array_of, by_name, entries_of, placed
+from gradtx.core.hyperparams import array_of, by_name, entries_of, is_state, placed
 from gradtx.core.layout import check_slots, initial_numbers
-from gradtx.core.program import Path, lookup
-from gradtx.core.schedule import stored
+from gradtx.core.program import Path, Program, lookup
+from gradtx.core.schedule import CALLABLE, stored
 from gradtx.core.spec import show
 from gradtx.core.stages import resolve
 from gradtx.core.transform import Transform
@@ -42,7 +42,17 @@ def rebase(tx: Transform, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
     """
     if not isinstance(tx, Composed):
         raise TypeError(f"rebase takes a gradtx transform, whose numbers are in the state; got {show(tx)}.")
-    program = tx.program
+    rebased = _rebased(tx.program, state)
+    before, after = _settings(state), _settings(rebased)
+    changes = {
+        name: (before.get(name), after.get(name))
+        for name in dict.fromkeys([*before, *after])
+        if not np.array_equal(before.get(name, np.nan), after.get(name, np.nan))
+    }
+    return rebased, changes
+
+
+def _rebased(program: Program, state: Any) -> Any:
     check_slots(program, state)
     numbers, _ = initial_numbers(program)
     step = array_of(state["step"])
@@ -53,14 +63,41 @@ def rebase(tx: Transform, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
 
         resolve(program, numbers, step, record)
     numbers = jax.tree.map(lambda new: placed(new, new.dtype, step.shape + new.shape, step), stored(numbers))
-    rebased = {**state, "numbers": numbers}
-    before, after = _settings(state), _settings(rebased)
-    changes = {
-        name: (before.get(name), after.get(name))
-        for name in dict.fromkeys([*before, *after])
-        if not np.array_equal(before.get(name, np.nan), after.get(name, np.nan))
-    }
-    return rebased, changes
+    slots = state["slots"]
+    for path, part in program.parts.items():
+        if isinstance(part, Composed):
+            slots = _replaced(slots, path, _rebased(part.program, lookup(slots, path)))
+    return {**state, "numbers": numbers, "slots": slots}
+
+
+def restarted(tx: Any, state: Any, params: Any) -> Any:
+    """The state that `tx.init` makes for parameters, under the numbers in force in an old state.
+
+    A leaf that is `None` in `params` keeps its slots.
+    """
+
+    def under(new: Any, old: Any) -> Any:
+        if new is None:
+            return old
+        if not is_state(new):
+            return new
+
+        def number(path: Any, new: Any, old: Any) -> Any:
+            return new if path[-1].key == CALLABLE else old
+
+        numbers = jax.tree_util.tree_map_with_path(number, new["numbers"], old["numbers"])
+        return {**new, "numbers": numbers, "slots": renewed(new["slots"], old["slots"])}
+
+    def renewed(new: Any, old: Any) -> Any:
+        return jax.tree.map(under, new, old, is_leaf=lambda x: x is None or is_state(x))
+
+    return renewed(tx.init(params), state)
+
+
+def _replaced(node: Any, path: Path, value: Any) -> Any:
+    if not path:
+        return value
+    return {**node, path[0]: _replaced(node[path[0]], path[1:], value)}
 
 
 def _settings(state: Any) -> dict[str, Any]:

@@ -41,11 +41,12 @@ class WholeScalar:
     """A number that a rule remembers once for the whole tree; `init(rule)` gives its first value."""
 
     init: Callable[[Any], Any] = lambda rule: 0.0
+    dtype: str | None = None
     is_key: ClassVar[bool] = False
 
-    def initial(self, rule: Any) -> jax.Array:
-        """The first value, as it is stored."""
-        return jnp.array(self.init(rule), number_dtype(), copy=True)
+    def initial(self, rule: Any, params: Any) -> jax.Array:
+        """The first value, as it is stored: in the dtype of hyperparameters unless it has another."""
+        return jnp.array(self.init(rule), self.dtype or number_dtype(), copy=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +60,64 @@ class Key:
     init: Callable[[Any], jax.Array]
     is_key: ClassVar[bool] = True
 
-    def initial(self, rule: Any) -> jax.Array:
+    def initial(self, rule: Any, params: Any) -> jax.Array:
         """The raw data of the key."""
         return jnp.array(jax.random.key_data(self.init(rule)), copy=True)
 
 
-class Rule(Declared, Composed):
+EVAL = "eval_params"
+"""The slot of parameters to evaluate with, by which a state, which holds no code, is known to have some."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A tree of small arrays that a wrapper remembers once for the whole tree.
+
+    `init(wrapper, params)` gives its first value, from the parameters that the wrapper works on.
+    """
+
+    init: Callable[[Any, Any], Any]
+    is_key: ClassVar[bool] = False
+
+    def initial(self, rule: Any, params: Any) -> Any:
+        """The first value, strongly typed."""
+        return jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x)), self.init(rule, params))
+
+
+class Slotted(Declared, Composed):
+    """A transform with declared fields and slots: a rule or a wrapper."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What `update` must be given: `"params"`, or the names of keyword arguments."""
+
+    last: ClassVar[bool] = False
+    """Whether it remembers the parameters that the update makes: nothing may change the update after it.
+
+    Such a rule passes the update on as it is; such a wrapper may change it.
+    """
+
+    slots: ClassVar[dict[str, Slot]] = {}
+    scalars: ClassVar[dict[str, WholeScalar | Key | Whole]] = {}
+
+    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(name=name, **kwargs)
+        own = vars(cls)
+        cls.slots = {**cls.slots, **{k: v for k, v in own.items() if isinstance(v, Slot)}}
+        cls.scalars = {
+            **cls.scalars,
+            **{k: v for k, v in own.items() if isinstance(v, WholeScalar | Key | Whole)},
+        }
+        if EVAL in cls.slots and not cls.last:
+            raise TypeError(
+                f"{cls.__name__}: a slot {EVAL!r} is what gradtx.eval_params returns, an average of the new "
+                f"parameters. Set `last = True` where it is one, or give the slot another name."
+            )
+
+    def _visit(self, builder: Builder) -> None:
+        builder.add_declared(self)
+
+
+class Rule(Slotted):
     """A per-leaf transform.
 
     A subclass gives its name, its fields, its slots, and `apply`; the others when it needs them. For each
@@ -95,28 +148,20 @@ class Rule(Declared, Composed):
         [-0.5, -0.5]
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    """What `update` must be given: `"params"`, or the names of keyword arguments."""
-
     supports_complex: ClassVar[bool] = True
     """Whether the formula has a meaning for complex leaves."""
 
     gives_real: ClassVar[bool] = False
     """Whether the update is real for a complex leaf, as a squared magnitude is."""
 
-    slots: ClassVar[dict[str, Slot]] = {}
-    scalars: ClassVar[dict[str, WholeScalar | Key]] = {}
+    takes_any_leaf: ClassVar[bool] = False
+    """Whether a leaf that has no gradient, such as an integer, is no error but left as it is."""
+
     measures: ClassVar[bool] = False
     has_key: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(name=name, **kwargs)
-        own = vars(cls)
-        cls.slots = {**cls.slots, **{k: v for k, v in own.items() if isinstance(v, Slot)}}
-        cls.scalars = {
-            **cls.scalars,
-            **{k: v for k, v in own.items() if isinstance(v, WholeScalar | Key)},
-        }
         cls.measures = cls.measure is not Rule.measure
         cls.has_key = any(s.is_key for s in cls.scalars.values())
 
@@ -135,6 +180,3 @@ class Rule(Declared, Composed):
     def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
         """The update of one leaf, and its new slots by name."""
         raise NotImplementedError
-
-    def _visit(self, builder: Builder) -> None:
-        builder.add_rule(self)

@@ -6,6 +6,7 @@ structure only (two specs that differ in numbers share a hash), and it pickles b
 
 from __future__ import annotations
 
+import enum
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -108,6 +109,8 @@ def show(x: Any) -> str:
         return repr(x) if np.isfinite(x) else f"float('{x}')"
     if isinstance(x, np.bool_):
         return repr(bool(x))
+    if isinstance(x, enum.Enum):
+        return f"{show(type(x))}.{x.name}"
     if isinstance(x, Tracer) or (is_array(x) and x.ndim):
         return f"<array {x.dtype.name}{list(x.shape)}>"
     if is_array(x):

@@ -23,6 +23,7 @@ from gradtx.core.numerics import (
     like,
     number_dtype,
     real_dtype,
+    sum_of_squares,
     total,
 )
 from gradtx.core.program import Join, Path, Program, Unit
@@ -145,10 +146,10 @@ def _leaf_view(
     return unit.transform._with(**fields), loaded, leaf
 
 
-def _mixing_real_and_complex() -> Any:
-    """A context in which a complex leaf may meet real numbers, whatever promotion the user has set.
+def mixing() -> Any:
+    """A context in which dtypes may meet whatever promotion the user has set: complex and real, int and bool.
 
-    The engine has cast all else that a rule sees to one precision.
+    The engine has cast all that a rule or a wrapper sees to one precision, and casts what comes back.
     """
     return jax.numpy_dtype_promotion("standard")
 
@@ -158,10 +159,15 @@ def _measure(
 ) -> Values:
     """The real scalars that a rule measures on one leaf, in at least float32."""
     unit = program.steps[position]
-    with jax.named_scope(unit.where), _mixing_real_and_complex():
+    with jax.named_scope(unit.where), mixing():
         stack, param, compute = _load(stack, param)
         rule, loaded, leaf = _leaf_view(unit, values, slots, param, index, compute)
         return rule.measure(stack[-1], loaded, leaf)
+
+
+def measure_squares(self: Any, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
+    """The measure of a global norm: a wrapper that has taken it already hands it to the rules inside."""
+    return {"squares": sum_of_squares(g)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,14 +215,14 @@ def _run(
             continue
         own, numbers = next(given)
         if isinstance(step, Join):
-            with _mixing_real_and_complex():
+            with mixing():
                 stack = step(stack, inside=own is not None)
             stored.append(own)
             continue
         if own is None:
             stored.append(None)
             continue
-        with jax.named_scope(step.where), _mixing_real_and_complex():
+        with jax.named_scope(step.where), mixing():
             rule, loaded, leaf = _leaf_view(step, numbers, own, param, index, compute)
             update, kept = rule.apply(stack[-1], loaded, leaf)
         kept = kept if isinstance(kept, dict) else vars(kept)

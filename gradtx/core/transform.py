@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -14,6 +15,19 @@ from gradtx.core.numerics import cast, compute_dtype, is_complex
 from gradtx.core.spec import Spec
 
 PyTree = Any
+
+
+@dataclasses.dataclass
+class Shared:
+    """What a wrapper and the transform that it runs tell each other.
+
+    Attributes:
+        squares: the sum of |g|² of each gradient, None where it is not known.
+        concluded: what the transform's measuring rules concluded from the whole tree, by rule.
+    """
+
+    squares: list[Any]
+    concluded: list[tuple[Any, dict[str, Any]]] = dataclasses.field(default_factory=list)
 
 
 class Transform(Spec):
@@ -42,6 +56,29 @@ class Transform(Spec):
         """The next parameters and state; see `gradtx.apply_gradients`."""
         updates, state = self.update(grads, state, params, **extra)
         return apply_updates(params, updates), state
+
+    def step(
+        self,
+        grads: PyTree,
+        state: PyTree,
+        params: PyTree,
+        extra: dict[str, Any],
+        shared: Shared | None,
+        *,
+        apply: bool,
+    ) -> tuple[PyTree, PyTree]:
+        """`apply_gradients`, or `update`; `shared` is for a wrapper around it."""
+        if apply:
+            return self.apply_gradients(grads, state, params, **extra)
+        return self.update(grads, state, params, **accepted(self.update, extra))
+
+    def structure(self) -> Any:
+        """What programs are told apart by: all of it but the numbers that live in the state."""
+        return self
+
+    def last_units(self) -> list[str]:
+        """The names of what is in it that remembers the new parameters, and must see the final update."""
+        return []
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
@@ -181,6 +218,24 @@ def apply_gradients(
         return tx.apply_gradients(grads, state, params, **extra)
     updates, state = tx.update(grads, state, params, **accepted(tx.update, extra))
     return apply_updates(params, updates), state
+
+
+def step(
+    tx: Any,
+    grads: PyTree,
+    state: PyTree,
+    params: PyTree,
+    extra: dict[str, Any],
+    shared: Shared | None,
+    *,
+    apply: bool,
+) -> tuple[PyTree, PyTree]:
+    """`apply_gradients`, or `update`, of a transform of any library."""
+    if isinstance(tx, Transform):
+        return tx.step(grads, state, params, extra, shared, apply=apply)
+    if apply:
+        return apply_gradients(tx, grads, state, params, **extra)
+    return tx.update(grads, state, params, **accepted(tx.update, extra))
 
 
 def cast_like(new: Any, old: Any) -> Any:

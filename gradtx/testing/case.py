@@ -14,7 +14,7 @@ import gradtx
 from gradtx.core.engine import Composed
 from gradtx.core.hyperparams import by_name, entries_of
 from gradtx.core.leaves import flatten, is_trainable_leaf
-from gradtx.core.program import lookup
+from gradtx.core.program import Path, Program, is_declared, lookup
 from gradtx.core.transform import accepted
 from gradtx.testing.compare import PyTree
 
@@ -86,7 +86,7 @@ class Case:
         self.grads = example_grads(self.params) if grads is None else list(grads)
         self.extra, self.traces = extra, 0
         # Of a composition with another library's transform no more can be asked than of that one.
-        self.ours = isinstance(tx, Composed) and len(tx.program.rules) == len(tx.program.units)
+        self.ours = _is_ours(tx)
 
     def concerns(self, name: str) -> bool:
         """Whether a law applies to this transform."""
@@ -160,8 +160,25 @@ class Case:
 
     def leaf_slots(self, state: PyTree, position: int) -> dict[str, Any]:
         """The slots that a state of this library has for one leaf."""
-        slots = {path: lookup(state["slots"], path) for path in self.tx.program.leaf_slot_paths}
-        return {"/".join(("slots", *path)): flatten(slot)[0][position] for path, slot in slots.items()}
+        slots = _leaf_slots(self.tx.program, state, ())
+        return {"/".join(path): flatten(slot)[0][position] for path, slot in slots.items()}
+
+
+def _is_ours(tx: Any) -> bool:
+    if not isinstance(tx, Composed):
+        return False
+    return all(map(is_declared, tx.program.units)) and all(map(_is_ours, tx.program.parts.values()))
+
+
+def _leaf_slots(program: Program, state: PyTree, prefix: Path) -> dict[Path, PyTree]:
+    """The slots of leaves in a state, and in the states of what it wraps, if that sees the same leaves."""
+    found = {(*prefix, "slots", *path): lookup(state["slots"], path) for path in program.leaf_slot_paths}
+    for path, part in program.parts.items():
+        if not program.unit_at[path[:-1]].transform.sees_leaves:
+            continue
+        inner = lookup(state["slots"], path)
+        found.update(_leaf_slots(part.program, inner, (*prefix, "slots", *path)))
+    return found
 
 
 def copied(tree: PyTree) -> PyTree:

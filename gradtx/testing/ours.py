@@ -48,7 +48,8 @@ def numbers_live_in_the_state(case: Case) -> None:
     other = case.alternative
     if other is None:
         return
-    expected = case.run(other.init(case.params), step=functools.partial(case.update, other))
+    step = functools.partial(case.update, other)
+    expected = case.run(other.init(case.params), step=jax.jit(step) if case.compiled else step)
     old = case.params
     for (one, _, u), (two, _, _) in zip(case.run(other.init(case.params)), expected, strict=True):
         close(one, two, "params", old, like_params(u, old))

@@ -12,6 +12,7 @@ from gradtx.core.arguments import factory
 from gradtx.core.fields import NonNegative, Positive, ScalarOrSchedule
 from gradtx.core.numerics import divide, root_mean_square, sqrt, sum_of_squares, total
 from gradtx.core.rule import Rule
+from gradtx.core.stages import measure_squares
 from gradtx.core.transform import Transform
 
 
@@ -54,11 +55,10 @@ class ClipByGlobalNorm(Rule, name="clip_by_global_norm"):
     max_norm: NonNegative
     axis_name: str | tuple[str, ...] | None = None
 
-    def measure(self, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
-        return {"squares": lv.over_axes(sum_of_squares(g), self.axis_name, self.name)}
+    measure = measure_squares
 
     def conclude(self, totals: Any, now: Any) -> dict[str, jax.Array]:
-        norm = sqrt(totals.squares)
+        norm = sqrt(lv.over_axes(totals.squares, self.axis_name, self.name))
         bound = self.max_norm.astype(norm.dtype)
         # One Inf must not turn every other leaf into 0 or NaN: a norm that is not finite clips nothing.
         clips = (norm > bound) & jnp.isfinite(norm)

@@ -64,30 +64,29 @@ def steps(
     each takes every place in that order as often as the others. What is donated is returned in the order in
     which it came: JAX pairs buffers by shape and order, and XLA would copy every one otherwise.
     """
-    grads = trees.filled(shapes, seed=1)
-
-    def contestant(tx: Any, step: Callable[..., Any]) -> Callable[[], float]:
-        params = trees.filled(shapes)
-        compiled = jax.jit(step, donate_argnums=(0, 1))
-        held = compiled(params, tx.init(params), grads)
-
-        def call() -> Any:
-            nonlocal held
-            params, state = held
-            held = compiled(params, state, grads)
-            return held
-
-        jax.block_until_ready(call())
-        return wall(call, calls)
-
-    made = contestants(build)
+    grads, made = trees.filled(shapes, seed=1), contestants(build)
     seconds: dict[str, list[float]] = {name: [] for name in made}
     for order in itertools.permutations(made):
         jax.clear_caches()
-        running = {name: contestant(*made[name]) for name in order}
+        running = {name: wall(stepping(*made[name], shapes, grads), calls) for name in order}
         for name, own in take_turns(running, rounds).items():
             seconds[name] += own
     return rows(f"step: {case}", seconds, target)
+
+
+def stepping(tx: Any, step: Callable[..., Any], shapes: Any, grads: Any) -> Callable[[], Any]:
+    """A call of the compiled step, which owns its parameters and state."""
+    params = trees.filled(shapes)
+    compiled = jax.jit(step, donate_argnums=(0, 1))
+    held = compiled(params, tx.init(params), grads)
+
+    def call() -> Any:
+        nonlocal held
+        held = compiled(*held, grads)
+        return held
+
+    jax.block_until_ready(call())
+    return call
 
 
 def step_one_leaf(quick: bool) -> list[Row]:
@@ -235,7 +234,7 @@ def importing(quick: bool) -> list[Row]:
                 row.case,
                 row.variant,
                 row.gradtx,
-                row.optax,
+                row.base,
                 row.ratio,
                 row.fastest,
                 f"< {show_seconds(0.15)}",

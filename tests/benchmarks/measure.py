@@ -10,17 +10,17 @@ from typing import Any
 
 import jax
 
-BASE = "optax"
+BASE = "base"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the table: what gradtx and Optax cost, and what was promised."""
+    """One line of the table: what gradtx and what it is compared with cost, and what was promised."""
 
     case: str
     variant: str
     gradtx: str
-    optax: str
+    base: str
     ratio: str
     fastest: str
     target: str
@@ -45,7 +45,7 @@ def take_turns(contestants: dict[str, Callable[[], float]], rounds: int) -> dict
 
 
 def rows(case: str, seconds: dict[str, list[float]], target: float | None) -> list[Row]:
-    """The medians, the median of each round's ratio to Optax, and the ratio of the fastest rounds."""
+    """The medians, the median of each round's ratio to the base, and the ratio of the fastest rounds."""
     base = seconds[BASE]
     result = []
     for variant, own in seconds.items():

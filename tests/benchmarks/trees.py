@@ -29,6 +29,20 @@ def transformer(layers: int, width: int, vocabulary: int, context: int) -> dict[
     return shapes
 
 
+def small_transformer(layers: int, width: int, vocabulary: int) -> dict[str, Any]:
+    """An embedding, and five leaves for each layer."""
+    shapes: dict[str, Any] = {"wte": (vocabulary, width)}
+    for i in range(layers):
+        shapes[f"h{i}"] = {
+            "ln": (width,),
+            "attn": (width, 3 * width),
+            "attn_out": (width, width),
+            "fc": (width, 4 * width),
+            "fc_out": (4 * width, width),
+        }
+    return shapes
+
+
 def mlp(*widths: int) -> dict[str, Any]:
     """The shapes of a multilayer perceptron."""
     return {

@@ -1,0 +1,104 @@
+"""The mean gradient of a large batch, from micro-batches in one compiled loop."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.leaves import flatten, paths
+from gradtx.core.numerics import cast, compute_dtype, is_trainable, real_dtype
+
+PyTree = Any
+
+
+def accumulate_gradients(grad_fn: Callable[..., PyTree], n: int) -> Callable[..., PyTree]:
+    """A function like `grad_fn` that goes through its batch in n micro-batches and gives the mean.
+
+        g = (g_1 + ... + g_n) / n,   in at least float32
+
+    One compiled `scan` holds the gradient of a single micro-batch and one running sum; nothing stays between
+    steps, as the sum of `gradtx.accumulate` does. For a loss that is a mean over examples the result is the
+    gradient of the whole batch.
+
+    Args:
+        grad_fn: a function of (params, *batches, **others), such as `jax.grad(loss)` or
+            `jax.value_and_grad(loss, has_aux=True)`. All it returns is combined: floating and complex arrays
+            by their mean, integers and bools by their sum, so that a count stays a count.
+        n: the number of micro-batches, which divides the leading axis of every array in `batches`.
+
+    Returns:
+        A function of the same arguments and results. Keyword arguments are passed on as they are.
+
+    Raises:
+        ValueError: n is not a positive integer, or, when called, it does not divide a leading axis.
+
+    Examples:
+        >>> import gradtx, jax, jax.numpy as jnp
+        >>> def loss(w, x):
+        ...     return jnp.mean((w - x) ** 2)
+        >>> grad_fn = gradtx.accumulate_gradients(jax.value_and_grad(loss), 2)
+        >>> value, gradient = grad_fn(jnp.float32(0.0), jnp.array([1.0, 2.0, 3.0, 4.0]))
+        >>> float(value), float(gradient)
+        (7.5, -5.0)
+    """
+    check_count(n)
+
+    @functools.wraps(grad_fn)
+    def over_micro_batches(params: PyTree, *batches: PyTree, **others: Any) -> PyTree:
+        def one(kept: None, micro: PyTree) -> tuple[None, PyTree]:
+            return kept, grad_fn(params, *micro, **others)
+
+        return combined(one, None, batches, n)[1]
+
+    return over_micro_batches
+
+
+def check_count(n: int) -> None:
+    """Raises for a number of micro-batches that is none."""
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"accumulate_gradients: n must be a positive integer, got {n!r}.")
+
+
+def combined(
+    one: Callable[[Any, PyTree], tuple[Any, PyTree]], kept: Any, batches: PyTree, n: int
+) -> tuple[Any, PyTree]:
+    """What `one(kept, micro_batch) -> (kept, result)` keeps in the end, and its results combined."""
+    micro = _split(batches, n)
+    first = jax.tree.map(lambda x: x[0], micro)
+    _, shapes = jax.eval_shape(one, kept, first)
+    start = jax.tree.map(lambda s: jnp.zeros(s.shape, _sum_dtype(s.dtype)), shapes)
+
+    def body(carry: Any, batch: PyTree) -> Any:
+        kept, sums = carry
+        kept, result = one(kept, batch)
+        return (kept, jax.tree.map(lambda s, x: s + cast(jnp.asarray(x), s.dtype), sums, result)), None
+
+    (kept, sums), _ = jax.lax.scan(body, (kept, start), micro)
+    return kept, jax.tree.map(
+        lambda s: s / jnp.asarray(n, real_dtype(s.dtype)) if is_trainable(s.dtype) else s, sums
+    )
+
+
+def _sum_dtype(dtype: Any) -> Any:
+    if is_trainable(dtype):
+        return compute_dtype(dtype)
+    return jnp.int32 if dtype == jnp.bool_ else dtype
+
+
+def _split(batches: PyTree, n: int) -> PyTree:
+    leaves, structure = flatten(batches)
+    for path, x in zip(paths(batches), leaves, strict=True):
+        size = jnp.shape(x)[0] if jnp.ndim(x) else None
+        if x is not None and (size is None or size % n):
+            has = "no leading axis" if size is None else f"a leading axis of {size}"
+            raise ValueError(
+                f"accumulate_gradients: the batch's leaf {path!r} has {has}, which {n} micro-batches cannot "
+                f"share evenly. Give what is not a batch by keyword, or another n."
+            )
+    return structure.unflatten(
+        [None if x is None else jnp.reshape(x, (n, x.shape[0] // n, *x.shape[1:])) for x in leaves]
+    )

@@ -1,0 +1,1 @@
+"""Transforms of transforms: accumulation, guards, groups, averages."""

@@ -1,0 +1,137 @@
+"""Accumulation: one update from the mean gradient of several micro-batches."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.arguments import factory
+from gradtx.core.call import Call
+from gradtx.core.fields import DType, DTypeName, Positive, ScalarOrSchedule
+from gradtx.core.numerics import cast, real_dtype
+from gradtx.core.rule import Slot, WholeScalar
+from gradtx.core.spec import show
+from gradtx.core.transform import Transform
+from gradtx.core.wrapper import Wrapper
+
+NonFinite = Literal["drop", "skip", "keep"]
+
+
+class Accumulating(Wrapper):
+    """s += g on each micro-step; after k of them inner(s / k), and s starts anew."""
+
+    inner: Any
+    every: Positive
+    accumulator_dtype: DTypeName = None
+    sum = Slot(dtype="accumulator_dtype")
+    count = WholeScalar(dtype="int32")
+    clock = WholeScalar(dtype="int32")
+    skipped = WholeScalar(dtype="int32")
+    latest = WholeScalar(dtype="int32")
+
+    def parts(self) -> dict[str, Any]:
+        return {"inner": self.inner}
+
+    drops: ClassVar[bool] = False
+    """Whether a sum that is not finite is dropped, with its update."""
+
+    def judge(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[Any, dict[str, Any]]:
+        """Whether to take these gradients, and what to remember of the judgement."""
+        raise NotImplementedError
+
+    def gather(self, sums: list[jax.Array], number: jax.Array) -> list[jax.Array]:
+        """The gradients for the inner transform from the sums of a number of them: their mean."""
+        return [s / cast(number, real_dtype(s.dtype)) for s in sums]
+
+    def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
+        good, remembered = self.judge(gs, slots, call)
+        number = slots.count + good
+        sums = [jnp.where(good, s + g, s) for s, g in zip(slots.sum, gs, strict=True)]
+        full = good & (call.number(number) >= self.every)
+
+        def gathered(sums: list[jax.Array]) -> list[jax.Array]:
+            return self.gather(sums, call.number(number))
+
+        result, inner, sums, ran = call.spend(
+            self.inner, sums, slots.inner, full, gathered, checked=self.drops
+        )
+        return result, {
+            "sum": sums,
+            "count": jnp.where(full, 0, number),
+            "clock": slots.clock + ran,
+            "skipped": slots.skipped + ~good + (full & ~ran),
+            "latest": jnp.where(ran, call.step + 1, slots.latest),
+            "inner": inner,
+            **remembered,
+        }
+
+
+class Accumulate(Accumulating, name="accumulate"):
+    """Drops a sum that is not finite, leaves out a gradient that is not, or takes all as it is."""
+
+    non_finite: str = "drop"
+
+    def check(self) -> None:
+        if self.non_finite not in get_args(NonFinite):
+            known = ", ".join(map(repr, get_args(NonFinite)))
+            raise ValueError(f"accumulate: non_finite must be one of {known}, got {show(self.non_finite)}.")
+
+    @property
+    def drops(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether a sum that is not finite is dropped, with its update."""
+        return self.non_finite == "drop"
+
+    def judge(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[Any, dict[str, Any]]:
+        return (call.finite().all() if self.non_finite == "skip" else jnp.array(True)), {}
+
+
+@factory
+def accumulate(
+    inner: Any,
+    every: ScalarOrSchedule,
+    *,
+    non_finite: NonFinite = "drop",
+    accumulator_dtype: DType | None = None,
+) -> Transform:
+    """Gathers the gradients of several micro-batches and updates with their mean.
+
+    On each micro-step s += g, in at least float32. On every k-th, inner(s / k) runs and s starts anew; on the
+    others the update is zero, and the inner transform costs nothing and keeps its state bit for bit. Through
+    `gradtx.apply_gradients` such a step is one add; plain `update` also writes the zeros. Where a loop holds
+    all micro-batches at once, `gradtx.accumulate_gradients` needs no buffer between steps.
+
+    Args:
+        inner: the transform to run on the mean, of any library. It gets the parameters and the keyword
+            arguments of the micro-step that completes the mean.
+        every: the number k of micro-steps for an update, > 0; a schedule gets the number of updates so far.
+        non_finite: what becomes of a micro-gradient with an Inf or NaN anywhere, or so large that its square
+            is not finite. `"drop"`: the mean that it got into is dropped, the inner transform rests, and the
+            next sum starts, as a large batch with a bad example is skipped elsewhere; it costs a look at the
+            mean. `"skip"` leaves that micro-gradient out alone: the update is the mean of k good ones, for a
+            look at each, which is half an add more a micro-step. `"keep"` passes on what comes. `skipped` in
+            the state counts what was dropped or left out.
+        accumulator_dtype: the dtype of the sum; None is the parameter's own, at least float32.
+
+    Returns:
+        The transform. A leaf that has no gradient on the micro-step that completes the mean sits the update
+        out; its sum goes into the next. The `inner` state has a step of its own, which counts updates.
+        Reverse mode works through `update`; `apply_gradients` is for forward mode.
+
+    Raises:
+        ValueError: `every` is not positive.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.accumulate(gradtx.sgd(1.0), 2)
+        >>> params = jnp.zeros(1)
+        >>> state = tx.init(params)
+        >>> for gradient in (1.0, 3.0, 5.0):
+        ...     params, state = gradtx.apply_gradients(tx, jnp.array([gradient]), state, params)
+        ...     print(params)
+        [0.]
+        [-2.]
+        [-2.]
+    """
+    return Accumulate(inner=inner, every=every, non_finite=non_finite, accumulator_dtype=accumulator_dtype)

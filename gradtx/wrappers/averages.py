@@ -1,0 +1,153 @@
+"""Averages of the parameters."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.arguments import factory
+from gradtx.core.combine import checked, visit
+from gradtx.core.engine import Composed
+from gradtx.core.fields import DType, DTypeName, NonNegative, Scalar, ScalarOrSchedule
+from gradtx.core.numerics import Decay
+from gradtx.core.program import Builder
+from gradtx.core.rule import EVAL, Rule, Slot
+from gradtx.core.spec import call_arguments
+from gradtx.core.transform import Transform, added
+
+
+class Average(Rule):
+    """An average of the parameters that the update makes; the update passes as it is."""
+
+    accumulator_dtype: DTypeName = None
+
+    eval_params = Slot(dtype="accumulator_dtype", init=lambda rule, param: param)
+    needs = ("params",)
+    last: ClassVar[bool] = True
+
+    def check(self) -> None:
+        if self.accumulator_dtype and np.dtype(self.accumulator_dtype).itemsize < 4:
+            raise ValueError(
+                f"{self.name}: accumulator_dtype must be 'float32' or wider, got {self.accumulator_dtype!r}, "
+                f"in which an average stands still: the steps that it takes round to nothing."
+            )
+
+    def mixed(self, old: jax.Array, new: jax.Array, leaf: Any) -> jax.Array:
+        """The next average, from the last one and the new parameter."""
+        raise NotImplementedError
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        return g, {EVAL: self.mixed(slots.eval_params, added(leaf.param, g), leaf)}
+
+
+class EmaParams(Average, name="ema_params"):
+    """a = decay a + (1 - decay) (p + u)."""
+
+    decay: Decay
+
+    def mixed(self, old: jax.Array, new: jax.Array, leaf: Any) -> jax.Array:
+        return self.decay.mix(old, new)
+
+
+class PolyakAverage(Average, name="polyak_average"):
+    """a = a + (p + u - a) / n for the n-th parameters since `start`."""
+
+    start: NonNegative
+
+    def prepare(self, now: Any) -> dict[str, Any]:
+        n = now.t - jnp.ceil(self.start)
+        return {"begins": n <= 1, "share": Decay(1 / jnp.maximum(n, 1))}
+
+    def mixed(self, old: jax.Array, new: jax.Array, leaf: Any) -> jax.Array:
+        return jnp.where(leaf.begins, new, leaf.share.mix(old, new))
+
+
+class Averaged(Composed):
+    """A transform, and an average of the parameters that it makes, in one program."""
+
+    inner: Any
+    average: Average
+
+    def __init__(self, inner: Any, average: Average) -> None:
+        self._set(inner=checked(average.name, inner), average=average)
+
+    def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        return call_arguments(self.average.name, {"inner": self.inner, **self.average._values()})
+
+    def _visit(self, builder: Builder) -> None:
+        visit(self.inner, builder)
+        builder.add_declared(self.average)
+
+
+@factory
+def ema_params(inner: Any, decay: ScalarOrSchedule, *, accumulator_dtype: DType | None = None) -> Transform:
+    """Runs a transform and keeps an exponential moving average of the parameters that it makes.
+
+        u = inner(g)        a = decay a + (1 - decay) (p + u),   a = p at init
+
+    The updates are those of `inner`; `gradtx.eval_params(state, params)` gives the average. Of bfloat16
+    parameters it averages p + u in float32, before that is rounded to what is stored. A leaf without a
+    gradient keeps its average. Outside of everything else it is the average over training; inside of
+    `accumulate` it moves when the parameters do, around it on every micro-step.
+
+    Args:
+        inner: a transform, of any library, that gives the final updates.
+        decay: in [0, 1), such as 0.999. A schedule warms it up: `linear_schedule(0.0, 0.999, 2000)`, or
+            `lambda t: jnp.minimum(0.9999, (1 + t) / (10 + t))`.
+        accumulator_dtype: dtype to store the average in, at least float32; by default the parameter's, or
+            float32 if that is wider.
+
+    Returns:
+        A transform with the slot `eval_params`.
+
+    Raises:
+        ValueError: `accumulator_dtype` is narrower than float32; at init, a transform after this one changes
+            the updates, so that what was averaged would not be the parameters.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, params = gradtx.ema_params(gradtx.sgd(1.0), 0.75), jnp.zeros(1)
+        >>> params, state = gradtx.apply_gradients(tx, jnp.array([-4.0]), tx.init(params), params)
+        >>> params, gradtx.eval_params(state, params)
+        (Array([4.], dtype=float32), Array([1.], dtype=float32))
+    """
+    return Averaged(inner, EmaParams(decay=decay, accumulator_dtype=accumulator_dtype))
+
+
+@factory
+def polyak_average(inner: Any, start: Scalar = 0, *, accumulator_dtype: DType | None = None) -> Transform:
+    """Runs a transform and keeps the uniform mean of the parameters that it makes.
+
+        u = inner(g)        a = mean of the p + u of the updates from number `start` on
+
+    Before that update the average is the latest p + u. In other respects it is like `ema_params`.
+
+    Args:
+        inner: a transform, of any library, that gives the final updates.
+        start: the first update whose parameters count, >= 0. With 0 all count but the initial ones.
+        accumulator_dtype: dtype to store the average in, at least float32; by default the parameter's, or
+            float32 if that is wider.
+
+    Returns:
+        A transform with the slot `eval_params`.
+
+    Raises:
+        ValueError: as for `ema_params`, or `start` is negative.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, params = gradtx.polyak_average(gradtx.sgd(1.0)), jnp.zeros(1)
+        >>> state = tx.init(params)
+        >>> for _ in range(3):
+        ...     params, state = gradtx.apply_gradients(tx, jnp.array([-1.0]), state, params)
+        >>> params, gradtx.eval_params(state, params)
+        (Array([3.], dtype=float32), Array([2.], dtype=float32))
+
+    References:
+        Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992,
+        https://doi.org/10.1137/0330046.
+    """
+    return Averaged(inner, PolyakAverage(start=start, accumulator_dtype=accumulator_dtype))

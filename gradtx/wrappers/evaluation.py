@@ -1,0 +1,95 @@
+"""The parameters to evaluate with, found in a state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core import leaves as lv
+from gradtx.core.hyperparams import states_of
+from gradtx.core.numerics import cast
+from gradtx.core.rule import EVAL
+
+
+def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:
+    """The parameters to evaluate with: the average where a state has one, and the parameter elsewhere.
+
+    They are the averages of `ema_params` and `polyak_average` and the slow weights of `lookahead`, wherever
+    these stand: on a group of the leaves, in `accumulate`, in another library's chain.
+
+    Args:
+        x: an optimizer state, or what holds one: a `TrainState`, an `nnx.Optimizer`, another library's state.
+        params: the parameters.
+        name: which average, where several cover one leaf: the end of the dotted path of its transform in the
+            state, such as `"ema_params_1"`.
+
+    Returns:
+        A tree like `params`, in its dtypes. A leaf may be the state's own array, or the parameter itself:
+        where these are donated to the next step, use it before, or copy it.
+
+    Raises:
+        TypeError: there is no gradtx state in `x`.
+        ValueError: several averages cover one leaf; or they are averages of other parameters.
+        KeyError: no average, or more than one, has this name; those that there are are listed.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> params = {"w": jnp.ones(2), "bias": jnp.ones(1)}
+        >>> tx = gradtx.masked(gradtx.ema_params(gradtx.sgd(1.0), 0.5), "w")
+        >>> params, state = gradtx.apply_gradients(tx, params, tx.init(params), params)
+        >>> {path: p.tolist() for path, p in gradtx.eval_params(state, params).items()}
+        {'bias': [2.0], 'w': [0.5, 0.5]}
+    """
+    states_of(x)
+    averages = dict(_averages(getattr(x, "opt_state", x)))
+    if name is not None:
+        averages = _named(averages, name)
+    leaves, structure = lv.flatten(params)
+    places = {path: i for i, path in enumerate(lv.paths(params))}
+    chosen: dict[str, str] = {}
+    for average, tree in averages.items():
+        for path, a in zip(lv.paths(tree), lv.flatten(tree)[0], strict=True):
+            if a is None:
+                continue
+            if path not in places:
+                raise ValueError(
+                    f"{average} has an average of the leaf {path!r}, which the params do not have. Pass the "
+                    f"parameters that this state was made for."
+                )
+            if path in chosen:
+                raise ValueError(
+                    f"Both {chosen[path]} and {average} have an average of the leaf {path!r}. Say which to "
+                    f"evaluate with: eval_params(..., name={average!r})."
+                )
+            p = leaves[places[path]]
+            if jnp.shape(a) != jnp.shape(p):
+                raise ValueError(
+                    f"{average} has an average of shape {jnp.shape(a)} of the leaf {path!r}, which has shape "
+                    f"{jnp.shape(p)} in the params. For a batch of states call eval_params under jax.vmap."
+                )
+            chosen[path], leaves[places[path]] = average, cast(a, jnp.result_type(p))
+    return structure.unflatten(leaves)
+
+
+def _averages(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Each average in what holds states, under the dotted path of its transform."""
+
+    def has_one(n: Any) -> bool:
+        return isinstance(n, Mapping) and EVAL in n
+
+    for keys, held in jax.tree_util.tree_flatten_with_path(node, is_leaf=has_one)[0]:
+        if has_one(held):
+            where = (*path, *(jax.tree_util.keystr((key,), simple=True) for key in keys))
+            yield ".".join(key for key in where if key != "slots"), held[EVAL]
+            yield from _averages({key: child for key, child in held.items() if key != EVAL}, where)
+
+
+def _named(averages: dict[str, Any], name: str) -> dict[str, Any]:
+    found = [n for n in averages if n == name] or [n for n in averages if f".{n}".endswith(f".{name}")]
+    if len(found) != 1:
+        what = f"{name!r} is ambiguous" if found else f"There is no average {name!r}"
+        raise KeyError(f"{what}. There are {', '.join(found or averages) or 'none'}.")
+    return {found[0]: averages[found[0]]}

@@ -1,0 +1,180 @@
+"""Flattening: all leaves as one vector, for many small ones."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core import leaves as lv
+from gradtx.core import transform
+from gradtx.core.arguments import factory
+from gradtx.core.call import Call
+from gradtx.core.combine import checked
+from gradtx.core.numerics import compute_dtype, is_complex, widest
+from gradtx.core.placement import Placement, replicated
+from gradtx.core.transform import Transform, cast_like
+from gradtx.core.wrapper import Wrapper
+
+Leaves = list[Any]
+
+
+class Flatten(Wrapper, name="flatten"):
+    """u = inner(v),  v the elements of all leaves."""
+
+    inner: Any
+
+    in_place = False
+    sees_leaves = False
+
+    def parts(self) -> dict[str, Any]:
+        return {"inner": self.inner}
+
+    def view(self, params: Any) -> Any:
+        leaves = [x for x in lv.flatten(params)[0] if x is not None]
+        place, vectors = Placement(leaves), _Vectors(leaves)
+        made = vectors.shapes() if place.abstract else vectors.join(leaves)
+        return {name: place.scalar(v) for name, v in made.items()}
+
+    def run(self, gs: Leaves, slots: Any, call: Call) -> tuple[Leaves, dict[str, Any]]:
+        places = [place for _, place in call.every]
+        # Without the parameters every leaf has a gradient.
+        whole = _Vectors(gs if call.params is None else [param for param, _ in call.every])
+        present = [i for i, place in enumerate(places) if place is not None]
+        is_part = len(present) < len(places)
+        ps = None if call.params is None else whole.join(call.params, present)
+        result, state = transform.step(
+            self.inner,
+            whole.join(gs, present),
+            whole.taken(slots.inner, present, self.inner) if is_part else slots.inner,
+            ps,
+            call.extra,
+            None,
+            apply=False,
+        )
+        if is_part:
+            state = whole.put(slots.inner, state, present, self.inner)
+        state = replicated(jax.tree.map(cast_like, state, slots.inner), gs)
+        return whole.split(result, present), {"inner": state}
+
+
+class _Vectors:
+    """How leaves lie in vectors: those of real leaves in one and those of complex ones in another."""
+
+    def __init__(self, leaves: Leaves) -> None:
+        self.form = [jnp.shape(x) for x in leaves]
+        self.sizes = [math.prod(shape) for shape in self.form]
+        self.dtypes = [compute_dtype(jnp.result_type(x)) for x in leaves]
+        self.groups: dict[str, list[int]] = {}
+        for i, dtype in enumerate(self.dtypes):
+            self.groups.setdefault("complex" if is_complex(dtype) else "real", []).append(i)
+
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The vectors of all leaves, abstract."""
+        return {
+            name: jax.ShapeDtypeStruct(
+                (sum(self.sizes[i] for i in group),), widest(*(self.dtypes[i] for i in group))
+            )
+            for name, group in self.groups.items()
+        }
+
+    def join(self, xs: Leaves, present: list[int] | None = None) -> dict[str, jax.Array]:
+        """The vectors of some leaves."""
+        given = dict(zip(range(len(xs)) if present is None else present, xs, strict=True))
+        result = {}
+        for name, group in self.groups.items():
+            pieces = [lv.as_array(given[i]).ravel() for i in group if i in given]
+            dtype = widest(*(self.dtypes[i] for i in group), *(x.dtype for x in pieces))
+            result[name] = jnp.concatenate([jnp.zeros(0, dtype), *(x.astype(dtype) for x in pieces)])
+        return result
+
+    def split(self, vectors: dict[str, jax.Array], present: list[int]) -> Leaves:
+        """Such vectors as leaves again."""
+        found = {}
+        for name, group in self.groups.items():
+            here = [i for i in group if i in present]
+            for i, piece in zip(here, self._cut(vectors[name], here, 0), strict=True):
+                found[i] = piece.reshape(self.form[i])
+        return [found[i] for i in present]
+
+    def _cut(self, x: jax.Array, group: list[int], axis: int) -> list[jax.Array]:
+        ends = np.cumsum([self.sizes[i] for i in group])
+        return [
+            jax.lax.slice_in_dim(x, int(end) - self.sizes[i], int(end), axis=axis)
+            for i, end in zip(group, ends, strict=True)
+        ]
+
+    def _axes(self, inner: Any) -> list[tuple[str, int] | None]:
+        """For each array of a state of `inner`, the vector that it is like, and along which of its axes."""
+        before = jax.tree.leaves(jax.eval_shape(inner.init, self.shapes()))
+        result: list[tuple[str, int] | None] = [None] * len(before)
+        for name, vector in self.shapes().items():
+            longer = {**self.shapes(), name: jax.ShapeDtypeStruct((vector.size + 1,), vector.dtype)}
+            after = jax.tree.leaves(jax.eval_shape(inner.init, longer))
+            for i, (a, b) in enumerate(zip(before, after, strict=True)):
+                for axis, (m, n) in enumerate(zip(a.shape, b.shape, strict=True)):
+                    if m != n:
+                        result[i] = name, axis
+        return result
+
+    def taken(self, state: Any, present: list[int], inner: Any) -> Any:
+        """A state of `inner` for the present leaves alone."""
+        arrays, structure = jax.tree.flatten(state)
+        result = []
+        for x, at in zip(arrays, self._axes(inner), strict=True):
+            if at is not None:
+                group, axis = self.groups[at[0]], at[1]
+                pieces = zip(group, self._cut(x, group, axis), strict=True)
+                none = jax.lax.slice_in_dim(x, 0, 0, axis=axis)
+                x = jnp.concatenate([none, *(p for i, p in pieces if i in present)], axis)
+            result.append(x)
+        return structure.unflatten(result)
+
+    def put(self, old: Any, new: Any, present: list[int], inner: Any) -> Any:
+        """Such a state in its places among the whole one."""
+        arrays, structure = jax.tree.flatten(old)
+        result = []
+        for x, y, at in zip(arrays, jax.tree.leaves(new), self._axes(inner), strict=True):
+            if at is not None:
+                group, axis = self.groups[at[0]], at[1]
+                here = [i for i in group if i in present]
+                pieces = dict(zip(group, self._cut(x, group, axis), strict=True))
+                pieces.update(zip(here, self._cut(cast_like(y, x), here, axis), strict=True))
+                y = jnp.concatenate(list(pieces.values()), axis)
+            result.append(y)
+        return structure.unflatten(result)
+
+
+@factory
+def flatten(inner: Any) -> Transform:
+    """Runs a transform on all leaves as one vector, and cuts its result into leaves again.
+
+    Many small leaves then cost a few large operations, and a state of few arrays. What works elementwise or
+    by the norm of the whole tree gives the same; what works leaf by leaf sees one leaf.
+
+    The vector of the real leaves is called `real` and that of the complex ones `complex`, in the widest dtype
+    that arithmetic on one of the leaves runs in: bfloat16 leaves beside float32 ones are widened, and each
+    update goes back to the dtype of its leaf. A leaf that is masked out has no part in a vector. One without
+    a gradient keeps its part of the state bit for bit, and the transform runs on what is left; `update` then
+    needs the parameters.
+
+    Args:
+        inner: the transform, of any library.
+
+    Returns:
+        The transform. Its state holds vectors, replicated where the parameters are sharded: it is not for
+        large leaves that are.
+
+    Examples:
+        >>> import gradtx, jax, jax.numpy as jnp
+        >>> tx, params = gradtx.flatten(gradtx.adam(0.1)), {"w": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+        >>> updates, state = tx.update(params, tx.init(params), params)
+        >>> jax.tree.map(jnp.shape, updates)
+        {'bias': (3,), 'w': (2, 3)}
+        >>> state["slots"]["flatten"]["inner"]["slots"]["scale_by_adam"]["mu"]["real"].shape
+        (9,)
+    """
+    return Flatten(inner=checked("flatten", inner))

@@ -1,0 +1,180 @@
+"""Tracking: what a logger wants to know of an optimizer, measured where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.arguments import factory
+from gradtx.core.call import Call
+from gradtx.core.engine import Composed
+from gradtx.core.fields import Positive, ScalarOrSchedule
+from gradtx.core.hyperparams import array_of, is_state, outermost_states, tidy
+from gradtx.core.leaves import Mask
+from gradtx.core.numerics import divide, number_dtype, sqrt, sum_of_squares, total
+from gradtx.core.program import Path, lookup
+from gradtx.core.rule import Whole, WholeScalar
+from gradtx.core.stages import resolve
+from gradtx.core.transform import Transform
+from gradtx.core.wrapper import Wrapper
+from gradtx.transforms.clip import ClipByGlobalNorm
+
+NORMS = ("gradient_norm", "update_norm", "parameter_norm", "update_ratio")
+
+
+def _initial(track: Track, params: Any) -> dict[str, Any]:
+    names = [f"{norm}{group}" for group in ("", *(f"/{g}" for g in track.groups or {})) for norm in NORMS]
+    names += _by_name(dict(_rates(track.inner, None)))
+    if isinstance(track.inner, Composed):
+        names += [
+            "clip_fraction" for u in track.inner.program.units if isinstance(u.transform, ClipByGlobalNorm)
+        ]
+    return {name: jnp.zeros((), number_dtype()) for name in names}
+
+
+def _rates(tx: Any, state: Any, outer: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Each learning rate inside a transform with its place, and its value for the next update of a state."""
+    if not isinstance(tx, Composed):
+        return
+    values = {} if state is None else resolve(tx.program, state["numbers"], state["step"])
+    for scope, arguments in tx.program.scopes.items():
+        if "learning_rate" in arguments:
+            yield (*outer, *scope), values.get((scope, "learning_rate"))
+    for path, part in tx.program.parts.items():
+        inner = None if state is None else lookup(state["slots"], path)
+        yield from _rates(part, inner, (*outer, *path))
+
+
+def _by_name(rates: dict[Path, Any]) -> dict[str, Any]:
+    if len(rates) == 1:
+        return {"learning_rate": next(iter(rates.values()))}
+    return {f"learning_rate/{'.'.join(path)}": value for path, value in rates.items()}
+
+
+class Track(Wrapper, name="track"):
+    """Measures every so many updates; passes everything on as it is."""
+
+    inner: Any
+    every: Positive
+    groups: Mapping[str, Mask] | None = None
+    metrics = Whole(_initial)
+    measured = WholeScalar(dtype="int32")
+    measured_at = WholeScalar(init=lambda track: -1, dtype="int32")
+
+    needs = ("params",)
+
+    def parts(self) -> dict[str, Any]:
+        return {"inner": self.inner}
+
+    def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
+        due = call.number(call.step) % jnp.maximum(jnp.floor(self.every), 1) == 0
+        number = slots.measured + 1
+
+        def measure(params: Any, state: Any) -> dict[str, jax.Array]:
+            updates, concluded = call.preview(self.inner, gs, state, params, number > 0)
+            found = self._norms((gs, updates, params), call) | _by_name(dict(_rates(self.inner, state)))
+            clips = [now["factor"] < 1 for rule, now in concluded if isinstance(rule, ClipByGlobalNorm)]
+            if clips:
+                mean = slots.metrics["clip_fraction"]
+                found["clip_fraction"] = mean + (jnp.stack(clips).any() - mean) / number
+            return {name: call.number(x) for name, x in found.items()}
+
+        metrics = call.look(due, measure, slots.metrics, slots.inner)
+        result, inner = call.run(self.inner, gs, call.state)
+        return result, {
+            "metrics": metrics,
+            "measured": jnp.where(due, number, slots.measured),
+            "measured_at": jnp.where(due, call.step, slots.measured_at),
+            "inner": inner,
+        }
+
+    def _norms(self, leaves: tuple[list[jax.Array], ...], call: Call) -> dict[str, jax.Array]:
+        squares = [[sum_of_squares(x) for x in own] for own in leaves]
+        found: dict[str, jax.Array] = {}
+        for group, mask in {"": None, **(self.groups or {})}.items():
+            on = None if mask is None else call.chosen(mask, f"track: {group}")
+            norms = [sqrt(total([s for i, s in enumerate(own) if on is None or on[i]])) for own in squares]
+            values = (*norms, divide(norms[1], norms[2]))
+            suffix = f"/{group}" if group else ""
+            found |= {f"{name}{suffix}": x for name, x in zip(NORMS, values, strict=True)}
+        return found
+
+
+@factory
+def track(
+    inner: Any, *, every: ScalarOrSchedule = 100, groups: Mapping[str, Mask] | None = None
+) -> Transform:
+    """Measures an optimizer while it runs; `gradtx.metrics(state)` reads what was found.
+
+    Of every `every`-th update, from the first on, the state keeps
+
+        gradient_norm    ||g||, of what this transform is given, so before any clipping inside it
+        update_norm      ||u||, of what `inner` makes of it
+        parameter_norm   ||theta||, before the update
+        update_ratio     ||u|| / ||theta||
+        learning_rate    the rate of that update; with several, `learning_rate/<transform>`
+        clip_fraction    the share of the measured updates that `clip_by_global_norm` in `inner` scaled down
+
+    A measured update reads every array once more; the others cost nothing. Norms are in at least float32.
+
+    Args:
+        inner: the transform to measure, of any library. Inside `accumulate` it is measured once an update,
+            around it once a micro-step.
+        every: how often to measure, a number of updates >= 1. It is a hyperparameter: set it to 1 in the
+            state to look closely, and nothing is compiled again.
+        groups: norms of parts of the tree as well: a name and a mask (patterns, a predicate, a tree) for
+            each, as `{"embedding": "*embed*"}`; `update_ratio/embedding` is then among the metrics.
+
+    Returns:
+        The transform, which gives the updates of `inner` bit for bit.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.track(gradtx.sgd(0.5), every=1)
+        >>> params = jnp.array([3.0, 4.0])
+        >>> _, state = tx.update(jnp.array([0.0, 2.0]), tx.init(params), params)
+        >>> gradtx.metrics(state)["update_norm"], gradtx.metrics(state)["update_ratio"]
+        (1.0, 0.2)
+    """
+    return Track(inner=inner, every=every, groups=dict(groups) if groups else None)
+
+
+def metrics(x: Any) -> dict[str, Any]:
+    """What `track` and the guards in an optimizer have found, as a flat dict for any logger.
+
+    Args:
+        x: an optimizer state, or what holds one: a `TrainState`, an `nnx.Optimizer`, another library's state.
+
+    Returns:
+        The metrics of `track` under their names, `measured_at`, the step of the update that they are of (-1
+        before the first), and `skipped` for each guard and accumulation. Where a state has two of one kind, a
+        name is preceded by the place: `accumulate.inner.track/gradient_norm`. Python numbers; arrays for a
+        batch of states, tracers inside a traced function. Empty where there is nothing.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> gradtx.metrics(gradtx.accumulate(gradtx.sgd(0.1), 4).init(jnp.zeros(2)))
+        {'skipped': 0}
+    """
+    found = [(path, name, value) for state in outermost_states(x) for path, name, value in _found(state, ())]
+    names = [name for _, name, _ in found]
+    return {
+        name if names.count(name) == 1 else f"{'.'.join(path)}/{name}": tidy(array_of(value))
+        for path, name, value in found
+    }
+
+
+def _found(node: Any, path: Path) -> Iterator[tuple[Path, str, Any]]:
+    if is_state(node):
+        node = node["slots"]
+    if "measured_at" in node:
+        yield from ((path, name, x) for name, x in node["metrics"].items())
+        yield path, "measured_at", node["measured_at"]
+    for key, value in node.items():
+        if isinstance(value, Mapping) and key != "metrics":
+            yield from _found(value, (*path, key))
+        elif key == "skipped" and array_of(value).dtype == jnp.int32:
+            yield path, key, value
