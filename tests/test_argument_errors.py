@@ -102,6 +102,16 @@ AT_CONSTRUCTION = {
         TypeError,
         "chain takes transforms, with init and update; got 3.",
     ),
+    "a number in a wrapper": (
+        lambda: gradtx.accumulate(3, 2),
+        TypeError,
+        "accumulate takes transforms, with init and update; got 3.",
+    ),
+    "a wrapped optimizer that was not called": (
+        lambda: gradtx.guard(gradtx.adam),
+        TypeError,
+        "guard takes transforms, with init and update; got gradtx.optimizers.adam.adam. Call it: adam(...).",
+    ),
     "a list in a chain": (
         lambda: gradtx.chain([gradtx.sgd(0.1)]),
         TypeError,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.call import Call
+from gradtx.core.combine import checked
 from gradtx.core.rule import Slotted
 
 
@@ -34,6 +35,11 @@ class Wrapper(Slotted):
 
     sees_leaves: ClassVar[bool] = True
     """Whether the wrapped transforms see the parameters' leaves, and have slots for each."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        for part in self.parts().values():
+            checked(self.name, part)
 
     def parts(self) -> dict[str, Any]:
         """The wrapped transforms by name; each has a state of its own under it."""

@@ -13,7 +13,6 @@ from gradtx.core import leaves as lv
 from gradtx.core import transform
 from gradtx.core.arguments import factory
 from gradtx.core.call import Call
-from gradtx.core.combine import checked
 from gradtx.core.numerics import compute_dtype, is_complex, widest
 from gradtx.core.placement import Placement, replicated
 from gradtx.core.transform import Transform, cast_like
@@ -177,4 +176,4 @@ def flatten(inner: Any) -> Transform:
         >>> state["slots"]["flatten"]["inner"]["slots"]["scale_by_adam"]["mu"]["real"].shape
         (9,)
     """
-    return Flatten(inner=checked("flatten", inner))
+    return Flatten(inner=inner)

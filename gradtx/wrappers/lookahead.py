@@ -10,7 +10,6 @@ from jax.core import Tracer
 
 from gradtx.core.arguments import factory
 from gradtx.core.call import Call
-from gradtx.core.combine import checked
 from gradtx.core.fields import Fraction, Positive, ScalarOrSchedule
 from gradtx.core.numerics import Decay, cast
 from gradtx.core.rebase import restarted
@@ -31,9 +30,6 @@ class Lookahead(Wrapper, name="lookahead"):
 
     needs = ("params",)
     last: ClassVar[bool] = True
-
-    def check(self) -> None:
-        checked(self.name, self.fast_optimizer)
 
     def parts(self) -> dict[str, Any]:
         return {"inner": self.fast_optimizer}
