@@ -1,5 +1,6 @@
 """Strict settings for every test, eight simulated devices, one cache of compiled programs, and `--full`."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import jax
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A worker comes to hold many small objects, all of which a collection looks at.
+gc.set_threshold(100_000, 50, 1_000)
 
 
 def pytest_addoption(parser):
