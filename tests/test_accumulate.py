@@ -35,6 +35,22 @@ def follow(tx, grads):
     return trajectory
 
 
+def end(tx, grads, through):
+    """The parameters and the state after some steps."""
+
+    @jax.jit
+    def step(params, state, g):
+        if through == "apply_gradients":
+            return gradtx.apply_gradients(tx, g, state, params)
+        updates, state = tx.update(g, state, params)
+        return gradtx.apply_updates(params, updates), state
+
+    params, state = PARAMS, tx.init(PARAMS)
+    for g in grads:
+        params, state = step(params, state, g)
+    return params, state
+
+
 def assert_close(one, other, rtol=2e-6, atol=1e-7):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
 
@@ -89,20 +105,7 @@ def test_12_one_bad_micro_gradient_is_left_out_alone(bad, through):
     planted = [*grads[:4], {**grads[0], "bias": jnp.array([bad, 1.0])}, *grads[4:]]
     tx = gradtx.accumulate(gradtx.adamw(0.1), 3, non_finite="skip")
 
-    @jax.jit
-    def step(params, state, g):
-        if through == "apply_gradients":
-            return gradtx.apply_gradients(tx, g, state, params)
-        updates, state = tx.update(g, state, params)
-        return gradtx.apply_updates(params, updates), state
-
-    def end(grads):
-        params, state = PARAMS, tx.init(PARAMS)
-        for g in grads:
-            params, state = step(params, state, g)
-        return params, state
-
-    (clean, before), (params, state) = end(grads), end(planted)
+    (clean, before), (params, state) = end(tx, grads, through), end(tx, planted, through)
     jax.tree.map(np.testing.assert_array_equal, params, clean)
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -119,20 +122,8 @@ def test_12_a_mean_with_a_bad_gradient_is_dropped_and_the_next_is_clean(bad, thr
     planted = [*grads[:3], grads[0], {**grads[0], "bias": jnp.array([bad, 1.0])}, grads[1], *grads[3:]]
     tx = gradtx.accumulate(gradtx.adamw(0.1), 3)
 
-    @jax.jit
-    def step(params, state, g):
-        if through == "apply_gradients":
-            return gradtx.apply_gradients(tx, g, state, params)
-        updates, state = tx.update(g, state, params)
-        return gradtx.apply_updates(params, updates), state
-
-    def end(grads):
-        params, state = PARAMS, tx.init(PARAMS)
-        for g in grads:
-            params, state = step(params, state, g)
-        return params, state["slots"]["accumulate"]
-
-    (clean, before), (params, after) = end(grads), end(planted)
+    (clean, before), (params, state) = end(tx, grads, through), end(tx, planted, through)
+    before, after = before["slots"]["accumulate"], state["slots"]["accumulate"]
     jax.tree.map(np.testing.assert_array_equal, params, clean)
     for name in ("inner", "sum", "clock", "count"):
         jax.tree.map(np.testing.assert_array_equal, after[name], before[name])

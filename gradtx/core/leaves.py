@@ -94,7 +94,6 @@ def align(structure: Any, tree: PyTree, of: PyTree, what: str, reference: str) -
 
 def matches(patterns: tuple[str, ...], path: str) -> bool:
     """Whether some pattern matches a path, or there are only `!` patterns, and no `!` pattern does."""
-    """Whether some pattern matches a path, or there are only `!` patterns, and no `!` pattern does."""
     wanted = [p for p in patterns if not p.startswith("!")]
     unwanted = [p[1:] for p in patterns if p.startswith("!")]
     if any(fnmatch.fnmatchcase(path, p) for p in unwanted):
@@ -103,7 +102,6 @@ def matches(patterns: tuple[str, ...], path: str) -> bool:
 
 
 def positional(fn: Callable[..., Any]) -> int:
-    """The number of positional arguments that a function cannot do without; 1 where that is unknown."""
     """The number of positional arguments that a function cannot do without; 1 where that is unknown."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
