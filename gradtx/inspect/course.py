@@ -1,0 +1,195 @@
+"""The courses of optimizers: what their slots and updates are, step by step, and where two of them part.
+
+A course is computed in float64 from the traced update of one leaf, on gradients of several magnitudes, so
+that neither the size of the parameters nor their precision matters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gradtx.core import leaves as lv
+from gradtx.inspect.expression import symbols
+from gradtx.inspect.formula import present
+from gradtx.inspect.notation import text
+from gradtx.inspect.numeric import Evaluator
+from gradtx.inspect.trace import companion, composed, signatures, trace
+
+STEPS = 20
+"""The number of steps that optimizers are followed for."""
+
+FAR = 1_000_000
+"""The number of steps over which their schedules are compared."""
+
+TOLERANCE = 1e-11
+"""Two values that differ by less, relative to the larger one, are the same up to rounding."""
+
+MAGNITUDES = np.array([1.0, 1e-3, 1e-6])
+"""The magnitudes of the gradients of the three elements that are followed."""
+
+THETAS = {"theta": np.array([0.7, -0.4, 0.2]), "other.theta": np.array([0.5, 0.3, -0.6])}
+"""The parameters at first."""
+
+
+class Course:
+    """The values that the slots and the updates of one leaf take."""
+
+    def __init__(self, tx: Any, params: Any, leaf: int, other: int | None) -> None:
+        self.traced = trace(tx, params, leaf, other)
+        self.cells = self.traced.cells
+        self.slots = [cell.name for cell in self.cells if cell.kind == "slot"]
+        self.remembered = [cell.name for cell in self.cells if cell.kind in ("slot", "whole")]
+
+    @functools.cached_property
+    def start(self) -> dict[str, Any]:
+        """The parameters, and what the state holds at first."""
+        values = Evaluator([cell.start for cell in self.cells])(THETAS)
+        return THETAS | dict(zip((cell.name for cell in self.cells), values, strict=True))
+
+    @functools.cached_property
+    def values(self) -> list[dict[str, Any]]:
+        """What is remembered, and the update, of every step."""
+        roots = [*(cell.new for cell in self.cells), self.traced.update]
+        following, found = Evaluator(roots), []
+        held = dict.fromkeys(symbols(*roots), 0.5) | self.start
+        for g, other in np.random.default_rng(0).normal(size=(STEPS, 2, 3)) * MAGNITUDES:
+            *new, update = following(held | {"g": g, "other.g": other})
+            held |= {cell.name: value for cell, value in zip(self.cells, new, strict=True)}
+            held["theta"] = held["theta"] + np.real(update)
+            found.append({name: held[name] for name in self.remembered} | {"update": update})
+        return found
+
+    def schedules(self, steps: np.ndarray) -> dict[str, np.ndarray]:
+        """The value of each schedule at some steps."""
+        clocks = {cell.name: steps + 1.0 for cell in self.cells if cell.kind == "step"}
+        named = self.traced.definitions
+        values = Evaluator(named.values())(self.start | clocks)
+        return {name: np.broadcast_to(x, steps.shape) for name, x in zip(named, values, strict=True)}
+
+    def formula(self, name: str) -> str:
+        """How a slot, a schedule or the update is computed, in writing."""
+        shown = present(self.traced)
+        if name == "update":
+            return text(shown.update)
+        return text(shown.slots[name] if name in shown.slots else shown.definitions[name])
+
+
+class Followed:
+    """An optimizer on a tree; its course on a leaf is traced when it is asked for."""
+
+    def __init__(self, tx: Any, params: Any) -> None:
+        self.tx, self.params = composed(tx), params
+        self.signatures = signatures(self.tx, params)
+        self._courses: dict[tuple[int, int | None], Course] = {}
+
+    def course(self, leaf: int, other: int | None) -> Course:
+        """Its course on a leaf, with another leaf in the tree."""
+        if (leaf, other) not in self._courses:
+            self._courses[leaf, other] = Course(self.tx, self.params, leaf, other)
+        return self._courses[leaf, other]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fork:
+    """Where the courses of two optimizers part.
+
+    Attributes:
+        step: the step, from 0.
+        names: the slot, the schedule or `"update"`, as each of them calls it.
+        leaf: the position of the leaf; None for what is the whole tree's.
+        values: the values of the element that differs the most.
+        courses: the two courses.
+        order: by what is computed first.
+    """
+
+    step: int
+    names: tuple[str, str]
+    leaf: int | None
+    values: tuple[float, float]
+    courses: tuple[Course, Course]
+    order: tuple[int, ...]
+
+    @property
+    def in_update(self) -> bool:
+        """Whether it is the update that differs."""
+        return self.names[0] == "update"
+
+
+def forks(a: Followed, b: Followed) -> list[Fork]:
+    """Where two optimizers part: on each leaf the first slot that differs, and the first update."""
+    found, pairs = [], []
+    for leaf, other in _leaves(a, b):
+        pairs.append((a.course(leaf, other), b.course(leaf, other)))
+        found += _forks(*pairs[-1], leaf)
+    return sorted(found or [fork for pair in pairs for fork in _schedule_forks(*pair)], key=lambda f: f.order)
+
+
+def _leaves(a: Followed, b: Followed) -> Iterator[tuple[int, int | None]]:
+    """The first leaf of each set that both treat alike, and one to stand for the rest of the tree."""
+    ranks = [len(np.shape(x)) for x in lv.flatten(a.params)[0]]
+    together = [None if x is None or y is None else (*x, *y) for x, y in zip(a.signatures, b.signatures, strict=True)]
+    seen = set()
+    for i, row in enumerate(zip(together, ranks, strict=True)):
+        if row[0] is not None and row not in seen:
+            seen.add(row)
+            yield i, companion(together, i)
+
+
+def _forks(a: Course, b: Course, leaf: int) -> Iterator[Fork]:
+    names = [*_shared(a.remembered, b.remembered), ("update", "update")]
+    for wanted in (names, names[-1:]):
+        fork = next(_differing(a, b, leaf, wanted), None)
+        if fork is not None:
+            yield fork
+
+
+def _differing(a: Course, b: Course, leaf: int, names: list[tuple[str, str]]) -> Iterator[Fork]:
+    for step, (x, y) in enumerate(zip(a.values, b.values, strict=True)):
+        for i, (ours, theirs) in enumerate(names):
+            at = np.flatnonzero(_differs(x[ours], y[theirs]))
+            if at.size:
+                values = tuple(float(np.real(np.broadcast_to(v, 3)[at[0]])) for v in (x[ours], y[theirs]))
+                own = ours == "update" or ours in a.slots
+                order = (step, ours == "update", leaf, i)
+                yield Fork(step, (ours, theirs), leaf if own else None, values, (a, b), order)
+
+
+def _schedule_forks(a: Course, b: Course) -> Iterator[Fork]:
+    """Where schedules of one name first differ: on a coarse grid, then between its points."""
+    coarse = np.arange(0, FAR, 1_000)
+    for ours, theirs in _shared([*a.traced.definitions], [*b.traced.definitions]):
+
+        def first(steps: np.ndarray, ours: str = ours, theirs: str = theirs) -> tuple[int, ...]:
+            x, y = a.schedules(steps)[ours], b.schedules(steps)[theirs]
+            at = np.flatnonzero(_differs(x, y))
+            return (int(steps[at[0]]), x[at[0]], y[at[0]]) if at.size else ()
+
+        near = first(np.arange(1_000))
+        found = near or first(coarse)
+        if found:
+            step, x, y = near or first(np.arange(found[0] - 999, found[0] + 1))
+            yield Fork(step, (ours, theirs), None, (float(x), float(y)), (a, b), (step,))
+
+
+def _differs(x: Any, y: Any) -> Any:
+    x, y = np.broadcast_arrays(np.atleast_1d(x), np.atleast_1d(y))
+    if x.dtype.kind == "b" or y.dtype.kind == "b":
+        return x != y
+    with np.errstate(all="ignore"):
+        near = np.abs(x - y) <= TOLERANCE * np.maximum(np.abs(x), np.abs(y))
+    return ~(near | (x == y) | (np.isnan(x) & np.isnan(y)))
+
+
+def _shared(ours: list[str], theirs: list[str]) -> list[tuple[str, str]]:
+    """The names that two optimizers share; one of them may need a longer form, where it has several."""
+    shared = []
+    for name in ours:
+        alike = [other for other in theirs if f".{name}".endswith(f".{other}") or f".{other}".endswith(f".{name}")]
+        if alike:
+            shared.append((name, name if name in alike else alike[0]))
+    return shared

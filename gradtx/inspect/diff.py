@@ -1,0 +1,175 @@
+"""Where two optimizers part, and which setting or convention is responsible."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradtx.core import leaves as lv
+from gradtx.core.spec import show
+from gradtx.inspect.changes import Change, Comparison
+from gradtx.inspect.course import FAR, STEPS, Followed, Fork, forks
+from gradtx.inspect.table import filled
+
+SAMPLE = {
+    "LayerNorm": {"bias": (256,), "scale": (256,)},
+    "dense": {"bias": (256,), "kernel": (256, 256)},
+    "temperature": (),
+}
+"""The shapes of the leaves that optimizers are compared on where no parameters are given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parting:
+    """Where two optimizers part.
+
+    Attributes:
+        step: the step, from 0.
+        name: the slot, the schedule, or `"update"`.
+        leaf: the path of the leaf; None for what is the whole tree's.
+        a: the value that the first optimizer has there.
+        b: the value that the second one has.
+    """
+
+    step: int
+    name: str
+    leaf: str | None
+    a: float
+    b: float
+
+    def __str__(self) -> str:
+        what = self.name if self.leaf is None else f"the {self.name} of {self.leaf!r}"
+        digits = next((n for n in range(4, 17) if f"{self.a:.{n}g}" != f"{self.b:.{n}g}"), 17)
+        return f"step {self.step:,} in {what}: {self.a:.{digits}g} and {self.b:.{digits}g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What `diff` found: true if the optimizers part. It prints as a report.
+
+    Attributes:
+        a: the first optimizer.
+        b: the second one.
+        first: where they first part, in a slot, an update or a schedule; None if they do not.
+        update: where their updates first part; None if they do not.
+        causes: the fewest differences in what is written without which they would not part there.
+        others: the other differences in what is written.
+        formulas: what first parts, as each of them computes it.
+    """
+
+    a: Any
+    b: Any
+    first: Parting | None
+    update: Parting | None
+    causes: tuple[Change, ...]
+    others: tuple[Change, ...]
+    formulas: tuple[str, str] | None
+
+    def __bool__(self) -> bool:
+        return self.first is not None
+
+    def __str__(self) -> str:
+        lines = [*filled(f"a: {show(self.a)}"), *filled(f"b: {show(self.b)}")]
+        if self.first is None or self.formulas is None:
+            lines.append(f"They do the same for {STEPS} steps, and their schedules for {FAR:,}.")
+            return "\n".join([*lines, *_listed("Written differently:", self.others)])
+        lines.append(f"They part at {self.first}.")
+        if self.update is None:
+            lines.append(f"Their updates are the same for {STEPS} steps.")
+        elif self.update != self.first:
+            lines.append(f"Their updates part at {self.update}.")
+        lines += _listed("Because of:", self.causes)
+        if not self.causes:
+            lines.append("They are written alike, so it is their code.")
+        lines += _listed("Also different:", self.others)
+        for formula in dict.fromkeys(self.formulas):
+            which = ", ".join(name for name, own in zip("ab", self.formulas, strict=True) if own == formula)
+            lines += filled(f"{which}: {self.first.name} = {formula}")
+        return "\n".join(lines)
+
+
+def _listed(title: str, changes: Sequence[Change]) -> list[str]:
+    lines = [line for change in changes for line in filled(str(change), "    ")]
+    return [title, *lines] if lines else []
+
+
+def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
+    """Where two optimizers part: the first step, slot and leaf, and the setting or convention responsible.
+
+    Both are traced and followed in float64 on the same gradients, which have several magnitudes, on one leaf
+    of each set of leaves that they treat alike. It works from shapes, so that parameters of any size will do.
+    What is written differently is then made equal, one change after the other, to see which of it matters.
+
+    Args:
+        tx_a: a transform of any library.
+        tx_b: another one.
+        params: the parameters, arrays or `jax.ShapeDtypeStruct`s; by default a kernel, biases and scales.
+
+    Returns:
+        The difference. It prints as a report, and is true where the optimizers part.
+
+    Raises:
+        ValueError: a mask or the labels of an optimizer do not fit the parameters.
+
+    Examples:
+        >>> import gradtx
+        >>> found = gradtx.diff(gradtx.adam(1e-3), gradtx.adam(1e-3, eps=0.0, eps_root=1e-8))
+        >>> found.first.step, found.first.name, [change.where for change in found.causes]
+        (0, 'update', ['adam.eps', 'adam.eps_root'])
+    """
+    if params is None:
+        params = jax.tree.map(
+            lambda shape: jax.ShapeDtypeStruct(shape, np.float32),
+            SAMPLE,
+            is_leaf=lambda x: isinstance(x, tuple),
+        )
+    a, written = Followed(tx_a, params), Comparison(tx_a, tx_b)
+    found = forks(a, Followed(tx_b, params))
+    first = found[0] if found else None
+    causes = _causes(a, first, written) if first else []
+    partings = [_parting(fork, lv.paths(params)) for fork in found]
+    return Difference(
+        tx_a,
+        tx_b,
+        partings[0] if first else None,
+        next((p for p in partings if p.name == "update"), None),
+        tuple(written.changes[i] for i in causes),
+        tuple(change for i, change in enumerate(written.changes) if i not in causes),
+        _formulas(first) if first else None,
+    )
+
+
+def _parting(fork: Fork, paths: list[str]) -> Parting:
+    leaf = None if fork.leaf is None else paths[fork.leaf]
+    return Parting(fork.step, fork.names[0], leaf, *fork.values)
+
+
+def _formulas(fork: Fork) -> tuple[str, str]:
+    (a, b), (ours, theirs) = fork.courses, fork.names
+    return a.formula(ours), b.formula(theirs)
+
+
+def _causes(a: Followed, first: Fork, written: Comparison) -> list[int]:
+    """The fewest changes, by trying, that keep the second optimizer with the first one past a fork."""
+
+    def keeps(chosen: Collection[int]) -> bool:
+        try:
+            found = forks(a, Followed(written.render(chosen), a.params))
+        except (TypeError, ValueError):
+            return False  # these arguments have no meaning together
+        return not found or found[0].order > first.order
+
+    every = range(len(written.changes))
+    alone = next((i for i in every if keeps([i])), None)
+    if alone is not None:
+        return [alone]
+    needed = list(every)
+    if keeps(needed):
+        for i in every:
+            fewer = [j for j in needed if j != i]
+            needed = fewer if keeps(fewer) else needed
+    return needed

@@ -1,0 +1,17 @@
+"""What the docstring of a public constructor says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+from gradtx.core.spec import FACTORIES
+
+
+def meaning(call: str, argument: str) -> str:
+    """What an argument of a public constructor is, in its docstring's words up to the first stop."""
+    doc = inspect.getdoc(FACTORIES.get(call)) or ""
+    _, _, arguments = doc.partition("\nArgs:\n")
+    found = re.search(rf"^    {re.escape(argument)}: (.*(?:\n {{8}}.*)*)", arguments, re.MULTILINE)
+    words = " ".join(found.group(1).split()) if found else ""
+    return re.split(r"[.;:](?: |$)", words)[0]
