@@ -32,6 +32,7 @@ from gradtx.core.transform import (
     apply_gradients,
     apply_updates,
 )
+from gradtx.inspect.formula import formula
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
 from gradtx.optimizers.adafactor import adafactor
@@ -155,6 +156,7 @@ __all__ = [
     "eval_params",
     "exponential_decay",
     "flatten",
+    "formula",
     "freeze",
     "global_norm",
     "guard",

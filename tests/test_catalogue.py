@@ -41,6 +41,7 @@ NOT_TRANSFORMS = {
         "periodic_update",
         "tree",
     ],
+    "what looks into a transform": ["formula"],
     "functions of a state": [
         "eval_params",
         "hyperparams",

@@ -1,0 +1,1 @@
+"""Looking into a transform: what it computes, as mathematics."""
