@@ -141,7 +141,7 @@ def spread_out(x: Any, indent: str = "", before: str = "") -> str:
     """The code of `x`, a line for each part where it has several transforms in it or passes 100 columns."""
     opening, parts, closing = _pieces(x)
     code, deeper = show(x), indent + "    "
-    if not parts or (_transforms(x) < 3 and len(indent + before + code) < 100):
+    if not parts or (_inside(x) < 2 and len(indent + before + code) < 100):
         return before + code
     lines = [deeper + spread_out(part, deeper, name) + ",\n" for name, part in parts]
     return f"{before}{opening}\n{''.join(lines)}{indent}{closing}"
@@ -158,10 +158,11 @@ def _pieces(x: Any) -> tuple[str, list[tuple[str, Any]], str]:
     return brackets[:1], [("", part) for part in x] if brackets else [], brackets[1:]
 
 
-def _transforms(x: Any) -> int:
-    """The number of transforms of any library in `x`, with `x`."""
-    own = callable(getattr(x, "init", None)) and callable(getattr(x, "update", None))
-    return own + sum(_transforms(part) for _, part in _pieces(x)[1])
+def _inside(x: Any) -> int:
+    """The number of transforms of any library in the arguments of a call, or in a container."""
+    parts = [part for _, part in _pieces(x)[1]]
+    own = [callable(getattr(p, "init", None)) and callable(getattr(p, "update", None)) for p in parts]
+    return sum(own) + sum(map(_inside, parts))
 
 
 def same(a: Any, b: Any) -> bool:

@@ -1,0 +1,1 @@
+"""Looking into an optimizer before the run."""
