@@ -32,7 +32,10 @@ from gradtx.core.transform import (
     apply_gradients,
     apply_updates,
 )
+from gradtx.inspect.describe import describe
+from gradtx.inspect.diff import diff
 from gradtx.inspect.formula import formula
+from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
 from gradtx.optimizers.adafactor import adafactor
@@ -151,6 +154,8 @@ __all__ = [
     "conditionally_transform",
     "constant_schedule",
     "cosine_decay_schedule",
+    "describe",
+    "diff",
     "ema",
     "ema_params",
     "eval_params",
@@ -186,6 +191,9 @@ __all__ = [
     "per_example_layer_norm_clip",
     "periodic_update",
     "piecewise_constant_schedule",
+    "plot_metrics",
+    "plot_paths",
+    "plot_schedule",
     "polyak_average",
     "polynomial_schedule",
     "prodigy",

@@ -52,6 +52,7 @@ NOT_TRANSFORMS = {
         "step_count",
         "tree_map_params",
     ],
+    "looking in": ["check", "describe", "plot_metrics", "plot_paths", "plot_schedule"],
     "conditions to skip a step": ["skip_large_updates", "skip_not_finite"],
 }
 

@@ -12,7 +12,7 @@ import gradtx
 PACKAGE = Path(gradtx.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {"core": 0, "transforms": 1, "schedules": 1, "optimizers": 2}
-OPTIONAL = {"flax.py"}
+OPTIONAL = {"flax.py", "plot.py"}
 
 
 def imports(path):

@@ -11,6 +11,7 @@ about a microsecond, whatever its size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -57,6 +58,16 @@ class Schedule(Declared):
     def __call__(self, step: Any) -> jax.Array:
         """The value that update number `step`, from 0, uses."""
         return bind(self)(step)
+
+    def corners(self) -> tuple[float, ...]:
+        """The steps between which it rises, falls or rests; infinity is among them if it never settles."""
+        return (math.inf,)
+
+    @property
+    def settles(self) -> float | None:
+        """The step from which its value no longer changes; None where it never settles, or nobody knows."""
+        last = max(self.corners(), default=0.0)
+        return None if math.isinf(last) else last
 
 
 def _contents(schedule: Schedule) -> Iterator[tuple[str, Any, Domain]]:

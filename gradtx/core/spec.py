@@ -46,6 +46,9 @@ class Spec:
         shown = [show(a) for a in args] + [f"{k}={show(v)}" for k, v in kwargs.items()]
         return f"{name}({', '.join(shown)})"
 
+    def __str__(self) -> str:
+        return spread_out(self)
+
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
@@ -132,6 +135,34 @@ def show(x: Any) -> str:
     if found is x and found is not None:
         return name if module == "builtins" else f"{module}.{name}"
     return f"<{name or type(x).__name__}>"
+
+
+def spread_out(x: Any, indent: str = "", before: str = "") -> str:
+    """The code of `x`, a line for each part where it has several transforms in it or passes 100 columns."""
+    opening, parts, closing = _pieces(x)
+    code, deeper = show(x), indent + "    "
+    if not parts or (_inside(x) < 2 and len(indent + before + code) < 100):
+        return before + code
+    lines = [deeper + spread_out(part, deeper, name) + ",\n" for name, part in parts]
+    return f"{before}{opening}\n{''.join(lines)}{indent}{closing}"
+
+
+def _pieces(x: Any) -> tuple[str, list[tuple[str, Any]], str]:
+    """What the code of `x` begins with, its parts with what stands before each, and what it ends with."""
+    if isinstance(x, Spec):
+        name, args, kwargs = x._call()
+        return f"{name}(", [("", a) for a in args] + [(f"{k}=", v) for k, v in kwargs.items()], ")"
+    if type(x) is dict:
+        return "{", [(f"{show(k)}: ", v) for k, v in x.items()], "}"
+    brackets = {tuple: "()", list: "[]"}.get(type(x), "")
+    return brackets[:1], [("", part) for part in x] if brackets else [], brackets[1:]
+
+
+def _inside(x: Any) -> int:
+    """The number of transforms of any library in the arguments of a call, or in a container."""
+    parts = [part for _, part in _pieces(x)[1]]
+    own = [callable(getattr(p, "init", None)) and callable(getattr(p, "update", None)) for p in parts]
+    return sum(own) + sum(map(_inside, parts))
 
 
 def same(a: Any, b: Any) -> bool:

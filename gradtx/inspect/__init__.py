@@ -1,1 +1,1 @@
-"""Looking into a transform: what it computes, as mathematics."""
+"""Looking into a transform before the run: what it computes, where, and what it costs."""

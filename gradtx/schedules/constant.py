@@ -17,6 +17,9 @@ class ConstantSchedule(Schedule, name="constant_schedule"):
     def at(self, step: jax.Array) -> jax.Array:
         return self.value
 
+    def corners(self) -> tuple[float, ...]:
+        return ()
+
 
 @factory
 def constant_schedule(value: Scalar) -> Schedule:

@@ -27,6 +27,9 @@ class CosineDecaySchedule(Schedule, name="cosine_decay_schedule"):
         wave = _wave(progress(step, self.decay_steps), self.exponent)
         return self.init_value * between(self.alpha, jnp.ones_like(self.alpha), wave)
 
+    def corners(self) -> tuple[float, ...]:
+        return (self.decay_steps,)
+
 
 @factory
 def cosine_decay_schedule(
@@ -76,6 +79,9 @@ class WarmupCosineDecaySchedule(Schedule, name="warmup_cosine_decay_schedule"):
         fraction = progress(step - self.warmup_steps, self.decay_steps - self.warmup_steps)
         down = between(self.end_value, self.peak_value, _wave(fraction, self.exponent))
         return jnp.where(step < self.warmup_steps, up, down)
+
+    def corners(self) -> tuple[float, ...]:
+        return (self.warmup_steps, self.decay_steps)
 
 
 @factory

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -29,6 +31,17 @@ class ExponentialDecay(Schedule, name="exponential_decay"):
             return value
         low, high = jnp.maximum(value, self.end_value), jnp.minimum(value, self.end_value)
         return jnp.where(self.decay_rate < 1, low, high)
+
+    def corners(self) -> tuple[float, ...]:
+        begin, end = self.transition_begin, self.end_value
+        if self.decay_rate == 1 or self.init_value == 0:
+            return ()
+        if end is None or self.init_value < 0 or end <= 0:
+            return (begin, math.inf)
+        # The exponent at which the bound is reached; one below 0 was passed before the start.
+        power = max(math.log(end / self.init_value) / math.log(self.decay_rate), 0.0)
+        power = math.ceil(power) if self.staircase else power
+        return (begin, begin + power * self.transition_steps) if power else ()
 
 
 @factory

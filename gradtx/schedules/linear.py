@@ -34,6 +34,9 @@ class LinearSchedule(Schedule, name="linear_schedule"):
         fraction = progress(step - self.transition_begin, self.transition_steps)
         return between(self.init_value, self.end_value, fraction)
 
+    def corners(self) -> tuple[float, ...]:
+        return (self.transition_begin, self.transition_begin + self.transition_steps)
+
 
 @factory
 def linear_schedule(
@@ -83,6 +86,9 @@ class WarmupLinearDecaySchedule(Schedule, name="warmup_linear_decay_schedule"):
         fraction = progress(step - self.warmup_steps, self.decay_steps - self.warmup_steps)
         down = between(self.peak_value, self.end_value, fraction)
         return jnp.where(step < self.warmup_steps, up, down)
+
+    def corners(self) -> tuple[float, ...]:
+        return (self.warmup_steps, self.decay_steps)
 
 
 def check_warmup(schedule: Schedule) -> None:
@@ -142,6 +148,9 @@ class WarmupConstantSchedule(Schedule, name="warmup_constant_schedule"):
 
     def at(self, step: jax.Array) -> jax.Array:
         return between(self.init_value, self.peak_value, progress(step, self.warmup_steps))
+
+    def corners(self) -> tuple[float, ...]:
+        return (self.warmup_steps,)
 
 
 @factory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ class PiecewiseConstantSchedule(Schedule, name="piecewise_constant_schedule"):
         for boundary, scale in zip(self.boundaries, self.scales, strict=True):
             value = jnp.where(step >= boundary, value * scale, value)
         return value
+
+    def corners(self) -> tuple[float, ...]:
+        return tuple(sorted(self.boundaries))
 
 
 @factory
@@ -77,6 +81,16 @@ class JoinSchedules(Schedule, name="join_schedules"):
         for schedule, boundary in zip(rest, self.boundaries, strict=True):
             value = jnp.where(step >= boundary, _at(schedule, jnp.maximum(step - boundary, 0.0)), value)
         return value
+
+    def corners(self) -> tuple[float, ...]:
+        found: set[float] = set(self.boundaries)
+        starts, ends = (0.0, *self.boundaries), (*self.boundaries, math.inf)
+        for schedule, start, end in zip(self.schedules, starts, ends, strict=True):
+            if isinstance(schedule, Schedule):
+                found |= {min(start + corner, end) for corner in schedule.corners()}
+            elif callable(schedule):
+                found.add(end)
+        return tuple(sorted(found))
 
 
 def _at(schedule: Any, step: jax.Array) -> Any:

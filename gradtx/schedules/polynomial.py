@@ -24,6 +24,9 @@ class PolynomialSchedule(Schedule, name="polynomial_schedule"):
         left = 1 - progress(step - self.transition_begin, self.transition_steps)
         return between(self.end_value, self.init_value, jnp.power(left, self.power))
 
+    def corners(self) -> tuple[float, ...]:
+        return (self.transition_begin, self.transition_begin + self.transition_steps)
+
 
 @factory
 def polynomial_schedule(

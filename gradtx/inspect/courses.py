@@ -1,0 +1,94 @@
+"""The course of a schedule over a run: where it starts, peaks and ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gradtx.core.hyperparams import tidy
+from gradtx.core.program import Path, Unit
+from gradtx.core.schedule import Schedule, bind
+from gradtx.inspect.outline import Level
+from gradtx.wrappers.accumulate import Accumulating
+from gradtx.wrappers.conditional import ConditionallyMask, ConditionallyTransform
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """A schedule over a run.
+
+    Attributes:
+        name: the name that `gradtx.hyperparams` gives.
+        schedule: the schedule, or the function.
+        counts: the wrapper whose updates it counts; empty where it counts the calls of `update`.
+        steps: the number of them in the run, None where it is not known.
+        settles: the step from which the value no longer changes, None where it never does or is not known.
+        values: values by step: at the start, in the middle, at the end, and where it turns.
+    """
+
+    name: str
+    schedule: Callable[[Any], Any]
+    counts: str
+    steps: int | None
+    settles: float | None
+    values: dict[int, float]
+
+    @property
+    def start(self) -> tuple[int, float]:
+        """The first step and its value."""
+        return min(self.values.items())
+
+    @property
+    def middle(self) -> tuple[int, float]:
+        """The step in the middle and its value."""
+        step = self.end[0] // 2
+        return step, self.values[step]
+
+    @property
+    def end(self) -> tuple[int, float]:
+        """The last step and its value: of the run, or the first one of those on which it rests."""
+        return max(self.values.items())
+
+    @property
+    def peak(self) -> tuple[int, float]:
+        """The step with the largest value, and the value."""
+        step = max(self.values, key=lambda s: (self.values[s], -s))
+        return step, self.values[step]
+
+
+def course(name: str, schedule: Callable[[Any], Any], counts: str, steps: int | None) -> Course:
+    """A schedule over `steps` updates, or until it settles."""
+    corners = schedule.corners() if isinstance(schedule, Schedule) else (math.inf,)
+    settles = schedule.settles if isinstance(schedule, Schedule) else None
+    last = math.ceil(settles or 0) if steps is None else max(steps - 1, 0)
+    at = bind(schedule)
+    # Between its corners a schedule is monotone, so that its extremes are at the steps beside them.
+    beside = {f(corner) for corner in corners if not math.isinf(corner) for f in (math.floor, math.ceil)}
+    wanted = sorted({0, last // 2, last} | {step for step in beside if 0 <= step <= last})
+    values = {step: tidy(at(step)) for step in wanted}
+    return Course(name, schedule, counts, steps, settles, values)
+
+
+def courses(level: Level, steps: int | None, counts: str = "") -> Iterator[Course]:
+    """Each schedule of a transform and of those inside, over a run of `steps` calls of `update`."""
+    clocks: dict[Path, tuple[int | None, str]] = {}
+    for unit in level.program.units:
+        has_own_pace = isinstance(unit.transform, Accumulating | ConditionallyTransform | ConditionallyMask)
+        clocks[unit.path] = (_updates(unit, steps), unit.where) if has_own_pace else (steps, counts)
+    for scope, arguments in level.program.scopes.items():
+        for key, (value, *_) in arguments.items():
+            if callable(value):
+                pace, counted = clocks.get(scope, (steps, counts))
+                yield course(level.names.get((*scope, key), key), value, counted, pace)
+    for path, inner in level.inner.items():
+        yield from courses(inner, *clocks[path[:-1]])
+
+
+def _updates(unit: Unit, steps: int | None) -> int | None:
+    """How many updates a wrapper makes in so many calls of it; None where nobody knows."""
+    if steps is None or not isinstance(unit.transform, Accumulating):
+        return None
+    every = unit.transform.__dict__["every"]
+    return None if callable(every) else int(steps // max(math.floor(every), 1))

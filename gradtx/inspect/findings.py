@@ -1,0 +1,53 @@
+"""What a check finds: each with how bad it is, where, and what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+from gradtx.inspect.table import count, filled, some
+
+
+class Severity(enum.Enum):
+    """How bad a finding is."""
+
+    ERROR = "error"
+    """The run will not do what an optimizer is for."""
+    WARNING = "warning"
+    """It is probably not what was meant."""
+    NOTE = "note"
+    """It may well be meant; look at it once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that a check has found.
+
+    Attributes:
+        name: what kind of finding it is, in a word or two.
+        severity: how bad it is.
+        what: what was found.
+        remedy: what to do.
+        leaves: the paths of the leaves that it is about; none where it is about the whole.
+    """
+
+    name: str
+    severity: Severity
+    what: str
+    remedy: str
+    leaves: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = f" {count(len(self.leaves), 'leaf', 'leaves')}: {some(self.leaves)}." if self.leaves else ""
+        first = filled(f"{self.severity.value} ({self.name}):{where} {self.what}")
+        return "\n".join([*first, *filled(self.remedy, "    ", "")])
+
+
+class Findings(tuple[Finding, ...]):
+    """The findings of a check, the worst first. It prints as a text, and is empty where nothing was found."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self)) if self else "Nothing found."
+
+    def __repr__(self) -> str:
+        return str(self)
