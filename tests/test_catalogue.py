@@ -41,7 +41,7 @@ NOT_TRANSFORMS = {
         "periodic_update",
         "tree",
     ],
-    "what looks into a transform": ["formula"],
+    "what looks into a transform": ["diff", "formula"],
     "functions of a state": [
         "eval_params",
         "hyperparams",

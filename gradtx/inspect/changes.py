@@ -78,9 +78,11 @@ class Comparison:
             return lambda chosen: {key: part(chosen) for key, part in parts.items()}
         both = isinstance(a, tuple | list) and type(a) is type(b) and type(a) in (tuple, list)
         if both and len(a) == len(b) and any(isinstance(x, Spec | tuple) for x in a):
-            items = [self._merged(x, y, place, f"{name}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))]
+            items = [
+                self._merged(x, y, place, f"{name}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))
+            ]
             return lambda chosen: type(b)(item(chosen) for item in items)
-        return self._choice(Change(place, name, show(a), show(b)), a, b)
+        return self._choice(Change(place, name or f"{_name(a)} or {_name(b)}", show(a), show(b)), a, b)
 
     def _specs(self, a: Spec, b: Spec, place: str, name: str) -> Render:
         ours, theirs = _name(a), _name(b)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from gradtx.core import leaves as lv
+from gradtx.core.program import is_declared
 from gradtx.inspect.expression import symbols
 from gradtx.inspect.formula import present
 from gradtx.inspect.notation import text
 from gradtx.inspect.numeric import Evaluator
-from gradtx.inspect.trace import companion, composed, signatures, trace
+from gradtx.inspect.trace import companion, composed, programs, signatures, trace
 
 STEPS = 20
 """The number of steps that optimizers are followed for."""
@@ -26,8 +28,10 @@ STEPS = 20
 FAR = 1_000_000
 """The number of steps over which their schedules are compared."""
 
-TOLERANCE = 1e-11
-"""Two values that differ by less, relative to the larger one, are the same up to rounding."""
+EXACTLY, ROUNDED = 1e-11, 1e-4
+"""Values that differ by less, relative to the larger one, are the same: up to rounding in float64, or where a
+transform of another library computes with constants that it has rounded to float32.
+"""
 
 MAGNITUDES = np.array([1.0, 1e-3, 1e-6])
 """The magnitudes of the gradients of the three elements that are followed."""
@@ -40,6 +44,8 @@ class Course:
     """The values that the slots and the updates of one leaf take."""
 
     def __init__(self, tx: Any, params: Any, leaf: int, other: int | None) -> None:
+        self.leaf, self.other = leaf, other
+        self.tolerance = EXACTLY if all(map(is_declared, _units(tx))) else ROUNDED
         self.traced = trace(tx, params, leaf, other)
         self.cells = self.traced.cells
         self.slots = [cell.name for cell in self.cells if cell.kind == "slot"]
@@ -94,6 +100,11 @@ class Followed:
         return self._courses[leaf, other]
 
 
+def _units(tx: Any) -> Iterator[Any]:
+    for program in programs(tx):
+        yield from program.units
+
+
 @dataclasses.dataclass(frozen=True)
 class Fork:
     """Where the courses of two optimizers part.
@@ -102,7 +113,7 @@ class Fork:
         step: the step, from 0.
         names: the slot, the schedule or `"update"`, as each of them calls it.
         leaf: the position of the leaf; None for what is the whole tree's.
-        values: the values of the element that differs the most.
+        values: the values of an element that differs, or the dtypes, where only those differ.
         courses: the two courses.
         order: by what is computed first.
     """
@@ -110,29 +121,29 @@ class Fork:
     step: int
     names: tuple[str, str]
     leaf: int | None
-    values: tuple[float, float]
+    values: tuple[float | str, float | str]
     courses: tuple[Course, Course]
     order: tuple[int, ...]
 
-    @property
-    def in_update(self) -> bool:
-        """Whether it is the update that differs."""
-        return self.names[0] == "update"
+
+def forks(a: Followed, b: Followed, at: tuple[int, int | None] | None = None) -> list[Fork]:
+    """Where two optimizers part: on each leaf the first slot that differs, and the first update.
+
+    They are followed on a leaf beside another, `at`; by default on one of each set that both treat alike.
+    """
+    pairs = [(a.course(*place), b.course(*place)) for place in ([at] if at else _places(a, b))]
+    found: list[Fork] = []
+    # What differs in the first way is all that counts.
+    for ways in (_forks, _schedule_forks, _storage_forks):
+        found = found or [fork for pair in pairs for fork in ways(*pair)]
+    return sorted(found, key=lambda fork: fork.order)
 
 
-def forks(a: Followed, b: Followed) -> list[Fork]:
-    """Where two optimizers part: on each leaf the first slot that differs, and the first update."""
-    found, pairs = [], []
-    for leaf, other in _leaves(a, b):
-        pairs.append((a.course(leaf, other), b.course(leaf, other)))
-        found += _forks(*pairs[-1], leaf)
-    return sorted(found or [fork for pair in pairs for fork in _schedule_forks(*pair)], key=lambda f: f.order)
-
-
-def _leaves(a: Followed, b: Followed) -> Iterator[tuple[int, int | None]]:
+def _places(a: Followed, b: Followed) -> Iterator[tuple[int, int | None]]:
     """The first leaf of each set that both treat alike, and one to stand for the rest of the tree."""
     ranks = [len(np.shape(x)) for x in lv.flatten(a.params)[0]]
-    together = [None if x is None or y is None else (*x, *y) for x, y in zip(a.signatures, b.signatures, strict=True)]
+    both = zip(a.signatures, b.signatures, strict=True)
+    together = [None if x is None or y is None else (*x, *y) for x, y in both]
     seen = set()
     for i, row in enumerate(zip(together, ranks, strict=True)):
         if row[0] is not None and row not in seen:
@@ -140,23 +151,21 @@ def _leaves(a: Followed, b: Followed) -> Iterator[tuple[int, int | None]]:
             yield i, companion(together, i)
 
 
-def _forks(a: Course, b: Course, leaf: int) -> Iterator[Fork]:
+def _forks(a: Course, b: Course) -> Iterator[Fork]:
     names = [*_shared(a.remembered, b.remembered), ("update", "update")]
     for wanted in (names, names[-1:]):
-        fork = next(_differing(a, b, leaf, wanted), None)
-        if fork is not None:
-            yield fork
+        yield from itertools.islice(_differing(a, b, wanted), 1)
 
 
-def _differing(a: Course, b: Course, leaf: int, names: list[tuple[str, str]]) -> Iterator[Fork]:
+def _differing(a: Course, b: Course, names: list[tuple[str, str]]) -> Iterator[Fork]:
     for step, (x, y) in enumerate(zip(a.values, b.values, strict=True)):
         for i, (ours, theirs) in enumerate(names):
-            at = np.flatnonzero(_differs(x[ours], y[theirs]))
+            at = np.flatnonzero(_differs(x[ours], y[theirs], max(a.tolerance, b.tolerance)))
             if at.size:
                 values = tuple(float(np.real(np.broadcast_to(v, 3)[at[0]])) for v in (x[ours], y[theirs]))
                 own = ours == "update" or ours in a.slots
-                order = (step, ours == "update", leaf, i)
-                yield Fork(step, (ours, theirs), leaf if own else None, values, (a, b), order)
+                order = (step, ours == "update", a.leaf, i)
+                yield Fork(step, (ours, theirs), a.leaf if own else None, values, (a, b), order)
 
 
 def _schedule_forks(a: Course, b: Course) -> Iterator[Fork]:
@@ -166,7 +175,7 @@ def _schedule_forks(a: Course, b: Course) -> Iterator[Fork]:
 
         def first(steps: np.ndarray, ours: str = ours, theirs: str = theirs) -> tuple[int, ...]:
             x, y = a.schedules(steps)[ours], b.schedules(steps)[theirs]
-            at = np.flatnonzero(_differs(x, y))
+            at = np.flatnonzero(_differs(x, y, max(a.tolerance, b.tolerance)))
             return (int(steps[at[0]]), x[at[0]], y[at[0]]) if at.size else ()
 
         near = first(np.arange(1_000))
@@ -176,12 +185,21 @@ def _schedule_forks(a: Course, b: Course) -> Iterator[Fork]:
             yield Fork(step, (ours, theirs), None, (float(x), float(y)), (a, b), (step,))
 
 
-def _differs(x: Any, y: Any) -> Any:
+def _storage_forks(a: Course, b: Course) -> Iterator[Fork]:
+    """Where slots of one name are stored in other dtypes, which a course in float64 does not show."""
+    mine, their = ({cell.name: cell.dtype for cell in course.cells} for course in (a, b))
+    for i, names in enumerate(_shared(a.slots, b.slots)):
+        values = mine[names[0]], their[names[1]]
+        if values[0] != values[1]:
+            yield Fork(0, names, a.leaf, values, (a, b), (0, a.leaf, i))
+
+
+def _differs(x: Any, y: Any, tolerance: float) -> Any:
     x, y = np.broadcast_arrays(np.atleast_1d(x), np.atleast_1d(y))
     if x.dtype.kind == "b" or y.dtype.kind == "b":
         return x != y
     with np.errstate(all="ignore"):
-        near = np.abs(x - y) <= TOLERANCE * np.maximum(np.abs(x), np.abs(y))
+        near = np.abs(x - y) <= tolerance * np.maximum(np.abs(x), np.abs(y))
     return ~(near | (x == y) | (np.isnan(x) & np.isnan(y)))
 
 
@@ -189,7 +207,7 @@ def _shared(ours: list[str], theirs: list[str]) -> list[tuple[str, str]]:
     """The names that two optimizers share; one of them may need a longer form, where it has several."""
     shared = []
     for name in ours:
-        alike = [other for other in theirs if f".{name}".endswith(f".{other}") or f".{other}".endswith(f".{name}")]
+        alike = [x for x in theirs if f".{name}".endswith(f".{x}") or f".{x}".endswith(f".{name}")]
         if alike:
             shared.append((name, name if name in alike else alike[0]))
     return shared

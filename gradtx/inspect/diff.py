@@ -31,18 +31,20 @@ class Parting:
         step: the step, from 0.
         name: the slot, the schedule, or `"update"`.
         leaf: the path of the leaf; None for what is the whole tree's.
-        a: the value that the first optimizer has there.
+        a: the value that the first optimizer has there; its dtype, if nothing else differs.
         b: the value that the second one has.
     """
 
     step: int
     name: str
     leaf: str | None
-    a: float
-    b: float
+    a: float | str
+    b: float | str
 
     def __str__(self) -> str:
         what = self.name if self.leaf is None else f"the {self.name} of {self.leaf!r}"
+        if isinstance(self.a, str):
+            return f"step {self.step:,} in {what}: stored in {self.a} and in {self.b}"
         digits = next((n for n in range(4, 17) if f"{self.a:.{n}g}" != f"{self.b:.{n}g}"), 17)
         return f"step {self.step:,} in {what}: {self.a:.{digits}g} and {self.b:.{digits}g}"
 
@@ -155,10 +157,11 @@ def _formulas(fork: Fork) -> tuple[str, str]:
 
 def _causes(a: Followed, first: Fork, written: Comparison) -> list[int]:
     """The fewest changes, by trying, that keep the second optimizer with the first one past a fork."""
+    at = first.courses[0].leaf, first.courses[0].other
 
     def keeps(chosen: Collection[int]) -> bool:
         try:
-            found = forks(a, Followed(written.render(chosen), a.params))
+            found = forks(a, Followed(written.render(chosen), a.params), at)
         except (TypeError, ValueError):
             return False  # these arguments have no meaning together
         return not found or found[0].order > first.order

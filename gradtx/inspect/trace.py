@@ -38,12 +38,14 @@ class Cell:
     Attributes:
         name: its name in the formula.
         kind: slot (of the leaf), other (the same of the second leaf), whole, step, or number.
+        dtype: how it is stored.
         start: its value after `init`.
         new: its value after the update.
     """
 
     name: str
     kind: str
+    dtype: str
     start: Expression
     new: Expression
 
@@ -242,7 +244,7 @@ class _Layout:
                 before, after = (_at(v, at, x.size) for v in (start, result))
                 at += size
                 name = self._name(path, kind, prefix)
-                yield Cell(name, prefix[:-1] or kind, _left(before, kind), _left(after, kind))
+                yield Cell(name, prefix[:-1] or kind, x.dtype.name, _left(before, kind), _left(after, kind))
 
     def definitions(self) -> dict[str, Expression]:
         """The value of each schedule, and of each function of the step."""
