@@ -234,3 +234,12 @@ def test_the_report():
         "    adamw.decay_coupling: 'rate' in a, 'none' in b (what multiplies the decay)",
         "a, b: nu = b2 nu + (1 - b2) g^2",
     ]
+
+
+def test_what_cannot_be_followed_is_said():
+    def looped(updates, params):
+        return jax.tree.map(lambda u: jax.lax.fori_loop(0, 3, lambda i, x: x * 0.5, u), updates)
+
+    found = gradtx.diff(gradtx.stateless(looped), gradtx.chain(gradtx.stateless(looped), gradtx.trace(0.9)))
+    assert found.opaque == ("trace", "update")
+    assert "Not followed, since it has no formula: trace, update." in str(found)

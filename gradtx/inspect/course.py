@@ -19,7 +19,7 @@ from gradtx.core.program import is_declared
 from gradtx.inspect.expression import symbols
 from gradtx.inspect.formula import present
 from gradtx.inspect.notation import text
-from gradtx.inspect.numeric import Evaluator
+from gradtx.inspect.numeric import Evaluator, is_opaque
 from gradtx.inspect.trace import companion, composed, programs, signatures, trace
 
 STEPS = 20
@@ -70,6 +70,12 @@ class Course:
             found.append({name: held[name] for name in self.remembered} | {"update": update})
         return found
 
+    @property
+    def opaque(self) -> list[str]:
+        """The slots, and the update, that are computed in a way that has no reading as a formula."""
+        named = {cell.name: cell.new for cell in self.cells if cell.kind == "slot"}
+        return [name for name, x in (named | {"update": self.traced.update}).items() if is_opaque(x)]
+
     def schedules(self, steps: np.ndarray) -> dict[str, np.ndarray]:
         """The value of each schedule at some steps."""
         clocks = {cell.name: steps + 1.0 for cell in self.cells if cell.kind == "step"}
@@ -98,6 +104,11 @@ class Followed:
         if (leaf, other) not in self._courses:
             self._courses[leaf, other] = Course(self.tx, self.params, leaf, other)
         return self._courses[leaf, other]
+
+    @property
+    def opaque(self) -> set[str]:
+        """What of it could not be followed."""
+        return {name for course in self._courses.values() for name in course.opaque}
 
 
 def _units(tx: Any) -> Iterator[Any]:

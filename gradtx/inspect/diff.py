@@ -61,6 +61,7 @@ class Difference:
         causes: the fewest differences in what is written without which they would not part there.
         others: the other differences in what is written.
         formulas: what first parts, as each of them computes it.
+        opaque: slots, or `"update"`, that could not be followed, since loops or the like compute them.
     """
 
     a: Any
@@ -70,12 +71,15 @@ class Difference:
     causes: tuple[Change, ...]
     others: tuple[Change, ...]
     formulas: tuple[str, str] | None
+    opaque: tuple[str, ...]
 
     def __bool__(self) -> bool:
         return self.first is not None
 
     def __str__(self) -> str:
         lines = [*filled(f"a: {show(self.a)}"), *filled(f"b: {show(self.b)}")]
+        if self.opaque:
+            lines += filled(f"Not followed, since it has no formula: {', '.join(self.opaque)}.")
         if self.first is None or self.formulas is None:
             lines.append(f"They do the same for {STEPS} steps, and their schedules for {FAR:,}.")
             return "\n".join([*lines, *_listed("Written differently:", self.others)])
@@ -129,8 +133,9 @@ def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
             SAMPLE,
             is_leaf=lambda x: isinstance(x, tuple),
         )
-    a, written = Followed(tx_a, params), Comparison(tx_a, tx_b)
-    found = forks(a, Followed(tx_b, params))
+    a, b, written = Followed(tx_a, params), Followed(tx_b, params), Comparison(tx_a, tx_b)
+    found = forks(a, b)
+    opaque = tuple(sorted(a.opaque | b.opaque))
     first = found[0] if found else None
     causes = _causes(a, first, written) if first else []
     partings = [_parting(fork, lv.paths(params)) for fork in found]
@@ -142,6 +147,7 @@ def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
         tuple(written.changes[i] for i in causes),
         tuple(change for i, change in enumerate(written.changes) if i not in causes),
         _formulas(first) if first else None,
+        opaque,
     )
 
 
