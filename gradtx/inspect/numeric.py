@@ -110,7 +110,9 @@ class Evaluator:
             return np.float64(np.nan)
         args = [found[a] if isinstance(a, Expression) else a for a in node.args]
         if node.op not in _LOGICAL:
-            args = [a + 0.0 if isinstance(a, np.bool_ | np.ndarray) and a.dtype.kind == "b" else a for a in args]
+            args = [
+                a + 0.0 if isinstance(a, np.bool_ | np.ndarray) and a.dtype.kind == "b" else a for a in args
+            ]
         return compute(*args)
 
 
