@@ -32,6 +32,7 @@ from gradtx.core.transform import (
     apply_gradients,
     apply_updates,
 )
+from gradtx.inspect.check import check
 from gradtx.inspect.describe import describe
 from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
 from gradtx.micro_batches import accumulate_gradients
@@ -145,6 +146,7 @@ __all__ = [
     "apply_updates",
     "bias_correction",
     "chain",
+    "check",
     "clip",
     "clip_by_block_rms",
     "clip_by_global_norm",

@@ -143,7 +143,32 @@ def _kept(slots: tuple[SlotSize, ...]) -> str:
 
 
 def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
-    """What an optimizer does to a tree of parameters: its steps in order, what each costs, and where it works."""
+    """What an optimizer does to a tree of parameters: its steps in order, where each works, what it costs.
+
+    Nothing is run and no array is made: the parameters may be of any size, also abstract.
+
+    Args:
+        tx: a transform of any library. What is inside of another library's is not told apart.
+        params: the parameters, or `jax.ShapeDtypeStruct`s like them.
+        steps: the number of calls of `update` in the run, at whose end schedules are shown; by default each
+            is shown until it settles.
+
+    Returns:
+        A `Description`, which prints as a table of 100 columns; what it says can be read as attributes too.
+
+    Raises:
+        ValueError: `init` refuses the parameters, which `gradtx.check` reports as a finding; or `steps` is
+            less than 1.
+        TypeError: `init` refuses the parameters.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> params = {"w": jnp.ones((8, 4)), "bias": jnp.ones(4)}
+        >>> print(gradtx.describe(gradtx.adamw(1e-3, weight_decay=0.1, mask="!*bias"), params))
+        >>> gradtx.describe(gradtx.scale_by_adam(), params).state_nbytes
+    """
+    if steps is not None and steps < 1:
+        raise ValueError(f"describe: steps must be at least 1, got {steps}.")
     level = survey(tx, params)
     leaves = [x for x in level.leaves if x is not None]
     return Description(
