@@ -34,6 +34,7 @@ from gradtx.core.transform import (
 )
 from gradtx.inspect.check import check
 from gradtx.inspect.describe import describe
+from gradtx.inspect.formula import formula
 from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
@@ -160,6 +161,7 @@ __all__ = [
     "eval_params",
     "exponential_decay",
     "flatten",
+    "formula",
     "freeze",
     "global_norm",
     "guard",

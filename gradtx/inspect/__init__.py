@@ -1,1 +1,1 @@
-"""Looking into an optimizer before the run."""
+"""Looking into a transform: what it computes, as mathematics."""

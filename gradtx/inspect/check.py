@@ -205,20 +205,20 @@ def _course(course: Course) -> Iterator[Finding]:
         return
     at = {step: float(schedule(step)) for step in {0.0, *schedule.corners()}}
     *earlier, last = sorted(at)
-    rest, top = at[last], max(at.values())
+    rest, top, (_, now) = at[last], max(at.values()), max(course.values.items())
+    highest = min(step for step in at if at[step] == top)
     steps = f"{run:,} updates of {course.counts}" if course.counts else f"{run:,} steps"
     remedy = f"Make the schedule as long as the run, {steps}, or the run as long as the schedule."
-    if settles > run and abs(course.end[1] - rest) > TOLERANCE * (top - min(at.values())):
-        highest = min(step for step in at if at[step] == top)
-        if highest >= run:
-            what = f"has not come to its largest value, {top:.4g} at step {highest:,.0f}, when the run ends"
-        else:
-            what = f"would rest at {rest:.4g} from step {settles:,.0f} on, and is {course.end[1]:.4g} when the run ends"
-        yield Finding("schedule", WARNING, f"{course.name} {what} after {steps}.", remedy)
+    if settles > run and abs(now - rest) > TOLERANCE * (top - min(at.values())):
+        aim, step = ("rise to", highest) if highest >= run else ("rest at", settles)
+        what = (
+            f"would {aim} {at[step]:.4g} at step {step:,.0f}, but the run has {steps} and ends at {now:.4g}."
+        )
+        yield Finding("schedule", WARNING, f"{course.name} {what}", remedy)
     elif earlier and settles < (1 - TOLERANCE) * run and rest < top and _slopes(schedule, earlier[-1], last):
-        what = f"{course.name} rests at {rest:.4g} from step {settles:,.0f} on, and the run has {steps}."
+        what = f"rests at {rest:.4g} from step {settles:,.0f} on, and the run has {steps}."
         stops = rest == 0 and course.name.endswith("learning_rate")
-        yield Finding("schedule", ERROR if stops else WARNING, what, remedy)
+        yield Finding("schedule", ERROR if stops else WARNING, f"{course.name} {what}", remedy)
 
 
 def _slopes(schedule: Schedule, start: float, stop: float) -> bool:

@@ -1,0 +1,224 @@
+"""The update of one leaf as mathematics, derived from what runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradtx.core import leaves as lv
+from gradtx.core.arguments import suggestion
+from gradtx.core.hyperparams import tidy
+from gradtx.inspect.expression import ONE, ZERO, Expression, intern, make, rewrite, symbol, symbols, within
+from gradtx.inspect.notation import lines, text
+from gradtx.inspect.trace import OTHER, Traced, companion, composed, programs, signatures, trace
+
+
+@dataclasses.dataclass(frozen=True)
+class Formula:
+    """What one update does to one leaf; it prints as mathematics.
+
+    Each part is an expression over names: `g` is the gradient, `theta` the parameter, `t` the step from 1, a
+    hyperparameter has the name that `gradtx.hyperparams` gives it, a slot its own, and `mu'` is the slot `mu`
+    after the update. `total(x)` sums over all leaves, `sum(x)` and `mean(x)` over the leaf.
+
+    Attributes:
+        update: what is added to the parameter.
+        slots: the new value of each slot and of each number that the transform remembers, by name.
+        definitions: the value of each schedule, by name.
+        start: what each of `slots` is before the first update.
+        values: the hyperparameters.
+    """
+
+    update: Expression
+    slots: Mapping[str, Expression]
+    definitions: Mapping[str, Expression]
+    start: Mapping[str, Expression]
+    values: Mapping[str, float]
+
+    def shown(self) -> list[str]:
+        """The names of the slots that the update depends on, in this step or later, in an order to read."""
+        needed, found = _needed(self), []
+
+        def visit(name: str) -> None:
+            if name in found:
+                return
+            mark = len(found)
+            found.append(name)
+            for other in sorted(symbols(self.slots[name])):
+                if other.endswith("'") and other[:-1] in self.slots and other[:-1] not in found:
+                    visit(other[:-1])
+            found.append(found.pop(mark))
+
+        for name in self.slots:
+            if name in needed and self.slots[name] is not symbol(name):
+                visit(name)
+        return found
+
+    def __str__(self) -> str:
+        named = [(f"{name}'", self.slots[name]) for name in self.shown()]
+        named.append(("update", self.update))
+        used = symbols(*(x for _, x in named))
+        written = lines([*named, *((name, x) for name, x in self.definitions.items() if name in used)])
+        width = max(len(name) for name, _ in written)
+        shown = [f"{name:<{width}} = {body}" for name, body in written]
+        plain = [f"{k} = {v:g}" for k, v in self.values.items() if k in used and v in (0, 1, -1)]
+        start = [f"{k} = {text(self.start[k])}" for k in self.shown() if self.start[k] is not ZERO]
+        shown += [f"with {', '.join(plain)}"] if plain else []
+        return "\n".join([*shown, *([f"at first {', '.join(start)}"] if start else [])])
+
+
+def formula(tx: Any, params: Any = None, leaf: str | None = None) -> Formula:
+    """The update of one leaf as mathematics, derived from what actually runs.
+
+    It traces `update` without arrays and reads what was traced, so that no docstring can be wrong. The result
+    prints; its parts are expressions, which `repr` shows.
+
+    Args:
+        tx: the transform, of any library.
+        params: the parameters, arrays or `jax.ShapeDtypeStruct`s; by default two float32 matrices. Needed
+            where a mask or a group decides what happens to a leaf.
+        leaf: the path of the leaf, such as `"layers/0/kernel"`; not needed for a single one.
+
+    Returns:
+        The formula: `update`, `slots`, `definitions`, and `str()` of it.
+
+    Raises:
+        ValueError: there is no such leaf, or it has no gradient; or `tx` has masks and no `params` are given.
+
+    Examples:
+        >>> import gradtx
+        >>> print(gradtx.formula(gradtx.sgd(0.1, momentum=0.9)))
+        trace' = momentum trace + (1 - dampening) g
+        update = -learning_rate trace'
+        with dampening = 0
+    """
+    tx = composed(tx)
+    if params is None:
+        masked = [unit.where for program in programs(tx) for unit in program.units if unit.masks]
+        if masked:
+            raise ValueError(
+                f"formula: {masked[0]} works on some leaves only, so each leaf may have another formula. "
+                f"Give the parameters and a leaf: formula(tx, params, 'path/of/the/leaf')."
+            )
+        matrix = jax.ShapeDtypeStruct((256, 128), np.float32)
+        params, leaf = {"leaf": matrix, "other": matrix}, "leaf"
+    position = _position(params, leaf)
+    return present(trace(tx, params, position, companion(signatures(tx, params), position)))
+
+
+def _position(params: Any, leaf: str | None) -> int:
+    leaves, paths = lv.flatten(params)[0], lv.paths(params)
+    trainable = [path for path, x in zip(paths, leaves, strict=True) if lv.is_trainable_leaf(x)]
+    if leaf is None and len(trainable) == 1:
+        (leaf,) = trainable
+    some = ", ".join(map(repr, trainable[:8])) + (", ..." if len(trainable) > 8 else "")
+    if leaf is None:
+        raise ValueError(
+            f"formula: say which leaf, as in formula(tx, params, {trainable[0]!r}). There are {some}."
+            if trainable
+            else "formula: the parameters have no leaf that a gradient exists for."
+        )
+    if leaf not in paths:
+        hint = suggestion(leaf, None, trainable)
+        raise ValueError(f"formula: there is no leaf {leaf!r}. {f'{hint} ' if hint else ''}There are {some}.")
+    if leaf not in trainable:
+        raise ValueError(
+            f"formula: the leaf {leaf!r} has no gradient, so nothing updates it. There are {some}."
+        )
+    return paths.index(leaf)
+
+
+def present(traced: Traced) -> Formula:
+    """A traced update as people write it: what has a name is called by it."""
+    remembered = [c for c in traced.cells if c.kind in ("slot", "other", "whole")]
+    named = {c.new: symbol(f"{c.name}'") for c in remembered if c.new.op not in ("number", "symbol")}
+    named.update({x: symbol(name) for name, x in traced.definitions.items() if x.op != "number"})
+    mirror = _Mirror([c.name for c in remembered if c.kind == "slot"])
+
+    def body(x: Expression) -> Expression:
+        without = {key: name for key, name in named.items() if key is not x}
+        return rewrite([x], without, mirror.tidied)[0]
+
+    own = [c for c in remembered if c.kind != "other"]
+    return Formula(
+        update=rewrite([traced.update], named, mirror.tidied)[0],
+        slots={c.name: body(c.new) for c in own},
+        definitions={name: body(x) for name, x in traced.definitions.items()},
+        start={c.name: body(c.start) for c in own},
+        values={
+            c.name: tidy(np.float32(c.start.value))
+            if c.kind == "number"
+            else tidy(np.float32(1 - c.start.value), True)
+            for c in traced.cells
+            if c.kind in ("number", "decay") and c.start.op == "number"
+        },
+    )
+
+
+def _needed(shown: Formula) -> set[str]:
+    """The slots that the update depends on, in this step or later."""
+    found: set[str] = set()
+    queue = [shown.update]
+    while queue:
+        for name in symbols(queue.pop()):
+            name = name.removesuffix("'")
+            if name in shown.slots and name not in found:
+                found.add(name)
+                queue.append(shown.slots[name])
+    return found
+
+
+class _Mirror:
+    """Rules of writing, and the sums over a leaf that go on over the other leaves."""
+
+    def __init__(self, slots: list[str]) -> None:
+        names = ["g", "theta", *slots, *(f"{name}'" for name in slots)]
+        self.swap = {symbol(name): symbol(OTHER + name) for name in names}
+
+    def tidied(self, op: str, *args: Any) -> Expression:
+        """An expression as it is written."""
+        if op in _OVER_LEAVES:
+            a, b = args
+            for one, other in ((a, b), (b, a)):
+                if one is not other and rewrite([one], self.swap, _unsized) == rewrite([other], {}, _unsized):
+                    return intern(_OVER_LEAVES[op], one, other)
+        return tidied(op, *args)
+
+
+def _unsized(op: str, *args: Any) -> Expression:
+    """An expression as it is for a leaf of any size."""
+    return intern(op, *args[:2], 0) if op == "sum" else intern(op, *args)
+
+
+_OVER_LEAVES = {"add": "total", "and": "every", "or": "any"}
+
+
+def tidied(op: str, *args: Any) -> Expression:
+    """An expression with its sign in front and no reciprocal as a factor."""
+    if op == "neg" and args[0].op == "sub":
+        return make("sub", *reversed(args[0].args))
+    if op == "mul":
+        a, b = args
+        for one, other, ordered in ((a, b, False), (b, a, True)):
+            if one.op == "neg":
+                inner = one.args[0]
+                return tidied("neg", tidied("mul", *((other, inner) if ordered else (inner, other))))
+            if one.op == "div" and one.args[0] is ONE:
+                return tidied("div", other, one.args[1])
+    if op in ("div", "divide") and args[0].op == "neg":
+        return tidied("neg", tidied(op, args[0].args[0], args[1]))
+    if op == "where" and args[1].op == "where" and args[1].args[2] is args[2]:
+        return make("where", make("and", args[0], args[1].args[0]), *args[1].args[1:])
+    if op == "where":
+        return make("where", args[0], *(_given(args[0], i, args[i + 1]) for i in (0, 1)))
+    return make(op, *args)
+
+
+def _given(condition: Expression, which: int, x: Expression) -> Expression:
+    """A branch of a choice, in which the same choice is made already."""
+    same = {n: n.args[which + 1] for n in within([x]) if n.op == "where" and n.args[0] is condition}
+    return rewrite([x], same, tidied)[0] if same else x

@@ -1,0 +1,121 @@
+"""The value of expressions for given numbers."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gradtx.inspect.expression import SMALLEST, Expression, within
+
+
+def _guarded(a: Any, b: Any) -> Any:
+    return a / np.maximum(b, SMALLEST[1])
+
+
+_VALUES: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "divide": _guarded,
+    "neg": operator.neg,
+    "pow": np.power,
+    "mod": np.fmod,
+    "floordiv": lambda a, b: np.trunc(a / b),
+    "abs": np.abs,
+    "sign": np.sign,
+    "sqrt": np.sqrt,
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "log": np.log,
+    "log1p": np.log1p,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "tanh": np.tanh,
+    "logistic": lambda x: 1 / (1 + np.exp(-x)),
+    "erf": np.vectorize(math.erf, otypes=[float]),
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.round,
+    "trunc": np.trunc,
+    "real": np.real,
+    "imag": np.imag,
+    "conj": np.conj,
+    "isfinite": np.isfinite,
+    "max": np.maximum,
+    "min": np.minimum,
+    "where": np.where,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "not": np.logical_not,
+    "sum": lambda x, axes, count: count * x,
+    "mean": lambda x, axes: x,
+    **dict.fromkeys(("all", "some", "largest", "smallest"), lambda x: x),
+    "total": operator.add,
+    "every": np.logical_and,
+    "any": np.logical_or,
+}
+
+
+def is_opaque(expression: Expression) -> bool:
+    """Whether an expression has a part without a numeric meaning, such as a loop."""
+    return any(
+        node.op not in _VALUES and node.op not in ("number", "symbol") for node in within([expression])
+    )
+
+
+class Evaluator:
+    """Computes some expressions, each part of them once, for one set of values after another.
+
+    All elements of a leaf are taken to be equal, so that a sum over a leaf is a multiple.
+    """
+
+    def __init__(self, roots: Iterable[Expression]) -> None:
+        self.roots = list(roots)
+        self.nodes = within(self.roots)
+
+    def __call__(self, values: Mapping[str, Any]) -> list[Any]:
+        """The values of the expressions; what has no numeric meaning is NaN."""
+        found: dict[Expression, Any] = {}
+        with np.errstate(all="ignore"):
+            for node in self.nodes:
+                found[node] = self._value(node, values, found)
+        return [found[root] for root in self.roots]
+
+    def _value(self, node: Expression, values: Mapping[str, Any], found: Mapping[Expression, Any]) -> Any:
+        if node.op == "number":
+            return np.asarray(node.value)[()] if isinstance(node.value, bool) else np.float64(node.value)
+        if node.op == "symbol":
+            (name,) = node.args
+            if name not in values:
+                raise KeyError(f"There is no value for {name!r}, only for {', '.join(sorted(values))}.")
+            value = np.asarray(values[name])[()]
+            return value if value.dtype.kind in "bc" else np.asarray(value, np.float64)[()]
+        compute = _VALUES.get(node.op)
+        if compute is None:
+            return np.float64(np.nan)
+        return compute(*(found[a] if isinstance(a, Expression) else a for a in node.args))
+
+
+def evaluate(expression: Expression, values: Mapping[str, Any]) -> Any:
+    """The value of an expression in float64, from the value of each symbol in it.
+
+    Args:
+        expression: the expression; all elements of a leaf are taken to be equal.
+        values: a number for each name; arrays of one shape give the value for each element.
+
+    Raises:
+        KeyError: a name has no value.
+    """
+    return Evaluator([expression])(values)[0]
