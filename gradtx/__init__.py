@@ -32,6 +32,7 @@ from gradtx.core.transform import (
     apply_gradients,
     apply_updates,
 )
+from gradtx.inspect.check import check
 from gradtx.inspect.describe import describe
 from gradtx.inspect.diff import diff
 from gradtx.inspect.formula import formula
@@ -147,6 +148,7 @@ __all__ = [
     "apply_updates",
     "bias_correction",
     "chain",
+    "check",
     "clip",
     "clip_by_block_rms",
     "clip_by_global_norm",

@@ -41,7 +41,15 @@ NOT_TRANSFORMS = {
         "periodic_update",
         "tree",
     ],
-    "what looks into a transform": ["diff", "formula"],
+    "what looks into a transform": [
+        "check",
+        "describe",
+        "diff",
+        "formula",
+        "plot_metrics",
+        "plot_paths",
+        "plot_schedule",
+    ],
     "functions of a state": [
         "eval_params",
         "hyperparams",
@@ -52,7 +60,6 @@ NOT_TRANSFORMS = {
         "step_count",
         "tree_map_params",
     ],
-    "looking in": ["check", "describe", "plot_metrics", "plot_paths", "plot_schedule"],
     "conditions to skip a step": ["skip_large_updates", "skip_not_finite"],
 }
 

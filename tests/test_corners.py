@@ -24,7 +24,9 @@ def test_between_its_corners_a_schedule_is_monotone_and_after_the_last_it_rests(
         assert value(1e3) != value(2e3)
     else:
         assert schedule.settles == corners[-1]
-        np.testing.assert_allclose([value(schedule.settles + dt) for dt in (0.1, 1, 1_000)], value(corners[-1]))
+        np.testing.assert_allclose(
+            [value(schedule.settles + dt) for dt in (0.1, 1, 1_000)], value(corners[-1])
+        )
         assert not schedule.settles or value(schedule.settles - 0.1) != value(schedule.settles)
 
 

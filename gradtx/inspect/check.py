@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from gradtx.core import leaves as lv
 from gradtx.core.combine import SetToZero
-from gradtx.core.schedule import Schedule
 from gradtx.core.program import is_declared, is_rule
+from gradtx.core.schedule import Schedule
 from gradtx.inspect.courses import Course, courses
+from gradtx.inspect.direction import Direction, decays, directions
 from gradtx.inspect.findings import Finding, Findings, Severity
 from gradtx.inspect.outline import Level, survey
+from gradtx.inspect.rounding import too_coarse
 from gradtx.inspect.storage import GRADIENT, lossy_slots
 
 ERROR, WARNING, NOTE = Severity
+
+SHORT = 100
+"""Steps in which weight decay alone should not halve a parameter."""
 
 TOLERANCE = 0.05
 """The part of its length or of its range by which a schedule may miss the end of the run."""
@@ -57,8 +62,9 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
         >>> params = {"w": jnp.ones((8, 4)), "bias": jnp.ones(4)}
         >>> gradtx.check(gradtx.adamw(1e-3, mask="!*bias"), params)
         Nothing found.
-        >>> print(gradtx.check(gradtx.chain(gradtx.scale_by_adam(), gradtx.scale(1e-3)), params))
-        error (ascent): 2 leaves: bias, w. The update goes up the gradient, so that the loss grows.
+        >>> gradtx.check(gradtx.chain(gradtx.scale_by_adam(), gradtx.scale(1e-3)), params)
+        error, ascent: the update goes up the gradient, so that the loss grows.
+            2 leaves: bias, w
             End the chain with gradtx.scale_by_learning_rate(rate), or scale by a negative number.
     """
     if steps is not None and steps < 1:
@@ -68,9 +74,14 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
     except (TypeError, ValueError) as error:
         remedy = "Until init takes the parameters nothing else can be checked."
         return Findings([Finding("init", ERROR, str(error), remedy)])
-    found = [*_moves(tx, params, level), *_storage(level), *_decays(tx, params, level)]
-    if steps is not None:
-        found += [finding for course in courses(level, steps) for finding in _course(course)]
+    schedules = list(courses(level, steps))
+    found = [
+        *_moves(tx, params, level),
+        *_storage(level),
+        *_rounding(tx, params, level, schedules),
+        *_decays(tx, params, level),
+        *(finding for course in schedules for finding in _course(course)),
+    ]
     return Findings(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
 
 
@@ -97,23 +108,23 @@ def _moves(tx: Any, params: Any, level: Level) -> Iterator[Finding]:
 MOVES = {
     "ascent": (
         ERROR,
-        "The update goes up the gradient, so that the loss grows.",
+        "the update goes up the gradient, so that the loss grows.",
         "End the chain with gradtx.scale_by_learning_rate(rate), or scale by a negative number.",
     ),
     "untouched": (
         ERROR,
-        "No transform works on it, so that its raw gradient is added to the parameter.",
+        "no transform works on these leaves; their raw gradients are added to them.",
         "Widen the masks, or freeze the other leaves: gradtx.masked(tx, mask, outside='zero').",
     ),
     "never moves": (
         WARNING,
-        "The update is zero whatever the gradient.",
-        "Look for a learning rate or a factor of 0; to freeze leaves for good use gradtx.selective_transform.",
+        "the update is zero whatever the gradient.",
+        "Look for a learning rate or a factor of 0; gradtx.selective_transform freezes leaves.",
     ),
     "frozen": (
         NOTE,
-        "It is under set_to_zero and stays as it is.",
-        "If it is to be trained, change the mask or the label.",
+        "set_to_zero keeps these leaves as they are.",
+        "To train them, change the mask or the labels.",
     ),
 }
 
@@ -152,20 +163,39 @@ def _storage(level: Level) -> Iterator[Finding]:
             yield Finding("storage", WARNING, what, remedy, slot.leaves)
 
 
+def _rounding(tx: Any, params: Any, level: Level, found: list[Course]) -> Iterator[Finding]:
+    turns = {step for course in found for step in course.values}
+    coarse = list(too_coarse(tx, params, level, turns))
+    if coarse:
+        worst = min(coarse, key=lambda leaf: leaf.update / leaf.half)
+        what = (
+            f"updates are lost. The elements of {worst.path} are about {worst.magnitude:.2g}, where "
+            f"{worst.dtype} rounds away what is less than {worst.half:.2g}, and a step is at most "
+            f"{worst.update:.2g}."
+        )
+        remedy = "Keep these parameters in float32 and cast them to 16 bits in the model, or raise the rate."
+        yield Finding("rounding", WARNING, what, remedy, tuple(leaf.path for leaf in coarse))
+
+
 def _decays(tx: Any, params: Any, level: Level) -> Iterator[Finding]:
-    found = decays(tx, params)
-    mild, strong = [], []
-    for path, leaf, decay in zip(level.paths, level.leaves, found, strict=True):
-        if decay is None or leaf is None:
-            continue
-        if len(leaf.shape) < 2 or UNDECAYED.search(path):
-            mild.append(path)
-    if mild:
-        what = "Weight decay pulls norms and biases towards 0."
+    found = [
+        (path, leaf, decay)
+        for path, leaf, decay in zip(level.paths, level.leaves, decays(tx, params), strict=True)
+        if decay is not None
+    ]
+    small = tuple(path for path, leaf, _ in found if len(leaf.shape) < 2 or UNDECAYED.search(path))
+    if small:
+        what = "weight decay pulls norms and biases towards 0."
         remedy = "Most recipes leave them out: mask=('!*bias', '!*norm*'), or a function of (path, leaf)."
-        yield Finding("decay", NOTE, what, remedy, tuple(mild))
+        yield Finding("decay", NOTE, what, remedy, small)
+    strong = {path: d.half_life for path, _, d in found if d.half_life and d.half_life < SHORT}
     if strong:
-        pass
+        what = f"weight decay alone halves them every {min(strong.values()):,.1f} steps."
+        remedy = (
+            "Decay that no learning rate multiplies is that rate times smaller: 1e-5 in the place of 0.01. "
+            "Lower weight_decay, or couple it to the rate."
+        )
+        yield Finding("strong decay", WARNING, what, remedy, tuple(strong))
 
 
 def _course(course: Course) -> Iterator[Finding]:
@@ -175,23 +205,20 @@ def _course(course: Course) -> Iterator[Finding]:
         return
     at = {step: float(schedule(step)) for step in {0.0, *schedule.corners()}}
     *earlier, last = sorted(at)
-    rest, top = at[last], max(at.values())
+    rest, top, (_, now) = at[last], max(at.values()), max(course.values.items())
+    highest = min(step for step in at if at[step] == top)
     steps = f"{run:,} updates of {course.counts}" if course.counts else f"{run:,} steps"
     remedy = f"Make the schedule as long as the run, {steps}, or the run as long as the schedule."
-    if settles > run and abs(course.end[1] - rest) > TOLERANCE * (top - min(at.values())):
-        step = min(step for step in at if at[step] == top)
+    if settles > run and abs(now - rest) > TOLERANCE * (top - min(at.values())):
+        aim, step = ("rise to", highest) if highest >= run else ("rest at", settles)
         what = (
-            f"{course.name} is still in its warmup when the run ends after {steps}: it would come to {top:.4g} "
-            f"at step {step:,.0f}."
-            if step >= run
-            else f"{course.name} is {course.end[1]:.4g} when the run ends after {steps}: it would come to rest "
-            f"at {rest:.4g} at step {settles:,.0f}."
+            f"would {aim} {at[step]:.4g} at step {step:,.0f}, but the run has {steps} and ends at {now:.4g}."
         )
-        yield Finding("schedule", WARNING, what, remedy)
+        yield Finding("schedule", WARNING, f"{course.name} {what}", remedy)
     elif earlier and settles < (1 - TOLERANCE) * run and rest < top and _slopes(schedule, earlier[-1], last):
-        what = f"{course.name} ends at step {settles:,.0f}, and the run has {steps}: it rests at {rest:.4g}."
+        what = f"rests at {rest:.4g} from step {settles:,.0f} on, and the run has {steps}."
         stops = rest == 0 and course.name.endswith("learning_rate")
-        yield Finding("schedule", ERROR if stops else WARNING, what, remedy)
+        yield Finding("schedule", ERROR if stops else WARNING, f"{course.name} {what}", remedy)
 
 
 def _slopes(schedule: Schedule, start: float, stop: float) -> bool:

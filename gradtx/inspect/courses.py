@@ -14,6 +14,9 @@ from gradtx.inspect.outline import Level
 from gradtx.wrappers.accumulate import Accumulating
 from gradtx.wrappers.conditional import ConditionallyMask, ConditionallyTransform
 
+UNKNOWN = (math.inf,)
+"""The corners of a function of which only its values are known."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Course:
@@ -26,6 +29,7 @@ class Course:
         steps: the number of them in the run, None where it is not known.
         settles: the step from which the value no longer changes, None where it never does or is not known.
         values: values by step: at the start, in the middle, at the end, and where it turns.
+        peak: the first step with the largest value, and the value; None where its course is not known.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Course:
     steps: int | None
     settles: float | None
     values: dict[int, float]
+    peak: tuple[int, float] | None
 
     @property
     def start(self) -> tuple[int, float]:
@@ -41,34 +46,30 @@ class Course:
         return min(self.values.items())
 
     @property
-    def middle(self) -> tuple[int, float]:
-        """The step in the middle and its value."""
-        step = self.end[0] // 2
-        return step, self.values[step]
+    def middle(self) -> tuple[int, float] | None:
+        """The step in the middle and its value; None without an end."""
+        return None if self.end is None else (self.end[0] // 2, self.values[self.end[0] // 2])
 
     @property
-    def end(self) -> tuple[int, float]:
-        """The last step and its value: of the run, or the first one of those on which it rests."""
-        return max(self.values.items())
-
-    @property
-    def peak(self) -> tuple[int, float]:
-        """The step with the largest value, and the value."""
-        step = max(self.values, key=lambda s: (self.values[s], -s))
-        return step, self.values[step]
+    def end(self) -> tuple[int, float] | None:
+        """The last step of the run, or the first of those on which it rests; None where neither is known."""
+        return None if self.steps is None and self.settles is None else max(self.values.items())
 
 
 def course(name: str, schedule: Callable[[Any], Any], counts: str, steps: int | None) -> Course:
     """A schedule over `steps` updates, or until it settles."""
-    corners = schedule.corners() if isinstance(schedule, Schedule) else (math.inf,)
+    corners = schedule.corners() if isinstance(schedule, Schedule) else UNKNOWN
     settles = schedule.settles if isinstance(schedule, Schedule) else None
     last = math.ceil(settles or 0) if steps is None else max(steps - 1, 0)
-    at = bind(schedule)
     # Between its corners a schedule is monotone, so that its extremes are at the steps beside them.
-    beside = {f(corner) for corner in corners if not math.isinf(corner) for f in (math.floor, math.ceil)}
+    beside = {near(x) for x in corners if math.isfinite(x) for near in (math.floor, math.ceil)}
+    at = bind(schedule)
     wanted = sorted({0, last // 2, last} | {step for step in beside if 0 <= step <= last})
     values = {step: tidy(at(step)) for step in wanted}
-    return Course(name, schedule, counts, steps, settles, values)
+    has_peak = corners != UNKNOWN and (steps is not None or settles is not None)
+    highest = max(values, key=lambda step: (values[step], -step))
+    peak = (highest, values[highest]) if has_peak else None
+    return Course(name, schedule, counts, steps, settles, values, peak)
 
 
 def courses(level: Level, steps: int | None, counts: str = "") -> Iterator[Course]:

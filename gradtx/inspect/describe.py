@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -16,8 +16,11 @@ from gradtx.core.program import Unit, is_declared, is_rule, lookup
 from gradtx.core.spec import FACTORIES, show
 from gradtx.core.transform import GradientTransformation
 from gradtx.inspect.courses import Course, courses
+from gradtx.inspect.direction import Decay, Direction, decays, directions
 from gradtx.inspect.outline import Level, Part, survey
-from gradtx.inspect.table import columns, count, filled, size
+from gradtx.inspect.table import columns, count, filled, size, some
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Description:
         state_nbytes: the size of the state.
         steps: the outermost steps in order.
         schedules: each schedule over the run.
+        directions: where the update of each leaf goes, by its path.
+        decays: the weight decay of each leaf that has some, by its path.
     """
 
     leaves: int
@@ -86,13 +91,26 @@ class Description:
     state_nbytes: int
     steps: tuple[Step, ...]
     schedules: tuple[Course, ...]
+    directions: dict[str, Direction]
+    decays: dict[str, Decay]
 
     def __str__(self) -> str:
         head = (
             f"{count(self.leaves, 'leaf', 'leaves')}, {count(self.parameters, 'parameter')}, "
             f"{size(self.nbytes)}; the state takes {size(self.state_nbytes)}"
         )
-        return "\n".join([head, "", *self._steps(), *self._schedules()])
+        parts = [filled(head) + self._directions(), self._steps(), self._schedules(), self._decays()]
+        return "\n\n".join("\n".join(part) for part in parts if part)
+
+    def _directions(self) -> list[str]:
+        grouped, lines = _grouped(self.directions), []
+        for direction, words in WORDS.items():
+            paths = grouped.get(direction, [])
+            where = "all leaves" if len(paths) == len(self.directions) else some(paths)
+            if direction is Direction.DESCENT and len(grouped) > 1:
+                where = f"the other {len(paths):,}"
+            lines += filled(f"{words}: {where}") if paths else []
+        return lines
 
     def _steps(self) -> list[str]:
         rows = list(_rows(self.steps, 0))
@@ -107,13 +125,40 @@ class Description:
             return []
         rows = [["schedule", "start", "middle", "end", "largest"]]
         for c in self.schedules:
-            ends = c.steps is not None or c.settles is not None
-            cells = [c.start, c.middle if ends else None, c.end if ends else None, c.peak]
+            cells = [c.start, c.middle, c.end, c.peak]
             rows.append(
                 [c.name, *("-" if cell is None else f"{cell[1]:.4g} @ {cell[0]:,}" for cell in cells)]
             )
         notes = {f"Schedules inside {c.counts} count its updates." for c in self.schedules if c.counts}
-        return ["", *columns(rows), *sorted(notes)]
+        return [*columns(rows), *sorted(notes)]
+
+    def _decays(self) -> list[str]:
+        lines = []
+        for decay, paths in _grouped(self.decays).items():
+            text = f"weight decay {decay.coupling.value}: {len(paths):,} of {self.leaves:,} leaves"
+            if decay.factor is not None:
+                text += f"; a step takes at most {decay.factor:.3g} of a parameter"
+            if decay.half_life is not None:
+                text += f", half of it in {decay.half_life:,.0f} steps"
+            lines += filled(text)
+        return lines
+
+
+WORDS = {
+    Direction.ASCENT: "ASCENT, up the gradient, so that the loss grows",
+    Direction.NONE: "no movement, whatever the gradient",
+    Direction.UNKNOWN: "not told by the gradient's sign",
+    Direction.DESCENT: "descent, down the gradient",
+}
+"""The directions, those to look at first."""
+
+
+def _grouped(by_path: dict[str, T]) -> dict[T, list[str]]:
+    """The paths that have the same value."""
+    result: dict[T, list[str]] = {}
+    for path, value in by_path.items():
+        result.setdefault(value, []).append(path)
+    return result
 
 
 def _rows(steps: tuple[Step, ...], depth: int) -> Iterator[tuple[list[str], list[str]]]:
@@ -143,9 +188,35 @@ def _kept(slots: tuple[SlotSize, ...]) -> str:
 
 
 def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
-    """What an optimizer does to a tree of parameters: its steps in order, what each costs, and where it works."""
+    """What an optimizer does to a tree of parameters: its steps in order, where each works, what it costs.
+
+    Nothing is run and no array is made: the parameters may be of any size, also abstract.
+
+    Args:
+        tx: a transform of any library. What is inside of another library's is not told apart.
+        params: the parameters, or `jax.ShapeDtypeStruct`s like them.
+        steps: the number of calls of `update` in the run, at whose end schedules are shown; by default each
+            is shown until it settles.
+
+    Returns:
+        A `Description`, which prints as a table of 100 columns; what it says can be read as attributes too.
+
+    Raises:
+        ValueError: `init` refuses the parameters, which `gradtx.check` reports as a finding; or `steps` is
+            less than 1.
+        TypeError: `init` refuses the parameters.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> params = {"w": jnp.ones((8, 4)), "bias": jnp.ones(4)}
+        >>> print(gradtx.describe(gradtx.adamw(1e-3, weight_decay=0.1, mask="!*bias"), params))
+        >>> gradtx.describe(gradtx.scale_by_adam(), params).state_nbytes
+    """
+    if steps is not None and steps < 1:
+        raise ValueError(f"describe: steps must be at least 1, got {steps}.")
     level = survey(tx, params)
     leaves = [x for x in level.leaves if x is not None]
+    ways = zip(level.paths, level.leaves, directions(tx, params), strict=True)
     return Description(
         leaves=len(leaves),
         parameters=sum(math.prod(x.shape) for x in leaves),
@@ -153,6 +224,12 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
         state_nbytes=nbytes(level.state),
         steps=tuple(_step(part, level) for part in level.parts),
         schedules=tuple(courses(level, steps)),
+        directions={
+            p: d
+            for p, x, d in zip(level.paths, level.leaves, directions(tx, params), strict=True)
+            if x is not None
+        },
+        decays={p: d for p, d in zip(level.paths, decays(tx, params), strict=True) if d is not None},
     )
 
 

@@ -38,9 +38,10 @@ class Finding:
     leaves: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        where = f" {count(len(self.leaves), 'leaf', 'leaves')}: {some(self.leaves)}." if self.leaves else ""
-        first = filled(f"{self.severity.value} ({self.name}):{where} {self.what}")
-        return "\n".join([*first, *filled(self.remedy, "    ", "")])
+        lines = filled(f"{self.severity.value}, {self.name}: {self.what}")
+        if self.leaves:
+            lines += filled(f"{count(len(self.leaves), 'leaf', 'leaves')}: {some(self.leaves)}", "    ", "")
+        return "\n".join([*lines, *filled(self.remedy, "    ", "")])
 
 
 class Findings(tuple[Finding, ...]):

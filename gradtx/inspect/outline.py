@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from gradtx.core import leaves as lv
 from gradtx.core.combine import Chain, visit
 from gradtx.core.engine import Composed
-from gradtx.core.layout import active_leaves, initial_state
 from gradtx.core.hyperparams import by_name, entries_of, is_state
+from gradtx.core.layout import active_leaves, initial_state
 from gradtx.core.program import (
     Builder,
     Fork,
