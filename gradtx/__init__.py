@@ -32,6 +32,8 @@ from gradtx.core.transform import (
     apply_gradients,
     apply_updates,
 )
+from gradtx.interop.config import to_config
+from gradtx.interop.from_config import from_config
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
 from gradtx.optimizers.adafactor import adafactor
@@ -156,6 +158,7 @@ __all__ = [
     "exponential_decay",
     "flatten",
     "freeze",
+    "from_config",
     "global_norm",
     "guard",
     "hyperparams",
@@ -219,6 +222,7 @@ __all__ = [
     "stateless",
     "stateless_with_tree_map",
     "step_count",
+    "to_config",
     "trace",
     "track",
     "tree",

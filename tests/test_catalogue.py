@@ -29,6 +29,7 @@ NOT_TRANSFORMS = {
         "Schedule",
         "Transform",
     ],
+    "optimizers and states as plain data": ["from_config", "to_config"],
     "functions of gradient functions": ["accumulate_gradients"],
     "functions of trees": [
         "apply_gradients",
