@@ -34,6 +34,7 @@ from gradtx.core.transform import (
 )
 from gradtx.interop.config import to_config
 from gradtx.interop.from_config import from_config
+from gradtx.interop.state_dict import from_state_dict, to_state_dict
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
 from gradtx.optimizers.adafactor import adafactor
@@ -159,6 +160,7 @@ __all__ = [
     "flatten",
     "freeze",
     "from_config",
+    "from_state_dict",
     "global_norm",
     "guard",
     "hyperparams",
@@ -223,6 +225,7 @@ __all__ = [
     "stateless_with_tree_map",
     "step_count",
     "to_config",
+    "to_state_dict",
     "trace",
     "track",
     "tree",

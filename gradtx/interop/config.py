@@ -67,8 +67,8 @@ def to_config(tx: Any, names: Mapping[str, Any] | None = None) -> dict[str, Any]
     config = _Writer(known).value(tx, "", 0)
     if not same(from_config(config, names), tx):
         raise ValueError(
-            f"{show(tx)} is not what its own call builds, so that a config cannot hold it: a recipe or a rule "
-            f"of the same name may have been defined since, or a recipe does not depend on its arguments alone."
+            f"{show(tx)} is not what its own call builds, so that a config cannot hold it: another recipe of "
+            f"the same name may have been defined since, or a recipe depends on more than its arguments."
         )
     return config
 
@@ -139,9 +139,7 @@ class _Writer:
                 raise ValueError(f"{at(inside)}: an argument called {key!r} cannot stand in a config.")
             hint = hints.get(key, Any)
             if key in parameters and parameters[key].kind is inspect.Parameter.VAR_POSITIONAL:
-                config[key] = [
-                    self.value(v, f"{inside}[{i}]", depth + 1, hint) for i, v in enumerate(value)
-                ]
+                config[key] = [self.value(v, f"{inside}[{i}]", depth + 1, hint) for i, v in enumerate(value)]
             else:
                 config[key] = self.value(value, inside, depth + 1, hint)
         return config
