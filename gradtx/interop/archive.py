@@ -1,9 +1,9 @@
 """Named arrays as any container of arrays holds them, with a header by which damage is found.
 
-Containers differ in the dtypes that they know: `.npz` loses bfloat16 and float8, safetensors lacks complex128.
-So bools, integers and floats of numpy's are stored as they are, complex numbers as pairs of floats, all others as
-their bits, and the header has the dtypes. It is JSON as an array of bytes, and holds a digest of every entry and
-one of itself.
+Containers differ in the dtypes that they know: `.npz` loses bfloat16 and float8, safetensors lacks
+complex128. So numpy's bools, integers and floats are stored as they are, complex numbers as pairs of floats,
+everything else as its bits, and the header has the dtypes. It is JSON as an array of bytes, with a digest of
+every entry and one of itself.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def unpack(source: Any) -> dict[str, np.ndarray]:
     if HEADER not in stored:
         has = ", ".join(sorted(stored)[:5]) or "nothing"
         raise ValueError(
-            f"{where} was not made by gradtx.to_state_dict: it has no entry {HEADER!r}, but {has}. A tree that "
-            f"an Orbax checkpoint gave back is a state already."
+            f"{where} was not made by gradtx.to_state_dict: it has no entry {HEADER!r}, but {has}. A tree "
+            f"that an Orbax checkpoint gave back is a state already."
         )
     entries = _entries(where, stored.pop(HEADER))
     lacks, other = sorted(set(entries) - set(stored)), sorted(set(stored) - set(entries))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradtx.core.engine import Composed
 from gradtx.core.spec import Spec, same, show
 from gradtx.interop.forms import (
     CALL,
@@ -65,12 +66,19 @@ def to_config(tx: Any, names: Mapping[str, Any] | None = None) -> dict[str, Any]
     if not isinstance(tx, Spec) and known.name_of(tx) is None:
         raise TypeError(f"to_config takes a transform or a schedule of gradtx's, got {show(tx)}.")
     config = _Writer(known).value(tx, "", 0)
-    if not same(from_config(config, names), tx):
+    if not _equal(from_config(config, names), tx):
         raise ValueError(
             f"{show(tx)} is not what its own call builds, so that a config cannot hold it: another recipe of "
             f"the same name may have been defined since, or a recipe depends on more than its arguments."
         )
     return config
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two values are equal and run the same, since a recipe equals all of its name and arguments."""
+    if not (same(a, b) and isinstance(a, Composed)):
+        return same(a, b)
+    return a.program == b.program and same(a.program.numbers, b.program.numbers)
 
 
 class _Writer:

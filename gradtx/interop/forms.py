@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
+import reprlib
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union
 
 from gradtx.core.arguments import suggestion
@@ -19,6 +20,9 @@ FORMS = ("value", "tuple", "list", "dict", "dtype", NAME)
 """Keys that make a dict of one entry a value of another kind."""
 
 VALUES = {"none": None, "inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
+LONGEST = 100
+"""The letters of the longest name that is compared with the known ones."""
+
 MOST_LEVELS = 100
 """Of nesting: a config that has more is no optimizer, but an attack on the reader or a mistake."""
 
@@ -31,13 +35,17 @@ def at(place: str) -> str:
 def deeper(depth: int, place: str) -> None:
     """Raises where a document is nested too deeply."""
     if depth > MOST_LEVELS:
-        raise ValueError(f"{short(place, 100)}: nested more than {MOST_LEVELS} levels deep.")
+        raise ValueError(f"{cut(place)}: nested more than {MOST_LEVELS} levels deep.")
 
 
-def short(x: Any, most: int = 60) -> str:
-    """A value or a place for errors, cut where it is long."""
-    shown = x if isinstance(x, str) else show(x)
-    return shown if len(shown) <= most else f"{shown[:most]}..."
+def cut(text: str, most: int = 60) -> str:
+    """A text for errors, which may be long."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def shown(x: Any) -> str:
+    """A value of a document for errors, which may be large and deep."""
+    return cut(reprlib.repr(x) if isinstance(x, str | bytes | list | tuple | Mapping) else show(x))
 
 
 def is_form(x: Mapping[Any, Any]) -> bool:
@@ -93,30 +101,24 @@ class Names:
 
     def find(self, name: Any, place: str) -> Any:
         """The value of a name in a document."""
-        known = {**self.functions, **self.given}
-        if isinstance(name, str) and name in known:
-            return known[name]
-        raise ValueError(f"{at(place)}: {self._unknown(name, known)} or pass names={{{_shown(name)}: ...}}.")
+        return _known(name, {**self.functions, **self.given}, place, "")
 
     def constructor(self, name: Any, place: str) -> Callable[..., Any]:
         """What a call of a document builds with."""
-        known = {**self.callables, **{k: x for k, x in self.given.items() if callable(x)}}
-        if isinstance(name, str) and name in known:
-            return known[name]
+        given = {k: x for k, x in self.given.items() if callable(x)}
+        return _known(name, {**self.callables, **given}, place, "import the module of the recipe first, or ")
+
+
+def _known(name: Any, known: Mapping[str, Any], place: str, remedy: str) -> Any:
+    if not isinstance(name, str):
+        raise ValueError(f"{at(place)}: a name is a string, got {shown(name)}.")
+    if name not in known:
+        hint = suggestion(name, None, list(known)) if len(name) <= LONGEST else ""
         raise ValueError(
-            f"{at(place)}: {self._unknown(name, known)} import the module of your own recipe first, or pass "
-            f"names={{{_shown(name)}: ...}}."
+            f"{at(place)}: there is no {shown(name)} in gradtx. {hint}{' ' if hint else ''}If it is your "
+            f"own, {remedy}pass names={{{shown(name)}: ...}}."
         )
-
-    def _unknown(self, name: Any, known: Iterable[str]) -> str:
-        if not isinstance(name, str):
-            return f"a name is a string, got {short(name)}; take one of gradtx's,"
-        hint = suggestion(name, None, list(known)) if len(name) <= 100 else ""
-        return f"there is no {_shown(name)} in gradtx. {f'{hint} Else' if hint else 'For a name of yours,'}"
-
-
-def _shown(name: Any) -> str:
-    return short(show(name))
+    return known[name]
 
 
 def parameters_of(fn: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -11,21 +11,22 @@ import numpy as np
 from gradtx.core.arguments import suggestion
 from gradtx.core.combine import checked
 from gradtx.core.schedule import Schedule
-from gradtx.core.spec import show
 from gradtx.interop.forms import (
     CALL,
     FORMS,
+    LONGEST,
     NAME,
     VALUES,
     Names,
     at,
+    cut,
     deeper,
     hints_of,
     is_form,
     is_sequence,
     misfit,
     parameters_of,
-    short,
+    shown,
 )
 
 
@@ -64,12 +65,12 @@ def from_config(config: Mapping[str, Any], names: Mapping[str, Any] | None = Non
         ValueError: lr: adamw has no argument 'lr'. It is called 'learning_rate' here.
     """
     if not isinstance(config, Mapping):
-        raise ValueError(f"the config: it must be a table with the key {CALL!r}, got {short(config)}.")
+        raise ValueError(f"the config: it must be a table with the key {CALL!r}, got {shown(config)}.")
     if CALL not in config and NAME not in config:
         hint = next(filter(None, (suggestion(str(k), None, [CALL]) for k in list(config)[:20])), "")
         raise ValueError(
             f"the config: it has no key {CALL!r}, which names what to build, as in {{'call': 'adamw', ...}}. "
-            f"It has {short(', '.join(map(str, config)) or 'nothing')}. {hint}".rstrip()
+            f"It has {cut(', '.join(map(str, config)) or 'nothing')}. {hint}".rstrip()
         )
     built = _Reader(Names(names)).value(config, "", 0)
     if not isinstance(built, Schedule):
@@ -98,7 +99,7 @@ class _Reader:
         if not isinstance(x, Mapping):
             kind = type(x).__name__
             raise ValueError(
-                f"{at(place)}: {short(x)} is a {kind}; a config holds tables, lists, strings and numbers."
+                f"{at(place)}: {shown(x)} is a {kind}; a config holds tables, lists, strings and numbers."
             )
         if CALL in x:
             return self.call(x, place, depth)
@@ -106,7 +107,7 @@ class _Reader:
             ((form, content),) = x.items()
             return self.form(form, content, place, depth)
         inside = f"{place}." if place else ""
-        return {key: self.value(item, f"{inside}{short(key)}", depth + 1) for key, item in x.items()}
+        return {key: self.value(item, f"{inside}{cut(str(key))}", depth + 1) for key, item in x.items()}
 
     def items(self, x: Any, place: str, depth: int) -> list[Any]:
         """The elements of a list."""
@@ -119,10 +120,10 @@ class _Reader:
             return self.names.find(content, place)
         if form in ("value", "dtype"):
             if not isinstance(content, str):
-                raise ValueError(f"{at(place)}: {form!r} must be a string, got {short(content)}.")
+                raise ValueError(f"{at(place)}: {form!r} must be a string, got {shown(content)}.")
             return _constant(content, place) if form == "value" else _dtype(content, place)
         if not isinstance(content, list | tuple):
-            raise ValueError(f"{at(place)}: {form!r} must be a list, got {short(content)}.")
+            raise ValueError(f"{at(place)}: {form!r} must be a list, got {shown(content)}.")
         if form == "dict":
             return dict(self.pair(pair, f"{place}.dict[{i}]", depth) for i, pair in enumerate(content))
         items = self.items(content, place, depth)
@@ -131,12 +132,12 @@ class _Reader:
     def pair(self, pair: Any, place: str, depth: int) -> tuple[Any, Any]:
         """A key and a value."""
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise ValueError(f"{at(place)}: it must be a pair [key, value], got {short(pair)}.")
+            raise ValueError(f"{at(place)}: it must be a pair [key, value], got {shown(pair)}.")
         key, value = self.items(pair, place, depth + 1)
         try:
             hash(key)
         except TypeError:
-            raise ValueError(f"{at(place)}: {short(key)} cannot be a key.") from None
+            raise ValueError(f"{at(place)}: {shown(key)} cannot be a key.") from None
         return key, value
 
     def call(self, x: Mapping[Any, Any], place: str, depth: int) -> Any:
@@ -148,13 +149,13 @@ class _Reader:
         arguments: dict[str, Any] = {}
         others: dict[str, Any] = {}
         for key, item in x.items():
-            where = f"{inside}{short(key)}"
+            where = f"{inside}{cut(str(key))}"
             if key == CALL:
                 continue
             if not isinstance(key, str) or (key not in known and len(known) == len(parameters)):
                 takes = f"It takes {', '.join(known) or 'no arguments'}."
-                hint = suggestion(key, item, known) if isinstance(key, str) and len(key) <= 100 else ""
-                raise ValueError(f"{where}: {name} has no argument {short(show(key))}. {hint or takes}")
+                hint = suggestion(key, item, known) if isinstance(key, str) and len(key) <= LONGEST else ""
+                raise ValueError(f"{where}: {name} has no argument {shown(key)}. {hint or takes}")
             hint = hints.get(key, Any)
             if key not in known:
                 others[key] = self.value(item, where, depth + 1)
@@ -178,19 +179,19 @@ class _Reader:
         value = self.value(item, place, depth + 1, hint)
         wanted = misfit(value, hint)
         if wanted:
-            raise ValueError(f"{place}: it must be {wanted}, got {short(value)}.")
+            raise ValueError(f"{place}: it must be {wanted}, got {shown(value)}.")
         return value
 
     def several(self, item: Any, place: str, depth: int, hint: Any) -> tuple[Any, ...]:
         """The arguments of a constructor that takes any number of them."""
         if not isinstance(item, list | tuple):
-            raise ValueError(f"{place}: it must be a list, got {short(item)}.")
+            raise ValueError(f"{place}: it must be a list, got {shown(item)}.")
         return tuple(self.argument(x, f"{place}[{i}]", depth, hint) for i, x in enumerate(item))
 
 
 def _constant(name: str, place: str) -> Any:
     if name not in VALUES:
-        raise ValueError(f"{at(place)}: 'value' must be one of {', '.join(VALUES)}, got {short(show(name))}.")
+        raise ValueError(f"{at(place)}: 'value' must be one of {', '.join(VALUES)}, got {shown(name)}.")
     return VALUES[name]
 
 
@@ -198,4 +199,4 @@ def _dtype(name: str, place: str) -> Any:
     try:
         return np.dtype(name)
     except (TypeError, ValueError, SyntaxError):
-        raise ValueError(f"{at(place)}: there is no dtype {short(show(name))}.") from None
+        raise ValueError(f"{at(place)}: there is no dtype {shown(name)}.") from None

@@ -69,8 +69,8 @@ def from_state_dict(
         params: the parameters, as `tx.init` takes them: arrays or `jax.ShapeDtypeStruct`s with shardings. For
             a batch of states, those of one of them.
         d: the dict, what `np.load` or `safetensors.numpy.load_file` gave, or the path of an `.npz` file.
-        strict: whether anything that does not match is an error. With `strict=False` what matches is restored,
-            and the rest starts as `tx.init` makes it, at the step of the dict.
+        strict: whether anything that does not match is an error. With `strict=False` what matches is
+            restored, and the rest starts as `tx.init` makes it, at the step of the dict.
 
     Returns:
         The state, with the dtypes, shapes and shardings of `tx.init(params)` and no memory of the dict's, and
