@@ -382,11 +382,20 @@ def test_a_damaged_config_is_an_error_that_says_where_and_what():
     assert set(sys.modules) == modules
 
 
-def test_a_config_that_contains_itself_is_refused():
+def test_a_config_may_be_deep_but_not_without_end():
+    tx = gradtx.sgd(0.1)
+    for _ in range(90):
+        tx = gradtx.masked(tx, "*")
+    round_trips(tx)
     document = {"call": "chain", "transforms": []}
     document["transforms"].append(document)
     with pytest.raises(ValueError, match="nested more than 100 levels deep"):
         gradtx.from_config(document)
+    bomb = True
+    for _ in range(8):
+        bomb = [bomb] * 10
+    with pytest.raises(ValueError, match=r"^mask.*: the config has more than 100,000 values\.$"):
+        gradtx.from_config({"call": "adam", "learning_rate": 0.1, "mask": bomb})
 
 
 KEYS = st.sampled_from(["call", "name", "value", "tuple", "list", "dict", "dtype", "w", "*bias", "a.b", ""])

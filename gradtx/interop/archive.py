@@ -95,13 +95,13 @@ def _decode(where: str, key: str, x: np.ndarray, name: str | None) -> np.ndarray
 
 
 def _digest(key: str, x: np.ndarray) -> str:
-    digest = hashlib.blake2b(f"{key}|{x.dtype.str}|{x.shape}|".encode(), digest_size=16)
+    digest = hashlib.sha256(f"{key}|{x.dtype.str}|{x.shape}|".encode())
     digest.update(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
 def _checksum(header: Mapping[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
 def _entries(where: str, x: np.ndarray) -> dict[str, dict[str, str]]:

@@ -27,6 +27,10 @@ MOST_LEVELS = 100
 """Of nesting: a config that has more is no optimizer, but an attack on the reader or a mistake."""
 
 
+MOST_VALUES = 100_000
+"""Of a document: one of YAML that refers to its own parts may have as many as it likes in a few lines."""
+
+
 def at(place: str) -> str:
     """A place in a document, for errors."""
     return place or "the config"

@@ -15,6 +15,7 @@ from gradtx.interop.forms import (
     CALL,
     FORMS,
     LONGEST,
+    MOST_VALUES,
     NAME,
     VALUES,
     Names,
@@ -76,8 +77,10 @@ def from_config(config: Mapping[str, Any], names: Mapping[str, Any] | None = Non
     if not isinstance(built, Schedule):
         try:
             checked("the config", built)
-        except TypeError as error:
-            raise ValueError(str(error)) from None
+        except TypeError:
+            raise ValueError(
+                f"the config: it builds {shown(built)}, which is no transform and no schedule."
+            ) from None
     return built
 
 
@@ -86,10 +89,14 @@ class _Reader:
 
     def __init__(self, names: Names) -> None:
         self.names = names
+        self.count = 0
 
     def value(self, x: Any, place: str, depth: int, hint: Any = Any) -> Any:
         """The value that stands at `place`, as an argument of the kind `hint`."""
         deeper(depth, place)
+        self.count += 1
+        if self.count > MOST_VALUES:
+            raise ValueError(f"{cut(place)}: the config has more than {MOST_VALUES:,} values.")
         if isinstance(x, bool | str | int | float | None):
             return x
         if isinstance(x, list | tuple):
