@@ -3,12 +3,14 @@
     python examples/train_lm.py
     python examples/train_lm.py --optimizer lion --schedule cosine --out runs/lion
     python examples/train_lm.py --accumulate 8 --guard --ema --out runs/wrapped
+    python examples/train_lm.py --config examples/run.toml --out runs/config
     python examples/train_lm.py --resume --learning-rate 1e-3
 
 The model reads bytes and predicts the next one. The optimizer is composed in view, in
 `make_optimizer`: clipping, Adam's direction, decayed weights, and a learning rate that warms up
 and then falls to zero. Two minutes on two cores take it well below what counting pairs and triples
-of bytes achieves; a run that does not even beat the pairs exits with an error. `--accumulate` takes
+of bytes achieves; a run that does not even beat the pairs exits with an error. `--config` takes the
+optimizer and its schedule from a TOML file in place of these options. `--accumulate` takes
 each batch in micro-batches, `--guard` skips steps that would do harm, and `--ema` evaluates an
 average of the weights.
 
@@ -23,6 +25,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import tomllib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -66,6 +69,10 @@ class Settings:
     guard: bool = False
     ema: bool = False
     seed: int = 0
+    config: dict[str, Any] | None = None  # what --config read, in place of IN_CONFIG
+
+
+IN_CONFIG = ("optimizer", "learning_rate", "weight_decay", "schedule")
 
 
 def make_schedule(settings: Settings) -> gradtx.Schedule | float:
@@ -80,9 +87,11 @@ def make_schedule(settings: Settings) -> gradtx.Schedule | float:
 
 
 def make_optimizer(settings: Settings) -> gradtx.Transform:
-    """AdamW from its parts, or a ready-made optimizer in their place, behind the same clipping."""
+    """AdamW from its parts, a ready-made optimizer behind the same clipping, or what a config says."""
     rate, decay = make_schedule(settings), settings.weight_decay
-    if settings.optimizer == "adamw":
+    if settings.config is not None:
+        tx = gradtx.from_config(settings.config)
+    elif settings.optimizer == "adamw":
         tx = gradtx.chain(
             gradtx.clip_by_global_norm(1.0),
             gradtx.scale_by_adam(b1=0.9, b2=0.95),
@@ -123,6 +132,12 @@ def start(settings: Settings) -> tuple[Any, Run]:
     params = nnx.to_pure_dict(params)
     opt_state = make_optimizer(settings).init(params)
     return graph, Run(settings, params, opt_state, {"train": [], "rate": [], "validation": []})
+
+
+def rate_of(opt_state: PyTree) -> float:
+    """The learning rate of the next update, the first if there are several; NaN if there is none."""
+    numbers = gradtx.hyperparams(opt_state).items()
+    return next((x for name, x in numbers if name.split(".")[-1] == "learning_rate"), float("nan"))
 
 
 def compile_step(graph: Any, tx: gradtx.Transform) -> tuple[Callable, Callable]:
@@ -168,7 +183,7 @@ def train(
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=stop, loss=0.0, rate=0.0, speed="compiling")
         for step in range(run.step, stop):
-            rate = gradtx.hyperparams(run.opt_state)["learning_rate"]
+            rate = rate_of(run.opt_state)
             windows, values = batch(text, run.settings, step), []
             for part in np.split(windows, run.settings.accumulate):
                 run.params, run.opt_state, value = train_step(run.params, run.opt_state, part)
@@ -221,6 +236,9 @@ def resume(checkpoints: Checkpoints, given: dict[str, Any]) -> tuple[Any, Run]:
                 f"{getattr(new, name)} cannot take over: leave --{name} out, or start a new run with "
                 "another --out"
             )
+    beside = [name for name in IN_CONFIG if name in given]
+    if new.config is not None and beside:
+        raise SystemExit(f"the run has a config: pass one with another {beside[0]}, --config FILE")
     if (new.accumulate > 1) != (old.accumulate > 1):
         raise SystemExit("the checkpoint cannot change between one batch and micro-batches")
     graph, run = start(old)
@@ -229,7 +247,7 @@ def resume(checkpoints: Checkpoints, given: dict[str, Any]) -> tuple[Any, Run]:
     opt_state, numbers = gradtx.rebase(make_optimizer(new), arrays["opt_state"])
     console.print(f"resuming at step {step}")
     for name in given:
-        if getattr(old, name) != getattr(new, name):
+        if name != "config" and getattr(old, name) != getattr(new, name):
             console.print(f"  {name}: {getattr(old, name)} -> {getattr(new, name)}")
     for name, (before, after) in numbers.items():
         console.print(f"  in the optimizer, {name}: {before} -> {after}")
@@ -250,7 +268,8 @@ def draw(run: Run, baselines: dict[str, float], path: Path) -> None:
     for name, cost in baselines.items():
         losses.axhline(cost, color="gray", ls="--", lw=1)
         losses.text(1.01, cost, f"{name} {cost:.2f}", **beside)
-    losses.set(ylabel="nats per byte", title=f"A small transformer under {run.settings.optimizer}")
+    under = "its config" if run.settings.config else run.settings.optimizer
+    losses.set(ylabel="nats per byte", title=f"A small transformer under {under}")
     losses.legend(frameon=False)
     rates.plot(run.curves["rate"], color="tab:green")
     rates.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
@@ -277,6 +296,16 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def read_config(path: str) -> dict[str, Any]:
+    """A config that has been tried; an error names the place in the file."""
+    try:
+        config = tomllib.loads(Path(path).read_text())
+        gradtx.from_config(config)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error}") from None
+    return config
+
+
 def parse() -> dict[str, Any]:
     """What the command line says, and nothing that it leaves out but `out` and `resume`."""
     parser = argparse.ArgumentParser(
@@ -284,6 +313,7 @@ def parse() -> dict[str, Any]:
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
+    add("--config", type=read_config, metavar="FILE", help="a TOML file with the optimizer and its schedule")
     add("--optimizer", choices=list(USUAL))
     add("--learning-rate", type=float, help="the schedule's peak; each optimizer has its own usual")
     add("--weight-decay", type=float)
@@ -301,7 +331,11 @@ def parse() -> dict[str, Any]:
     add("--out", type=Path, default=Path("runs/lm"), help="folder of the results (runs/lm)")
     add("--resume", action="store_true", default=False, help="continue from the last checkpoint")
     add("--stop-after", type=positive, metavar="N", help="stop after step N, as if interrupted")
-    return vars(parser.parse_args())
+    given = vars(parser.parse_args())
+    beside = [f"--{name.replace('_', '-')}" for name in IN_CONFIG if name in given]
+    if "config" in given and beside:
+        parser.error(f"{', '.join(beside)}: set it in the file of --config")
+    return given
 
 
 def main() -> None:

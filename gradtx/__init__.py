@@ -37,6 +37,9 @@ from gradtx.inspect.describe import describe
 from gradtx.inspect.diff import diff
 from gradtx.inspect.formula import formula
 from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
+from gradtx.interop.config import to_config
+from gradtx.interop.from_config import from_config
+from gradtx.interop.state_dict import from_state_dict, to_state_dict
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
 from gradtx.optimizers.adafactor import adafactor
@@ -165,6 +168,8 @@ __all__ = [
     "flatten",
     "formula",
     "freeze",
+    "from_config",
+    "from_state_dict",
     "global_norm",
     "guard",
     "hyperparams",
@@ -231,6 +236,8 @@ __all__ = [
     "stateless",
     "stateless_with_tree_map",
     "step_count",
+    "to_config",
+    "to_state_dict",
     "trace",
     "track",
     "tree",

@@ -29,6 +29,7 @@ NOT_TRANSFORMS = {
         "Schedule",
         "Transform",
     ],
+    "optimizers and states as plain data": ["from_config", "from_state_dict", "to_config", "to_state_dict"],
     "functions of gradient functions": ["accumulate_gradients"],
     "functions of trees": [
         "apply_gradients",

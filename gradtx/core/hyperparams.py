@@ -62,10 +62,15 @@ def array_of(x: Any) -> Any:
     return x if isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct) else x[...]
 
 
+def held(x: Any) -> Any:
+    """The optimizer's state in what holds one."""
+    # A TrainState and an nnx.Optimizer have theirs as opt_state.
+    return getattr(x, "opt_state", x)
+
+
 def outermost_states(x: Any) -> list[Any]:
     """The gradtx states in `x` that are not inside another one."""
-    # A TrainState and an nnx.Optimizer hold theirs as opt_state.
-    return [s for s in jax.tree.leaves(getattr(x, "opt_state", x), is_leaf=is_state) if is_state(s)]
+    return [s for s in jax.tree.leaves(held(x), is_leaf=is_state) if is_state(s)]
 
 
 def _states(x: Any) -> list[Any]:

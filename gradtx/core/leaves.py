@@ -32,10 +32,19 @@ def flatten(tree: PyTree) -> tuple[list[Any], Any]:
     return [None if getattr(x, "dtype", None) == jax.dtypes.float0 else x for x in leaves], structure
 
 
-def _name(path: Sequence[Any]) -> str:
+def _to_leaf(path: Sequence[Any]) -> tuple[Any, ...]:
     if path and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]  # the array inside a variable of the model: the variable is the leaf
-    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+    return tuple(path)
+
+
+def _name(path: Sequence[Any]) -> str:
+    return jax.tree_util.keystr(_to_leaf(path), simple=True, separator="/")
+
+
+def parts(path: Sequence[Any]) -> list[str]:
+    """The parts of the path of a leaf, as JAX gives it."""
+    return [jax.tree_util.keystr((key,), simple=True) for key in _to_leaf(path)]
 
 
 def paths(tree: PyTree) -> list[str]:

@@ -1,0 +1,86 @@
+"""What became of a stored state under another transform."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What `from_state_dict` did with each entry, by its path.
+
+    Attributes:
+        kept: entries that were restored.
+        cast: of these, the ones that changed their dtype: the old and the new one.
+        new: entries of the transform that the dict lacks; they start as `init` makes them.
+        dropped: entries of the dict that the transform has no place for.
+        reshaped: entries of another shape or kind of number, which start anew: the old and the new one.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> params = {"w": jnp.ones(3), "b": jnp.ones(())}
+        >>> d = gradtx.to_state_dict(gradtx.adam(0.1).init(params))
+        >>> state, restored = gradtx.from_state_dict(
+        ...     gradtx.adam(0.1), {"w": jnp.ones(4), "b": jnp.ones(())}, d, strict=False
+        ... )
+        >>> print(restored)
+        kept      8 entries
+        reshaped  slots/scale_by_adam/mu/w, float32[3] and now float32[4], anew
+                  slots/scale_by_adam/nu/w, float32[3] and now float32[4], anew
+    """
+
+    kept: tuple[str, ...]
+    cast: Mapping[str, tuple[str, str]]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+    reshaped: Mapping[str, tuple[str, str]]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every entry of the dict was restored, and every one of the transform was in it."""
+        return not (self.new or self.dropped or self.reshaped)
+
+    def __str__(self) -> str:
+        rows = [
+            ("kept", [f"{len(self.kept)} entr{'y' if len(self.kept) == 1 else 'ies'}"]),
+            ("cast", [f"{name}, {old} to {new}" for name, old, new in self._pairs(self.cast)]),
+            ("new", self.groups(self.new)),
+            ("dropped", self.groups(self.dropped)),
+            (
+                "reshaped",
+                [f"{name}, {old} and now {new}, anew" for name, old, new in self._pairs(self.reshaped)],
+            ),
+        ]
+        lines = []
+        for title, texts in rows:
+            for i, text in enumerate(texts):
+                lines.append(f"{title if i == 0 else '':10}{text}")
+        return "\n".join(lines)
+
+    def groups(self, keys: Iterable[str]) -> list[str]:
+        """Entries in few words: where all that is under a path is among them, the path stands for it."""
+        every = [*self.kept, *self.new, *self.dropped, *self.reshaped]
+        wanted, counts, totals = set(keys), dict[str, int](), dict[str, int]()
+        for key in every:
+            for path in _upwards(key):
+                totals[path] = totals.get(path, 0) + 1
+                counts[path] = counts.get(path, 0) + (key in wanted)
+        found: dict[str, int] = {}
+        for key in sorted(wanted):
+            whole = [path for path in _upwards(key) if counts[path] == totals[path]]
+            found[whole[-1]] = counts[whole[-1]]
+        return [path if n == 1 else f"{path} ({n} entries)" for path, n in found.items()]
+
+    def _pairs(self, changes: Mapping[str, tuple[str, str]]) -> list[tuple[str, str, str]]:
+        """Changes, where all of one kind are put together."""
+        by_pair: dict[tuple[str, str], list[str]] = {}
+        for key, pair in changes.items():
+            by_pair.setdefault(pair, []).append(key)
+        return [(name, *pair) for pair, keys in by_pair.items() for name in self.groups(keys)]
+
+
+def _upwards(key: str) -> list[str]:
+    """A path and those above it, itself first."""
+    parts = key.split("/")
+    return ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]
