@@ -94,8 +94,8 @@ def _labels_of(
                     f"{', '.join(known_paths)}."
                 )
         found = [
-            next((label for pattern, label in pairs if lv.matches((pattern,), path)), None)
-            for path in known_paths
+            next((label for pattern, label in pairs if lv.matches((pattern,), path)), None) if wanted else None
+            for path, wanted in zip(known_paths, within, strict=True)
         ]
         shown = ", ".join(repr(pattern) for pattern, _ in pairs)
         return found, f"no pattern of {shown} matches it; a last pattern '*' is for all the others"
