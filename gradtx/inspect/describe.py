@@ -16,7 +16,7 @@ from gradtx.core.program import Unit, is_declared, is_rule, lookup
 from gradtx.core.spec import FACTORIES, show
 from gradtx.core.transform import GradientTransformation
 from gradtx.inspect.courses import Course, courses
-from gradtx.inspect.direction import Decay, Direction, decays, directions
+from gradtx.inspect.direction import Decay, Direction, movements
 from gradtx.inspect.outline import Level, Part, survey
 from gradtx.inspect.table import columns, count, filled, size, some
 
@@ -107,12 +107,14 @@ class Description:
         for direction, words in WORDS.items():
             paths = grouped.get(direction, [])
             where = "all leaves" if len(paths) == len(self.directions) else some(paths)
-            if direction is Direction.DESCENT and len(grouped) > 1:
-                where = f"the other {len(paths):,}"
+            if direction is Direction.DESCENT and len(grouped) > 1 and len(paths) > 3:
+                where = f"the other {len(paths):,} leaves"
             lines += filled(f"{words}: {where}") if paths else []
         return lines
 
     def _steps(self) -> list[str]:
+        if not self.steps:
+            return ["no steps: the updates pass as they are"]
         rows = list(_rows(self.steps, 0))
         table = columns([["step", "leaves", "parameters", "state"], *(cells for cells, _ in rows)])
         lines = [table[0]]
@@ -210,13 +212,35 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
         >>> import gradtx, jax.numpy as jnp
         >>> params = {"w": jnp.ones((8, 4)), "bias": jnp.ones(4)}
         >>> print(gradtx.describe(gradtx.adamw(1e-3, weight_decay=0.1, mask="!*bias"), params))
+        2 leaves, 36 parameters, 144 B; the state takes 316 B
+        descent, down the gradient: all leaves
+        <BLANKLINE>
+        step                      leaves  parameters  state
+        adamw                                         288 B
+            AdamW: Adam's direction u, and weight decay that does not pass through the moments
+          scale_by_adam                2          36  288 B
+              m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) |g|²;  u = m^ / (sqrt(v^ + eps_root) + eps)
+              b1 = 0.9, b2 = 0.999, eps = 1e-08, eps_root = 0.0
+              keeps mu (144 B float32), nu (144 B float32)
+          add_decayed_weights     1 of 2          32      -
+              u = g + lambda theta
+              on '!*bias'
+              weight_decay = 0.1
+          scale_by_learning_rate       2          36      -
+              u = -learning_rate g
+              learning_rate = 0.001
+        <BLANKLINE>
+        weight decay times the learning rate: 1 of 2 leaves; a step takes at most 0.0001 of a parameter,
+            half of it in 6,931 steps
         >>> gradtx.describe(gradtx.scale_by_adam(), params).state_nbytes
+        308
     """
     if steps is not None and steps < 1:
         raise ValueError(f"describe: steps must be at least 1, got {steps}.")
     level = survey(tx, params)
     leaves = [x for x in level.leaves if x is not None]
-    ways = zip(level.paths, level.leaves, directions(tx, params), strict=True)
+    known = zip(level.paths, level.leaves, movements(tx, params), strict=True)
+    moves = {path: move for path, leaf, move in known if leaf is not None}
     return Description(
         leaves=len(leaves),
         parameters=sum(math.prod(x.shape) for x in leaves),
@@ -224,12 +248,8 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
         state_nbytes=nbytes(level.state),
         steps=tuple(_step(part, level) for part in level.parts),
         schedules=tuple(courses(level, steps)),
-        directions={
-            p: d
-            for p, x, d in zip(level.paths, level.leaves, directions(tx, params), strict=True)
-            if x is not None
-        },
-        decays={p: d for p, d in zip(level.paths, decays(tx, params), strict=True) if d is not None},
+        directions={path: direction for path, (direction, _) in moves.items()},
+        decays={path: decay for path, (_, decay) in moves.items() if decay},
     )
 
 

@@ -68,6 +68,11 @@ def decays(tx: Any, params: Any) -> list[Decay | None]:
     return _by_group(tx, params, _decay, None)
 
 
+def movements(tx: Any, params: Any) -> list[tuple[Direction, Decay | None]]:
+    """For each leaf, in flatten order, its direction and its decay, from one look at each."""
+    return _by_group(tx, params, lambda traced: (_direction(traced), _decay(traced)), (Direction.NONE, None))
+
+
 def _by_group(tx: Any, params: Any, judge: Callable[[Traced], T], otherwise: T) -> list[T]:
     """What `judge` says of each leaf: it is asked once for all leaves that the same transforms work on."""
     tx = composed(tx)
