@@ -32,6 +32,12 @@ class Expression:
 
         return text(self)
 
+    def source(self) -> str:
+        """The expression as Python source, which `sympy.sympify` reads."""
+        from gradtx.inspect.notation import source
+
+        return source(self)
+
     def __reduce__(self) -> Any:
         return intern, (self.op, *self.args)
 
@@ -78,6 +84,9 @@ ZERO, ONE, TRUE, FALSE = number(0), number(1), number(True), number(False)
 
 SMALLEST = (2.0**-126, 2.0**-1022)
 """The smallest normal numbers of float32 and float64: a denominator is kept from being less."""
+
+LAST = 2**31 - 1
+"""Where a count stops; a formula does not say that it does."""
 
 _EXACT: dict[str, Rule] = {
     "add": operator.add,
@@ -189,6 +198,8 @@ def _expm1(a: Expression) -> Expression | None:
 def _where(condition: Expression, a: Expression, b: Expression) -> Expression | None:
     if condition.op == "number":
         return a if condition.value else b
+    if b.value == LAST and condition.op == "lt" and (condition.args[1].value or 0) >= LAST:
+        return a
     if condition.op == "not":
         return make("where", condition.args[0], b, a)
     if a in (TRUE, FALSE) and is_condition(b):

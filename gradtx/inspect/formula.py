@@ -12,9 +12,10 @@ import numpy as np
 from gradtx.core import leaves as lv
 from gradtx.core.arguments import suggestion
 from gradtx.core.hyperparams import tidy
+from gradtx.core.numerics import number_dtype
 from gradtx.inspect.expression import ONE, ZERO, Expression, intern, make, rewrite, symbol, symbols, within
 from gradtx.inspect.notation import lines, text
-from gradtx.inspect.trace import OTHER, Traced, companion, composed, programs, signatures, trace
+from gradtx.inspect.trace import OTHER, Cell, Traced, companion, composed, programs, signatures, trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +135,8 @@ def _position(params: Any, leaf: str | None) -> int:
 
 def present(traced: Traced) -> Formula:
     """A traced update as people write it: what has a name is called by it."""
-    remembered = [c for c in traced.cells if c.kind in ("slot", "other", "whole")]
+    kept = ("slot", "other", "whole", "step")
+    remembered = [c for c in traced.cells if c.kind in kept and c.name != "t"]
     named = {c.new: symbol(f"{c.name}'") for c in remembered if c.new.op not in ("number", "symbol")}
     named.update({x: symbol(name) for name, x in traced.definitions.items() if x.op != "number"})
     mirror = _Mirror([c.name for c in remembered if c.kind == "slot"])
@@ -150,13 +152,18 @@ def present(traced: Traced) -> Formula:
         definitions={name: body(x) for name, x in traced.definitions.items()},
         start={c.name: body(c.start) for c in own},
         values={
-            c.name: tidy(np.float32(c.start.value))
-            if c.kind == "number"
-            else tidy(np.float32(1 - c.start.value), True)
+            c.name: _number(c)
             for c in traced.cells
             if c.kind in ("number", "decay") and c.start.op == "number"
         },
     )
+
+
+def _number(cell: Cell) -> float:
+    """The value of a hyperparameter, which prints as it was given."""
+    decay = cell.kind == "decay"
+    held = 1 - cell.start.value if decay else cell.start.value
+    return tidy(number_dtype().type(held), decay)
 
 
 def _needed(shown: Formula) -> set[str]:

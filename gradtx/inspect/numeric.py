@@ -68,6 +68,9 @@ _VALUES: dict[str, Callable[..., Any]] = {
 }
 
 
+_LOGICAL = {"where", "and", "or", "not", "every", "any", "all", "some"}
+
+
 def is_opaque(expression: Expression) -> bool:
     """Whether an expression has a part without a numeric meaning, such as a loop."""
     return any(
@@ -105,7 +108,12 @@ class Evaluator:
         compute = _VALUES.get(node.op)
         if compute is None:
             return np.float64(np.nan)
-        return compute(*(found[a] if isinstance(a, Expression) else a for a in node.args))
+        args = [found[a] if isinstance(a, Expression) else a for a in node.args]
+        if node.op not in _LOGICAL:
+            args = [
+                a + 0.0 if isinstance(a, np.bool_ | np.ndarray) and a.dtype.kind == "b" else a for a in args
+            ]
+        return compute(*args)
 
 
 def evaluate(expression: Expression, values: Mapping[str, Any]) -> Any:

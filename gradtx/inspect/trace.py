@@ -117,8 +117,7 @@ def trace(tx: Composed, params: Any, leaf: int, other: int | None = None) -> Tra
     tree = structure.unflatten(kept)
     (own,) = [n for n, i in enumerate(i for i, x in enumerate(kept) if x is not None) if i == leaf]
     prefixes = [""] if other is None else ["", OTHER] if own == 0 else [OTHER, ""]
-    first = jax.make_jaxpr(tx.init)(tree)
-    state = jax.eval_shape(tx.init, tree)
+    first, state = jax.make_jaxpr(tx.init, return_shape=True)(tree)
     layout = _Layout(tx, state, tree, prefixes)
     wanted = sorted({name for p in programs(tx) for needs in p.needs.values() for name in needs} - {"params"})
     scalars = {name: jax.ShapeDtypeStruct((), np.float32) for name in wanted}
@@ -289,6 +288,9 @@ def _entered(name: str, kind: str) -> Expression:
 
 def _left(x: Expression, kind: str) -> Expression:
     """What is named, in terms of what the state holds."""
+    if kind == "step" and x.op == "where":
+        condition, a, b = x.args
+        return make("where", condition, _left(a, kind), _left(b, kind))
     return make("add", x, ONE) if kind == "step" else make("sub", ONE, x) if kind == "decay" else x
 
 
