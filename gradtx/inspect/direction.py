@@ -159,7 +159,10 @@ def _decay(traced: Traced) -> Decay | None:
         for node in within(bodies)
         if node.op == "mul"
         for a, other in (node.args, node.args[::-1])
-        if a is theta and other.op != "number" and symbols(other) <= free
+        if a is theta
+        and other.op != "number"
+        and symbols(other) <= free
+        and _over_steps(formula, other).any()
     }
     results = [r for node, k in products.items() if (r := _entered(formula, node, k, free)) is not None]
     return max(results, key=lambda decay: decay.coupling is Coupling.COUPLED, default=None)
@@ -280,15 +283,20 @@ def _power(node: Expression, parts: list[float | None], name: str) -> float | No
     return None
 
 
-def _largest(formula: Formula, factor: Expression) -> float | None:
-    """The largest share that is taken away, over the steps where schedules may turn."""
+def _largest(formula: Formula, factor: Expression) -> float:
+    """The largest share that is taken away."""
+    return float(np.max(-_over_steps(formula, factor)))
+
+
+def _over_steps(formula: Formula, x: Expression) -> np.ndarray:
+    """The values of what depends on numbers alone, over the steps where schedules may turn."""
     turns = {round(v) for v in formula.values.values() if 1 <= v <= 1e9}
     turns |= {a + b for a in turns for b in turns} if len(turns) < 16 else set()
     grid = {round(1.2**i) for i in range(90)} | {t + d for t in turns for d in (0, 1, 2)}
     t = np.array(sorted(grid), float)
-    inline = {symbol(name): x for name, x in formula.definitions.items()}
-    while symbols(factor) & formula.definitions.keys():
-        factor = rewrite([factor], inline)[0]
+    inline = {symbol(name): definition for name, definition in formula.definitions.items()}
+    while symbols(x) & formula.definitions.keys():
+        x = rewrite([x], inline)[0]
     # What is no hyperparameter is a step, of the chain or of a part.
-    (found,) = Evaluator([factor])(dict.fromkeys(symbols(factor), t) | dict(formula.values))
-    return float(np.max(-np.asarray(found)))
+    (found,) = Evaluator([x])(dict.fromkeys(symbols(x), t) | dict(formula.values))
+    return np.asarray(found)

@@ -175,7 +175,7 @@ def survey(tx: Any, params: Any) -> Level:
     def look(params: Any) -> Any:
         level = _level(tx, params, "")
         found.append(level)
-        return initial_state(level.program, params)
+        return initial_state(level.program, params) if isinstance(tx, Composed) else tx.init(params)
 
     state = jax.eval_shape(look, params)
     (level,) = found

@@ -6,6 +6,7 @@ be told from one over the leaf, a second one. Its symbols have the prefix `other
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -64,8 +65,11 @@ class Traced:
 
 
 def composed(tx: Any) -> Composed:
-    """A transform of any library as one that the engine runs."""
-    return tx if isinstance(tx, Composed) else chain(tx)  # type: ignore[return-value]
+    """A transform of any library as one that the engine runs.
+
+    A copy of it, since a transform remembers whether it has made a state, and tracing is not that.
+    """
+    return copy.copy(tx) if isinstance(tx, Composed) else chain(tx)  # type: ignore[return-value]
 
 
 def programs(tx: Composed) -> Iterator[Program]:
