@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gradtx.core import leaves as lv
 from gradtx.inspect.expression import ZERO, Expression, intern, make, rewrite, symbol, symbols, within
 from gradtx.inspect.formula import Formula, present
 from gradtx.inspect.numeric import Evaluator
@@ -44,7 +43,7 @@ class Decay:
     Attributes:
         coupling: how it enters.
         factor: the share of the parameter that a step takes away, where the schedules are at their largest;
-            None where the gradient decides.
+            negative if it grows; None where the gradients decide.
     """
 
     coupling: Coupling
@@ -77,15 +76,11 @@ def _by_group(tx: Any, params: Any, judge: Callable[[Traced], T], otherwise: T) 
     """What `judge` says of each leaf: it is asked once for all leaves that the same transforms work on."""
     tx = composed(tx)
     found = signatures(tx, params)
-    leaves = lv.flatten(params)[0]
-    known: dict[Any, T] = {}
-    result = []
+    known: dict[Any, T] = {None: otherwise}
     for i, row in enumerate(found):
-        key = (row, len(np.shape(leaves[i])))
-        if row is not None and key not in known:
-            known[key] = judge(trace(tx, params, i, companion(found, i)))
-        result.append(otherwise if row is None else known[key])
-    return result
+        if row not in known:
+            known[row] = judge(trace(tx, params, i, companion(found, i)))
+    return [known[row] for row in found]
 
 
 LATER = (100, 1_000, 10_000, 100_000)
@@ -159,10 +154,7 @@ def _decay(traced: Traced) -> Decay | None:
         for node in within(bodies)
         if node.op == "mul"
         for a, other in (node.args, node.args[::-1])
-        if a is theta
-        and other.op != "number"
-        and symbols(other) <= free
-        and _over_steps(formula, other).any()
+        if a is theta and symbols(other) <= free and _largest(formula, make("neg", other)) != 0
     }
     results = [r for node, k in products.items() if (r := _entered(formula, node, k, free)) is not None]
     return max(results, key=lambda decay: decay.coupling is Coupling.COUPLED, default=None)
@@ -177,7 +169,8 @@ def _entered(formula: Formula, product: Expression, k: Expression, free: set[str
         if "theta" not in symbols(formula.start[name]) and "decayed" in symbols(_chosen(bodies[name])):
             return Decay(Coupling.COUPLED, None)
     inline = {symbol(f"{name}'"): body for name, body in bodies.items() if "decayed" in symbols(body)}
-    coefficient = _coefficient(rewrite([update], inline, intern)[0])
+    update = _made(rewrite([update], inline, intern)[0])
+    coefficient = _coefficient(update)
     if coefficient is None:
         return Decay(Coupling.COUPLED, None)
     if coefficient is ZERO:
@@ -202,6 +195,16 @@ def _chosen(x: Expression) -> Expression:
 
     def rule(op: str, *args: Any) -> Expression:
         return intern("either", *args[1:]) if op == "where" else intern(op, *args)
+
+    return rewrite([x], {}, rule)[0]
+
+
+def _made(x: Expression) -> Expression:
+    """The ordinary step that decays: not the one that is left out, nor the one that ends a round."""
+
+    def rule(op: str, *args: Any) -> Expression:
+        decaying = [a for a in args[1:] if "decayed" in symbols(a)] if op == "where" else []
+        return decaying[-1] if decaying else intern(op, *args)
 
     return rewrite([x], {}, rule)[0]
 
@@ -244,9 +247,6 @@ def _linear(node: Expression, parts: list[Any]) -> Expression | None:
         return make("mul", a, kb) if ka is ZERO else make("mul", ka, b) if kb is ZERO else None
     if op in ("div", "divide") and parts[1] is ZERO:
         return make("div", parts[0], node.args[1])
-    if op == "where" and parts[0] is ZERO:
-        # Where a step is left out there is no decay either: the step that is made counts.
-        return parts[2] if parts[1] is ZERO else parts[1]
     return None
 
 
@@ -283,20 +283,15 @@ def _power(node: Expression, parts: list[float | None], name: str) -> float | No
     return None
 
 
-def _largest(formula: Formula, factor: Expression) -> float:
-    """The largest share that is taken away."""
-    return float(np.max(-_over_steps(formula, factor)))
-
-
-def _over_steps(formula: Formula, x: Expression) -> np.ndarray:
-    """The values of what depends on numbers alone, over the steps where schedules may turn."""
+def _largest(formula: Formula, factor: Expression) -> float | None:
+    """The largest share that is taken away, over the steps where schedules may turn."""
     turns = {round(v) for v in formula.values.values() if 1 <= v <= 1e9}
     turns |= {a + b for a in turns for b in turns} if len(turns) < 16 else set()
     grid = {round(1.2**i) for i in range(90)} | {t + d for t in turns for d in (0, 1, 2)}
     t = np.array(sorted(grid), float)
-    inline = {symbol(name): definition for name, definition in formula.definitions.items()}
-    while symbols(x) & formula.definitions.keys():
-        x = rewrite([x], inline)[0]
+    inline = {symbol(name): x for name, x in formula.definitions.items()}
+    while symbols(factor) & formula.definitions.keys():
+        factor = rewrite([factor], inline)[0]
     # What is no hyperparameter is a step, of the chain or of a part.
-    (found,) = Evaluator([x])(dict.fromkeys(symbols(x), t) | dict(formula.values))
-    return np.asarray(found)
+    (found,) = Evaluator([factor])(dict.fromkeys(symbols(factor), t) | dict(formula.values))
+    return float(np.max(-np.asarray(found)))

@@ -13,7 +13,18 @@ from gradtx.core import leaves as lv
 from gradtx.core.arguments import suggestion
 from gradtx.core.hyperparams import tidy
 from gradtx.core.numerics import number_dtype
-from gradtx.inspect.expression import ONE, ZERO, Expression, intern, make, rewrite, symbol, symbols, within
+from gradtx.inspect.expression import (
+    ONE,
+    ZERO,
+    Expression,
+    intern,
+    make,
+    number,
+    rewrite,
+    symbol,
+    symbols,
+    within,
+)
 from gradtx.inspect.notation import lines, text
 from gradtx.inspect.trace import OTHER, Cell, Traced, companion, composed, programs, signatures, trace
 
@@ -66,7 +77,7 @@ class Formula:
         written = lines([*named, *((name, x) for name, x in self.definitions.items() if name in used)])
         width = max(len(name) for name, _ in written)
         shown = [f"{name:<{width}} = {body}" for name, body in written]
-        plain = [f"{k} = {v:g}" for k, v in self.values.items() if k in used and v in (0, 1, -1)]
+        plain = [f"{k} = {v:g}" for k, v in self.values.items() if k in used and (v <= 0 or v == 1)]
         start = [f"{k} = {text(self.start[k])}" for k in self.shown() if self.start[k] is not ZERO]
         shown += [f"with {', '.join(plain)}"] if plain else []
         return "\n".join([*shown, *([f"at first {', '.join(start)}"] if start else [])])
@@ -116,20 +127,16 @@ def _position(params: Any, leaf: str | None) -> int:
     trainable = [path for path, x in zip(paths, leaves, strict=True) if lv.is_trainable_leaf(x)]
     if leaf is None and len(trainable) == 1:
         (leaf,) = trainable
-    some = ", ".join(map(repr, trainable[:8])) + (", ..." if len(trainable) > 8 else "")
+    if not trainable:
+        raise ValueError("formula: the parameters have no leaf that a gradient exists for.")
+    there_are = f"There are {', '.join(map(repr, trainable[:8]))}{', ...' * (len(trainable) > 8)}."
     if leaf is None:
-        raise ValueError(
-            f"formula: say which leaf, as in formula(tx, params, {trainable[0]!r}). There are {some}."
-            if trainable
-            else "formula: the parameters have no leaf that a gradient exists for."
-        )
+        raise ValueError(f"formula: say which leaf, as in formula(tx, params, {trainable[0]!r}). {there_are}")
     if leaf not in paths:
         hint = suggestion(leaf, None, trainable)
-        raise ValueError(f"formula: there is no leaf {leaf!r}. {f'{hint} ' if hint else ''}There are {some}.")
+        raise ValueError(f"formula: there is no leaf {leaf!r}. {hint or there_are}")
     if leaf not in trainable:
-        raise ValueError(
-            f"formula: the leaf {leaf!r} has no gradient, so nothing updates it. There are {some}."
-        )
+        raise ValueError(f"formula: the leaf {leaf!r} has no gradient, so nothing updates it. {there_are}")
     return paths.index(leaf)
 
 
@@ -206,6 +213,8 @@ _OVER_LEAVES = {"add": "total", "and": "every", "or": "any"}
 
 def tidied(op: str, *args: Any) -> Expression:
     """An expression with its sign in front and no reciprocal as a factor."""
+    if op in ("mul", "div", "divide") and _is_negative(args[0]):
+        return tidied("neg", tidied(op, number(-args[0].value), args[1]))
     if op == "neg" and args[0].op == "sub":
         return make("sub", *reversed(args[0].args))
     if op == "mul":
@@ -223,6 +232,10 @@ def tidied(op: str, *args: Any) -> Expression:
     if op == "where":
         return make("where", args[0], *(_given(args[0], i, args[i + 1]) for i in (0, 1)))
     return make(op, *args)
+
+
+def _is_negative(x: Expression) -> bool:
+    return isinstance(x.value, int | float) and x.value < 0
 
 
 def _given(condition: Expression, which: int, x: Expression) -> Expression:

@@ -169,7 +169,7 @@ class Level:
 
 
 def survey(tx: Any, params: Any) -> Level:
-    """The levels of a transform on a tree of parameters, which may be abstract; no array is made."""
+    """The levels of a transform on a tree of parameters, which may be abstract; no array of its size is made."""
     found: list[Level] = []
 
     def look(params: Any) -> Any:
@@ -177,7 +177,9 @@ def survey(tx: Any, params: Any) -> Level:
         found.append(level)
         return initial_state(level.program, params) if isinstance(tx, Composed) else tx.init(params)
 
-    state = jax.eval_shape(look, params)
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
+    # Another library's init would make arrays; ours gives an abstract state, faster than any tracing.
+    state = look(abstract) if _is_ours(tx) else jax.eval_shape(look, abstract)
     (level,) = found
     _attach(level, state)
     entries = by_name(entries_of(state)) if is_state(state) else {}
@@ -188,6 +190,13 @@ def survey(tx: Any, params: Any) -> Level:
             if entry.state is inner.state
         }
     return level
+
+
+def _is_ours(tx: Any) -> bool:
+    """Whether there is no other library's transform in it, nor a function in the place of one."""
+    if not isinstance(tx, Composed):
+        return False
+    return all(map(is_declared, tx.program.units)) and all(map(_is_ours, tx.program.parts.values()))
 
 
 def _attach(level: Level, state: Any) -> None:
