@@ -49,7 +49,7 @@ def test_every_entry_is_described_as_it_is(entry, variant):
     # A number of a schedule, or of a part that counts its own, stands under the name of the whole.
     assert {name for name in names if not any(name.startswith(f"{n}.") for n in shown)} == shown
     for step in steps:
-        assert any(line.lstrip().startswith(step.name.rpartition(".")[2]) for line in lines)
+        assert any(line.lstrip().startswith(step.path[-1]) for line in lines)
         assert step.formula or step.kind in ("group", "branch")
 
 

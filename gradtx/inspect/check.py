@@ -10,7 +10,7 @@ from gradtx.core import leaves as lv
 from gradtx.core.combine import SetToZero
 from gradtx.core.schedule import Schedule
 from gradtx.inspect.courses import Course, courses
-from gradtx.inspect.direction import Decay, Direction, movements
+from gradtx.inspect.direction import Coupling, Decay, Direction, movements
 from gradtx.inspect.findings import Finding, Findings, Severity
 from gradtx.inspect.outline import Level, survey
 from gradtx.inspect.rounding import too_coarse
@@ -188,12 +188,14 @@ def _decays(level: Level, decays: list[Decay | None]) -> Iterator[Finding]:
         what = "weight decay pulls norms and biases towards 0."
         remedy = "Most recipes leave them out: mask=('!*bias', '!*norm*'), or a function of (path, leaf)."
         yield Finding("decay", NOTE, what, remedy, small)
-    strong = {path: d.half_life for path, _, d in found if d.half_life and d.half_life < SHORT}
+    strong = {path: (steps, d) for path, _, d in found if (steps := d.half_life) and steps < SHORT}
     if strong:
-        what = f"weight decay alone halves them every {min(strong.values()):,.1f} steps."
+        fewest, fastest = min(strong.values(), key=lambda pair: pair[0])
+        what = f"weight decay alone halves them every {fewest:,.1f} steps."
         remedy = (
-            "Decay that no learning rate multiplies is that rate times smaller: 1e-5 in the place of 0.01. "
-            "Lower weight_decay, or couple it to the rate."
+            "No learning rate multiplies this decay: 1e-5 is usual where 0.01 is with a rate of 1e-3."
+            if fastest.coupling is Coupling.INDEPENDENT
+            else "Lower weight_decay, or the learning rate."
         )
         yield Finding("strong decay", WARNING, what, remedy, tuple(strong))
 
