@@ -6,6 +6,8 @@ becomes a function of its own name, so that nothing fails.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -77,6 +79,10 @@ class _Reader:
             return self.run(inner, args)
         if name == "cond":
             return self.branches(params["branches"], args)
+        if name == "split" and equation.invars[0].aval.ndim == 1:
+            ends = list(itertools.accumulate(params["sizes"]))
+            whole = Runs(pieces(args[0], ends[-1]))
+            return [runs(whole.cut(end - n, end)) for n, end in zip(params["sizes"], ends, strict=True)]
         read = getattr(self, f"read_{name}", None)
         result = None
         if read is not None:
@@ -133,24 +139,24 @@ class _Reader:
             return x if equation.invars[0].aval.size == 1 else intern(_OVER_A_LEAF[op], x)
         if equation.outvars[0].aval.size != 1:
             return None
-        result, *others = (e if n == 1 else intern(_OVER_A_LEAF[op], e) for e, n in x.parts)
-        for other in others:
-            result = make(op, result, other)
-        return result
+        parts = [e if n == 1 else intern(_OVER_A_LEAF[op], e) for e, n in x.parts]
+        return functools.reduce(functools.partial(make, op), parts)
 
     def read_reduce_sum(self, equation: Any, x: Value) -> Value | None:
-        before, after = equation.invars[0].aval, equation.outvars[0].aval
-        axes = tuple(equation.params["axes"])
-        if isinstance(x, Runs):
-            if after.size != 1:
-                return None
-            sums = [make("sum", e, None, n) if n > 1 else e for e, n in x.parts]
-            result, *others = sums
-            for other in others:
-                result = make("add", result, other)
-            return result
-        count = math.prod(before.shape[axis] for axis in axes)
-        return make("sum", x, None if len(axes) == before.ndim else axes, count)
+        before, axes = equation.invars[0].aval, tuple(equation.params["axes"])
+        if isinstance(x, Expression):
+            count = math.prod(before.shape[axis] for axis in axes)
+            return make("sum", x, None if len(axes) == before.ndim else axes, count)
+        if equation.outvars[0].aval.size != 1:
+            return None
+        sums = [make("sum", e, None, n) if n > 1 else e for e, n in x.parts]
+        return functools.reduce(functools.partial(make, "add"), sums)
+
+    def read_reduce_prod(self, equation: Any, x: Value) -> Value | None:
+        if equation.outvars[0].aval.size != 1:
+            return None
+        powers = [make("pow", e, number(n)) for e, n in pieces(x, equation.invars[0].aval.size)]
+        return functools.reduce(functools.partial(make, "mul"), powers)
 
     def read_select_n(self, equation: Any, which: Value, *cases: Value) -> Value | None:
         sizes = [x.aval.size for x in equation.invars]
