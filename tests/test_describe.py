@@ -141,6 +141,13 @@ def test_another_librarys_transform_is_a_line():
     assert alone.directions["embed"] is Direction.DESCENT
 
 
+def test_what_cannot_be_traced_has_no_direction():
+    """A line search needs the loss, which its signature does not say."""
+    found = gradtx.describe(gradtx.chain(gradtx.clip(1.0), optax.lbfgs()), PARAMS)
+    assert set(found.directions.values()) == {Direction.UNKNOWN}
+    assert not gradtx.check(optax.lbfgs(), PARAMS)
+
+
 def test_parallel_branches_and_bare_masks():
     masked = gradtx.masked(gradtx.trace(0.9), "embed")
     tx = gradtx.chain(gradtx.add(gradtx.add(gradtx.sign(), gradtx.scale(2.0)), masked), gradtx.scale(-1.0))

@@ -8,7 +8,7 @@ import pytest
 
 import gradtx
 from catalogue import ENTRIES
-from gradtx.inspect.direction import Coupling, Decay, Direction, decays, directions
+from gradtx.inspect.direction import Coupling, Decay, Direction, decays, directions, directions_and_decays
 
 MATRIX = jax.ShapeDtypeStruct((2, 3), np.float32)
 VECTOR = jax.ShapeDtypeStruct((3,), np.float32)
@@ -32,7 +32,7 @@ CASES = [
 def test_every_entry(entry, variant):
     """Optimizers and schedules descend, and the decay that an argument asks for is found."""
     tx = entry.transform(variant)
-    (direction,), (decay,) = directions(tx, MATRIX), decays(tx, MATRIX)
+    (direction,), (decay,) = directions_and_decays(tx, MATRIX)
     arguments = entry.arguments(variant)
     if entry.kind in ("optimizer", "schedule"):
         # Without a rate Adadelta is only a direction, as Optax has it.

@@ -11,8 +11,8 @@ import pytest
 import gradtx
 from catalogue import ALIASES, ENTRIES
 from gradtx.inspect.expression import symbols
+from gradtx.inspect.naming import OTHER
 from gradtx.inspect.numeric import Evaluator, is_opaque
-from gradtx.inspect.trace import OTHER
 from trajectories import x64
 
 SHAPES = {"matrix": (2, 3), "vector": (4,)}

@@ -10,8 +10,9 @@ from gradtx.core import leaves as lv
 from gradtx.core.combine import SetToZero
 from gradtx.core.schedule import Schedule
 from gradtx.inspect.courses import Course, courses
-from gradtx.inspect.direction import Coupling, Decay, Direction, movements
+from gradtx.inspect.direction import Coupling, Decay, Direction
 from gradtx.inspect.findings import Finding, Findings, Severity
+from gradtx.inspect.movement import movements
 from gradtx.inspect.outline import Level, survey
 from gradtx.inspect.rounding import too_coarse
 from gradtx.inspect.storage import GRADIENT, lossy_slots
@@ -74,12 +75,12 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
         remedy = "Until init takes the parameters nothing else can be checked."
         return Findings([Finding("init", ERROR, str(error), remedy)])
     schedules = list(courses(level, steps))
-    moves = movements(tx, params)
+    directions, decays = movements(tx, params)
     found = [
-        *_moves(level, [direction for direction, _ in moves]),
+        *_moves(level, directions),
         *_storage(level),
-        *_rounding(tx, params, level, schedules),
-        *_decays(level, [decay for _, decay in moves]),
+        *_rounding(tx, params, level, directions, schedules),
+        *_decays(level, decays),
         *(finding for course in schedules for finding in _course(course)),
     ]
     return Findings(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
@@ -163,9 +164,12 @@ def _storage(level: Level) -> Iterator[Finding]:
             yield Finding("storage", WARNING, what, remedy, slot.leaves)
 
 
-def _rounding(tx: Any, params: Any, level: Level, found: list[Course]) -> Iterator[Finding]:
+def _rounding(
+    tx: Any, params: Any, level: Level, directions: list[Direction], found: list[Course]
+) -> Iterator[Finding]:
     turns = {step for course in found for step in course.values}
-    coarse = list(too_coarse(tx, params, level, turns))
+    known = [direction is not Direction.UNKNOWN for direction in directions]
+    coarse = list(too_coarse(tx, params, level, known, turns))
     if coarse:
         worst = min(coarse, key=lambda leaf: leaf.update / leaf.half)
         what = (

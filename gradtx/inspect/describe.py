@@ -16,7 +16,7 @@ from gradtx.core.spec import FACTORIES, show
 from gradtx.core.transform import GradientTransformation
 from gradtx.inspect.courses import courses
 from gradtx.inspect.description import Description, SlotSize, Step
-from gradtx.inspect.direction import movements
+from gradtx.inspect.movement import movements
 from gradtx.inspect.outline import Level, Part, survey
 
 
@@ -70,8 +70,8 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
         raise ValueError(f"describe: steps must be at least 1, got {steps}.")
     level = survey(tx, params)
     leaves = [x for x in level.leaves if x is not None]
-    known = zip(level.paths, level.leaves, movements(tx, params), strict=True)
-    moves = {path: move for path, leaf, move in known if leaf is not None}
+    known = zip(level.paths, level.leaves, *movements(tx, params), strict=True)
+    moves = {path: (direction, decay) for path, leaf, direction, decay in known if leaf is not None}
     return Description(
         leaves=len(leaves),
         parameters=sum(math.prod(x.shape) for x in leaves),

@@ -179,7 +179,7 @@ def survey(tx: Any, params: Any) -> Level:
 
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
     # Another library's init would make arrays; ours gives an abstract state, faster than any tracing.
-    state = look(abstract) if _is_ours(tx) else jax.eval_shape(look, abstract)
+    state = look(abstract) if is_ours(tx) else jax.eval_shape(look, abstract)
     (level,) = found
     _attach(level, state)
     entries = by_name(entries_of(state)) if is_state(state) else {}
@@ -192,11 +192,11 @@ def survey(tx: Any, params: Any) -> Level:
     return level
 
 
-def _is_ours(tx: Any) -> bool:
+def is_ours(tx: Any) -> bool:
     """Whether there is no other library's transform in it, nor a function in the place of one."""
     if not isinstance(tx, Composed):
         return False
-    return all(map(is_declared, tx.program.units)) and all(map(_is_ours, tx.program.parts.values()))
+    return all(map(is_declared, tx.program.units)) and all(map(is_ours, tx.program.parts.values()))
 
 
 def _attach(level: Level, state: Any) -> None:
