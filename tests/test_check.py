@@ -106,6 +106,7 @@ def test_the_size_of_concrete_16_bit_parameters_is_measured():
     assert names(gradtx.lion(1e-3, weight_decay=0.0), ones) == ["rounding"]
     assert not names(gradtx.lion(1e-3, weight_decay=0.0), jax.tree.map(lambda x: x / 64, ones))
     assert not names(gradtx.lion(1e-3, weight_decay=0.0), jax.tree.map(lambda x: x * 0, ones))
+    assert not names(gradtx.lion(1e-3, weight_decay=0.0), jax.tree.map(lambda x: x / 0, ones))
 
 
 def test_slots_of_16_bits():

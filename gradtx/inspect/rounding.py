@@ -60,13 +60,12 @@ def too_coarse(
     found = signatures(composed(tx), params) if narrow else []
     sizes: dict[Any, float | None] = {}
     for i in narrow:
-        size = magnitude(leaves[i])
-        key = (found[i], len(level.leaves[i].shape))
-        if not size or found[i] is None:
+        size, row = magnitude(leaves[i]), found[i]
+        if not size or not math.isfinite(size):
             continue
-        if key not in sizes:
-            sizes[key] = _update(trace(composed(tx), params, i, companion(found, i)), turns)
-        update, dtype = sizes[key], level.leaves[i].dtype
+        if row not in sizes:
+            sizes[row] = _update(trace(composed(tx), params, i, companion(found, i)), turns)
+        update, dtype = sizes[row], level.leaves[i].dtype
         half = 2.0 ** math.floor(math.log2(size)) * float(jnp.finfo(dtype).eps) / 2
         if update is not None and 0 < update < half:
             yield Coarse(level.paths[i], dtype.name, update, size, half)
