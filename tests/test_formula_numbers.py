@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import gradtx
-from catalogue import ENTRIES
+from catalogue import ALIASES, ENTRIES
 from gradtx.inspect.expression import symbols
+from gradtx.inspect.naming import OTHER
 from gradtx.inspect.numeric import Evaluator, is_opaque
-from gradtx.inspect.trace import OTHER
 from trajectories import x64
 
 SHAPES = {"matrix": (2, 3), "vector": (4,)}
@@ -21,7 +21,16 @@ ABSTRACT = {name: jax.ShapeDtypeStruct(shape, np.float64) for name, shape in SHA
 RNG = np.random.default_rng(0)
 # One step is large, so that a guard skips and clipping clips.
 GRADS = [{name: size * RNG.normal() for name in SHAPES} for size in (1, 1, 0.2, 6, 1, 1)]
-CASES = [(entry, variant) for entry in ENTRIES.values() for variant in ["", *entry.variants]]
+CASES = [
+    pytest.param(
+        entry,
+        variant,
+        id=f"{entry.name}-{variant}".removesuffix("-"),
+        marks=pytest.mark.full if variant and entry.name in ALIASES else (),
+    )
+    for entry in ENTRIES.values()
+    for variant in ["", *entry.variants]
+]
 
 
 class Leaf:
@@ -105,9 +114,7 @@ def by_reference(entry, variant, gradients):
     return found
 
 
-@pytest.mark.parametrize(
-    ("entry", "variant"), CASES, ids=[f"{e.name}-{v}".removesuffix("-") for e, v in CASES]
-)
+@pytest.mark.parametrize(("entry", "variant"), CASES)
 def test_the_formula_is_the_reference(entry, variant):
     tx = entry.transform(variant)
     if entry.reference is None:

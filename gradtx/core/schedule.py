@@ -31,7 +31,9 @@ COMPLEMENT = "one_minus_"
 
 
 class Schedule(Declared):
-    """A value over steps. A subclass declares its numbers as fields and its formula as `at`.
+    """A value over steps.
+
+    A subclass declares its numbers as fields and its formula as `at`; `corners` tells its course beforehand.
 
     Examples:
         >>> import gradtx

@@ -8,11 +8,11 @@ from typing import Any
 
 from gradtx.core import leaves as lv
 from gradtx.core.combine import SetToZero
-from gradtx.core.program import is_declared, is_rule
 from gradtx.core.schedule import Schedule
 from gradtx.inspect.courses import Course, courses
-from gradtx.inspect.direction import Direction, decays, directions
+from gradtx.inspect.direction import Coupling, Decay, Direction
 from gradtx.inspect.findings import Finding, Findings, Severity
+from gradtx.inspect.movement import movements
 from gradtx.inspect.outline import Level, survey
 from gradtx.inspect.rounding import too_coarse
 from gradtx.inspect.storage import GRADIENT, lossy_slots
@@ -75,23 +75,24 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
         remedy = "Until init takes the parameters nothing else can be checked."
         return Findings([Finding("init", ERROR, str(error), remedy)])
     schedules = list(courses(level, steps))
+    directions, decays = movements(tx, params)
     found = [
-        *_moves(tx, params, level),
+        *_moves(level, directions),
         *_storage(level),
-        *_rounding(tx, params, level, schedules),
-        *_decays(tx, params, level),
+        *_rounding(tx, params, level, directions, schedules),
+        *_decays(level, decays),
         *(finding for course in schedules for finding in _course(course)),
     ]
     return Findings(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
 
 
-def _moves(tx: Any, params: Any, level: Level) -> Iterator[Finding]:
+def _moves(level: Level, directions: list[Direction]) -> Iterator[Finding]:
     """Leaves that climb, that nothing works on, or that stay where they are."""
     trained = [lv.is_trainable_leaf(x) for x in level.leaves]
     touched, frozen = _worked_on(level), _worked_on(level, SetToZero)
     groups: dict[str, list[str]] = {}
     for path, on, direction, any_unit, zero in zip(
-        level.paths, trained, directions(tx, params), touched, frozen, strict=True
+        level.paths, trained, directions, touched, frozen, strict=True
     ):
         if not on:
             continue
@@ -135,13 +136,13 @@ def _worked_on(level: Level, kind: type = object) -> list[bool]:
     for unit in level.program.units:
         parts = [inner for path, inner in level.inner.items() if path[:-1] == unit.path]
         within = [_worked_on(inner, kind) for inner in parts]
-        if is_declared(unit) and not is_rule(unit) and parts:
-            same = [found for found in within if len(found) == len(result)]
-            # What a wrapper flattens or regroups cannot be told leaf by leaf: it works on all or none.
-            other = any(any(found) for found in within if len(found) != len(result))
-            own = [other or any(found) for found in zip(*same, strict=True)] or [other] * len(result)
-        else:
+        if not parts:
             own = [isinstance(unit.transform, kind)] * len(result)
+        elif unit.transform.sees_leaves:
+            own = [any(found) for found in zip(*within, strict=True)]
+        else:
+            # Flattened leaves cannot be told apart: what is inside works on all of them or on none.
+            own = [any(map(any, within))] * len(result)
         result = [a or (b and c) for a, b, c in zip(result, own, level.active[unit.path], strict=True)]
     return result
 
@@ -163,9 +164,12 @@ def _storage(level: Level) -> Iterator[Finding]:
             yield Finding("storage", WARNING, what, remedy, slot.leaves)
 
 
-def _rounding(tx: Any, params: Any, level: Level, found: list[Course]) -> Iterator[Finding]:
+def _rounding(
+    tx: Any, params: Any, level: Level, directions: list[Direction], found: list[Course]
+) -> Iterator[Finding]:
     turns = {step for course in found for step in course.values}
-    coarse = list(too_coarse(tx, params, level, turns))
+    known = [direction is not Direction.UNKNOWN for direction in directions]
+    coarse = list(too_coarse(tx, params, level, known, turns))
     if coarse:
         worst = min(coarse, key=lambda leaf: leaf.update / leaf.half)
         what = (
@@ -177,10 +181,10 @@ def _rounding(tx: Any, params: Any, level: Level, found: list[Course]) -> Iterat
         yield Finding("rounding", WARNING, what, remedy, tuple(leaf.path for leaf in coarse))
 
 
-def _decays(tx: Any, params: Any, level: Level) -> Iterator[Finding]:
+def _decays(level: Level, decays: list[Decay | None]) -> Iterator[Finding]:
     found = [
         (path, leaf, decay)
-        for path, leaf, decay in zip(level.paths, level.leaves, decays(tx, params), strict=True)
+        for path, leaf, decay in zip(level.paths, level.leaves, decays, strict=True)
         if decay is not None
     ]
     small = tuple(path for path, leaf, _ in found if len(leaf.shape) < 2 or UNDECAYED.search(path))
@@ -188,12 +192,14 @@ def _decays(tx: Any, params: Any, level: Level) -> Iterator[Finding]:
         what = "weight decay pulls norms and biases towards 0."
         remedy = "Most recipes leave them out: mask=('!*bias', '!*norm*'), or a function of (path, leaf)."
         yield Finding("decay", NOTE, what, remedy, small)
-    strong = {path: d.half_life for path, _, d in found if d.half_life and d.half_life < SHORT}
+    strong = {path: (steps, d) for path, _, d in found if (steps := d.half_life) and steps < SHORT}
     if strong:
-        what = f"weight decay alone halves them every {min(strong.values()):,.1f} steps."
+        fewest, fastest = min(strong.values(), key=lambda pair: pair[0])
+        what = f"weight decay alone halves them every {fewest:,.1f} steps."
         remedy = (
-            "Decay that no learning rate multiplies is that rate times smaller: 1e-5 in the place of 0.01. "
-            "Lower weight_decay, or couple it to the rate."
+            "No learning rate multiplies this decay: 1e-5 is usual where 0.01 is with a rate of 1e-3."
+            if fastest.coupling is Coupling.INDEPENDENT
+            else "Lower weight_decay, or the learning rate."
         )
         yield Finding("strong decay", WARNING, what, remedy, tuple(strong))
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import math
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
-from gradtx.core import leaves as lv
-from gradtx.inspect.expression import ZERO, Expression, intern, make, rewrite, symbol, symbols, within
-from gradtx.inspect.formula import Formula, present
+from gradtx.inspect.decay import Coupling, Decay, decay_of
+from gradtx.inspect.expression import symbols
+from gradtx.inspect.formula import present
+from gradtx.inspect.naming import OTHER, Cell
 from gradtx.inspect.numeric import Evaluator
-from gradtx.inspect.trace import OTHER, Traced, companion, composed, signatures, trace
+from gradtx.inspect.trace import Traced, companion, composed, signatures, trace
 
-T = TypeVar("T")
+__all__ = ["Coupling", "Decay", "Direction", "decays", "directions", "directions_and_decays"]
 
 
 class Direction(enum.Enum):
@@ -28,73 +27,41 @@ class Direction(enum.Enum):
     UNKNOWN = "not determined by the gradient's sign"
 
 
-class Coupling(enum.Enum):
-    """How weight decay enters the update."""
-
-    COUPLED = "through the slots or the normalised gradient"
-    RATE = "times the learning rate"
-    SCHEDULE = "times the schedule alone"
-    INDEPENDENT = "by itself"
-
-
-@dataclasses.dataclass(frozen=True)
-class Decay:
-    """The weight decay of a leaf.
-
-    Attributes:
-        coupling: how it enters.
-        factor: the share of the parameter that a step takes away, where the schedules are at their largest;
-            None where the gradient decides.
-    """
-
-    coupling: Coupling
-    factor: float | None
-
-    @property
-    def half_life(self) -> float | None:
-        """The number of such steps in which a parameter without a gradient halves."""
-        if self.factor is None or not 0 < self.factor < 1:
-            return None
-        return math.log(2) / -math.log1p(-self.factor)
-
-
 def directions(tx: Any, params: Any) -> list[Direction]:
     """For each leaf, in flatten order, where its update goes; a leaf without a gradient goes nowhere."""
-    return _by_group(tx, params, _direction, Direction.NONE)
+    return directions_and_decays(tx, params)[0]
 
 
 def decays(tx: Any, params: Any) -> list[Decay | None]:
     """For each leaf, in flatten order, how weight decay enters its update; None where it does not."""
-    return _by_group(tx, params, _decay, None)
+    return directions_and_decays(tx, params)[1]
 
 
-def _by_group(tx: Any, params: Any, judge: Callable[[Traced], T], otherwise: T) -> list[T]:
-    """What `judge` says of each leaf: it is asked once for all leaves that the same transforms work on."""
+def directions_and_decays(tx: Any, params: Any) -> tuple[list[Direction], list[Decay | None]]:
+    """Both at once: one trace for all leaves that the same transforms work on."""
     tx = composed(tx)
     found = signatures(tx, params)
-    leaves = lv.flatten(params)[0]
-    known: dict[Any, T] = {}
-    result = []
+    known: dict[Any, tuple[Direction, Decay | None]] = {None: (Direction.NONE, None)}
     for i, row in enumerate(found):
-        key = (row, len(np.shape(leaves[i])))
-        if row is not None and key not in known:
-            known[key] = judge(trace(tx, params, i, companion(found, i)))
-        result.append(otherwise if row is None else known[key])
-    return result
+        if row not in known:
+            traced = trace(tx, params, i, companion(found, i))
+            clocks = [cell.name for cell in traced.cells if cell.kind == "step"]
+            known[row] = _direction(traced, clocks), decay_of(present(traced), clocks)
+    return [known[row][0] for row in found], [known[row][1] for row in found]
 
 
 LATER = (100, 1_000, 10_000, 100_000)
 """Steps to look at if nothing has moved in the first ones, as before a long warmup."""
 
 
-def _direction(traced: Traced) -> Direction:
+def _direction(traced: Traced, clocks: list[str]) -> Direction:
     """Follows a gradient of one sign; a smaller one where a large one is skipped."""
-    found = _along(traced, 1.0)
-    return _along(traced, 2.0**-10) if found is Direction.NONE else found
+    found = _along(traced, clocks, 1.0)
+    return _along(traced, clocks, 2.0**-10) if found is Direction.NONE else found
 
 
-def _along(traced: Traced, size: float) -> Direction:
-    """Follows a gradient that stays positive and one that stays negative, from a parameter that is 0."""
+def _along(traced: Traced, clocks: list[str], size: float) -> Direction:
+    """Follows a gradient that stays positive and one that stays negative, at a parameter of 0."""
     cells = _reached(traced)
     evaluator = Evaluator([traced.update, *(cell.new for cell in cells)])
     named = symbols(traced.update, *(cell.new for cell in cells))
@@ -102,7 +69,6 @@ def _along(traced: Traced, size: float) -> Direction:
     given |= {name: np.array([size, -size]) for name in ("g", OTHER + "g")}
     starts = Evaluator([cell.start for cell in cells])(given | {"theta": 0.0, OTHER + "theta": 0.0})
     values = given | {cell.name: start for cell, start in zip(cells, starts, strict=True)}
-    clocks = [cell.name for cell in cells if cell.kind == "step"]
     seen = []
     for later in (None, *LATER):
         if later is not None:
@@ -127,10 +93,10 @@ def _verdict(seen: Iterable[tuple[float, float]]) -> Direction:
     return Direction.ASCENT if ways == {(1, -1)} else Direction.UNKNOWN
 
 
-def _reached(traced: Traced) -> list[Any]:
+def _reached(traced: Traced) -> list[Cell]:
     """What of the state the update depends on, in this step or later."""
     cells = {cell.name: cell for cell in traced.cells}
-    found: dict[str, Any] = {}
+    found: dict[str, Cell] = {}
     queue = [traced.update]
     while queue:
         for name in symbols(queue.pop()) & cells.keys():
@@ -138,152 +104,3 @@ def _reached(traced: Traced) -> list[Any]:
                 found[name] = cells[name]
                 queue.append(cells[name].new)
     return list(found.values())
-
-
-DECAYED = symbol("decayed")
-
-
-def _decay(traced: Traced) -> Decay | None:
-    """Follows each product of numbers and the parameter through the formula."""
-    formula = present(traced)
-    free = {"t", *formula.values, *formula.definitions, *(c.name for c in traced.cells if c.kind == "step")}
-    theta = symbol("theta")
-    bodies = [formula.update, *formula.slots.values()]
-    products = {
-        node: other
-        for node in within(bodies)
-        if node.op == "mul"
-        for a, other in (node.args, node.args[::-1])
-        if a is theta and other.op != "number" and symbols(other) <= free
-    }
-    results = [r for node, k in products.items() if (r := _entered(formula, node, k, free)) is not None]
-    return max(results, key=lambda decay: decay.coupling is Coupling.COUPLED, default=None)
-
-
-def _entered(formula: Formula, product: Expression, k: Expression, free: set[str]) -> Decay | None:
-    names = list(formula.slots)
-    update, *slots = rewrite([formula.update, *formula.slots.values()], {product: DECAYED}, intern)
-    bodies = dict(zip(names, slots, strict=True))
-    for name in _followed(update, bodies):
-        # A copy of the parameters is moved by the update, and does not steer it.
-        if "theta" not in symbols(formula.start[name]) and "decayed" in symbols(_chosen(bodies[name])):
-            return Decay(Coupling.COUPLED, None)
-    inline = {symbol(f"{name}'"): body for name, body in bodies.items() if "decayed" in symbols(body)}
-    coefficient = _coefficient(rewrite([update], inline, intern)[0])
-    if coefficient is None:
-        return Decay(Coupling.COUPLED, None)
-    if coefficient is ZERO:
-        return None
-    factor = make("mul", coefficient, k)
-    largest = _largest(formula, factor) if symbols(factor) <= free else None
-    rest = rewrite([update], {DECAYED: ZERO})[0]
-    scaling = {
-        name
-        for name in symbols(rest) & {*formula.values, *formula.definitions}
-        if _degree(rest, name) and formula.values.get(name) != -1  # which only turns the sign
-    }
-    shared = {name for name in scaling if _degree(factor, name)}
-    coupling = (
-        Coupling.INDEPENDENT if not shared else Coupling.RATE if shared == scaling else Coupling.SCHEDULE
-    )
-    return Decay(coupling, largest)
-
-
-def _chosen(x: Expression) -> Expression:
-    """An expression without the conditions of its choices, which decide whether and not how."""
-
-    def rule(op: str, *args: Any) -> Expression:
-        return intern("either", *args[1:]) if op == "where" else intern(op, *args)
-
-    return rewrite([x], {}, rule)[0]
-
-
-def _followed(update: Expression, bodies: dict[str, Expression]) -> set[str]:
-    """The slots that an update is made of, in this step or later."""
-    found: set[str] = set()
-    queue = [update]
-    while queue:
-        for name in symbols(_chosen(queue.pop())):
-            name = name.removesuffix("'")
-            if name in bodies and name not in found:
-                found.add(name)
-                queue.append(bodies[name])
-    return found
-
-
-def _coefficient(x: Expression) -> Expression | None:
-    """What the decayed parameter is multiplied by; None where `x` is not affine in it."""
-    known: dict[Expression, Expression | None] = {}
-    for node in within([x]):
-        parts = [known[a] for a in node.parts]
-        if node is DECAYED:
-            known[node] = intern("number", 1)
-        elif all(p is ZERO for p in parts):
-            known[node] = ZERO
-        elif None in parts:
-            known[node] = None
-        else:
-            known[node] = _linear(node, parts)
-    return known[x]
-
-
-def _linear(node: Expression, parts: list[Any]) -> Expression | None:
-    op = node.op
-    if op in ("add", "sub", "neg"):
-        return make(op, *parts)
-    if op == "mul":
-        (a, b), (ka, kb) = node.args, parts
-        return make("mul", a, kb) if ka is ZERO else make("mul", ka, b) if kb is ZERO else None
-    if op in ("div", "divide") and parts[1] is ZERO:
-        return make("div", parts[0], node.args[1])
-    if op == "where" and parts[0] is ZERO:
-        # Where a step is left out there is no decay either: the step that is made counts.
-        return parts[2] if parts[1] is ZERO else parts[1]
-    return None
-
-
-def _degree(x: Expression, name: str) -> float | None:
-    """The power of a name by which an expression scales: 0 if it is not in it, None where that is unclear."""
-    known: dict[Expression, float | None] = {}
-    for node in within([x]):
-        known[node] = _power(node, [known[a] for a in node.parts], name)
-    return known[x]
-
-
-def _power(node: Expression, parts: list[float | None], name: str) -> float | None:
-    op = node.op
-    if op == "symbol":
-        return float(node.args[0] == name)
-    if not any(parts) and None not in parts:
-        return 0.0
-    if None in parts:
-        return None
-    known: list[Any] = parts
-    if op == "mul":
-        return known[0] + known[1]
-    if op in ("div", "divide"):
-        return known[0] - known[1]
-    if op in ("neg", "abs", "sum", "mean"):
-        return known[0]
-    if op == "sqrt":
-        return known[0] / 2
-    if op in ("add", "sub", "where"):
-        powers = {p for p, a in zip(known, node.parts, strict=True) if a is not ZERO}
-        if op == "where" and known[0] == 0:
-            powers = {p for p, a in zip(known[1:], node.parts[1:], strict=True) if a is not ZERO}
-        return powers.pop() if len(powers) == 1 else None
-    return None
-
-
-def _largest(formula: Formula, factor: Expression) -> float | None:
-    """The largest share that is taken away, over the steps where schedules may turn."""
-    turns = {round(v) for v in formula.values.values() if 1 <= v <= 1e9}
-    turns |= {a + b for a in turns for b in turns} if len(turns) < 16 else set()
-    grid = {round(1.2**i) for i in range(90)} | {t + d for t in turns for d in (0, 1, 2)}
-    t = np.array(sorted(grid), float)
-    inline = {symbol(name): x for name, x in formula.definitions.items()}
-    while symbols(factor) & formula.definitions.keys():
-        factor = rewrite([factor], inline)[0]
-    # What is no hyperparameter is a step, of the chain or of a part.
-    (found,) = Evaluator([factor])(dict.fromkeys(symbols(factor), t) | dict(formula.values))
-    return float(np.max(-np.asarray(found)))

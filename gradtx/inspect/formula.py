@@ -13,9 +13,11 @@ from gradtx.core import leaves as lv
 from gradtx.core.arguments import suggestion
 from gradtx.core.hyperparams import tidy
 from gradtx.core.numerics import number_dtype
-from gradtx.inspect.expression import ONE, ZERO, Expression, intern, make, rewrite, symbol, symbols, within
+from gradtx.inspect.expression import ZERO, Expression, rewrite, symbol, symbols
+from gradtx.inspect.naming import Cell
 from gradtx.inspect.notation import lines, text
-from gradtx.inspect.trace import OTHER, Cell, Traced, companion, composed, programs, signatures, trace
+from gradtx.inspect.presentation import Mirror
+from gradtx.inspect.trace import Traced, companion, composed, programs, signatures, trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Formula:
         written = lines([*named, *((name, x) for name, x in self.definitions.items() if name in used)])
         width = max(len(name) for name, _ in written)
         shown = [f"{name:<{width}} = {body}" for name, body in written]
-        plain = [f"{k} = {v:g}" for k, v in self.values.items() if k in used and v in (0, 1, -1)]
+        plain = [f"{k} = {v:g}" for k, v in self.values.items() if k in used and (v <= 0 or v == 1)]
         start = [f"{k} = {text(self.start[k])}" for k in self.shown() if self.start[k] is not ZERO]
         shown += [f"with {', '.join(plain)}"] if plain else []
         return "\n".join([*shown, *([f"at first {', '.join(start)}"] if start else [])])
@@ -116,20 +118,16 @@ def _position(params: Any, leaf: str | None) -> int:
     trainable = [path for path, x in zip(paths, leaves, strict=True) if lv.is_trainable_leaf(x)]
     if leaf is None and len(trainable) == 1:
         (leaf,) = trainable
-    some = ", ".join(map(repr, trainable[:8])) + (", ..." if len(trainable) > 8 else "")
+    if not trainable:
+        raise ValueError("formula: the parameters have no leaf that a gradient exists for.")
+    there_are = f"There are {', '.join(map(repr, trainable[:8]))}{', ...' * (len(trainable) > 8)}."
     if leaf is None:
-        raise ValueError(
-            f"formula: say which leaf, as in formula(tx, params, {trainable[0]!r}). There are {some}."
-            if trainable
-            else "formula: the parameters have no leaf that a gradient exists for."
-        )
+        raise ValueError(f"formula: say which leaf, as in formula(tx, params, {trainable[0]!r}). {there_are}")
     if leaf not in paths:
         hint = suggestion(leaf, None, trainable)
-        raise ValueError(f"formula: there is no leaf {leaf!r}. {f'{hint} ' if hint else ''}There are {some}.")
+        raise ValueError(f"formula: there is no leaf {leaf!r}. {hint or there_are}")
     if leaf not in trainable:
-        raise ValueError(
-            f"formula: the leaf {leaf!r} has no gradient, so nothing updates it. There are {some}."
-        )
+        raise ValueError(f"formula: the leaf {leaf!r} has no gradient, so nothing updates it. {there_are}")
     return paths.index(leaf)
 
 
@@ -139,7 +137,7 @@ def present(traced: Traced) -> Formula:
     remembered = [c for c in traced.cells if c.kind in kept and c.name != "t"]
     named = {c.new: symbol(f"{c.name}'") for c in remembered if c.new.op not in ("number", "symbol")}
     named.update({x: symbol(name) for name, x in traced.definitions.items() if x.op != "number"})
-    mirror = _Mirror([c.name for c in remembered if c.kind == "slot"])
+    mirror = Mirror([c.name for c in remembered if c.kind == "slot"])
 
     def body(x: Expression) -> Expression:
         without = {key: name for key, name in named.items() if key is not x}
@@ -177,55 +175,3 @@ def _needed(shown: Formula) -> set[str]:
                 found.add(name)
                 queue.append(shown.slots[name])
     return found
-
-
-class _Mirror:
-    """Rules of writing, and the sums over a leaf that go on over the other leaves."""
-
-    def __init__(self, slots: list[str]) -> None:
-        names = ["g", "theta", *slots, *(f"{name}'" for name in slots)]
-        self.swap = {symbol(name): symbol(OTHER + name) for name in names}
-
-    def tidied(self, op: str, *args: Any) -> Expression:
-        """An expression as it is written."""
-        if op in _OVER_LEAVES:
-            a, b = args
-            for one, other in ((a, b), (b, a)):
-                if one is not other and rewrite([one], self.swap, _unsized) == rewrite([other], {}, _unsized):
-                    return intern(_OVER_LEAVES[op], one, other)
-        return tidied(op, *args)
-
-
-def _unsized(op: str, *args: Any) -> Expression:
-    """An expression as it is for a leaf of any size."""
-    return intern(op, *args[:2], 0) if op == "sum" else intern(op, *args)
-
-
-_OVER_LEAVES = {"add": "total", "and": "every", "or": "any"}
-
-
-def tidied(op: str, *args: Any) -> Expression:
-    """An expression with its sign in front and no reciprocal as a factor."""
-    if op == "neg" and args[0].op == "sub":
-        return make("sub", *reversed(args[0].args))
-    if op == "mul":
-        a, b = args
-        for one, other, ordered in ((a, b, False), (b, a, True)):
-            if one.op == "neg":
-                inner = one.args[0]
-                return tidied("neg", tidied("mul", *((other, inner) if ordered else (inner, other))))
-            if one.op == "div" and one.args[0] is ONE:
-                return tidied("div", other, one.args[1])
-    if op in ("div", "divide") and args[0].op == "neg":
-        return tidied("neg", tidied(op, args[0].args[0], args[1]))
-    if op == "where" and args[1].op == "where" and args[1].args[2] is args[2]:
-        return make("where", make("and", args[0], args[1].args[0]), *args[1].args[1:])
-    if op == "where":
-        return make("where", args[0], *(_given(args[0], i, args[i + 1]) for i in (0, 1)))
-    return make(op, *args)
-
-
-def _given(condition: Expression, which: int, x: Expression) -> Expression:
-    """A branch of a choice, in which the same choice is made already."""
-    same = {n: n.args[which + 1] for n in within([x]) if n.op == "where" and n.args[0] is condition}
-    return rewrite([x], same, tidied)[0] if same else x

@@ -1,79 +1,20 @@
 """Reads a traced JAX function as expressions.
 
-An array is one expression for all its elements, in which the position is left unsaid: broadcasting and
-reshaping change nothing. A vector of several things (packed scalars, a schedule's numbers, flattened leaves)
-is kept as its `Runs`, and cut and joined exactly. What has no reading becomes a function of its own name.
+Functions that are called are read through, conversions vanish, a conditional is a choice. What has no reading
+becomes a function of its own name, so that nothing fails.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from gradtx.inspect.expression import Expression, intern, make, number, symbol
-
-_LONGEST = 64
-"""A constant array of more elements is a symbol."""
-
-
-class Runs:
-    """An array whose elements, in row-major order, are runs of equal expressions."""
-
-    def __init__(self, parts: list[tuple[Expression, int]]) -> None:
-        self.parts = parts
-
-    @property
-    def lengths(self) -> list[int]:
-        """The length of each run."""
-        return [n for _, n in self.parts]
-
-    def cut(self, start: int, stop: int) -> list[tuple[Expression, int]]:
-        """The runs between two positions."""
-        found, at = [], 0
-        for x, n in self.parts:
-            length = min(stop, at + n) - max(start, at)
-            if length > 0:
-                found.append((x, length))
-            at += n
-        return found
-
-
-Value = Expression | Runs
-
-
-def runs(parts: Sequence[tuple[Expression, int]]) -> Value:
-    """An array of runs; one expression where all are the same."""
-    joined: list[tuple[Expression, int]] = []
-    for x, n in parts:
-        if joined and joined[-1][0] is x:
-            joined[-1] = x, joined[-1][1] + n
-        elif n:
-            joined.append((x, n))
-    return joined[0][0] if len(joined) == 1 else Runs(joined)
-
-
-def pieces(value: Value, size: int) -> list[tuple[Expression, int]]:
-    """The runs of an array of some size."""
-    return value.parts if isinstance(value, Runs) else [(value, size)]
-
-
-def constant(x: Any) -> Value:
-    """A concrete array."""
-    if jnp.issubdtype(getattr(x, "dtype", np.float32), jax.dtypes.prng_key):
-        return symbol("key")
-    x = np.asarray(x)
-    if x.size and (x == x.flat[0]).all():
-        return _literal(x.flat[0])
-    return runs([(_literal(v), 1) for v in x.flat]) if x.size <= _LONGEST else symbol("constant")
-
-
-def _literal(x: Any) -> Expression:
-    return number(bool(x) if x.dtype == bool else complex(x) if x.dtype.kind == "c" else float(x))
+from gradtx.inspect.expression import Expression, intern, number, symbol
+from gradtx.inspect.runs import LONGEST, Runs, Value, constant, each, pieces, runs
+from gradtx.inspect.simplify import make
 
 
 def interpret(traced: Any, inputs: Sequence[Value]) -> list[Value]:
@@ -138,6 +79,10 @@ class _Reader:
             return self.run(inner, args)
         if name == "cond":
             return self.branches(params["branches"], args)
+        if name == "split" and equation.invars[0].aval.ndim == 1:
+            ends = list(itertools.accumulate(params["sizes"]))
+            whole = Runs(pieces(args[0], ends[-1]))
+            return [runs(whole.cut(end - n, end)) for n, end in zip(params["sizes"], ends, strict=True)]
         read = getattr(self, f"read_{name}", None)
         result = None
         if read is not None:
@@ -162,7 +107,7 @@ class _Reader:
         results = [self.run(branch, operands) for branch in branches]
         avals = [v.aval for v in getattr(branches[0], "jaxpr", branches[0]).outvars]
         return [
-            _each(_choice, [index, *cases], [1, *[math.prod(aval.shape)] * len(cases)])
+            each(_choice, [index, *cases], [1, *[math.prod(aval.shape)] * len(cases)])
             for aval, *cases in zip(avals, *results, strict=True)
         ]
 
@@ -186,7 +131,7 @@ class _Reader:
             return None
         sizes = [x.aval.size for x in equation.invars[: len(args)]]
         sizes += [1] * (len(args) - len(sizes))
-        return _each(lambda *xs: make(op, *xs), args, sizes)
+        return each(lambda *xs: make(op, *xs), args, sizes)
 
     def fold(self, equation: Any, op: str, x: Value) -> Value | None:
         """A reduction other than a sum."""
@@ -194,28 +139,28 @@ class _Reader:
             return x if equation.invars[0].aval.size == 1 else intern(_OVER_A_LEAF[op], x)
         if equation.outvars[0].aval.size != 1:
             return None
-        result, *others = (e if n == 1 else intern(_OVER_A_LEAF[op], e) for e, n in x.parts)
-        for other in others:
-            result = make(op, result, other)
-        return result
+        parts = [e if n == 1 else intern(_OVER_A_LEAF[op], e) for e, n in x.parts]
+        return functools.reduce(functools.partial(make, op), parts)
 
     def read_reduce_sum(self, equation: Any, x: Value) -> Value | None:
-        before, after = equation.invars[0].aval, equation.outvars[0].aval
-        axes = tuple(equation.params["axes"])
-        if isinstance(x, Runs):
-            if after.size != 1:
-                return None
-            sums = [make("sum", e, None, n) if n > 1 else e for e, n in x.parts]
-            result, *others = sums
-            for other in others:
-                result = make("add", result, other)
-            return result
-        count = math.prod(before.shape[axis] for axis in axes)
-        return make("sum", x, None if len(axes) == before.ndim else axes, count)
+        before, axes = equation.invars[0].aval, tuple(equation.params["axes"])
+        if isinstance(x, Expression):
+            count = math.prod(before.shape[axis] for axis in axes)
+            return make("sum", x, None if len(axes) == before.ndim else axes, count)
+        if equation.outvars[0].aval.size != 1:
+            return None
+        sums = [make("sum", e, None, n) if n > 1 else e for e, n in x.parts]
+        return functools.reduce(functools.partial(make, "add"), sums)
+
+    def read_reduce_prod(self, equation: Any, x: Value) -> Value | None:
+        if equation.outvars[0].aval.size != 1:
+            return None
+        powers = [make("pow", e, number(n)) for e, n in pieces(x, equation.invars[0].aval.size)]
+        return functools.reduce(functools.partial(make, "mul"), powers)
 
     def read_select_n(self, equation: Any, which: Value, *cases: Value) -> Value | None:
         sizes = [x.aval.size for x in equation.invars]
-        return _each(_choice, [which, *cases], sizes)
+        return each(_choice, [which, *cases], sizes)
 
     def read_square(self, equation: Any, x: Value) -> Value | None:
         return self.elementwise(equation, "mul", [x, x])
@@ -261,7 +206,7 @@ class _Reader:
 
     def read_argmax(self, equation: Any, x: Value) -> Value | None:
         truths = equation.invars[0].aval.dtype == bool
-        if not isinstance(x, Runs) or not truths or equation.invars[0].aval.size > _LONGEST:
+        if not isinstance(x, Runs) or not truths or equation.invars[0].aval.size > LONGEST:
             return None
         result = number(0)
         for i, e in reversed(list(enumerate(e for e, n in x.parts for _ in range(n)))):
@@ -270,7 +215,7 @@ class _Reader:
 
     def read_iota(self, equation: Any, *args: Value) -> Value | None:
         size = equation.outvars[0].aval.size
-        return runs([(number(i), 1) for i in range(size)]) if size <= _LONGEST else None
+        return runs([(number(i), 1) for i in range(size)]) if size <= LONGEST else None
 
 
 def _choice(index: Expression, *cases: Expression) -> Expression:
@@ -280,25 +225,6 @@ def _choice(index: Expression, *cases: Expression) -> Expression:
     for i in reversed(range(len(others))):
         result = make("where", make("le", index, number(i)), others[i], result)
     return result
-
-
-def _each(fn: Callable[..., Expression], args: list[Value], sizes: list[int]) -> Any:
-    """A function of elements on arrays, of which those of one element stand for any number."""
-    wide = [(x, n) for x, n in zip(args, sizes, strict=True) if isinstance(x, Runs)]
-    if not wide:
-        return fn(*args)
-    size = wide[0][1]
-    if any(n != size for _, n in wide):
-        return None
-    ends = sorted(
-        {sum(x.lengths[: i + 1]) for x, _ in wide if isinstance(x, Runs) for i in range(len(x.parts))}
-    )
-    result, start = [], 0
-    for end in ends:
-        here = [x.cut(start, end)[0][0] if isinstance(x, Runs) else x for x in args]
-        result.append((fn(*here), end - start))
-        start = end
-    return runs(result)
 
 
 def opaque(equation: Any, args: list[Value]) -> list[Value]:

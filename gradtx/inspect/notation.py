@@ -20,8 +20,8 @@ _PEOPLE = {"every": "all", "floordiv": "floor_divide"}
 def _number(value: object) -> str:
     if isinstance(value, bool | complex) or not isinstance(value, float):
         return str(value)
-    short = float(np.float32(value)) == value
-    return str(np.float32(value)) if short else repr(value)
+    single = np.float32(value)
+    return repr(float(str(single))) if float(single) == value else repr(value)
 
 
 def text(expression: Expression) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.inspect.expression import SMALLEST, Expression, within
+from gradtx.inspect.expression import Expression, within
+from gradtx.inspect.simplify import SMALLEST
 
 
 def _guarded(a: Any, b: Any) -> Any:

@@ -131,7 +131,7 @@ class Level:
     """A program on a tree, from shapes alone.
 
     Attributes:
-        name: the place in the state of the transform that it is, empty for the outermost.
+        path: the place in the state of the transform that it is, empty for the outermost.
         program: the program.
         parts: what it was written as.
         paths: the paths of the leaves.
@@ -143,7 +143,7 @@ class Level:
         names: the names by which `gradtx.hyperparams` gives its numbers and schedules, by their paths.
     """
 
-    name: str
+    path: Path
     program: Program
     parts: list[Part]
     paths: list[str]
@@ -169,15 +169,17 @@ class Level:
 
 
 def survey(tx: Any, params: Any) -> Level:
-    """The levels of a transform on a tree of parameters, which may be abstract; no array is made."""
+    """The levels of a transform on a tree of parameters, which may be abstract; no large array is made."""
     found: list[Level] = []
 
     def look(params: Any) -> Any:
-        level = _level(tx, params, "")
+        level = _level(tx, params, ())
         found.append(level)
-        return initial_state(level.program, params)
+        return initial_state(level.program, params) if isinstance(tx, Composed) else tx.init(params)
 
-    state = jax.eval_shape(look, params)
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
+    # Another library's init would make arrays; ours gives an abstract state, faster than any tracing.
+    state = look(abstract) if is_ours(tx) else jax.eval_shape(look, abstract)
     (level,) = found
     _attach(level, state)
     entries = by_name(entries_of(state)) if is_state(state) else {}
@@ -188,6 +190,13 @@ def survey(tx: Any, params: Any) -> Level:
             if entry.state is inner.state
         }
     return level
+
+
+def is_ours(tx: Any) -> bool:
+    """Whether there is no other library's transform in it, nor a function in the place of one."""
+    if not isinstance(tx, Composed):
+        return False
+    return all(map(is_declared, tx.program.units)) and all(map(is_ours, tx.program.parts.values()))
 
 
 def _attach(level: Level, state: Any) -> None:
@@ -204,7 +213,7 @@ def _all(parts: list[Part]) -> Iterator[Part]:
         yield from _all(part.inside)
 
 
-def _level(tx: Any, params: Any, name: str) -> Level:
+def _level(tx: Any, params: Any, place: Path) -> Level:
     outline = Outline()
     visit(tx, outline)
     program = tx.program if isinstance(tx, Composed) else Chain((tx,)).program
@@ -219,7 +228,6 @@ def _level(tx: Any, params: Any, name: str) -> Level:
             kept = structure.unflatten([x if a else None for x, a in zip(leaves, on, strict=True)])
             for key, part in unit.transform.parts().items():
                 path = (*unit.path, key)
-                within = ".".join([name, *path] if name else path)
-                inner[path] = _level(part, unit.transform.view(kept), within)
+                inner[path] = _level(part, unit.transform.view(kept), place + path)
     shapes = [None if x is None else jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves]
-    return Level(name, program, outline.parts, lv.paths(params), shapes, included, active, inner)
+    return Level(place, program, outline.parts, lv.paths(params), shapes, included, active, inner)

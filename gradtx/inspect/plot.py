@@ -61,15 +61,15 @@ def plot_schedule(schedules: Any, steps: int, *, ax: Axes | None = None, **style
     if not isinstance(schedules, Mapping):
         several = list(schedules) if isinstance(schedules, list | tuple) else [schedules]
         schedules = {show(schedule): schedule for schedule in several}
-    ax = _axes(ax)
+    on = _axes(ax)
     # A line of more points than a screen has columns is slow to draw and looks the same.
     at = np.unique(np.linspace(0, steps - 1, min(steps, 2_000)).round().astype(np.int32))
     for name, schedule in schedules.items():
-        ax.plot(at, _values(schedule, at), label=name, **style)
-    ax.set_xlabel("step")
-    ax.set_ylabel("value")
-    ax.legend()
-    return ax
+        on.plot(at, _values(schedule, at), label=name, **style)
+    on.set_xlabel("step")
+    on.set_ylabel("value")
+    on.legend()
+    return on
 
 
 def _values(schedule: Any, at: np.ndarray) -> np.ndarray:
@@ -119,14 +119,14 @@ def plot_metrics(
             raise KeyError(f"plot_metrics: there is no metric {name!r}. There are {', '.join(series)}.")
     if not wanted:
         raise ValueError("plot_metrics: the history has no metrics; wrap the optimizer in gradtx.track.")
-    ax = _axes(ax)
+    on = _axes(ax)
     for name in wanted:
-        ax.plot(*series[name], label=name, **style)
+        on.plot(*series[name], label=name, **style)
     if _spans_decades(np.concatenate([series[name][1] for name in wanted])):
-        ax.set_yscale("log", nonpositive="mask")
-    ax.set_xlabel("step")
-    ax.legend()
-    return ax
+        on.set_yscale("log", nonpositive="mask")
+    on.set_xlabel("step")
+    on.legend()
+    return on
 
 
 def _spans_decades(values: np.ndarray) -> bool:
@@ -134,7 +134,7 @@ def _spans_decades(values: np.ndarray) -> bool:
     return bool(positive.size and (values >= 0).all() and positive.max() > 100 * positive.min())
 
 
-def _series(history: History) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _series(history: Any) -> dict[str, Any]:
     """The steps and the values of each metric, in the order in which they come."""
     if isinstance(history, Mapping):
         arrays = {name: np.asarray(values) for name, values in history.items()}
@@ -190,17 +190,17 @@ def plot_paths(
         raise ValueError(f"plot_paths: start must be two numbers, got shape {params.shape}.")
     if steps < 1:
         raise ValueError(f"plot_paths: steps must be at least 1, got {steps}.")
-    ax = _axes(ax)
+    on = _axes(ax)
     paths = {name: _path(loss, tx, params, steps) for name, tx in optimizers.items()}
     for name, path in paths.items():
-        ax.plot(*path.T, marker=".", label=name)
-    ax.scatter(*params, color="black", zorder=3)
-    grid = [np.linspace(*limits, 100) for limits in (ax.get_xlim(), ax.get_ylim())]
+        on.plot(*path.T, marker=".", label=name)
+    on.scatter(*params, color="black", zorder=3)
+    grid = [np.linspace(low, high, 100) for low, high in (on.get_xlim(), on.get_ylim())]
     points = np.stack(np.meshgrid(*grid), -1).astype(params.dtype)
     heights = np.asarray(jax.vmap(jax.vmap(loss))(jnp.asarray(points)))
-    ax.contour(*grid, heights, levels=_levels(heights), colors="grey", linewidths=0.5, zorder=0)
-    ax.legend()
-    return ax
+    on.contour(*grid, heights, levels=_levels(heights), colors="grey", linewidths=0.5, zorder=0)
+    on.legend()
+    return on
 
 
 def _path(loss: Any, tx: Any, params: jax.Array, steps: int) -> np.ndarray:

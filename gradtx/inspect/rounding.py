@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,9 +13,10 @@ import numpy as np
 
 from gradtx.core import leaves as lv
 from gradtx.inspect.expression import symbols
+from gradtx.inspect.naming import OTHER
 from gradtx.inspect.numeric import Evaluator
 from gradtx.inspect.outline import Level
-from gradtx.inspect.trace import OTHER, Traced, companion, composed, signatures, trace
+from gradtx.inspect.trace import Traced, companion, composed, signatures, trace
 
 GRADIENTS = np.array([1e-3, 1e-2])
 """Where the update is as large for both, its size is known without knowing the gradients'."""
@@ -43,20 +44,28 @@ class Coarse:
     half: float
 
 
-def too_coarse(tx: Any, params: Any, level: Level, turns: Iterable[int]) -> Iterator[Coarse]:
-    """The 16-bit leaves whose updates are rounded away; `turns` are steps at which a rate may be largest."""
+def too_coarse(
+    tx: Any, params: Any, level: Level, known: Sequence[bool], turns: Iterable[int]
+) -> Iterator[Coarse]:
+    """The 16-bit leaves whose updates are rounded away, of those whose way is known.
+
+    `turns` are steps at which a rate may be largest.
+    """
     leaves = lv.flatten(params)[0]
-    narrow = [i for i, x in enumerate(level.leaves) if lv.is_trainable_leaf(x) and x.dtype.itemsize == 2]
+    narrow = [
+        i
+        for i, (x, can_tell) in enumerate(zip(level.leaves, known, strict=True))
+        if can_tell and lv.is_trainable_leaf(x) and x.dtype.itemsize == 2
+    ]
     found = signatures(composed(tx), params) if narrow else []
-    known: dict[Any, float | None] = {}
+    sizes: dict[Any, float | None] = {}
     for i in narrow:
-        size = magnitude(leaves[i])
-        key = (found[i], len(level.leaves[i].shape))
-        if not size or found[i] is None:
+        size, row = magnitude(leaves[i]), found[i]
+        if not size or not math.isfinite(size):
             continue
-        if key not in known:
-            known[key] = _update(trace(composed(tx), params, i, companion(found, i)), turns)
-        update, dtype = known[key], level.leaves[i].dtype
+        if row not in sizes:
+            sizes[row] = _update(trace(composed(tx), params, i, companion(found, i)), turns)
+        update, dtype = sizes[row], level.leaves[i].dtype
         half = 2.0 ** math.floor(math.log2(size)) * float(jnp.finfo(dtype).eps) / 2
         if update is not None and 0 < update < half:
             yield Coarse(level.paths[i], dtype.name, update, size, half)

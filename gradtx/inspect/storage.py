@@ -1,4 +1,4 @@
-"""Slots of 16 bits that lose what they should remember, found by running their rules on two elements."""
+"""Slots of 16 bits that lose what they should remember, found by computing their formulas."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.layout import initial_state
 from gradtx.core.program import is_rule
+from gradtx.inspect.expression import symbols
+from gradtx.inspect.numeric import Evaluator
 from gradtx.inspect.outline import Level
+from gradtx.inspect.trace import composed, trace
 
 GRADIENT = 1e-4
 """An ordinary gradient of a large model."""
 LATER = 10
 """A step at which a first one is no longer special."""
+
+BEFORE = np.array([1.0, 0.0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,32 +50,29 @@ class Lossy:
 def lossy_slots(level: Level) -> Iterator[Lossy]:
     """The slots of 16 bits that lose what float32 would keep."""
     for inner in level.levels():
-        for unit in inner.program.units:
-            if not is_rule(unit) or set(unit.transform.needs) - {"params"}:
-                continue
-            for name, slot in unit.transform.slots.items():
-                dtype = slot.dtype and unit.transform.__dict__[slot.dtype]
-                if dtype is None or np.dtype(dtype).itemsize != 2:
-                    continue
-                narrow = _after(name, unit.transform)
-                wide = _after(name, unit.transform._with(**{slot.dtype: None}))
-                if narrow.shape != (2,):
-                    continue
-                stuck, underflows = (narrow == [1, 0]) & (wide != [1, 0])
+        for unit in filter(is_rule, inner.program.units):
+            rule, on = unit.transform, inner.active[unit.path]
+            narrow = {
+                name: (slot.dtype, dtype)
+                for name, slot in rule.slots.items()
+                if slot.dtype and (dtype := rule.__dict__[slot.dtype]) and jnp.dtype(dtype).itemsize == 2
+            }
+            traced = trace(composed(rule), jax.ShapeDtypeStruct((2, 2), np.float32), 0) if narrow else None
+            for name, (field, dtype) in narrow.items():
+                exact = _after(traced, name)
+                stored = exact.astype(jnp.dtype(dtype)).astype(float)
+                stuck, underflows = (stored == BEFORE) & (exact != BEFORE)
                 if stuck or underflows:
-                    on = inner.active[unit.path]
-                    leaves = tuple(path for path, a in zip(inner.paths, on, strict=True) if a)
-                    yield Lossy(unit.where, name, slot.dtype, dtype, stuck, underflows, leaves)
+                    leaves = tuple(path for path, works in zip(inner.paths, on, strict=True) if works)
+                    yield Lossy(unit.where, name, field, dtype, bool(stuck), bool(underflows), leaves)
 
 
-def _after(slot: str, rule: Any) -> np.ndarray:
-    """A slot of 1 after no gradient, and one of 0 after an ordinary one; another shape if it has one."""
-    params = jnp.ones(2, jnp.float32)
-    state = initial_state(rule.program, params)
-    own = state["slots"][rule.name]
-    if np.shape(own[slot]) != (2,):
-        return np.zeros(0)
-    own[slot] = jnp.array([1.0, 0.0], own[slot].dtype)
-    state["step"] = jnp.int32(LATER)
-    _, state = rule.update(jnp.array([0.0, GRADIENT], jnp.float32), state, params)
-    return np.asarray(state["slots"][rule.name][slot].astype(jnp.float32))
+def _after(traced: Any, slot: str) -> np.ndarray:
+    """A slot of 1 after no gradient, and one of 0 after an ordinary one."""
+    (cell,) = (cell for cell in traced.cells if cell.kind == "slot" and cell.name.rpartition(".")[2] == slot)
+    starts = Evaluator([cell.start for cell in traced.cells])({"theta": 0.0})
+    values: dict[str, Any] = dict.fromkeys(symbols(cell.new), 0.0) | {"g": np.array([0.0, GRADIENT])}
+    for other, start in zip(traced.cells, starts, strict=True):
+        values[other.name] = start + LATER if other.kind == "step" else start
+    (new,) = Evaluator([cell.new])(values | {cell.name: BEFORE})
+    return np.broadcast_to(np.asarray(new, float), BEFORE.shape)

@@ -1,0 +1,188 @@
+"""The description of an optimizer: what it consists of, in fields and as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from gradtx.core.program import Path
+from gradtx.core.spec import show
+from gradtx.inspect.courses import Course
+from gradtx.inspect.direction import Decay, Direction
+from gradtx.inspect.table import columns, count, filled, size, some
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class SlotSize:
+    """A slot of a step: its name, its dtypes, its size in bytes, and whether each leaf has one."""
+
+    name: str
+    dtypes: tuple[str, ...]
+    nbytes: int
+    of_leaves: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One step of an optimizer, or a part of it with others inside.
+
+    Attributes:
+        path: its place in the state.
+        kind: a recipe, a group, a unit (a single transform), a join of parallel branches, or a branch.
+        formula: what it does, in a line.
+        hyperparams: its numbers and schedules, by the names that `gradtx.hyperparams` gives.
+        mask: which leaves it was given, as code; empty where it was given none.
+        leaves: on how many leaves it works.
+        of: how many there are.
+        parameters: the number of elements of these leaves.
+        slots: what it remembers.
+        nbytes: the size of its slots and of those inside.
+        inside: the steps inside: of a recipe, of a group, or of what a wrapper wraps.
+    """
+
+    path: Path
+    kind: str
+    formula: str
+    hyperparams: dict[str, Any]
+    mask: str
+    leaves: int
+    of: int
+    parameters: int
+    slots: tuple[SlotSize, ...]
+    nbytes: int
+    inside: tuple[Step, ...]
+
+    @property
+    def name(self) -> str:
+        """Its place in the state, as one word."""
+        return ".".join(self.path)
+
+    def all(self) -> Iterator[Step]:
+        """Itself and every step inside, in order."""
+        yield self
+        for step in self.inside:
+            yield from step.all()
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Description:
+    """What an optimizer does to a tree of parameters; it prints as a table.
+
+    Attributes:
+        leaves: the number of leaves.
+        parameters: the number of elements.
+        nbytes: the size of the parameters.
+        state_nbytes: the size of the state.
+        steps: the outermost steps in order.
+        schedules: each schedule over the run.
+        directions: where the update of each leaf goes, by its path.
+        decays: the weight decay of each leaf that has some, by its path.
+    """
+
+    leaves: int
+    parameters: int
+    nbytes: int
+    state_nbytes: int
+    steps: tuple[Step, ...]
+    schedules: tuple[Course, ...]
+    directions: dict[str, Direction]
+    decays: dict[str, Decay]
+
+    def __str__(self) -> str:
+        head = (
+            f"{count(self.leaves, 'leaf', 'leaves')}, {count(self.parameters, 'parameter')}, "
+            f"{size(self.nbytes)}; the state takes {size(self.state_nbytes)}"
+        )
+        parts = [filled(head) + self._directions(), self._steps(), self._schedules(), self._decays()]
+        return "\n\n".join("\n".join(part) for part in parts if part)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _directions(self) -> list[str]:
+        grouped, lines = _grouped(self.directions), []
+        for direction, words in WORDS.items():
+            paths = grouped.get(direction, [])
+            where = "all leaves" if len(paths) == len(self.directions) else some(paths)
+            if direction is Direction.DESCENT and len(grouped) > 1 and len(paths) > 3:
+                where = f"the other {len(paths):,} leaves"
+            lines += filled(f"{words}: {where}") if paths else []
+        return lines
+
+    def _steps(self) -> list[str]:
+        if not self.steps:
+            return ["no steps: the updates pass as they are"]
+        rows = list(_rows(self.steps, 0))
+        table = columns([["step", "leaves", "parameters", "state"], *(cells for cells, _ in rows)])
+        lines = [table[0]]
+        for line, (_, notes) in zip(table[1:], rows, strict=True):
+            lines += [line, *notes]
+        return lines
+
+    def _schedules(self) -> list[str]:
+        if not self.schedules:
+            return []
+        rows = [["schedule", "start", "middle", "end", "largest"]]
+        for c in self.schedules:
+            cells = [c.start, c.middle, c.end, c.peak]
+            rows.append(
+                [c.name, *("-" if cell is None else f"{cell[1]:.4g} @ {cell[0]:,}" for cell in cells)]
+            )
+        notes = {f"Schedules inside {c.counts} count its updates." for c in self.schedules if c.counts}
+        return [*columns(rows), *sorted(notes)]
+
+    def _decays(self) -> list[str]:
+        lines = []
+        for decay, paths in _grouped(self.decays).items():
+            text = f"weight decay {decay.coupling.value}: {len(paths):,} of {self.leaves:,} leaves"
+            if decay.factor is not None:
+                text += f"; a step takes at most {decay.factor:.3g} of a parameter"
+            if decay.half_life is not None:
+                text += f", half of it in {decay.half_life:,.0f} steps"
+            lines += filled(text)
+        return lines
+
+
+WORDS = {
+    Direction.ASCENT: "ASCENT, up the gradient, so that the loss grows",
+    Direction.NONE: "no movement, whatever the gradient",
+    Direction.UNKNOWN: "not told by the gradient's sign",
+    Direction.DESCENT: "descent, down the gradient",
+}
+"""The directions, those to look at first."""
+
+
+def _grouped(by_path: dict[str, T]) -> dict[T, list[str]]:
+    """The paths that have the same value."""
+    result: dict[T, list[str]] = {}
+    for path, value in by_path.items():
+        result.setdefault(value, []).append(path)
+    return result
+
+
+def _rows(steps: tuple[Step, ...], depth: int) -> Iterator[tuple[list[str], list[str]]]:
+    """For each step the cells of its row, and the lines under it."""
+    for step in steps:
+        indent = "  " * depth
+        leaves = f"{step.leaves:,}" if step.leaves == step.of else f"{step.leaves:,} of {step.of:,}"
+        where = ["", ""] if step.kind in ("recipe", "branch") else [leaves, f"{step.parameters:,}"]
+        notes = [step.formula] if step.formula else []
+        if step.mask:
+            notes.append(f"on {step.mask}")
+        if step.hyperparams:
+            notes.append(", ".join(f"{key} = {show(value)}" for key, value in step.hyperparams.items()))
+        if step.slots:
+            notes.append(f"keeps {_kept(step.slots)}")
+        lines = [line for note in notes for line in filled(note, indent + "    ", "  ")]
+        yield [indent + step.path[-1], *where, size(step.nbytes) if step.nbytes else "-"], lines
+        yield from _rows(step.inside, depth + 1)
+
+
+def _kept(slots: tuple[SlotSize, ...]) -> str:
+    """The slots with their sizes; those that are not of the leaves in one sum."""
+    counters = sum(slot.nbytes for slot in slots if not slot.of_leaves)
+    named = [f"{s.name} ({size(s.nbytes)} {' '.join(s.dtypes)})" for s in slots if s.of_leaves]
+    return ", ".join([*named, f"{size(counters)} for the whole tree"] if counters else named)

@@ -1,0 +1,199 @@
+"""The arrays of a state as named expressions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from gradtx.core.engine import Composed
+from gradtx.core.hyperparams import by_name, entries_of, hyperparams
+from gradtx.core.program import Path, Program, lookup
+from gradtx.core.schedule import SCHEDULES
+from gradtx.core.stages import resolve
+from gradtx.inspect.expression import ONE, Expression, symbol
+from gradtx.inspect.interpret import interpret
+from gradtx.inspect.runs import Value, runs
+from gradtx.inspect.simplify import make
+
+OTHER = "other."
+THE_LEAF = ("g", "theta", "t", "update")
+"""Names that a formula gives itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One thing that the state remembers.
+
+    Attributes:
+        name: its name in the formula.
+        kind: slot (of the leaf), other (the same of the second leaf), whole, step, or number.
+        dtype: how it is stored.
+        start: its value after `init`.
+        new: its value after the update.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    start: Expression
+    new: Expression
+
+
+class Layout:
+    """The arrays of a state, in order, as named expressions."""
+
+    def __init__(self, tx: Composed, state: Any, tree: Any, prefixes: list[str]) -> None:
+        self.tx, self.state, self.prefixes = tx, state, prefixes
+        flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+        self.keys = [keys for keys, _ in flat]
+        self.sizes = [math.prod(x.shape) for _, x in flat]
+        self.numbers = {
+            (id(entry.state), entry.path): (name, entry.kind)
+            for name, entry in (by_name(entries_of(state)).items())
+        }
+        self.given: dict[Any, list[tuple[Path, str, str]]] = {}
+        self._walk(tx.program, state, (), True)
+        self.names = self._shortest()
+        arrays = jax.tree_util.tree_flatten_with_path(state)[0]
+        self.order = [(jax.tree_util.keystr(keys), x) for keys, x in arrays]
+        self.values = [self._value(key, x.size) for key, x in self.order]
+
+    def _walk(
+        self, program: Program, state: Any, outer: tuple[Any, ...], leafwise: bool, parts: Path = ()
+    ) -> None:
+        """Notes for each array what its elements are: their path, kind and the prefix of their leaf."""
+
+        def note(keys: tuple[Any, ...], found: list[tuple[Path, str, str]]) -> None:
+            self.given[jax.tree_util.keystr((*outer, *keys))] = found
+
+        def dict_keys(*names: str) -> tuple[Any, ...]:
+            return tuple(map(jax.tree_util.DictKey, names))
+
+        note(dict_keys("step"), [((*parts, "t"), "step", "")])
+        for keys, x in jax.tree_util.tree_flatten_with_path(state["numbers"])[0]:
+            path = tuple(k.key for k in keys)
+            fields = SCHEDULES[path[-1]].fields() if x.ndim else [None]
+            named = [self.numbers[id(state), path if f is None else (*path, f)] for f in fields]
+            note((*dict_keys("numbers"), *keys), [((name,), kind, "") for name, kind in named])
+        for path in program.slot_paths:
+            slot, where = lookup(state["slots"], path), dict_keys("slots", *path)
+            part = program.parts.get(path)
+            if isinstance(part, Composed):
+                seen = program.unit_at[path[:-1]].transform.sees_leaves
+                self._walk(part.program, slot, (*outer, *where), leafwise and seen, (*parts, *path))
+                continue
+            for keys, x in jax.tree_util.tree_flatten_with_path(slot)[0]:
+                note((*where, *keys), self._elements((*parts, *path), keys, x, leafwise))
+
+    def _elements(self, path: Path, keys: Any, x: Any, leafwise: bool) -> list[tuple[Path, str, str]]:
+        if not leafwise and x.shape == (sum(self.sizes),):
+            return [(path, "slot", prefix) for prefix in self.prefixes]
+        for own, prefix in zip(self.keys, self.prefixes, strict=True):
+            if keys[len(keys) - len(own) :] == own and (own or x.ndim or not keys):
+                names = tuple(_key_name(k) for k in keys[: len(keys) - len(own)])
+                return [((*path, *names), "slot", prefix)]
+        names = (*path, *(_key_name(k) for k in keys))
+        if x.ndim == 1 and x.size <= 8:
+            return [((*names[:-1], f"{names[-1]}[{i}]"), "whole", "") for i in range(x.size)]
+        return [(names, "whole", "")]
+
+    def _shortest(self) -> dict[Path, str]:
+        """Each path's shortest end that is no other's, nor a hyperparameter's name."""
+        paths = {
+            path
+            for found in self.given.values()
+            for path, kind, _ in found
+            if kind in ("slot", "whole", "step")
+        }
+        taken = {name for name, _ in self.numbers.values()} | {*THE_LEAF}
+        names = {}
+        for path in paths:
+            start = len(path) - 1
+            while start and (
+                ".".join(path[start:]) in taken
+                or sum(p[-(len(path) - start) :] == path[start:] for p in paths) > 1
+            ):
+                start -= 1
+            names[path] = ".".join(path[start:])
+        return names
+
+    def _name(self, path: Path, kind: str, prefix: str) -> str:
+        return prefix + (self.names[path] if path in self.names else path[0])
+
+    def _value(self, key: str, size: int) -> Value:
+        found = self.given[key]
+        parts = [_entered(self._name(*element), element[1]) for element in found]
+        if len(parts) == 1:
+            return parts[0]
+        lengths = self.sizes if found[0][1] == "slot" else [1] * len(parts)
+        return runs(list(zip(parts, lengths, strict=True)))
+
+    def cells(self, starts: list[Value], results: list[Value]) -> Iterator[Cell]:
+        """What the state remembers, at first and after an update."""
+        for (key, x), start, result in zip(self.order, starts, results, strict=True):
+            elements, at = self.given[key], 0
+            sizes = self.sizes if elements[0][1] == "slot" and len(elements) > 1 else [1] * len(elements)
+            for (path, kind, prefix), size in zip(elements, sizes, strict=True):
+                before, after = (_at(v, at, x.size) for v in (start, result))
+                at += size
+                name = self._name(path, kind, prefix)
+                values = _left(before, kind), _left(after, kind)
+                yield Cell(name, prefix[:-1] or kind, x.dtype.name, *values)
+
+    def definitions(self) -> dict[str, Expression]:
+        """The value of each schedule, and of each function of the step."""
+        entries = entries_of(self.state)
+        by = by_name(entries)
+        schedules = [name for name, entry in by.items() if entry.kind == "schedule"]
+        functions = {(id(e.state), e.path): name for name, e in by.items() if e.kind == "code"}
+
+        def values(state: Any) -> dict[str, Any]:
+            found = {name: hyperparams(state)[name] for name in schedules}
+            for program, old, traced in _states(self.tx, self.state, state):
+                if not program.has_callables:
+                    continue
+
+                def record(path: Path, value: Any, old: Any = old) -> None:
+                    found[functions[id(old), path]] = value
+
+                resolve(program, traced["numbers"], traced["step"], record)
+            return found
+
+        if not schedules and not functions:
+            return {}
+        traced, shapes = jax.make_jaxpr(values, return_shape=True)(self.state)
+        results = interpret(traced, self.values)
+        return dict(zip(shapes, results, strict=True))  # type: ignore[arg-type]
+
+
+def _states(tx: Composed, state: Any, traced: Any) -> Iterator[tuple[Program, Any, Any]]:
+    yield tx.program, state, traced
+    for path, part in tx.program.parts.items():
+        if isinstance(part, Composed):
+            yield from _states(part, lookup(state["slots"], path), lookup(traced["slots"], path))
+
+
+def _key_name(key: Any) -> str:
+    return jax.tree_util.keystr((key,), simple=True)
+
+
+def _entered(name: str, kind: str) -> Expression:
+    """What the state holds, in terms of what it is named."""
+    x = symbol(name)
+    return make("sub", x, ONE) if kind == "step" else make("sub", ONE, x) if kind == "decay" else x
+
+
+def _left(x: Expression, kind: str) -> Expression:
+    """What is named, in terms of what the state holds."""
+    if kind == "step" and x.op == "where":
+        condition, a, b = x.args
+        return make("where", condition, _left(a, kind), _left(b, kind))
+    return make("add", x, ONE) if kind == "step" else make("sub", ONE, x) if kind == "decay" else x
+
+
+def _at(value: Value, position: int, size: int) -> Expression:
+    return value if isinstance(value, Expression) else value.cut(position, position + 1)[0][0]

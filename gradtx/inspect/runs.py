@@ -1,0 +1,94 @@
+"""Arrays as expressions.
+
+An array is one expression for all its elements, in which the position is left unsaid: broadcasting and
+reshaping change nothing. A vector of several things (packed scalars, a schedule's numbers, flattened leaves)
+is kept as its `Runs`, and cut and joined exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.inspect.expression import Expression, number, symbol
+
+LONGEST = 64
+"""A constant array of more elements is a symbol."""
+
+
+class Runs:
+    """An array whose elements, in row-major order, are runs of equal expressions."""
+
+    def __init__(self, parts: list[tuple[Expression, int]]) -> None:
+        self.parts = parts
+
+    @property
+    def lengths(self) -> list[int]:
+        """The length of each run."""
+        return [n for _, n in self.parts]
+
+    def cut(self, start: int, stop: int) -> list[tuple[Expression, int]]:
+        """The runs between two positions."""
+        found, at = [], 0
+        for x, n in self.parts:
+            length = min(stop, at + n) - max(start, at)
+            if length > 0:
+                found.append((x, length))
+            at += n
+        return found
+
+
+Value = Expression | Runs
+
+
+def runs(parts: Sequence[tuple[Expression, int]]) -> Value:
+    """An array of runs; one expression where all are the same."""
+    joined: list[tuple[Expression, int]] = []
+    for x, n in parts:
+        if joined and joined[-1][0] is x:
+            joined[-1] = x, joined[-1][1] + n
+        elif n:
+            joined.append((x, n))
+    return joined[0][0] if len(joined) == 1 else Runs(joined)
+
+
+def pieces(value: Value, size: int) -> list[tuple[Expression, int]]:
+    """The runs of an array of some size."""
+    return value.parts if isinstance(value, Runs) else [(value, size)]
+
+
+def constant(x: Any) -> Value:
+    """A concrete array."""
+    if jnp.issubdtype(getattr(x, "dtype", np.float32), jax.dtypes.prng_key):
+        return symbol("key")
+    x = np.asarray(x)
+    if x.size and (x == x.flat[0]).all():
+        return _literal(x.flat[0])
+    return runs([(_literal(v), 1) for v in x.flat]) if x.size <= LONGEST else symbol("constant")
+
+
+def _literal(x: Any) -> Expression:
+    return number(bool(x) if x.dtype == bool else complex(x) if x.dtype.kind == "c" else float(x))
+
+
+def each(fn: Callable[..., Expression], args: list[Value], sizes: list[int]) -> Any:
+    """A function of elements on arrays, of which those of one element stand for any number."""
+    wide = [(x, n) for x, n in zip(args, sizes, strict=True) if isinstance(x, Runs)]
+    if not wide:
+        return fn(*args)
+    size = wide[0][1]
+    if any(n != size for _, n in wide):
+        return None
+    ends = sorted(
+        {sum(x.lengths[: i + 1]) for x, _ in wide if isinstance(x, Runs) for i in range(len(x.parts))}
+    )
+    result, start = [], 0
+    for end in ends:
+        here = [x.cut(start, end)[0][0] if isinstance(x, Runs) else x for x in args]
+        result.append((fn(*here), end - start))
+        start = end
+    return runs(result)

@@ -1,0 +1,167 @@
+"""check(tx, params, steps): every finding has an optimizer that triggers it and one that does not."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import gradtx
+from catalogue import ALIASES, ENTRIES
+from gradtx.inspect.findings import Severity
+from test_describe import COSINE, PARAMS, TREE, shape
+
+UNDECAYED = ("!*bias", "!*norm*")
+NARROW = {"kernel": shape(256, 64, dtype=jnp.bfloat16)}
+
+
+def names(tx, params=TREE, steps=None):
+    return [finding.name for finding in gradtx.check(tx, params, steps)]
+
+
+def only(tx, params=TREE, steps=None):
+    (finding,) = gradtx.check(tx, params, steps)
+    return finding
+
+
+def entries():
+    """A plain run has one after the other of the kinds that a check walks through differently."""
+    for name, entry in ENTRIES.items():
+        rest = name in ALIASES or entry.kind in ("transform", "schedule")
+        yield pytest.param(entry, id=name, marks=(pytest.mark.full,) if rest else ())
+
+
+@pytest.mark.parametrize("entry", list(entries()))
+def test_every_entry_is_checked(entry):
+    found = gradtx.check(entry.transform(), PARAMS, 10)
+    assert max(map(len, str(found).splitlines())) <= 100
+    assert "init" not in [finding.name for finding in found]
+    if entry.kind in ("optimizer", "schedule"):
+        assert not {"ascent", "untouched", "never moves"} & {finding.name for finding in found}
+
+
+def test_a_sane_optimizer_on_a_sane_tree_has_no_findings():
+    tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(COSINE, weight_decay=0.1, mask=UNDECAYED))
+    found = gradtx.check(tx, TREE, steps=1000)
+    assert not found and str(found) == repr(found) == "Nothing found."
+    assert not names(gradtx.accumulate(gradtx.guard(tx), 4), steps=4000)
+    assert not names(gradtx.flatten(gradtx.adam(1e-3)))
+
+
+def test_ascent():
+    climbing = only(gradtx.chain(gradtx.scale_by_adam(), gradtx.scale(1e-3)))
+    assert (climbing.name, climbing.severity, len(climbing.leaves)) == ("ascent", Severity.ERROR, 4)
+    assert not names(gradtx.chain(gradtx.scale_by_adam(), gradtx.scale(-1e-3)))
+    with jax.numpy_dtype_promotion("standard"):
+        assert names(optax.scale_by_adam()) == ["ascent"] and not names(optax.adam(1e-3))
+
+
+def test_leaves_that_nothing_works_on():
+    found = only(gradtx.masked(gradtx.sgd(0.1), "embed"))
+    assert (found.name, found.leaves) == ("untouched", ("layer/bias", "layer/kernel", "norm/scale"))
+    assert names(gradtx.accumulate(gradtx.masked(gradtx.sgd(0.1), "embed"), 2)) == ["untouched"]
+    assert names(gradtx.chain()) == ["untouched"]
+    assert not names(gradtx.chain(gradtx.masked(gradtx.trace(0.9), "embed"), gradtx.sgd(0.1)))
+
+
+def test_leaves_that_never_move():
+    still = only(gradtx.sgd(0.0))
+    assert (still.name, still.severity) == ("never moves", Severity.WARNING)
+    assert names(gradtx.sgd(gradtx.constant_schedule(0.0))) == ["never moves"]
+    # A long warmup begins with a rate of 0.
+    assert not names(gradtx.sgd(gradtx.warmup_constant_schedule(0.0, 0.1, 5_000)))
+
+
+def test_frozen_leaves_are_a_note():
+    frozen = only(gradtx.selective_transform(gradtx.adam(1e-3), freeze_mask="embed"))
+    assert (frozen.name, frozen.severity, frozen.leaves) == ("frozen", Severity.NOTE, ("embed",))
+    nested = gradtx.accumulate(gradtx.chain(gradtx.sgd(0.1), gradtx.freeze("norm*")), 2)
+    assert only(nested).leaves == ("norm/scale",)
+
+
+def test_what_init_refuses_is_a_finding_with_its_text():
+    unlabelled = only(gradtx.partition({"a": gradtx.sgd(0.1)}, {"layer*": "a", "e*": "b"}))
+    assert unlabelled.name == "init" and "the leaf 'embed' has the label 'b'" in unlabelled.what
+    integer = only(gradtx.sgd(0.1), {"w": shape(2), "ids": shape(3, dtype=jnp.int32)})
+    assert "'ids' is int32[3], which has no gradient" in integer.what
+    trained = gradtx.masked(gradtx.sgd(0.1), {"w": True, "ids": False})
+    assert not names(trained, {"w": shape(2), "ids": shape(3, dtype=jnp.int32)})
+
+
+def test_updates_that_16_bits_round_away():
+    lost = only(gradtx.adam(1e-5), NARROW)
+    assert (lost.name, lost.leaves) == ("rounding", ("kernel",))
+    assert "a step is at most 1e-05" in lost.what
+    assert not names(gradtx.adam(1e-3), NARROW)
+    assert not names(gradtx.adam(1e-5), PARAMS)
+    # How far these go depends on the gradients.
+    assert not names(gradtx.sgd(1e-9), NARROW) and not names(gradtx.prodigy(), NARROW)
+    # The warmup's 0 is not the largest step.
+    assert not names(gradtx.adam(gradtx.warmup_constant_schedule(0.0, 1e-3, 100)), NARROW)
+
+
+def test_the_size_of_concrete_16_bit_parameters_is_measured():
+    ones = {"scale": jnp.ones(8, jnp.bfloat16)}
+    assert names(gradtx.lion(1e-3, weight_decay=0.0), ones) == ["rounding"]
+    assert not names(gradtx.lion(1e-3, weight_decay=0.0), jax.tree.map(lambda x: x / 64, ones))
+    assert not names(gradtx.lion(1e-3, weight_decay=0.0), jax.tree.map(lambda x: x * 0, ones))
+    assert not names(gradtx.lion(1e-3, weight_decay=0.0), jax.tree.map(lambda x: x / 0, ones))
+
+
+def test_slots_of_16_bits():
+    stuck = only(gradtx.adam(1e-3, nu_dtype="bfloat16"))
+    assert stuck.name == "storage" and "nu in bfloat16, where it never decays" in stuck.what
+    small = only(gradtx.accumulate(gradtx.adam(1e-3, nu_dtype="float16"), 2))
+    assert "nu in float16, which is too narrow" in small.what
+    assert not names(gradtx.adam(1e-3, mu_dtype="bfloat16"))
+    assert not names(gradtx.sgd(0.1, momentum=0.9, accumulator_dtype="bfloat16"))
+
+
+def test_a_schedule_that_ends_before_the_run_does():
+    ends = only(gradtx.adam(COSINE), steps=10_000)
+    assert ends.severity is Severity.ERROR and "rests at 0 from step 1,000 on" in ends.what
+    floor = gradtx.cosine_decay_schedule(1e-3, 1000, alpha=0.1)
+    assert only(gradtx.adam(floor), steps=10_000).severity is Severity.WARNING
+    # Plateaus, and what rests where it is highest, are meant to last.
+    assert not names(gradtx.adam(gradtx.piecewise_constant_schedule(1e-3, {1000: 0.1})), steps=10_000)
+    assert not names(gradtx.adam(gradtx.warmup_constant_schedule(0.0, 1e-3, 100)), steps=10_000)
+
+
+def test_a_schedule_that_has_not_ended_when_the_run_does():
+    late = only(gradtx.adam(COSINE), steps=500)
+    assert late.severity is Severity.WARNING and "would rest at 0 at step 1,000" in late.what
+    assert "would rise to 0.0003 at step 100" in only(gradtx.adam(COSINE), steps=50).what
+    assert "250 updates of accumulate" in only(gradtx.accumulate(gradtx.adam(COSINE), 4), steps=1000).what
+    assert not names(gradtx.adam(COSINE), steps=990)
+    assert not names(gradtx.adam(COSINE))
+    assert not names(gradtx.adam(gradtx.exponential_decay(1e-3, 100, 0.9)), steps=5)
+    assert not names(gradtx.conditionally_mask(gradtx.adam(COSINE), lambda step: step > 9), steps=500)
+
+
+def test_decay_of_norms_and_biases():
+    note = only(gradtx.adamw(1e-3))
+    assert (note.name, note.severity) == ("decay", Severity.NOTE)
+    assert note.leaves == ("layer/bias", "norm/scale")
+    assert not names(gradtx.adamw(1e-3, mask=UNDECAYED)) and not names(gradtx.adam(1e-3))
+    assert not names(gradtx.adam(1e-3, weight_decay=0.0)) and not names(gradtx.adamw(1e-3, weight_decay=0.0))
+    # One for each layer, along an axis.
+    assert only(gradtx.adamw(1e-3), {"kernel": shape(4, 3), "bias": shape(4, 3)}).leaves == ("bias",)
+
+
+def test_a_decay_that_is_far_too_strong():
+    strong = only(gradtx.adamw(1e-3, weight_decay=0.01, decay_coupling="none", mask=UNDECAYED))
+    assert strong.name == "strong decay" and "halves them every 69.0 steps" in strong.what
+    assert not names(gradtx.adamw(1e-3, weight_decay=1e-5, decay_coupling="none", mask=UNDECAYED))
+
+
+def test_the_worst_comes_first_and_long_lists_are_cut():
+    wide = {f"bias_{i:02}": shape(3) for i in range(20)}
+    found = gradtx.check(gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.scale(0.1)), wide)
+    assert [finding.name for finding in found] == ["ascent", "decay"]
+    assert "    20 leaves: bias_00, bias_01, bias_02 and 17 more\n" in str(found)
+
+
+def test_the_run_has_a_step():
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        gradtx.check(gradtx.sgd(0.1), PARAMS, 0)

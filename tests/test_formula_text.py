@@ -1,0 +1,157 @@
+"""What `formula` prints, whose formula it is, and what it says when it cannot be had."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+from catalogue import ENTRIES
+from gradtx.inspect.expression import symbols
+
+MATRIX = jax.ShapeDtypeStruct((50_000, 40_000), np.float32)
+VECTOR = jax.ShapeDtypeStruct((40_000,), np.float32)
+MODEL = {
+    "dense": {"bias": VECTOR, "kernel": MATRIX},
+    "norm": {"bias": VECTOR},
+    "steps": jnp.zeros((), int),
+    "no": None,
+}
+
+ADAM = """\
+mu'    = b1 mu + (1 - b1) g
+nu'    = b2 nu + (1 - b2) g^2
+"""
+PRINTED = {
+    gradtx.adamw(1e-3, weight_decay=0.1): ADAM
+    + """\
+update = -learning_rate (mu' / (1 - b1^t) / (sqrt(nu' / (1 - b2^t) + eps_root) + eps) + weight_decay theta)
+with eps_root = 0""",
+    gradtx.lion(1e-3): """\
+mu'    = b2 mu + (1 - b2) g
+update = -learning_rate (sign(b1 mu + (1 - b1) g) + weight_decay theta)""",
+    gradtx.adadelta(0.5): """\
+e_g'   = rho e_g + (1 - rho) (g + weight_decay theta)^2
+x1     = sqrt(e_x + eps) (g + weight_decay theta) / sqrt(e_g' + eps)
+e_x'   = rho e_x + (1 - rho) x1^2
+update = -learning_rate x1
+with weight_decay = 0""",
+    gradtx.adagrad(0.1): """\
+sum_of_squares' = sum_of_squares + g^2
+update          = -learning_rate g / sqrt(sum_of_squares' + eps)
+at first sum_of_squares = 0.1""",
+    gradtx.sgd(gradtx.linear_schedule(0.1, 0.01, 10)): """\
+update        = -learning_rate g
+x1            = where(learning_rate.transition_steps <= 0, 1, min(1, max(0, \
+(t - 1 - learning_rate.transition_begin) / learning_rate.transition_steps)))
+learning_rate = (1 - x1) learning_rate.init_value + x1 learning_rate.end_value""",
+    gradtx.sgd(lambda step: 0.1 / (1 + step).astype(jnp.float32)): """\
+update        = -learning_rate g
+learning_rate = 0.1 / t""",
+    gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.scale(-0.5)): """\
+update = step_size where(sqrt(total(g^2)) > max_norm and isfinite(sqrt(total(g^2))), \
+max_norm / sqrt(total(g^2)), 1) g
+with max_norm = 1, step_size = -0.5""",
+    gradtx.chain(gradtx.trace(0.9), gradtx.trace(0.5)): """\
+trace.trace'   = trace.decay trace.trace + (1 - trace.dampening) g
+trace_1.trace' = trace_1.decay trace_1.trace + (1 - trace_1.dampening) trace.trace'
+update         = trace_1.trace'
+with trace.dampening = 0, trace_1.dampening = 0""",
+    gradtx.MultiSteps(gradtx.sgd(0.1), 4): """\
+count' = where(count + 1 >= every, 0, count + 1)
+sum'   = where(count + 1 >= every, 0, sum + g)
+update = where(count + 1 >= every, -learning_rate (sum + g) / (count + 1), 0)""",
+    gradtx.noisy_sgd(0.1): """\
+update = -learning_rate (g + sqrt(eta / t^gamma) noise)""",
+    optax.lion(1e-3): """\
+mu'    = 0.01 g + 0.99 mu
+update = -0.001 (sign(0.1 g + 0.9 mu) + 0.001 theta)""",
+}
+
+
+@pytest.mark.parametrize("tx", PRINTED, ids=lambda tx: repr(tx)[:40])
+def test_what_is_printed(tx):
+    assert str(gradtx.formula(tx)) == PRINTED[tx]
+
+
+def test_storage_is_no_part_of_a_formula():
+    """Nor is the size of a leaf, whose arrays are never made."""
+    plain, narrow = gradtx.adam(1e-3), gradtx.adam(1e-3, mu_dtype="bfloat16", nu_dtype="float16")
+    half = jax.ShapeDtypeStruct((1_000_000, 1_000_000), jnp.bfloat16)
+    assert str(gradtx.formula(plain)) == str(gradtx.formula(narrow)) == str(gradtx.formula(narrow, half))
+
+
+def test_a_sum_goes_over_all_leaves_or_over_one():
+    whole = gradtx.formula(gradtx.clip_by_global_norm(1.0))
+    alone = gradtx.formula(gradtx.clip_by_global_norm(1.0), MATRIX)
+    block = gradtx.formula(gradtx.clip_by_block_rms(1.0))
+    assert "total(g^2)" in str(whole) and "sum(g^2)" not in str(whole)
+    assert "sum(g^2)" in str(alone) and "total" not in str(alone)
+    assert "mean(g^2)" in str(block)
+
+
+def test_each_leaf_has_its_own_formula():
+    """Masks and groups are those of the user's tree; a sum in a group goes over the group."""
+    tx = gradtx.masked(gradtx.adamw(1e-3, weight_decay=0.1, mask="!*bias"), ("dense/*", "norm/*"))
+    assert "theta" in symbols(gradtx.formula(tx, MODEL, "dense/kernel").update)
+    assert "theta" not in symbols(gradtx.formula(tx, MODEL, "dense/bias").update)
+    groups = gradtx.partition(
+        {
+            "matrices": gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1)),
+            "others": gradtx.scale(-0.3),
+            "none": gradtx.set_to_zero(),
+        },
+        {"*kernel": "matrices", "*/bias": "others", "*": "none"},
+    )
+    assert "sum(g^2)" in str(gradtx.formula(groups, MODEL, "dense/kernel"))
+    assert str(gradtx.formula(groups, MODEL, "norm/bias")).startswith("update = step_size g")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((gradtx.freeze("*bias"),), "set_to_zero works on some leaves only.*Give the parameters and a leaf"),
+        ((gradtx.sgd(0.1), MODEL), r"say which leaf, as in formula\(tx, params, 'dense/bias'\)"),
+        ((gradtx.sgd(0.1), MODEL, "dense/kernal"), "no leaf 'dense/kernal'. Did you mean 'dense/kernel'?"),
+        (
+            (gradtx.sgd(0.1), MODEL, "zzz"),
+            "no leaf 'zzz'. There are 'dense/bias', 'dense/kernel', 'norm/bias'",
+        ),
+        ((gradtx.sgd(0.1), MODEL, "steps"), "the leaf 'steps' has no gradient, so nothing updates it"),
+        ((gradtx.sgd(0.1), {"a": None}), "the parameters have no leaf that a gradient exists for"),
+        ((gradtx.add_decayed_weights(0.1, mask="*kern"), MODEL, "norm/bias"), "'\\*kern' matches no leaf"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_what_cannot_be_had_is_said(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        gradtx.formula(*arguments)
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
+@pytest.mark.full
+def test_every_entry_prints(entry):
+    """Also how a slot is stored, and a leaf that other transforms work on than on the next one."""
+    tree = {
+        "matrix": jax.ShapeDtypeStruct((4, 4), np.float32),
+        "scalar": jax.ShapeDtypeStruct((), np.float32),
+    }
+    for variant in ["", "alternative", *entry.variants, *entry.layouts]:
+        for leaf in tree:
+            assert "update" in str(gradtx.formula(entry.transform(variant), tree, leaf))
+
+
+def test_what_a_callback_or_a_loop_does_is_a_function_of_its_name():
+    looped = gradtx.stateless_with_tree_map(
+        lambda g, p: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: 2 * x, g)
+    )
+    assert str(gradtx.formula(looped)) == "update = while(g)"
+
+
+def test_an_extra_argument_has_its_name():
+    halved = gradtx.GradientTransformation(
+        lambda params: (),
+        lambda g, state, params=None, *, value: (jax.tree.map(lambda x: x / value, g), state),
+    )
+    assert str(gradtx.formula(gradtx.chain(halved, gradtx.sgd(0.5)))) == "update = -learning_rate g / value"

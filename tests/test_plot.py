@@ -1,0 +1,96 @@
+"""The plots: what is in the artists, not how they look."""
+
+from __future__ import annotations
+
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from matplotlib.figure import Figure
+
+import gradtx
+
+COSINE = gradtx.warmup_cosine_decay_schedule(0.0, 3e-4, 100, 1000)
+
+
+@pytest.fixture
+def axes():
+    return Figure().subplots()
+
+
+def lines(ax):
+    return {line.get_label(): np.array(line.get_data()) for line in ax.get_lines()}
+
+
+def test_schedules_are_drawn_at_each_step_by_name(axes):
+    drawn = {"cosine": COSINE, "constant": 1e-4, "code": lambda step: 1e-6 * step.astype(jnp.float32)}
+    assert gradtx.plot_schedule(drawn, 1000, ax=axes) is axes
+    found = lines(axes)
+    steps = np.arange(1000)
+    assert list(found) == ["cosine", "constant", "code"]
+    for x, _ in found.values():
+        np.testing.assert_array_equal(x, steps)
+    np.testing.assert_allclose(found["cosine"][1, [0, 50, 100, 550]], [0, 1.5e-4, 3e-4, 1.5e-4], rtol=1e-5)
+    np.testing.assert_allclose(found["constant"][1], 1e-4)
+    np.testing.assert_allclose(found["code"][1], 1e-6 * steps, rtol=1e-6)
+
+
+def test_a_schedule_alone_is_named_by_its_code(axes):
+    gradtx.plot_schedule(COSINE, 10, ax=axes, linestyle=":")
+    gradtx.plot_schedule([0.1, 0.2], 1_000_000, ax=axes)
+    assert list(lines(axes)) == [repr(COSINE), "0.1", "0.2"]
+    assert axes.get_lines()[0].get_linestyle() == ":"
+    x, _ = lines(axes)["0.2"]
+    assert len(x) <= 2_000 and (x[0], x[-1]) == (0, 999_999)
+
+
+def test_a_run_of_no_steps_is_refused(axes):
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        gradtx.plot_schedule(COSINE, 0, ax=axes)
+
+
+def test_metrics_are_drawn_where_they_are(axes):
+    history = [(0, {"norm": 1.0, "measured_at": 0}), (10, {"norm": 0.5, "rate": 0.1, "measured_at": 10})]
+    assert gradtx.plot_metrics(iter(history), ax=axes) is axes
+    found = lines(axes)
+    assert list(found) == ["norm", "rate"]
+    np.testing.assert_array_equal(found["norm"], [[0, 10], [1.0, 0.5]])
+    np.testing.assert_array_equal(found["rate"], [[10], [0.1]])
+    assert axes.get_yscale() == "linear"
+
+
+def test_metrics_in_arrays(axes):
+    history = {"step": np.array([5, 10]), "norm": np.array([1.0, 1e-4]), "skipped": np.array([0, 1])}
+    gradtx.plot_metrics(history, ["norm"], ax=axes)
+    np.testing.assert_array_equal(lines(axes)["norm"], [[5, 10], [1.0, 1e-4]])
+    assert axes.get_yscale() == "log"
+    with pytest.raises(KeyError, match=r"no metric 'loss'. There are norm, skipped."):
+        gradtx.plot_metrics(history, ["loss"], ax=axes)
+    with pytest.raises(ValueError, match=r"no metrics; wrap the optimizer in gradtx\.track"):
+        gradtx.plot_metrics([], ax=axes)
+
+
+def test_paths_go_from_the_start_down_the_loss(axes):
+    optimizers = {"sgd": gradtx.sgd(0.1), "optax": optax.sgd(0.1)}
+    loss = lambda p: p[0] ** 2 + 2 * p[1] ** 2  # noqa: E731
+    assert gradtx.plot_paths(loss, optimizers, (2.0, 1.0), 20, ax=axes) is axes
+    found = lines(axes)
+    expected = np.array([2.0, 1.0])[:, None] * np.array([0.8, 0.6])[:, None] ** np.arange(21)
+    np.testing.assert_allclose(found["sgd"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["optax"], expected, rtol=1e-5)
+    (contours,) = [c for c in axes.collections if hasattr(c, "levels")]
+    assert (np.diff(contours.levels) > 0).all() and contours.levels[-1] < 2 * 2.2**2 + 4 * 1.2**2
+
+
+@pytest.mark.parametrize("start, steps, why", [((1.0,), 5, "two numbers"), ((1.0, 2.0), 0, "at least 1")])
+def test_paths_are_of_two_parameters_and_some_steps(axes, start, steps, why):
+    with pytest.raises(ValueError, match=why):
+        gradtx.plot_paths(lambda p: p.sum(), {"sgd": gradtx.sgd(0.1)}, start, steps, ax=axes)
+
+
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"pip install 'gradtx\[plot\]'"):
+        gradtx.plot_schedule(COSINE, 10)
