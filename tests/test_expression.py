@@ -222,3 +222,18 @@ def test_what_has_no_reading_is_a_function():
     (read,) = interpret(loop, [X])
     assert text(read) == "2 while(x)"
     assert is_opaque(read) and np.isnan(evaluate(read, {"x": 2.0}))
+
+
+def test_a_change_of_position_is_no_zero():
+    """What one element is at another place is another thing; a scalar is the same everywhere."""
+
+    def moved(v, x):
+        filled = jnp.full(4, x)
+        ends = jnp.concatenate([v, filled])[2:6]
+        other = [v - v[::-1], v[1:] - v[:-1], jnp.outer(v, v)[0] - v * v, ends - ends[::-1]]
+        return [*other, filled - filled[::-1], v.sum() - v.sum()[None]]
+
+    read = interpret(jax.make_jaxpr(moved)(np.ones(4, np.float32), 0.0), [Y, X])
+    assert [text(e) for e in read[:2]] == ["y - rev(y)", "slice[1:4](y) - slice[0:3](y)"]
+    assert not {"0", "y^2 - y^2"} & {text(e) for e in read[2:4]}
+    assert [text(e) for e in read[4:]] == ["0", "0"]

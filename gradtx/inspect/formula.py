@@ -20,7 +20,7 @@ from gradtx.inspect.presentation import Mirror
 from gradtx.inspect.trace import Traced, companion, composed, programs, signatures, trace
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Formula:
     """What one update does to one leaf; it prints as mathematics.
 
@@ -61,14 +61,18 @@ class Formula:
                 visit(name)
         return found
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         named = [(f"{name}'", self.slots[name]) for name in self.shown()]
         named.append(("update", self.update))
-        used = symbols(*(x for _, x in named))
-        written = lines([*named, *((name, x) for name, x in self.definitions.items() if name in used)])
+        direct = symbols(*(x for _, x in named))
+        used, schedules = set(direct), []
+        while more := [n for n in self.definitions if n in used and n not in schedules]:
+            schedules += more
+            used |= symbols(*(self.definitions[name] for name in more))
+        written = lines([*named, *((name, self.definitions[name]) for name in schedules)])
         width = max(len(name) for name, _ in written)
         shown = [f"{name:<{width}} = {body}" for name, body in written]
-        plain = [f"{k} = {v:g}" for k, v in self.values.items() if k in used and (v <= 0 or v == 1)]
+        plain = [f"{k} = {v:g}" for k, v in self.values.items() if k in direct and (v <= 0 or v == 1)]
         start = [f"{k} = {text(self.start[k])}" for k in self.shown() if self.start[k] is not ZERO]
         shown += [f"with {', '.join(plain)}"] if plain else []
         return "\n".join([*shown, *([f"at first {', '.join(start)}"] if start else [])])
@@ -77,8 +81,7 @@ class Formula:
 def formula(tx: Any, params: Any = None, leaf: str | None = None) -> Formula:
     """The update of one leaf as mathematics, derived from what actually runs.
 
-    It traces `update` without arrays and reads what was traced, so that no docstring can be wrong. The result
-    prints; its parts are expressions, which `repr` shows.
+    It traces `update` without arrays and reads what was traced, so that no docstring can be wrong.
 
     Args:
         tx: the transform, of any library.
@@ -87,14 +90,14 @@ def formula(tx: Any, params: Any = None, leaf: str | None = None) -> Formula:
         leaf: the path of the leaf, such as `"layers/0/kernel"`; not needed for a single one.
 
     Returns:
-        The formula: `update`, `slots`, `definitions`, and `str()` of it.
+        The formula, which prints as it reads, and has `update`, `slots` and `definitions` as expressions.
 
     Raises:
         ValueError: there is no such leaf, or it has no gradient; or `tx` has masks and no `params` are given.
 
     Examples:
         >>> import gradtx
-        >>> print(gradtx.formula(gradtx.sgd(0.1, momentum=0.9)))
+        >>> gradtx.formula(gradtx.sgd(0.1, momentum=0.9))
         trace' = momentum trace + (1 - dampening) g
         update = -learning_rate trace'
         with dampening = 0

@@ -12,14 +12,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from gradtx.inspect.expression import Expression, intern, number, symbol
-from gradtx.inspect.runs import LONGEST, Runs, Value, constant, each, pieces, runs
+from gradtx.inspect.expression import Expression, intern, number, symbol, within
+from gradtx.inspect.runs import CONSTANT, LONGEST, Runs, Value, constant, each, pieces, runs
 from gradtx.inspect.simplify import make
 
 
 def interpret(traced: Any, inputs: Sequence[Value]) -> list[Value]:
     """The results of a closed jaxpr on expressions."""
-    return _Reader().run(traced, inputs)
+    return _Reader(traced, inputs).run(traced, inputs)
 
 
 _CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -30,8 +30,10 @@ _INLINED = {
 _PASSED = {
     *("convert_element_type", "copy", "copy_p", "device_put", "stop_gradient", "optimization_barrier"),
     *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "reduce_precision", "sharding_constraint"),
-    *("transpose", "rev", "pvary", "real_if_close"),
+    *("transpose", "rev", "pvary", "slice", "dynamic_slice"),
 }
+_MOVES = {"transpose", "rev", "slice", "dynamic_slice"}
+"""What may give an element another position, so that `x - rev(x)` is not zero."""
 _NAMES: dict[str, str] = {
     "rem": "mod",
     "is_finite": "isfinite",
@@ -47,12 +49,34 @@ _ELEMENTWISE = {
 _FOLDS = {"reduce_and": "and", "reduce_or": "or", "reduce_max": "max", "reduce_min": "min"}
 NOISE = "noise of draw "
 _OVER_A_LEAF = {"and": "all", "or": "some", "max": "largest", "min": "smallest"}
+_OVER_ALL = set(_OVER_A_LEAF.values())
 _RANDOM = {"_normal", "_normal_real", "_normal_complex"}
 
 
 class _Reader:
-    def __init__(self) -> None:
+    """Reads equations.
+
+    Attributes:
+        varying: for each expression that was asked about, whether it differs from element to element.
+        widest: the size of the largest array that came in.
+    """
+
+    def __init__(self, traced: Any, inputs: Sequence[Value]) -> None:
         self.noises: dict[Any, Expression] = {}
+        sizes = [x.aval.size for x in traced.jaxpr.invars]
+        whole = [part for x, size in zip(inputs, sizes, strict=True) for part in pieces(x, size)]
+        self.varying = {x: n > 1 for x, n in whole if x.op == "symbol"}
+        self.widest = max(sizes, default=1)
+
+    def varies(self, x: Expression) -> bool:
+        """Whether an expression differs from element to element of its array."""
+        for node in within([x]):
+            if node not in self.varying:
+                over_a_leaf = node.op in _OVER_ALL or (node.op in ("sum", "mean") and node.args[1] is None)
+                drawn = node.op == "symbol" and node.args[0].startswith((NOISE, CONSTANT))
+                inside = any(self.varying[part] for part in node.parts)
+                self.varying[node] = drawn or node.op == "call" or (inside and not over_a_leaf)
+        return self.varying[x]
 
     def run(self, traced: Any, inputs: Sequence[Value]) -> list[Value]:
         jaxpr = getattr(traced, "jaxpr", traced)
@@ -112,16 +136,20 @@ class _Reader:
         ]
 
     def passed(self, equation: Any, i: int, x: Value) -> Value:
-        """A value as it is; a conversion to a narrower kind of number is none."""
+        """A value as it is, unless the numbers become of a narrower kind or change their positions."""
         before, after = equation.invars[i].aval, equation.outvars[i].aval
         if before.dtype != after.dtype and before.dtype != bool and after.dtype.kind in "iub":
             if after.dtype == bool:
                 x = self.elementwise(equation, "ne", [x, number(0)]) or x
             elif before.dtype.kind == "f":
                 x = self.elementwise(equation, "trunc", [x]) or x
-        if isinstance(x, Runs) and before.size != after.size:
-            return intern("call", equation.primitive.name, str(after.shape), *(e for e, _ in x.parts))
-        return x
+        name = equation.primitive.name
+        moves = name in _MOVES and (before.size != after.size or name in ("transpose", "rev"))
+        if isinstance(x, Runs):
+            kept = before.size == after.size and not moves
+        else:
+            kept = not (moves or after.size > self.widest) or before.size == 1 or not self.varies(x)
+        return x if kept else opaque(equation, [x])[0]
 
     def elementwise(self, equation: Any, op: str, args: list[Value]) -> Value | None:
         """An operation on each element."""
@@ -135,10 +163,10 @@ class _Reader:
 
     def fold(self, equation: Any, op: str, x: Value) -> Value | None:
         """A reduction other than a sum."""
-        if not isinstance(x, Runs):
-            return x if equation.invars[0].aval.size == 1 else intern(_OVER_A_LEAF[op], x)
         if equation.outvars[0].aval.size != 1:
             return None
+        if not isinstance(x, Runs):
+            return x if equation.invars[0].aval.size == 1 else intern(_OVER_A_LEAF[op], x)
         parts = [e if n == 1 else intern(_OVER_A_LEAF[op], e) for e, n in x.parts]
         return functools.reduce(functools.partial(make, op), parts)
 
@@ -177,32 +205,22 @@ class _Reader:
         return None if least is None else self.elementwise(equation, "min", [least, high])
 
     def read_concatenate(self, equation: Any, *args: Value) -> Value | None:
-        if equation.outvars[0].aval.ndim != 1 and equation.params["dimension"] != 0:
+        if equation.params.get("dimension", equation.params.get("axis")) != 0:
             return None
         sizes = [x.aval.size for x in equation.invars]
         return runs([part for x, n in zip(args, sizes, strict=True) for part in pieces(x, n)])
 
-    def read_stack(self, equation: Any, *args: Value) -> Value | None:
-        if equation.params["axis"] != 0:
-            return None
-        sizes = [x.aval.size for x in equation.invars]
-        return runs([part for x, n in zip(args, sizes, strict=True) for part in pieces(x, n)])
+    read_stack = read_concatenate
 
-    def read_slice(self, equation: Any, x: Value) -> Value | None:
-        if isinstance(x, Expression):
-            return x
-        params, aval = equation.params, equation.invars[0].aval
-        if aval.ndim != 1:
-            return None
+    def read_slice(self, equation: Any, x: Value) -> Value:
+        params = equation.params
+        if isinstance(x, Expression) or equation.invars[0].aval.ndim != 1:
+            return self.passed(equation, 0, x)
         parts = x.cut(params["start_indices"][0], params["limit_indices"][0])
         step = (params["strides"] or (1,))[0]
-        if step != 1:
-            every = [e for e, n in parts for _ in range(n)][::step]
-            return runs([(e, 1) for e in every])
-        return runs(parts)
-
-    def read_dynamic_slice(self, equation: Any, x: Value, *starts: Value) -> Value | None:
-        return x if isinstance(x, Expression) else None
+        if any(self.varies(e) for e, n in parts if n > 1 and (e, n) not in x.parts):
+            return opaque(equation, [x])[0]
+        return runs(parts if step == 1 else [(e, 1) for e, n in parts for _ in range(n)][::step])
 
     def read_argmax(self, equation: Any, x: Value) -> Value | None:
         truths = equation.invars[0].aval.dtype == bool
@@ -232,4 +250,7 @@ def opaque(equation: Any, args: list[Value]) -> list[Value]:
     flat = [e for x in args for e, _ in pieces(x, 1)]
     detail = str({k: v for k, v in equation.params.items() if isinstance(v, int | str | tuple)})
     name = equation.params.get("name") or equation.primitive.name
+    if name == "slice":
+        ends = zip(equation.params["start_indices"], equation.params["limit_indices"], strict=True)
+        name = f"slice[{', '.join(f'{start}:{stop}' for start, stop in ends)}]"
     return [intern("call", str(name), f"{i} {detail}", *flat) for i in range(len(equation.outvars))]

@@ -152,7 +152,8 @@ class Layout:
         functions = {(id(e.state), e.path): name for name, e in by.items() if e.kind == "code"}
 
         def values(state: Any) -> dict[str, Any]:
-            found = {name: hyperparams(state)[name] for name in schedules}
+            read = hyperparams(state)
+            found = {name: read[name] for name in schedules}
             for program, old, traced in _states(self.tx, self.state, state):
                 if not program.has_callables:
                     continue

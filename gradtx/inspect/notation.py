@@ -40,12 +40,14 @@ def lines(named: Iterable[tuple[str, Expression]]) -> list[tuple[str, str]]:
         if often and len(draft.write(node)[0]) >= _LONG:
             parts.add(node)
             draft.known[node] = "x0", _ATOM
-    writer, result, count = _People(), [], itertools.count(1)
+    taken = {x.args[0] for x in _shown_within(roots) if x.op == "symbol"}
+    free = (f"x{i}" for i in itertools.count(1) if f"x{i}" not in taken)
+    writer, result = _People(), []
     for name, x in named:
         for node in _shown_within([x]):
             if node in parts:
                 parts.remove(node)
-                part = f"x{next(count)}"
+                part = next(free)
                 result.append((part, writer.write(node)[0]))
                 writer.known[node] = part, _ATOM
         result.append((name, writer.write(x)[0]))

@@ -19,6 +19,8 @@ from gradtx.inspect.expression import Expression, number, symbol
 LONGEST = 64
 """A constant array of more elements is a symbol."""
 
+CONSTANT = "constant"
+
 
 class Runs:
     """An array whose elements, in row-major order, are runs of equal expressions."""
@@ -68,7 +70,7 @@ def constant(x: Any) -> Value:
     x = np.asarray(x)
     if x.size and (x == x.flat[0]).all():
         return _literal(x.flat[0])
-    return runs([(_literal(v), 1) for v in x.flat]) if x.size <= LONGEST else symbol("constant")
+    return runs([(_literal(v), 1) for v in x.flat]) if x.size <= LONGEST else symbol(CONSTANT)
 
 
 def _literal(x: Any) -> Expression:
