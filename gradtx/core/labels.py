@@ -93,10 +93,11 @@ def _labels_of(
                     f"{where}: the labels' pattern {pattern!r} matches no leaf. There are "
                     f"{', '.join(known_paths)}."
                 )
-        found = [
-            next((label for pattern, label in pairs if lv.matches((pattern,), path)), None) if wanted else None
-            for path, wanted in zip(known_paths, within, strict=True)
-        ]
+
+        def first(path: str) -> Any:
+            return next((label for pattern, label in pairs if lv.matches((pattern,), path)), None)
+
+        found = [first(p) if wanted else None for p, wanted in zip(known_paths, within, strict=True)]
         shown = ", ".join(repr(pattern) for pattern, _ in pairs)
         return found, f"no pattern of {shown} matches it; a last pattern '*' is for all the others"
     if lv.is_function(labels):

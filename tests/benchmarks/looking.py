@@ -1,4 +1,4 @@
-"""The cases of looking into an optimizer, taking it along and moving in: seconds, on a tree of 1,000 leaves."""
+"""The cases of looking into an optimizer, taking it along and moving in, on a tree of 1,000 leaves."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def calls(quick: bool) -> dict[str, Callable[[], Any]]:
         "from_optax_state": lambda: gradtx.from_optax_state(clipped(gradtx), theirs, params),
         "to_optax_state": lambda: gradtx.to_optax_state(clipped(gradtx), ours, theirs),
         "from_torch_state_dict": lambda: gradtx.from_torch_state_dict(one, torch, names, params, order=order),
-        "to_torch_state_dict": lambda: gradtx.to_torch_state_dict(one, at_ten, names, params, new, order=order),
+        "to_torch_state_dict": lambda: gradtx.to_torch_state_dict(
+            one, at_ten, names, params, new, order=order
+        ),
     }
 
 
@@ -86,9 +88,7 @@ def looking(quick: bool) -> list[Row]:
     for name, seconds in take_turns({n: cold(c) for n, c in calls(quick).items()}, 2 if quick else 5).items():
         median = statistics.median(seconds)
         limit = f"< {show_seconds(LIMIT)}"
-        rows.append(
-            Row("once, 1,000 leaves", name, show_seconds(median), "", "", "", limit, median < LIMIT)
-        )
+        rows.append(Row("once, 1,000 leaves", name, show_seconds(median), "", "", "", limit, median < LIMIT))
     return rows
 
 
