@@ -65,6 +65,25 @@ def test_the_direction(tx, direction):
     assert directions(tx, MATRIX) == [direction]
 
 
+def test_a_complex_leaf_descends_too():
+    """Along the real axis, as a real one does."""
+    leaf = jax.ShapeDtypeStruct((3,), np.complex64)
+    for tx in (
+        gradtx.adamw(1e-3),
+        gradtx.lion(1e-3),
+        gradtx.adafactor(1e-3),
+        gradtx.guard(gradtx.sgd(0.1, 0.9)),
+    ):
+        assert directions(tx, leaf) == [DESCENT]
+    assert decays(gradtx.adamw(1e-3, weight_decay=0.1), leaf) == decays(
+        gradtx.adamw(1e-3, weight_decay=0.1), MATRIX
+    )
+
+
+def test_a_tree_without_leaves_has_no_directions():
+    assert directions_and_decays(gradtx.adam(1e-3), {}) == ([], [])
+
+
 def test_each_leaf_has_its_own_direction():
     """A leaf that has no gradient goes nowhere."""
     tx = gradtx.masked(gradtx.adam(1e-3), "dense/*")
