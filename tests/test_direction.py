@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from catalogue import ENTRIES
+from catalogue import ALIASES, ENTRIES
 from gradtx.inspect.direction import Coupling, Decay, Direction, decays, directions, directions_and_decays
 
 MATRIX = jax.ShapeDtypeStruct((2, 3), np.float32)
@@ -24,7 +24,7 @@ CASES = [
     pytest.param(entry, variant, id=f"{entry.name}-{variant}".removesuffix("-"), marks=marks)
     for entry in ENTRIES.values()
     for variant in ["", *entry.variants, *entry.layouts]
-    for marks in [pytest.mark.full if variant else ()]
+    for marks in [pytest.mark.full if variant or entry.name in ALIASES else ()]
 ]
 
 

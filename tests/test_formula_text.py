@@ -132,7 +132,7 @@ def test_what_cannot_be_had_is_said(arguments, message):
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
 @pytest.mark.full
 def test_every_entry_prints(entry):
-    """Also with slots that are stored otherwise, on a complex leaf, and on one that other transforms work on."""
+    """Also with slots that are stored otherwise, for a complex leaf, and for one that is masked out."""
     shapes = {"matrix": ((4, 4), np.float32), "scalar": ((), np.float32)}
     if entry.supports_complex:
         shapes["z"] = ((4, 4), np.complex64)
