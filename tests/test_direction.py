@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from catalogue import ENTRIES
+from catalogue import ALIASES, ENTRIES
 from gradtx.inspect.direction import Coupling, Decay, Direction, decays, directions, directions_and_decays
 
 MATRIX = jax.ShapeDtypeStruct((2, 3), np.float32)
@@ -24,7 +24,7 @@ CASES = [
     pytest.param(entry, variant, id=f"{entry.name}-{variant}".removesuffix("-"), marks=marks)
     for entry in ENTRIES.values()
     for variant in ["", *entry.variants, *entry.layouts]
-    for marks in [pytest.mark.full if variant else ()]
+    for marks in [pytest.mark.full if variant or entry.name in ALIASES else ()]
 ]
 
 
@@ -63,6 +63,25 @@ def test_every_entry(entry, variant):
 )
 def test_the_direction(tx, direction):
     assert directions(tx, MATRIX) == [direction]
+
+
+def test_a_complex_leaf_descends_too():
+    """Along the real axis, as a real one does."""
+    leaf = jax.ShapeDtypeStruct((3,), np.complex64)
+    for tx in (
+        gradtx.adamw(1e-3),
+        gradtx.lion(1e-3),
+        gradtx.adafactor(1e-3),
+        gradtx.guard(gradtx.sgd(0.1, 0.9)),
+    ):
+        assert directions(tx, leaf) == [DESCENT]
+    assert decays(gradtx.adamw(1e-3, weight_decay=0.1), leaf) == decays(
+        gradtx.adamw(1e-3, weight_decay=0.1), MATRIX
+    )
+
+
+def test_a_tree_without_leaves_has_no_directions():
+    assert directions_and_decays(gradtx.adam(1e-3), {}) == ([], [])
 
 
 def test_each_leaf_has_its_own_direction():

@@ -200,7 +200,7 @@ def many(x, y, v):
     chosen = jnp.select([x > 3.0, y > 0.0], [x, y], v[1])
     switched = jax.lax.switch(jnp.int32(x > 0.0) + jnp.int32(y > 0.0), [jnp.sin, jnp.cos, jnp.exp], x)
     nested = jax.lax.cond(x > y, lambda u: jax.checkpoint(jnp.tanh)(u), lambda u: tripled(u), v[0])
-    packed = jnp.concatenate([a, b, jnp.zeros(2), c])[::2]
+    packed = jax.lax.slice(jnp.concatenate([a, b, jnp.zeros(2), c]), (0,), (5,), (2,))
     sums = packed.sum() + jnp.prod(jnp.array([2.0])) + v[1:].max() - v.min()
     rows = jnp.full((4, 3), x).sum(1, keepdims=True) * jnp.full((4, 3), y)
     return chosen + switched * nested + sums + rows.mean() + jax.lax.rsqrt(x**2 + x**3) + jnp.floor(7 * x)

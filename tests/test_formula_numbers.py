@@ -26,7 +26,7 @@ CASES = [
         entry,
         variant,
         id=f"{entry.name}-{variant}".removesuffix("-"),
-        marks=pytest.mark.full if variant and entry.name in ALIASES else (),
+        marks=pytest.mark.full if entry.name in ALIASES else (),
     )
     for entry in ENTRIES.values()
     for variant in ["", *entry.variants]

@@ -132,14 +132,16 @@ def test_what_cannot_be_had_is_said(arguments, message):
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
 @pytest.mark.full
 def test_every_entry_prints(entry):
-    """Also how a slot is stored, and a leaf that other transforms work on than on the next one."""
-    tree = {
-        "matrix": jax.ShapeDtypeStruct((4, 4), np.float32),
-        "scalar": jax.ShapeDtypeStruct((), np.float32),
-    }
-    for variant in ["", "alternative", *entry.variants, *entry.layouts]:
+    """Also with slots that are stored otherwise, for a complex leaf, and for one that is masked out."""
+    shapes = {"matrix": ((4, 4), np.float32), "scalar": ((), np.float32)}
+    if entry.supports_complex:
+        shapes["z"] = ((4, 4), np.complex64)
+    tree = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+    for variant in ["", "alternative", *entry.variants]:
         for leaf in tree:
             assert "update" in str(gradtx.formula(entry.transform(variant), tree, leaf))
+    for layout in entry.layouts:
+        assert "update" in str(gradtx.formula(entry.transform(layout), tree, "matrix"))
 
 
 def test_what_a_callback_or_a_loop_does_is_a_function_of_its_name():
@@ -147,6 +149,13 @@ def test_what_a_callback_or_a_loop_does_is_a_function_of_its_name():
         lambda g, p: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: 2 * x, g)
     )
     assert str(gradtx.formula(looped)) == "update = while(g)"
+
+
+def test_what_depends_on_the_place_is_said():
+    """Neighbours are not the element itself, whose difference would be nothing."""
+    differences = gradtx.stateless_with_tree_map(lambda g, p: g - jnp.roll(g, 1))
+    shown = str(gradtx.formula(differences, jax.ShapeDtypeStruct((4,), np.float32)))
+    assert shown == "update = concatenate(g - slice[3:4](g), g - slice[0:3](g))"
 
 
 def test_an_extra_argument_has_its_name():

@@ -63,6 +63,8 @@ def intern(op: str, *args: Any) -> Expression:
 
 def number(value: Any) -> Expression:
     """A number, or a truth value."""
+    if isinstance(value, complex) and value.imag == 0:
+        value = value.real
     if not isinstance(value, bool | complex):
         value = float(value)
         value = int(value) if math.isfinite(value) and value == int(value) else value

@@ -16,7 +16,7 @@ from gradtx.core.schedule import SCHEDULES
 from gradtx.core.stages import resolve
 from gradtx.inspect.expression import ONE, Expression, symbol
 from gradtx.inspect.interpret import interpret
-from gradtx.inspect.runs import Value, runs
+from gradtx.inspect.runs import Value, one, runs
 from gradtx.inspect.simplify import make
 
 OTHER = "other."
@@ -138,8 +138,9 @@ class Layout:
             elements, at = self.given[key], 0
             sizes = self.sizes if elements[0][1] == "slot" and len(elements) > 1 else [1] * len(elements)
             for (path, kind, prefix), size in zip(elements, sizes, strict=True):
-                before, after = (_at(v, at, x.size) for v in (start, result))
-                at += size
+                end = at + size if len(elements) > 1 else x.size
+                before, after = (one(v, at, end) for v in (start, result))
+                at = end
                 name = self._name(path, kind, prefix)
                 values = _left(before, kind), _left(after, kind)
                 yield Cell(name, prefix[:-1] or kind, x.dtype.name, *values)
@@ -194,7 +195,3 @@ def _left(x: Expression, kind: str) -> Expression:
         condition, a, b = x.args
         return make("where", condition, _left(a, kind), _left(b, kind))
     return make("add", x, ONE) if kind == "step" else make("sub", ONE, x) if kind == "decay" else x
-
-
-def _at(value: Value, position: int, size: int) -> Expression:
-    return value if isinstance(value, Expression) else value.cut(position, position + 1)[0][0]

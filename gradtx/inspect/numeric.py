@@ -99,7 +99,8 @@ class Evaluator:
 
     def _value(self, node: Expression, values: Mapping[str, Any], found: Mapping[Expression, Any]) -> Any:
         if node.op == "number":
-            return np.asarray(node.value)[()] if isinstance(node.value, bool) else np.float64(node.value)
+            kept = isinstance(node.value, bool | complex)
+            return np.asarray(node.value)[()] if kept else np.float64(node.value)
         if node.op == "symbol":
             (name,) = node.args
             if name not in values:

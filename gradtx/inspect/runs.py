@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.inspect.expression import Expression, number, symbol
+from gradtx.inspect.expression import Expression, intern, number, symbol
 
 LONGEST = 64
 """A constant array of more elements is a symbol."""
@@ -61,6 +61,14 @@ def runs(parts: Sequence[tuple[Expression, int]]) -> Value:
 def pieces(value: Value, size: int) -> list[tuple[Expression, int]]:
     """The runs of an array of some size."""
     return value.parts if isinstance(value, Runs) else [(value, size)]
+
+
+def one(value: Value, start: int, stop: int) -> Expression:
+    """One expression for some elements of an array; where they are of several kinds, a function of these."""
+    if isinstance(value, Expression):
+        return value
+    kinds = [x for x, _ in value.cut(start, stop)]
+    return kinds[0] if len(kinds) == 1 else intern("call", "concatenate", str(value.lengths), *kinds)
 
 
 def constant(x: Any) -> Value:

@@ -158,6 +158,15 @@ def _not(a: Expression) -> Expression | None:
     return a.args[0] if a.op == "not" else None
 
 
+def _is_whole(x: Expression) -> bool:
+    """Whether it is a whole number: a step, or what is counted from one."""
+    if x.op == "symbol":
+        return x.args[0].rpartition(".")[2] == "t"
+    if x.op in ("add", "sub", "mul", "max", "min"):
+        return all(map(_is_whole, x.args))
+    return x.op in ("floor", "trunc", "ceil", "round") or isinstance(x.value, int)
+
+
 def is_condition(x: Expression) -> bool:
     """Whether it is true or false."""
     return x in (TRUE, FALSE) or x.op in _CONDITIONS
@@ -192,6 +201,7 @@ _RULES: dict[str, Rule] = {
     "where": _where,
     "and": _and,
     "or": _or,
+    "trunc": lambda a: a if _is_whole(a) else None,
     "max": lambda a, b: a if a is b else None,
     "min": lambda a, b: a if a is b else None,
     "sum": lambda a, axes, count: make("mul", number(count), a) if a.op == "number" else None,

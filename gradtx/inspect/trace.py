@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from gradtx.core.program import Program
 from gradtx.inspect.expression import Expression, intern, rewrite, symbol, within
 from gradtx.inspect.interpret import NOISE, interpret
 from gradtx.inspect.naming import OTHER, Cell, Layout
+from gradtx.inspect.runs import one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +107,7 @@ def trace(tx: Composed, params: Any, leaf: int, other: int | None = None) -> Tra
     gs, thetas = ([symbol(prefix + name) for prefix in prefixes] for name in ("g", "theta"))
     results = interpret(traced, [*gs, *layout.values, *thetas, *map(symbol, wanted)])
     starts = interpret(first, thetas)
-    update = results[own]
-    assert isinstance(update, Expression)
+    update = one(results[own], 0, math.prod(jnp.shape(leaves[leaf])))
     cells = list(layout.cells(starts, results[len(gs) :]))
     return _with_noise_named(Traced(update, cells, layout.definitions()))
 
