@@ -32,6 +32,7 @@ from gradtx.core.transform import (
     apply_gradients,
     apply_updates,
 )
+from gradtx.interop.optax import from_optax_state, to_optax_state
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
 from gradtx.optimizers.adafactor import adafactor
@@ -156,6 +157,7 @@ __all__ = [
     "exponential_decay",
     "flatten",
     "freeze",
+    "from_optax_state",
     "global_norm",
     "guard",
     "hyperparams",
@@ -219,6 +221,7 @@ __all__ = [
     "stateless",
     "stateless_with_tree_map",
     "step_count",
+    "to_optax_state",
     "trace",
     "track",
     "tree",

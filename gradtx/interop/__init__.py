@@ -1,0 +1,1 @@
+"""States of other libraries: moving in, and moving back."""
