@@ -33,6 +33,7 @@ from gradtx.core.transform import (
     apply_updates,
 )
 from gradtx.interop.optax import from_optax_state, to_optax_state
+from gradtx.interop.torch import from_torch_state_dict, to_torch_state_dict
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
 from gradtx.optimizers.adafactor import adafactor
@@ -158,6 +159,7 @@ __all__ = [
     "flatten",
     "freeze",
     "from_optax_state",
+    "from_torch_state_dict",
     "global_norm",
     "guard",
     "hyperparams",
@@ -222,6 +224,7 @@ __all__ = [
     "stateless_with_tree_map",
     "step_count",
     "to_optax_state",
+    "to_torch_state_dict",
     "trace",
     "track",
     "tree",
