@@ -1,9 +1,5 @@
 """A run of torch goes on in gradtx, and back: recorded state dicts, and dicts that do not fit."""
 
-import copy
-import functools
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +7,9 @@ import pytest
 
 import gradtx
 from golden import TORCH_CASES
+from gradtx.core.structure import Structure
 from test_torch import TORCH, step
 from trajectories import x64
-from gradtx.core.structure import Structure
 
 HANDOVER = 50
 NAMES = [0, 1]
@@ -60,9 +56,7 @@ def test_a_run_goes_on_as_torchs_did(case, dtype):
     with x64(dtype == np.float64):
         params = [jnp.asarray(p, dtype) for p in at(case, HANDOVER)]
         names = {"0": 0, "1": 1}
-        state = gradtx.from_torch_state_dict(
-            tx, tensors(case, dtype), names, params, step=STEP.get(case)
-        )
+        state = gradtx.from_torch_state_dict(tx, tensors(case, dtype), names, params, step=STEP.get(case))
         history, _ = run(tx, params, state, HANDOVER, 100, dtype)
     for number in TORCH.steps:
         if number > HANDOVER:

@@ -78,8 +78,8 @@ class Link:
             if (x is None) != (position is None) and not partial:
                 there, missing = (self.item.kind, where) if x is None else (where, self.item.kind)
                 raise ValueError(
-                    f"The leaf {path!r} has a slot {slot!r} in {there}, and is masked out in {missing}. Give tx "
-                    f"the mask, or the groups, of the Optax optimizer."
+                    f"The leaf {path!r} has a slot {slot!r} in {there}, and is masked out in {missing}. Give "
+                    f"tx the mask, or the groups, of the Optax optimizer."
                 )
         return pairs
 
@@ -174,8 +174,8 @@ def _link(target: Target, queue: list[Item], clock: Clock, state: Any) -> None:
         setting = " ({}={!r})".format(*row.setting) if row.setting else ""
         found = f"has {item.kind} at {item.where}" if item else "has no more states"
         raise ValueError(
-            f"{target.where}{setting} wants Optax's {row.state}, and the Optax state {found}. Give tx the same "
-            f"transforms in the same order, with the same settings."
+            f"{target.where}{setting} wants Optax's {row.state}, and the Optax state {found}. Give tx the "
+            f"same transforms in the same order, with the same settings."
         )
     lacks = row.fields - set(item.state._fields)
     if lacks:
@@ -206,8 +206,8 @@ def _copied(path: Path, state: Any, queue: list[Item], clock: Clock, where: str)
     if [item.kind for item in taken] != kinds or wanted.injected:
         found = ", ".join(f"{item.kind} at {item.where}" for item in taken) or "no more states"
         raise ValueError(
-            f"{where}, another library's transform, wants {', '.join(kinds)}, and the Optax state has {found}. "
-            f"Give tx the same transforms in the same order."
+            f"{where}, another library's transform, wants {', '.join(kinds)}, and the Optax state has "
+            f"{found}. Give tx the same transforms in the same order."
         )
     pairs = []
     for mine, theirs in zip(wanted.items, taken, strict=True):
@@ -225,8 +225,8 @@ def _copied_whole(path: Path, state: Any, part: Any, where: str) -> Copy:
     own = lookup(state, path)
     if jax.tree.structure(own) != jax.tree.structure(part):
         raise ValueError(
-            f"{where}: the structure of this state is not that of {'.'.join(path)}, which Optax's own transform "
-            f"has in tx. Give tx the same transform."
+            f"{where}: the structure of this state is not that of {'.'.join(path)}, which Optax's own "
+            f"transform has in tx. Give tx the same transform."
         )
     return Copy(path, list(enumerate(jax.tree.leaves(part))), [])
 

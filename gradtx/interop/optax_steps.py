@@ -33,7 +33,8 @@ def settle(clock: Clock, arrays: list[Any], given: int | None) -> None:
                 else "Give tx a number, or a rule, that does not depend on it there."
             )
             raise ValueError(
-                f"{part.where} does not say how many updates were made, and {needs} of tx depends on it. {remedy}"
+                f"{part.where} does not say how many updates were made, and {needs} of tx depends on it. "
+                f"{remedy}"
             )
         part.step = 0
 
@@ -44,8 +45,8 @@ def _inwards(clock: Clock, arrays: list[Any]) -> None:
     if len(set(counted.values())) > 1:
         listed = ", ".join(f"{where} is {n}" for where, n in counted.items())
         raise ValueError(
-            f"The counters of the Optax state disagree, and a chain of gradtx has one step: {listed}. If one of "
-            f"them was started anew on purpose, set them to one number first."
+            f"The counters of the Optax state disagree, and a chain of gradtx has one step: {listed}. If one "
+            f"of them was started anew on purpose, set them to one number first."
         )
     clock.step = next(iter(counted.values()), None)
     for link in clock.links:

@@ -21,7 +21,7 @@ from gradtx.interop.optax_links import Clock, Copy, Link
 SOURCE = "Optax state"
 
 
-def taken(link: Link, arrays: list[Any], fresh: Any, slow: Any, step: Any) -> dict[Path, Any]:
+def taken(link: Link, arrays: Any, fresh: Any, slow: Any, step: Any) -> dict[Path, Any]:
     """The slots of one unit from Optax's arrays, by their paths in the state."""
     target, rule = link.target, link.target.unit.transform
     old = {name: lookup(fresh, (*target.path, name)) for name in (*rule.slots, *rule.scalars)}
@@ -33,8 +33,9 @@ def taken(link: Link, arrays: list[Any], fresh: Any, slow: Any, step: Any) -> di
         values[name] = jax.tree.map(arrays.__getitem__, tree)
         if jax.tree.structure(values[name]) != jax.tree.structure(old[name]):
             raise ValueError(
-                f"{link.item.where}: {link.row.scalars[name]} is another tree than {name!r} of {target.where}: "
-                f"{jax.tree.structure(values[name])} and {jax.tree.structure(old[name])}."
+                f"{link.item.where}: {link.row.scalars[name]} is another tree than {name!r} of "
+                f"{target.where}: {jax.tree.structure(values[name])} and {jax.tree.structure(old[name])}. "
+                f"Give tx the same function."
             )
     if link.row.state == "LookaheadState":
         values[EVAL] = _slow_weights(slow, old[EVAL], target.where)
@@ -129,7 +130,7 @@ def matches(clock: Clock, state: Any) -> Iterator[Match]:
 
 
 def check_injected(clock: Clock, fresh: Any, arrays: list[Any]) -> None:
-    """Raises where Optax's injected hyperparameters are not the numbers of tx; its schedules are not compared."""
+    """Raises where Optax's injected hyperparameters are not the numbers of tx; schedules are not compared."""
     different = []
     where = ""
     for match in matches(clock, fresh):
@@ -144,9 +145,9 @@ def check_injected(clock: Clock, fresh: Any, arrays: list[Any]) -> None:
             where = match.where
     if different:
         raise ValueError(
-            f"{where} has other hyperparameters than tx: {'; '.join(different)}. Numbers come from tx: build it "
-            f"with those that were in force, and change them afterwards by gradtx.set_hyperparams; or pass "
-            f"{where.removesuffix('hyperparams')}inner_state, to leave them out."
+            f"{where} has other hyperparameters than tx: {'; '.join(different)}. Numbers come from tx: build "
+            f"it with those that were in force, and change them afterwards by gradtx.set_hyperparams; or "
+            f"pass {where.removesuffix('hyperparams')}inner_state, to leave them out."
         )
 
 

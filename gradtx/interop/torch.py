@@ -110,7 +110,8 @@ def _entry(match: Match, parameter: Parameter, entry: str) -> np.ndarray | None:
     if entries or (others and dampened):
         raise ValueError(
             f"torch's {parameter.label} has no {entry!r} in its state, which has "
-            f"{', '.join(map(str, entries)) or 'nothing'}. It was never stepped, or the state dict is damaged."
+            f"{', '.join(map(str, entries)) or 'nothing'}: it was never stepped, or the state dict is "
+            f"damaged."
         )
     return None
 
@@ -189,6 +190,6 @@ def _check_shape(new: np.ndarray, old: Any, parameter: Parameter, entry: str) ->
     if old is not None and np.shape(as_numpy(old)) != new.shape:
         raise ValueError(
             f"{entry!r} of torch's {parameter.label} has shape {np.shape(as_numpy(old))}, and the leaf "
-            f"{parameter.path!r} gives {new.shape}. Where torch has the axes in another order, names must say it: "
-            f"({parameter.label.split()[1]}, (1, 0))."
+            f"{parameter.path!r} gives {new.shape}. Where torch has the axes in another order, names must "
+            f"say it: ({parameter.label.split()[1]}, (1, 0))."
         )

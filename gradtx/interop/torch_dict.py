@@ -40,8 +40,8 @@ class Parameter:
             return array
         if sorted(self.axes) != list(range(array.ndim)):
             raise ValueError(
-                f"names: {self.axes} for the leaf {self.path!r} is no permutation of the {array.ndim} axes that "
-                f"torch's {self.label} has."
+                f"names: {self.axes} for the leaf {self.path!r} is no permutation of the {array.ndim} axes "
+                f"that torch's {self.label} has."
             )
         return array.transpose(self.axes)
 
@@ -167,9 +167,9 @@ def _parameter(path: str, given: Any, known: _Known) -> Parameter:
     if key not in known.by_key:
         if isinstance(given, str) and not known.by_name:
             raise ValueError(
-                f"The leaf {path!r} is to be torch's {given!r}, and this state dict has no names, only indices. "
-                f"Pass order=model.named_parameters(), if the optimizer was made from model.parameters(); or "
-                f"give indices in names."
+                f"The leaf {path!r} is to be torch's {given!r}, and this state dict has no names, only "
+                f"indices. Pass order=model.named_parameters(), if the optimizer was made from "
+                f"model.parameters(); or give indices in names."
             )
         hint = suggestion(str(given), None, list(known.by_name))
         there = ", ".join(known.by_name) or ", ".join(map(str, known.by_key))

@@ -32,9 +32,9 @@ class Match:
         for unit in self.program.units:
             if not is_rule(unit):
                 raise ValueError(
-                    f"{unit.where} is around the optimizer or beside it, and torch's state has nothing for it. "
-                    f"Move the state of the optimizer alone; then put it at its place in the state that the "
-                    f"whole transform's init makes."
+                    f"{unit.where} is around the optimizer or beside it, and torch's state has nothing for "
+                    f"it. Move the state of the optimizer alone; then put it at its place in the state that "
+                    f"the whole transform's init makes."
                 )
         self.units = [[u for u in self.program.rules if active[u.path][i]] for i in range(len(leaves))]
 
@@ -75,8 +75,8 @@ class Match:
         rate = self.rate(i)
         if rate is None or callable(self.read(rate, "learning_rate")):
             raise ValueError(
-                f"{unit.where} has the learning rate inside its velocity, which torch's RMSprop has not; with a "
-                f"rate that changes they differ. Give tx the rate after the velocity: gradtx.chain("
+                f"{unit.where} has the learning rate inside its velocity, which torch's RMSprop has not; "
+                f"with a rate that changes they differ. Give tx the rate after the velocity: gradtx.chain("
                 f"gradtx.scale_by_rms(..., eps_in_sqrt=False), gradtx.trace(...), "
                 f"gradtx.scale_by_learning_rate(...))."
             )
@@ -98,8 +98,8 @@ class Match:
             needs = depends_on_step(self.program) if given is None and not fresh else ""
             if needs:
                 raise ValueError(
-                    f"torch's SGD does not count its steps, and {needs} of tx depends on them. Pass step=, the "
-                    f"number of updates made so far."
+                    f"torch's SGD does not count its steps, and {needs} of tx depends on them. Pass step=, "
+                    f"the number of updates made so far."
                 )
             return 0 if given is None else count(given, "step")
         lacking = [p for p in stepped if "step" not in self.entries(p)]
@@ -113,9 +113,9 @@ class Match:
         if len(set(steps.values())) > 1:
             low, high = min(steps, key=steps.__getitem__), max(steps, key=steps.__getitem__)
             raise ValueError(
-                f"torch's {low.label} is at step {steps[low]} and {high.label} at step {steps[high]}: a chain of "
-                f"gradtx has one step. Give the parameters that started later a group of their own, and move "
-                f"them apart; or move the parameters alone, and start the optimizer anew."
+                f"torch's {low.label} is at step {steps[low]} and {high.label} at step {steps[high]}: a "
+                f"chain of gradtx has one step. Give the parameters that started later a group of their own, "
+                f"and move them apart; or move the parameters alone, and start the optimizer anew."
             )
         known = next(iter(steps.values()), 0)
         if given is not None and given != known:

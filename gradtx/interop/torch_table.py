@@ -163,6 +163,6 @@ def refuse_foreign(options: Options, rate_is_scheduled: bool) -> None:
     if options.get("lr_decay") and not rate_is_scheduled:
         lr, decay = number(options["lr"]), number(options["lr_decay"])
         raise ValueError(
-            f"torch's lr_decay={decay} is a schedule, and tx has a constant learning rate. What means the same "
-            f"is learning_rate=lambda t: {lr} / (1 + {decay} * t)."
+            f"torch's lr_decay={decay} is a schedule, and tx has a constant learning rate. What means the "
+            f"same is learning_rate=lambda t: {lr} / (1 + {decay} * t)."
         )
