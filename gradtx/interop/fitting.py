@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.engine import Composed
+from gradtx.core.hyperparams import tidy
 from gradtx.core.layout import initial_numbers
 from gradtx.core.numerics import is_complex, is_trainable, number_dtype, real_dtype, widest
 from gradtx.core.program import Program
@@ -60,7 +61,7 @@ def count(value: Any, what: str) -> int:
     """A counter as a Python int."""
     number = np.asarray(value)
     if number.shape != () or number.dtype.kind not in "iuf" or number != np.floor(number) or number < 0:
-        raise ValueError(f"{what} must be a number of steps, got {show(value)}.")
+        raise ValueError(f"{what} must be a number of steps, got {show(tidy(number))}.")
     return int(number)
 
 

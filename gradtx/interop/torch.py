@@ -94,10 +94,20 @@ def from_torch_state_dict(
             value = _entry(match, parameter, entry)
             if value is not None:
                 value = value * np.asarray(match.factor(unit, i), value.dtype)
+                _check_axes(parameter, value.shape, leaves[i].shape)
                 what = f"{entry!r} of torch's {parameter.label}, as the leaf {parameter.path!r},"
                 leaves[i] = fitted(parameter.ours(value), leaves[i], what, "torch state dict")
         state = replaced(state, path, structure.unflatten(leaves))
     return rebase(own, state)[0]
+
+
+def _check_axes(parameter: Parameter, theirs: tuple[int, ...], ours: tuple[int, ...]) -> None:
+    if parameter.axes is None and theirs != ours and sorted(theirs) == sorted(ours):
+        raise ValueError(
+            f"The leaf {parameter.path!r} has shape {ours}, and torch's {parameter.label} {theirs}: torch "
+            f"has the axes in another order. Say it in names: {{{parameter.path!r}: (..., axes)}}, with axes "
+            f"(1, 0) for the kernel of a Linear, (2, 3, 1, 0) for that of a Conv."
+        )
 
 
 def _entry(match: Match, parameter: Parameter, entry: str) -> np.ndarray | None:
@@ -190,6 +200,5 @@ def _check_shape(new: np.ndarray, old: Any, parameter: Parameter, entry: str) ->
     if old is not None and np.shape(as_numpy(old)) != new.shape:
         raise ValueError(
             f"{entry!r} of torch's {parameter.label} has shape {np.shape(as_numpy(old))}, and the leaf "
-            f"{parameter.path!r} gives {new.shape}. Where torch has the axes in another order, names must "
-            f"say it: ({parameter.label.split()[1]}, (1, 0))."
+            f"{parameter.path!r} gives {new.shape}. Check names, and the axes in it."
         )

@@ -10,7 +10,7 @@ import numpy as np
 from gradtx.core.engine import Composed
 from gradtx.core.program import Unit
 from gradtx.core.spec import show
-from gradtx.interop.torch_table import Kind, Options, refuse_foreign
+from gradtx.interop.torch_table import Kind, Options, is_decoupled, refuse_foreign
 
 Read = Callable[[Unit, str], Any]
 """The value of a field of a unit: a number, a function if it is a schedule, or a setting."""
@@ -42,8 +42,9 @@ def check(kind: Kind, options: Options, units: list[Unit], leaf: str, read: Read
     hint = ""
     if "initial_lr" in options and any(RATE in line for line in fewest):
         hint = " torch's rate is set by a scheduler: give tx the schedule as its learning rate."
+    name = "AdamW" if is_decoupled(options) else kind.name
     raise ValueError(
-        f"tx is not torch's {kind.name} on the leaf {leaf!r}: {'; '.join(fewest)}. What means the same is "
+        f"tx is not torch's {name} on the leaf {leaf!r}: {'; '.join(fewest)}. What means the same is "
         f"gradtx.{shown!r}.{hint}"
     )
 

@@ -26,6 +26,9 @@ class Match:
         self.groups, self.state = [dict(g) for g in state_dict["param_groups"]], state_dict["state"]
         kinds = [kind_of(group) for group in self.groups]
         self.kind: Kind = kinds[0]
+        if any(kind is not self.kind for kind in kinds):
+            found = ", ".join(kind.name for kind in kinds)
+            raise ValueError(f"torch's parameter groups are not those of one optimizer: {found}.")
         self.parameters = parameters(state_dict, names, params, order)
         leaves, _ = lv.flatten(params)
         active = active_leaves(self.program, params, leaves)
@@ -45,7 +48,8 @@ class Match:
             if parameter is None:
                 continue
             key = (parameter.group, *(unit.path for unit in units))
-            if key not in seen and (units or self.entries(parameter)):
+            frozen = any(unit.transform.name == "set_to_zero" for unit in units)
+            if key not in seen and not (frozen and not self.entries(parameter)):
                 check(self.kind, self.groups[parameter.group], units, parameter.path, self.read)
             seen.add(key)
 
