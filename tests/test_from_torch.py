@@ -209,7 +209,7 @@ def test_an_optimizer_that_was_never_stepped_starts_at_the_beginning():
 def test_a_number_set_in_the_state_must_be_torchs():
     tx = gradtx.adam(1e-3)
     state = gradtx.set_hyperparams(tx.init(PARAMS), b1=0.8, learning_rate=3e-4)
-    with pytest.raises(ValueError, match="b1 of scale_by_adam is 0.8 in tx and 0.9 in torch"):
+    with pytest.raises(ValueError, match=r"b1 of scale_by_adam is 0.8 in tx and 0.9 in torch"):
         gradtx.to_torch_state_dict(tx, state, AXES, PARAMS, adam_dict())
     state = gradtx.set_hyperparams(state, b1=0.9)
     assert gradtx.to_torch_state_dict(tx, state, AXES, PARAMS, adam_dict())["param_groups"][0]["lr"] == 3e-4
@@ -395,9 +395,9 @@ def test_parameters_that_are_left_over_or_behind_are_refused():
         gradtx.from_torch_state_dict(TX, adam_dict(), {"fc/kernel": AXES["fc/kernel"]}, {"fc": PARAMS["fc"]})
     late = adam_dict()
     late["state"][1] = {**late["state"][1], "step": np.float32(3)}
-    with pytest.raises(ValueError, match="'fc.bias' .index 1. is at step 3 and .* at step 50: a chain of"):
+    with pytest.raises(ValueError, match=r"'fc.bias' .index 1. is at step 3 and .* at step 50: a chain of"):
         gradtx.from_torch_state_dict(TX, late, AXES, PARAMS)
-    with pytest.raises(ValueError, match="'fc.bias' .index 1. is at step 0 and .* at step 50"):
+    with pytest.raises(ValueError, match=r"'fc.bias' .index 1. is at step 0 and .* at step 50"):
         gradtx.from_torch_state_dict(TX, without(adam_dict(), "state", 1), AXES, PARAMS)
     with pytest.raises(ValueError, match="step=3 was given, and torch's state is at step 50"):
         gradtx.from_torch_state_dict(TX, adam_dict(), AXES, PARAMS, step=3)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from gradtx.core.hyperparams import is_state
-from gradtx.interop.optax_table import COUNTERS, GROUPS, INJECTED, ROWS
+from gradtx.interop.optax_table import COUNTERS, GROUPS, INJECTED, MEASURED, ROWS
 
 KNOWN = {row.state for rows in ROWS.values() for row in rows}
 
@@ -70,7 +70,7 @@ def unmasked(tree: Any) -> Any:
 
 def _read(state: Any, where: str, groups: tuple[str, ...], into: Reading) -> None:
     kind = type(state).__name__
-    if state is None or (hasattr(state, "_fields") and not _has_content(state)):
+    if state is None or kind in MEASURED or (hasattr(state, "_fields") and not _has_content(state)):
         return
     if is_state(state):
         raise TypeError(f"{where} is a state of gradtx already; a state of Optax is wanted.")

@@ -222,6 +222,12 @@ ROWS: dict[str, tuple[Row, ...]] = {
 COUNTERS = {"ScaleByScheduleState": "count", "WeightDecaySchedule": "count", "WrappedScheduleState": "count"}
 """States of Optax that only count steps, which gradtx does once for a chain."""
 
+MEASURED = ("MonitorState", "SnapshotState")
+"""States of Optax of what is measured, which the next update measures anew."""
+
+MEASURES = ("measurement", "measure_with_ema", "measure_by_transform")
+"""The units of gradtx that measure."""
+
 INJECTED = ("InjectHyperparamsState", "InjectStatefulHyperparamsState")
 """Optax's states that hold hyperparameters."""
 
