@@ -27,7 +27,7 @@ def from_optax_state(tx: Transform, optax_state: Any, params: PyTree, *, step: i
 
     The moments, averages and counters are taken from the Optax state, every number from `tx`. The two are
     matched unit by unit, in order: `tx` has the transforms of the Optax optimizer, from gradtx. Transforms
-    without a state (clipping, weight decay, scaling) may differ.
+    without a state (clipping, weight decay, scaling) may differ, and so may what only measures.
 
     Args:
         tx: the transform, built as the Optax optimizer was.

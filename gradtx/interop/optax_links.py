@@ -13,7 +13,7 @@ from gradtx.core.engine import Composed
 from gradtx.core.labels import Labelled
 from gradtx.core.program import Path, Unit, is_declared, is_rule, lookup
 from gradtx.interop.optax_states import Item, Reading, numbered, read, unmasked
-from gradtx.interop.optax_table import Row, row_of
+from gradtx.interop.optax_table import MEASURES, Row, row_of
 
 Groups = tuple[str, ...]
 
@@ -120,7 +120,8 @@ def linked(tx: Any, part: Any, where: str, at: Path, state: Any) -> Clock:
     """
     if not isinstance(tx, Composed):
         return Clock(where, tx, [], Reading(), copies=[_copied_whole(at, state, part, where)])
-    clock = Clock(where, tx, [], read(part, where))
+    names = [name for unit in tx.program.units for name in unit.path]
+    clock = Clock(where, tx, [], read(part, where, names))
     items = clock.reading.items
     targets = list(_targets(tx, at, (), state, clock))
     queues: dict[Groups, list[Item]] = {}
@@ -148,10 +149,16 @@ def _targets(
         if parts and not unit.transform.sees_leaves and isinstance(parts["inner"], Composed):
             path = (*target.path, "inner")
             yield from _targets(parts["inner"], path, target.groups, state, clock, is_vector=True)
-        elif (is_declared(unit) and (unit.transform.slots or unit.transform.scalars or parts)) or (
-            not is_declared(unit) and jax.tree.leaves(lookup(state, target.path))
-        ):
+        elif _has_state(unit, lookup(state, target.path)):
             yield target
+
+
+def _has_state(unit: Unit, own: Any) -> bool:
+    """Whether there is something to move: what only measures does so anew."""
+    if not is_declared(unit):
+        return bool(jax.tree.leaves(own))
+    tx = unit.transform
+    return tx.name not in MEASURES and bool(tx.slots or tx.scalars or _parts(unit))
 
 
 def _parts(unit: Unit) -> dict[str, Any]:

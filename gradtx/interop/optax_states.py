@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -44,6 +44,7 @@ class Reading:
     items: list[Item] = dataclasses.field(default_factory=list)
     counters: list[tuple[str, int]] = dataclasses.field(default_factory=list)
     injected: list[Injected] = dataclasses.field(default_factory=list)
+    order: Sequence[str] = ()
 
 
 def numbered(state: Any) -> tuple[list[Any], Any]:
@@ -52,9 +53,9 @@ def numbered(state: Any) -> tuple[list[Any], Any]:
     return leaves, structure.unflatten(range(len(leaves)))
 
 
-def read(state: Any, where: str) -> Reading:
-    """What a numbered state consists of."""
-    reading = Reading()
+def read(state: Any, where: str, order: Sequence[str] = ()) -> Reading:
+    """What a numbered state consists of; `order` is that of the names of a chain with names."""
+    reading = Reading(order=order)
     _read(state, where, (), reading)
     return reading
 
@@ -92,7 +93,7 @@ def _read(state: Any, where: str, groups: tuple[str, ...], into: Reading) -> Non
     elif hasattr(state, "_fields"):
         into.items.append(Item(state, where, groups))
     elif isinstance(state, Mapping | tuple | list):
-        for key, part in _children(state):
+        for key, part in _children(state, into.order):
             _read(part, f"{where}[{key!r}]", groups, into)
     else:
         raise TypeError(
@@ -101,8 +102,11 @@ def _read(state: Any, where: str, groups: tuple[str, ...], into: Reading) -> Non
         )
 
 
-def _children(state: Any) -> Iterator[tuple[Any, Any]]:
-    yield from state.items() if isinstance(state, Mapping) else enumerate(state)
+def _children(state: Any, order: Sequence[str]) -> list[tuple[Any, Any]]:
+    """The parts of a chain; JAX sorts the keys of a dict, which is another order than the chain's."""
+    if not isinstance(state, Mapping):
+        return list(enumerate(state))
+    return sorted(state.items(), key=lambda part: order.index(part[0]) if part[0] in order else len(order))
 
 
 def _has_content(state: Any) -> bool:
