@@ -72,7 +72,7 @@ def _key_taken(rule: Any, values: Values, step: int) -> Values:
 
 
 def _key_given(rule: Any, values: Values, step: int) -> Values:
-    return {"rng_key": jax.random.wrap_key_data(values["rng_key"])}
+    return {"rng_key": jax.random.wrap_key_data(jnp.array(values["rng_key"], copy=True))}
 
 
 def _sum_taken(rule: Any, values: Values, step: int) -> Values:
