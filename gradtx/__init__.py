@@ -39,7 +39,9 @@ from gradtx.inspect.formula import formula
 from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
 from gradtx.interop.config import to_config
 from gradtx.interop.from_config import from_config
+from gradtx.interop.optax import from_optax_state, to_optax_state
 from gradtx.interop.state_dict import from_state_dict, to_state_dict
+from gradtx.interop.torch import from_torch_state_dict, to_torch_state_dict
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
 from gradtx.optimizers.adafactor import adafactor
@@ -169,7 +171,9 @@ __all__ = [
     "formula",
     "freeze",
     "from_config",
+    "from_optax_state",
     "from_state_dict",
+    "from_torch_state_dict",
     "global_norm",
     "guard",
     "hyperparams",
@@ -237,7 +241,9 @@ __all__ = [
     "stateless_with_tree_map",
     "step_count",
     "to_config",
+    "to_optax_state",
     "to_state_dict",
+    "to_torch_state_dict",
     "trace",
     "track",
     "tree",

@@ -61,6 +61,12 @@ NOT_TRANSFORMS = {
         "step_count",
         "tree_map_params",
     ],
+    "states of other libraries": [
+        "from_optax_state",
+        "from_torch_state_dict",
+        "to_optax_state",
+        "to_torch_state_dict",
+    ],
     "conditions to skip a step": ["skip_large_updates", "skip_not_finite"],
 }
 

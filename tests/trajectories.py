@@ -23,13 +23,13 @@ COMPLEX = {"z_matrix": (3, 2)}
 SMALL = {"matrix": (5, 3), "z_matrix": (3, 2)}
 
 
-def x64():
+def x64(on=True):
     """A context in which arrays may have 64 bits."""
     if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
+        return jax.enable_x64(on)
     from jax.experimental import enable_x64
 
-    return enable_x64()
+    return enable_x64(on)
 
 
 @functools.cache

@@ -66,7 +66,7 @@ def _rebased(program: Program, state: Any) -> Any:
     slots = state["slots"]
     for path, part in program.parts.items():
         if isinstance(part, Composed):
-            slots = _replaced(slots, path, _rebased(part.program, lookup(slots, path)))
+            slots = replaced(slots, path, _rebased(part.program, lookup(slots, path)))
     return {**state, "numbers": numbers, "slots": slots}
 
 
@@ -94,10 +94,11 @@ def restarted(tx: Any, state: Any, params: Any) -> Any:
     return renewed(tx.init(params), state)
 
 
-def _replaced(node: Any, path: Path, value: Any) -> Any:
+def replaced(node: Any, path: Path, value: Any) -> Any:
+    """A nested dict with another value at a path."""
     if not path:
         return value
-    return {**node, path[0]: _replaced(node[path[0]], path[1:], value)}
+    return {**node, path[0]: replaced(node[path[0]], path[1:], value)}
 
 
 def _settings(state: Any) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import optax
 
 import gradtx
 
-from . import cases, wrapped
+from . import cases, looking, wrapped
 from .measure import Row
 
-CASES = cases.CASES | wrapped.CASES
+CASES = cases.CASES | wrapped.CASES | looking.CASES
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 INTRODUCTION = """\

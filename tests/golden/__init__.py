@@ -113,12 +113,13 @@ TORCH_CASES = {
 
 
 def load_torch():
-    """`torch.npz`: params, grads_by_step, steps, trajectories, arguments, versions.
+    """`torch.npz`: params, grads_by_step, steps, trajectories, state_dicts, arguments, versions.
 
     `params` is the start, a list of two float64 arrays. Each of the 100 functions of
     `grads_by_step` maps the parameters before that step to their gradients. `trajectories[case]`
-    is a list of the parameters after each of `steps`, which count from 1; `arguments[case]` is the
-    torch optimizer's name and keyword arguments.
+    is a list of the parameters after each of `steps`, which count from 1; `state_dicts[case]` is the
+    state dict after step 50, with arrays for tensors; `arguments[case]` is the torch optimizer's name
+    and keyword arguments.
     """
     with np.load(Path(__file__).parent / "torch.npz") as file:
         arrays = dict(file)
@@ -144,6 +145,17 @@ def load_torch():
             case: [list(pair) for pair in zip(arrays[f"{case}/w"], arrays[f"{case}/b"], strict=True)]
             for case in TORCH_CASES
         },
+        state_dicts={case: state_dict_of(case, arrays) for case in TORCH_CASES},
         arguments={case: json.loads(str(arrays[f"{case}/torch"])) for case in TORCH_CASES},
         versions=json.loads(str(arrays["versions"])),
     )
+
+
+def state_dict_of(case, arrays):
+    """The state dict of a case, as torch had it but for the arrays."""
+    state = {}
+    for name, array in arrays.items():
+        if name.startswith(f"{case}/state/"):
+            *_, key, entry = name.split("/")
+            state.setdefault(int(key), {})[entry] = array
+    return {"state": state, "param_groups": json.loads(str(arrays[f"{case}/param_groups"]))}

@@ -4,11 +4,12 @@
     python tests/golden/make_torch.py
 
 Needed only to record anew: the tests read the files. `torch.npz` holds 100 steps of each case in
-float64 on noisy diagonal quadratics, the parameters after every step of `STEPS`, the arguments
-that torch was given, and the versions of torch and numpy. `golden.load_torch` reads it, and
-`golden.TORCH_CASES` says each case in this library's names.
+float64 on noisy diagonal quadratics, the parameters after every step of `STEPS`, the optimizer's
+state dict after step `HANDOVER`, the arguments that torch was given, and the versions of torch and
+numpy. `golden.load_torch` reads it, and `golden.TORCH_CASES` says each case in this library's names.
 """
 
+import copy
 import json
 from pathlib import Path
 
@@ -22,6 +23,7 @@ VERSIONS = {"torch": torch.__version__, "numpy": np.__version__}
 SHAPES = {"w": (4, 3), "b": (5,)}
 LENGTH = 100
 STEPS = (*range(1, 6), *range(10, LENGTH + 1, 5))
+HANDOVER = 50
 
 CASES = {
     "sgd": ("SGD", {"lr": 0.1}),
@@ -79,7 +81,7 @@ def make_problem(seed=0):
 
 
 def record(optimizer_name, kwargs, problem):
-    """The parameters after each of STEPS, stacked, by name."""
+    """The parameters after each of STEPS, stacked, by name, and the state dict after HANDOVER."""
     problem = {name: torch.from_numpy(array) for name, array in problem.items()}
     params = {name: torch.nn.Parameter(problem[f"{name}/start"].clone()) for name in SHAPES}
     optimizer = getattr(torch.optim, optimizer_name)(params.values(), **kwargs)
@@ -92,7 +94,9 @@ def record(optimizer_name, kwargs, problem):
         if i + 1 in STEPS:
             for name, p in params.items():
                 trajectory[name].append(p.detach().numpy().copy())
-    return {name: np.stack(arrays) for name, arrays in trajectory.items()}
+        if i + 1 == HANDOVER:
+            state_dict = copy.deepcopy(optimizer.state_dict())
+    return {name: np.stack(arrays) for name, arrays in trajectory.items()}, state_dict
 
 
 def make_trajectories():
@@ -102,8 +106,11 @@ def make_trajectories():
     arrays |= {f"problem/{name}": array for name, array in problem.items()}
     for case, (optimizer_name, kwargs) in CASES.items():
         arrays[f"{case}/torch"] = json.dumps({"optimizer": optimizer_name, "kwargs": kwargs})
-        for name, trajectory in record(optimizer_name, kwargs, problem).items():
-            arrays[f"{case}/{name}"] = trajectory
+        trajectories, state_dict = record(optimizer_name, kwargs, problem)
+        arrays |= {f"{case}/{name}": trajectory for name, trajectory in trajectories.items()}
+        arrays[f"{case}/param_groups"] = json.dumps(state_dict["param_groups"])
+        for key, entries in state_dict["state"].items():
+            arrays |= {f"{case}/state/{key}/{entry}": x.numpy() for entry, x in entries.items()}
     np.savez_compressed(FOLDER / "torch.npz", **arrays)
 
 

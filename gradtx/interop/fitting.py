@@ -1,0 +1,84 @@
+"""What a state from elsewhere must be to become one of gradtx: arrays that fit its slots, and a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.engine import Composed
+from gradtx.core.hyperparams import tidy
+from gradtx.core.layout import initial_numbers
+from gradtx.core.numerics import is_complex, is_trainable, number_dtype, real_dtype, widest
+from gradtx.core.program import Program
+from gradtx.core.spec import show
+from gradtx.core.stages import Scope, bound
+
+
+def composed(where: str, tx: Any) -> Composed:
+    """`tx`, or an error if it is another library's."""
+    if not isinstance(tx, Composed):
+        raise TypeError(
+            f"{where} takes a gradtx transform, such as gradtx.adamw(1e-3), first; got {show(tx)}."
+        )
+    return tx
+
+
+def fitted(value: Any, slot: Any, what: str, source: str) -> jax.Array:
+    """A copy of `value` in the dtype and with the sharding of a slot, whose shape it must have.
+
+    It is widened where the slot is wider. Where it is narrower, digits would be lost: that is an error.
+    """
+    shape, dtype = np.shape(value), np.dtype(getattr(value, "dtype", np.asarray(value).dtype))
+    if shape != slot.shape:
+        raise ValueError(
+            f"{what} has shape {shape} in the {source}, and {slot.shape} in a state of tx for these params. "
+            f"Pass the parameters that the {source} belongs to, and a tx with the same settings."
+        )
+    if is_complex(dtype) and not is_complex(slot.dtype) and not np.any(np.imag(value)):
+        value, dtype = value.real, real_dtype(dtype)
+    if not _holds(slot.dtype, dtype):
+        raise TypeError(
+            f"{what} is {dtype.name} in the {source}, and tx keeps it in {slot.dtype.name}, which would lose "
+            f"digits. Give tx a wider dtype for it (for 64 bits enable jax_enable_x64), or cast the {source} "
+            f"yourself."
+        )
+    if isinstance(slot, jax.Array) and slot.committed:
+        own = jnp.array(value, copy=True) if isinstance(value, jax.Array) else np.asarray(value)
+        return jax.device_put(own.astype(slot.dtype), slot.sharding)
+    return jnp.array(np.asarray(value).astype(slot.dtype))
+
+
+def _holds(kept: np.dtype, given: np.dtype) -> bool:
+    if is_trainable(kept) and is_trainable(given):
+        return widest(kept, given) == kept
+    return kept.kind == given.kind or (kept.kind in "iu" and given.kind in "iu")
+
+
+def count(value: Any, what: str) -> int:
+    """A counter as a Python int."""
+    number = np.asarray(value)
+    if number.shape != () or number.dtype.kind not in "iuf" or number != np.floor(number) or number < 0:
+        raise ValueError(f"{what} must be a number of steps, got {show(tidy(number))}.")
+    return int(number)
+
+
+def depends_on_step(program: Program) -> str:
+    """What in a program depends on the step it is at: a name, empty if nothing does."""
+    for scope, arguments in program.scopes.items():
+        for key, (value, _, _) in arguments.items():
+            if callable(value):
+                return ".".join((*scope, key))
+    _, arguments = initial_numbers(program)
+    for unit in program.rules:
+        if unit.transform.scalars or not set(unit.transform.needs) <= {"params"}:
+            continue
+        rule, seen = bound(unit, arguments), []
+        for step in jnp.arange(3, dtype=number_dtype()):
+            made = rule.prepare(Scope(step=step, t=step + 1, extra={}))
+            seen.append([np.asarray(x) for x in jax.tree.leaves(made)])
+        if any(not np.array_equal(a, b) for later in seen[1:] for a, b in zip(seen[0], later, strict=True)):
+            return unit.where
+    return ""

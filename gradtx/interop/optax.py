@@ -1,0 +1,124 @@
+"""Moving a run in from Optax, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradtx.core.hyperparams import placed
+from gradtx.core.layout import check_state
+from gradtx.core.program import Path, lookup
+from gradtx.core.rebase import rebase, replaced
+from gradtx.core.rule import EVAL
+from gradtx.core.transform import Transform
+from gradtx.interop.fitting import composed
+from gradtx.interop.optax_links import linked
+from gradtx.interop.optax_states import numbered
+from gradtx.interop.optax_steps import settle
+from gradtx.interop.optax_values import check_injected, copied, given, matches, taken, written
+
+PyTree = Any
+
+
+def from_optax_state(tx: Transform, optax_state: Any, params: PyTree, *, step: int | None = None) -> Any:
+    """A state for `tx` that goes on where an Optax optimizer stopped.
+
+    The moments, averages and counters are taken from the Optax state, every number from `tx`. The two are
+    matched unit by unit, in order: `tx` has the transforms of the Optax optimizer, from gradtx. Transforms
+    without a state (clipping, weight decay, scaling) may differ, and so may what only measures.
+
+    Args:
+        tx: the transform, built as the Optax optimizer was.
+        optax_state: its state, as Optax's `init` or `update` gave it.
+        params: the parameters at that point; for `lookahead` Optax's `LookaheadParams`.
+        step: the number of updates so far, for an Optax state that does not count them, such as that of
+            `sgd` with a constant rate. It is needed only where `tx` depends on it.
+
+    Returns:
+        A state with the dtypes, shapes and shardings of `tx.init(params)`, which shares no array with the
+        Optax state or the parameters. 16-bit moments are widened.
+
+    Raises:
+        ValueError: the Optax state is not one of such an optimizer, or of these parameters; counters
+            disagree, or are missing where `tx` depends on the step; injected hyperparameters differ from the
+            numbers of `tx`. It says which unit, and where in the Optax state.
+        TypeError: `tx` is not gradtx's, `optax_state` not Optax's, or a dtype of `tx` would lose digits.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp, optax
+        >>> params = {"w": jnp.ones(2)}
+        >>> old = optax.adam(1e-3)
+        >>> _, old_state = old.update({"w": jnp.array([1.0, -2.0])}, old.init(params), params)
+        >>> state = gradtx.from_optax_state(gradtx.adam(1e-3), old_state, params)
+        >>> gradtx.step_count(state), [round(float(m), 3) for m in state["slots"]["scale_by_adam"]["mu"]["w"]]
+        (1, [0.1, -0.2])
+    """
+    own = composed("from_optax_state", tx)
+    slow = None
+    if type(params).__name__ == "LookaheadParams":
+        params, slow = params.fast, params.slow
+    fresh = own.init(params)
+    arrays, structure = numbered(optax_state)
+    clock = linked(own, structure, "optax_state", (), fresh)
+    settle(clock, arrays, step)
+    changes: dict[Path, Any] = {}
+    for part in clock.every():
+        check_injected(part, fresh, arrays)
+        for at in part.states:
+            changes[*at, "step"] = placed(part.step, np.int32, (), lookup(fresh, at)["step"])
+        for link in part.links:
+            changes |= taken(link, arrays, fresh, slow, part.step)
+        for copy in part.copies:
+            changes[copy.path] = copied(copy, arrays, fresh, part.step)
+    if slow is not None and not any(path[-1] == EVAL for path in changes):
+        raise ValueError("params is a LookaheadParams, and tx has no lookahead. Pass the fast parameters.")
+    state = fresh
+    for path, value in changes.items():
+        state = replaced(state, path, value)
+    return rebase(own, state)[0]
+
+
+def to_optax_state(tx: Transform, state: Any, optax_state: Any) -> Any:
+    """The way back: a state for the Optax optimizer that goes on where gradtx stopped.
+
+    Args:
+        tx: the transform that made `state`.
+        state: its state.
+        optax_state: a state of the Optax optimizer to take the place of, such as from its `init`.
+
+    Returns:
+        A state like `optax_state`, in its dtypes, which may be narrower than gradtx's. Counters are gradtx's
+        steps, and injected hyperparameters the numbers in force. The slow weights of `lookahead` are
+        parameters there: `optax.LookaheadParams(params, gradtx.eval_params(state, params))`.
+
+    Raises:
+        ValueError: the two do not fit, as for `from_optax_state`.
+        TypeError: `tx` or `state` is not gradtx's, or `optax_state` not Optax's.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp, optax
+        >>> params, tx = {"w": jnp.ones(2)}, gradtx.sgd(0.1, momentum=0.9)
+        >>> _, state = tx.update({"w": jnp.array([1.0, -2.0])}, tx.init(params), params)
+        >>> gradtx.to_optax_state(tx, state, optax.sgd(0.1, momentum=0.9).init(params))[0].trace
+        {'w': Array([ 1., -2.], dtype=float32)}
+    """
+    own = composed("to_optax_state", tx)
+    check_state(own.program, state)
+    arrays, structure = numbered(optax_state)
+    clock = linked(own, structure, "optax_state", (), state)
+    new: dict[int, Any] = {}
+    for part in clock.every():
+        at_step = lookup(state, part.states[0])["step"] if part.states else 0
+        new |= {position: at_step for _, position in part.reading.counters}
+        new |= {m.position: m.entries[0].read() for m in matches(part, state) if m.entries}
+        for link in part.links:
+            new |= given(link, state, at_step)
+        for copy in part.copies:
+            mine = jax.tree.leaves(lookup(state, copy.path))
+            new |= {theirs: mine[ours] for ours, theirs in copy.pairs}
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(optax_state)[0]]
+    for position, value in new.items():
+        arrays[position] = written(value, arrays[position], f"optax_state{names[position]}")
+    return jax.tree.structure(optax_state).unflatten(arrays)

@@ -1,0 +1,243 @@
+"""Which state of Optax is which of gradtx: one table, read in both directions.
+
+Optax's states are known by the name of their class and their fields, so that nothing of Optax is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Values = dict[str, Any]
+"""Slots by gradtx's names: a list of arrays for a slot of leaves, an array or a tree for another one."""
+
+Steps = tuple[int | None, int | None]
+"""The step of a chain, and that of the transform that a wrapper in it wraps; None where it is not known."""
+
+
+def _as_they_are(rule: Any, values: Values, step: int) -> Values:
+    return values
+
+
+def _unknown(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
+    return outer, inner
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One rule or wrapper of gradtx, and the state that Optax has for it.
+
+    Attributes:
+        state: the name of Optax's class.
+        slots: its field for each slot of leaves.
+        scalars: its field for each slot of the whole tree.
+        counts: its counters, each of which is the step.
+        inner: its field with the state of what is wrapped.
+        setting: the setting of the rule that this row is for, where there are several.
+        taken: what becomes of Optax's values on the way to gradtx.
+        given: what becomes of gradtx's values on the way to Optax.
+        steps: what the values say about the steps of the chain and of what is wrapped.
+    """
+
+    state: str
+    slots: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    scalars: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    counts: tuple[str, ...] = ()
+    inner: str = ""
+    setting: tuple[str, Any] | None = None
+    taken: Callable[[Any, Values, int], Values] = _as_they_are
+    given: Callable[[Any, Values, int], Values] = _as_they_are
+    steps: Callable[[Any, Values, int | None, int | None], Steps] = _unknown
+
+    @property
+    def fields(self) -> set[str]:
+        """The fields of Optax's that it is about."""
+        return {*self.slots.values(), *self.scalars.values(), *self.counts, *filter(None, [self.inner])}
+
+
+def _same(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
+    known = inner if outer is None else outer
+    return known, known if inner is None else inner
+
+
+def _key_taken(rule: Any, values: Values, step: int) -> Values:
+    key = values["rng_key"]
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return {"rng_key": jax.random.key_data(key) if typed else key}
+
+
+def _key_given(rule: Any, values: Values, step: int) -> Values:
+    return {"rng_key": jax.random.wrap_key_data(jnp.array(values["rng_key"], copy=True))}
+
+
+def _sum_taken(rule: Any, values: Values, step: int) -> Values:
+    # Optax leaves the sum that it has let through in its place, and starts anew at the next call.
+    if values["count"] == 0:
+        values = {**values, "sum": jax.tree.map(jnp.zeros_like, values["sum"])}
+    return values
+
+
+def _means(rule: Any) -> bool:
+    return getattr(rule, "use_grad_mean", True)
+
+
+def _mean_taken(rule: Any, values: Values, step: int) -> Values:
+    count, sums = values["count"], values["sum"]
+    if _means(rule):
+        sums = jax.tree.map(lambda s: s * np.asarray(count, s.dtype), sums)
+    latest = np.int32(step if count == 0 and values["clock"] > 0 else 0)
+    return {**values, "sum": sums, "latest": latest}
+
+
+def _mean_given(rule: Any, values: Values, step: int) -> Values:
+    count, sums = values["count"], values["sum"]
+    if _means(rule):
+        sums = jax.tree.map(lambda s: s / np.asarray(max(int(count), 1), s.dtype), sums)
+    return {**values, "sum": sums}
+
+
+def _steps_of_accumulation(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
+    updates = int(values["clock"])
+    if outer is None and not callable(rule.every) and getattr(rule, "should_skip_update_fn", None) is None:
+        outer = updates * int(np.ceil(float(rule.every))) + int(values["count"])
+    return outer, updates
+
+
+def _errors_taken(rule: Any, values: Values, step: int) -> Values:
+    # After too many errors in a row Optax counts on and applies each; gradtx starts the count anew.
+    many = not callable(rule.max_consecutive_errors) and (
+        values["notfinite_count"] > rule.max_consecutive_errors
+    )
+    return {**values, "notfinite_count": np.int32(0)} if many else values
+
+
+def _steps_unless_skipped(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
+    never = int(values["total_notfinite"]) == 0
+    return _same(rule, values, outer, inner) if never else (outer, inner)
+
+
+def _steps_of_calls(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
+    return int(values["calls"]), inner
+
+
+def _steps_of_lookahead(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
+    return (outer, inner) if rule.reset_state else _same(rule, values, outer, inner)
+
+
+_ACCUMULATION = Row(
+    "MultiStepsState",
+    {"sum": "acc_grads"},
+    {"count": "mini_step", "clock": "gradient_step"},
+    inner="inner_opt_state",
+    taken=_mean_taken,
+    given=_mean_given,
+    steps=_steps_of_accumulation,
+)
+_CALLS = {"scalars": {"calls": "step"}, "inner": "inner_state", "steps": _steps_of_calls}
+
+ROWS: dict[str, tuple[Row, ...]] = {
+    "trace": (Row("TraceState", {"trace": "trace"}),),
+    "ema": (Row("EmaState", {"ema": "ema"}, counts=("count",)),),
+    "apply_every": (Row("ApplyEvery", {"sum": "grad_acc"}, {"count": "count"}, taken=_sum_taken),),
+    "scale_by_rss": (Row("ScaleByRssState", {"sum_of_squares": "sum_of_squares"}),),
+    "scale_by_rms": (
+        Row("ScaleByRmsState", {"nu": "nu"}, setting=("bias_correction", False)),
+        Row("ScaleByRmsWithCountState", {"nu": "nu"}, counts=("count",), setting=("bias_correction", True)),
+    ),
+    "scale_by_stddev": (
+        Row("ScaleByRStdDevState", {"mu": "mu", "nu": "nu"}, setting=("bias_correction", False)),
+        Row(
+            "ScaleByRStdDevWithCountState",
+            {"mu": "mu", "nu": "nu"},
+            counts=("count",),
+            setting=("bias_correction", True),
+        ),
+    ),
+    "scale_by_adadelta": (Row("ScaleByAdaDeltaState", {"e_g": "e_g", "e_x": "e_x"}),),
+    "scale_by_adam": (Row("ScaleByAdamState", {"mu": "mu", "nu": "nu"}, counts=("count",)),),
+    "scale_by_ademamix": (
+        Row("ScaleByAdemamixState", {"m1": "m1", "m2": "m2", "nu": "nu"}, counts=("count", "count_m2")),
+    ),
+    "scale_by_lion": (Row("ScaleByLionState", {"mu": "mu"}, counts=("count",)),),
+    "scale_by_factored_rms": (
+        Row("FactoredState", {"v_row": "v_row", "v_col": "v_col", "v": "v"}, counts=("count",)),
+    ),
+    "scale_by_prodigy": (
+        Row(
+            "ProdigyState",
+            {"mu": "exp_avg", "nu": "exp_avg_sq", "grad_sum": "grad_sum", "params0": "params0"},
+            {"d": "estim_lr", "r": "numerator_weighted"},
+            counts=("count",),
+        ),
+    ),
+    "add_noise": (
+        Row(
+            "AddNoiseState",
+            scalars={"rng_key": "rng_key"},
+            counts=("count",),
+            taken=_key_taken,
+            given=_key_given,
+        ),
+    ),
+    "accumulate": (_ACCUMULATION,),
+    "MultiSteps": (
+        dataclasses.replace(_ACCUMULATION, scalars={**_ACCUMULATION.scalars, "skip": "skip_state"}),
+    ),
+    "apply_if_finite": (
+        Row(
+            "ApplyIfFiniteState",
+            scalars={n: n for n in ("notfinite_count", "last_finite", "total_notfinite")},
+            inner="inner_state",
+            taken=_errors_taken,
+            steps=_steps_unless_skipped,
+        ),
+    ),
+    "conditionally_transform": (Row("ConditionallyTransformState", **_CALLS),),
+    "conditionally_mask": (Row("ConditionallyMaskState", **_CALLS),),
+    "lookahead": (
+        Row(
+            "LookaheadState",
+            scalars={"count": "steps_since_sync"},
+            inner="fast_state",
+            steps=_steps_of_lookahead,
+        ),
+    ),
+    "inject_hyperparams": (
+        Row(
+            "InjectStatefulHyperparamsState",
+            scalars={"states": "hyperparams_states"},
+            counts=("count",),
+            inner="inner_state",
+            steps=_same,
+        ),
+    ),
+}
+"""By the name of the rule or wrapper. A slot that is not here has no counterpart, and starts anew."""
+
+COUNTERS = {"ScaleByScheduleState": "count", "WeightDecaySchedule": "count", "WrappedScheduleState": "count"}
+"""States of Optax that only count steps, which gradtx does once for a chain."""
+
+MEASURED = ("MonitorState", "SnapshotState")
+"""States of Optax of what is measured, which the next update measures anew."""
+
+MEASURES = ("measurement", "measure_with_ema", "measure_by_transform")
+"""The units of gradtx that measure."""
+
+INJECTED = ("InjectHyperparamsState", "InjectStatefulHyperparamsState")
+"""Optax's states that hold hyperparameters."""
+
+GROUPS = ("PartitionState", "MultiTransformState")
+"""Optax's states that hold one state for each label."""
+
+
+def row_of(rule: Any) -> Row | None:
+    """The row for a rule or a wrapper with its settings."""
+    for row in ROWS.get(getattr(rule, "name", ""), ()):
+        if row.setting is None or getattr(rule, row.setting[0]) == row.setting[1]:
+            return row
+    return None

@@ -1,0 +1,168 @@
+"""What each optimizer of torch is in gradtx: one table, read in both directions. torch is not imported."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gradtx.core.combine import chain
+from gradtx.core.transform import Transform
+from gradtx.optimizers.adam import adam, adamw
+from gradtx.optimizers.adaptive import adadelta, adagrad, rmsprop
+from gradtx.optimizers.sgd import sgd
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.momentum import trace
+from gradtx.transforms.rms import scale_by_rms, scale_by_stddev
+from gradtx.transforms.scale import scale_by_learning_rate
+
+Options = Mapping[str, Any]
+"""The options of one of torch's parameter groups."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One optimizer of torch.
+
+    Attributes:
+        name: its class.
+        options: the options that tell it from the others.
+        entries: for each slot, as (rule, slot), the entry in torch's state of a parameter.
+        same: what means the same in gradtx, in one form or several, the first of which is shown.
+        counts: whether its state has the step.
+        always: whether a parameter has state before the first step.
+    """
+
+    name: str
+    options: frozenset[str]
+    entries: Mapping[tuple[str, str], str]
+    same: Callable[[Options], list[Transform]]
+    counts: bool = True
+    always: bool = False
+
+
+def number(x: Any) -> float:
+    """An option as a Python number: torch may keep a tensor."""
+    value = float(x)
+    return value if isinstance(x, int | float) else float(str(np.float32(value)))
+
+
+def _decay(options: Options) -> float | None:
+    return number(options["weight_decay"]) or None
+
+
+def _sgd(o: Options) -> list[Transform]:
+    dampening = {"dampening": number(o["dampening"]), "dampen_first": False} if o["dampening"] else {}
+    momentum = number(o["momentum"]) or None
+    nesterov = bool(o["nesterov"])
+    return [sgd(number(o["lr"]), momentum, nesterov, weight_decay=_decay(o), **dampening)]
+
+
+def is_decoupled(options: Options) -> bool | None:
+    """Whether weight decay is AdamW's; None where an old torch does not say."""
+    return options.get("decoupled_weight_decay")
+
+
+def _adam(o: Options) -> list[Transform]:
+    b1, b2 = map(number, o["betas"])
+    lr, eps, decay = number(o["lr"]), number(o["eps"]), _decay(o)
+    coupled = adam(lr, b1, b2, eps, weight_decay=decay)
+    decoupled = adamw(lr, b1, b2, eps, weight_decay=decay or 0.0)
+    return {True: [decoupled], False: [coupled], None: [coupled, decoupled]}[is_decoupled(o)]
+
+
+def _adagrad(o: Options) -> list[Transform]:
+    start, eps = number(o["initial_accumulator_value"]), number(o["eps"])
+    return [adagrad(number(o["lr"]), start, eps, eps_in_sqrt=False, weight_decay=_decay(o))]
+
+
+def _rmsprop(o: Options) -> list[Transform]:
+    lr, decay, eps, momentum = (number(o[k]) for k in ("lr", "alpha", "eps", "momentum"))
+    centered = bool(o["centered"])
+    settings = {"eps_in_sqrt": False, "centered": centered, "weight_decay": _decay(o)}
+    if not momentum:
+        return [rmsprop(lr, decay, eps, **settings)]
+    rescale = scale_by_stddev if centered else scale_by_rms
+    parts = [rescale(decay, eps, eps_in_sqrt=False), trace(momentum), scale_by_learning_rate(lr)]
+    if settings["weight_decay"]:
+        parts.insert(0, add_decayed_weights(settings["weight_decay"]))
+    return [rmsprop(lr, decay, eps, momentum=momentum, **settings), chain(*parts)]
+
+
+def _adadelta(o: Options) -> list[Transform]:
+    return [adadelta(number(o["lr"]), number(o["rho"]), number(o["eps"]), number(o["weight_decay"]))]
+
+
+KINDS = [
+    Kind(
+        "SGD",
+        frozenset({"lr", "momentum", "dampening", "nesterov", "weight_decay"}),
+        {("trace", "trace"): "momentum_buffer"},
+        _sgd,
+        counts=False,
+    ),
+    Kind(
+        "Adam",
+        frozenset({"lr", "betas", "eps", "weight_decay", "amsgrad"}),
+        {("scale_by_adam", "mu"): "exp_avg", ("scale_by_adam", "nu"): "exp_avg_sq"},
+        _adam,
+    ),
+    Kind(
+        "Adagrad",
+        frozenset({"lr", "lr_decay", "eps", "weight_decay", "initial_accumulator_value"}),
+        {("scale_by_rss", "sum_of_squares"): "sum"},
+        _adagrad,
+        always=True,
+    ),
+    Kind(
+        "RMSprop",
+        frozenset({"lr", "alpha", "eps", "centered", "momentum", "weight_decay"}),
+        {
+            ("scale_by_rms", "nu"): "square_avg",
+            ("scale_by_stddev", "nu"): "square_avg",
+            ("scale_by_stddev", "mu"): "grad_avg",
+            ("trace", "trace"): "momentum_buffer",
+        },
+        _rmsprop,
+    ),
+    Kind(
+        "Adadelta",
+        frozenset({"lr", "rho", "eps", "weight_decay"}),
+        {("scale_by_adadelta", "e_g"): "square_avg", ("scale_by_adadelta", "e_x"): "acc_delta"},
+        _adadelta,
+    ),
+]
+
+
+def kind_of(options: Options) -> Kind:
+    """Which optimizer a parameter group is of, by the names of its options."""
+    for kind in KINDS:
+        if kind.options <= set(options):
+            return kind
+    names = ", ".join(sorted(map(str, set(options) - {"params", "param_names"}))) or "none"
+    raise ValueError(
+        f"The options of torch's parameter group ({names}) are those of no optimizer that can be moved: SGD, "
+        f"Adam, AdamW, Adagrad, RMSprop or Adadelta."
+    )
+
+
+def refuse_foreign(options: Options, rate_is_scheduled: bool) -> None:
+    """Raises for options that gradtx has no counterpart for."""
+    if options.get("amsgrad"):
+        raise ValueError(
+            "torch's amsgrad=True has no counterpart in gradtx. Optax's works inside a chain: "
+            "gradtx.chain(optax.scale_by_amsgrad(...), gradtx.scale_by_learning_rate(...)); its state cannot "
+            "be moved."
+        )
+    if options.get("maximize"):
+        raise ValueError(
+            "torch's maximize=True has no counterpart in gradtx. Negate the loss, and set it to False."
+        )
+    if options.get("lr_decay") and not rate_is_scheduled:
+        lr, decay = number(options["lr"]), number(options["lr_decay"])
+        raise ValueError(
+            f"torch's lr_decay={decay} is a schedule, and tx has a constant learning rate. What means the "
+            f"same is learning_rate=lambda t: {lr} / (1 + {decay} * t)."
+        )
