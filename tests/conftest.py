@@ -30,7 +30,7 @@ def pytest_configure(config):
         return  # a worker has the flags in its environment
     flags = ["--xla_force_host_platform_device_count=8"]  # the laws about sharding need several
     if not config.getoption("--full"):
-        flags += [flag for flag in QUICKLY if is_known(flag)]
+        flags += known(QUICKLY)
     # XLA reads them when the first array is made.
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
     # What one worker has compiled the others need not; the cache ends with the run.
@@ -43,11 +43,13 @@ def pytest_configure(config):
     }
 
 
-def is_known(flag):
-    """Whether the installed XLA has a flag; it aborts the process over one that it does not have."""
+def known(flags):
+    """Those flags that the installed XLA has; it aborts the process over one that it does not have."""
     code = "import jax; jax.numpy.zeros(())"
-    environment = {**os.environ, "XLA_FLAGS": flag}
-    return not subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode
+    environment = {**os.environ, "XLA_FLAGS": " ".join(flags)}
+    if not subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode:
+        return flags
+    return [] if len(flags) == 1 else [found for flag in flags for found in known([flag])]
 
 
 def pytest_collection_modifyitems(config, items):

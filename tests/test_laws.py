@@ -30,6 +30,15 @@ STEPPING = [
     "apply_gradients_is_update_then_apply",
     "numbers_live_in_the_state",
 ]
+# These compile programs of their own.
+COSTLY = [
+    "hyperparameters_have_gradients",
+    "one_compilation_serves_all_settings",
+    "sharded_equals_unsharded",
+    "vmap_equals_loop",
+    "scan_equals_loop",
+    "absent_gradients_change_nothing",
+]
 # These take their derivatives in double precision, whatever the dtype of a case is.
 DOUBLE = ["hyperparameters_have_gradients"]
 DIMENSIONS = {
@@ -91,8 +100,15 @@ def obeys(entry, dtypes, law, tree, mode):
         shared(entry, dtypes, tree, mode).obeys(law)
 
 
-@pytest.mark.parametrize("law", testing.LAWS)
-@pytest.mark.parametrize("entry", ENTRIES)
+def in_every_run(entry, law):
+    """An alias obeys the costly laws if the code that it shares does."""
+    return () if entry not in ALIASES or law not in COSTLY else pytest.mark.full
+
+
+@pytest.mark.parametrize(
+    "entry, law",
+    [pytest.param(*pair, marks=in_every_run(*pair)) for pair in itertools.product(ENTRIES, testing.LAWS)],
+)
 def test_law(entry, law):
     obeys(entry, "float32", law, "flat", "compiled")
 

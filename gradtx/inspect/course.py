@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,8 @@ import numpy as np
 from gradtx.core import leaves as lv
 from gradtx.core.program import is_declared
 from gradtx.inspect.expression import symbols
-from gradtx.inspect.formula import present
-from gradtx.inspect.notation import text
 from gradtx.inspect.numeric import Evaluator, is_opaque
-from gradtx.inspect.trace import companion, composed, programs, signatures, trace
+from gradtx.inspect.trace import Traced, Tracing, composed, programs, signatures
 
 STEPS = 20
 """The number of steps that optimizers are followed for."""
@@ -36,35 +34,35 @@ transform of another library computes with constants that it has rounded to floa
 MAGNITUDES = np.array([1.0, 1e-3, 1e-6])
 """The magnitudes of the gradients of the three elements that are followed."""
 
-THETAS = {"theta": np.array([0.7, -0.4, 0.2]), "other.theta": np.array([0.5, 0.3, -0.6])}
-"""The parameters at first."""
+THETA = np.array([0.7, -0.4, 0.2])
+"""The parameters at first, of every leaf."""
 
 
 class Course:
     """The values that the slots and the updates of one leaf take."""
 
-    def __init__(self, tx: Any, params: Any, leaf: int, other: int | None) -> None:
-        self.leaf, self.other = leaf, other
-        self.tolerance = EXACTLY if all(map(is_declared, _units(tx))) else ROUNDED
-        self.traced = trace(tx, params, leaf, other)
-        self.cells = self.traced.cells
+    def __init__(self, leaf: int, traced: Traced, tolerance: float) -> None:
+        self.leaf, self.traced, self.tolerance = leaf, traced, tolerance
+        self.cells = traced.cells
         self.slots = [cell.name for cell in self.cells if cell.kind == "slot"]
         self.remembered = [cell.name for cell in self.cells if cell.kind in ("slot", "whole")]
 
     @functools.cached_property
     def start(self) -> dict[str, Any]:
-        """The parameters, and what the state holds at first."""
-        values = Evaluator([cell.start for cell in self.cells])(THETAS)
-        return THETAS | dict(zip((cell.name for cell in self.cells), values, strict=True))
+        """The parameters, what the state holds at first, and something for whatever else is needed."""
+        roots = [x for cell in self.cells for x in (cell.start, cell.new)]
+        names = symbols(*roots, self.traced.update) | {"theta"}
+        held = dict.fromkeys(names, 0.5) | {name: THETA for name in names if name.endswith("theta")}
+        values = Evaluator([cell.start for cell in self.cells])(held)
+        return held | dict(zip((cell.name for cell in self.cells), values, strict=True))
 
     @functools.cached_property
     def values(self) -> list[dict[str, Any]]:
         """What is remembered, and the update, of every step."""
-        roots = [*(cell.new for cell in self.cells), self.traced.update]
-        following, found = Evaluator(roots), []
-        held = dict.fromkeys(symbols(*roots), 0.5) | self.start
-        for g, other in np.random.default_rng(0).normal(size=(STEPS, 2, 3)) * MAGNITUDES:
-            *new, update = following(held | {"g": g, "other.g": other})
+        following = Evaluator([*(cell.new for cell in self.cells), self.traced.update])
+        held, found = dict(self.start), []
+        for g in np.random.default_rng(0).normal(size=(STEPS, 3)) * MAGNITUDES:
+            *new, update = following(held | {"g": g})
             held |= {cell.name: value for cell, value in zip(self.cells, new, strict=True)}
             held["theta"] = held["theta"] + np.real(update)
             found.append({name: held[name] for name in self.remembered} | {"update": update})
@@ -83,27 +81,20 @@ class Course:
         values = Evaluator(named.values())(self.start | clocks)
         return {name: np.broadcast_to(x, steps.shape) for name, x in zip(named, values, strict=True)}
 
-    def formula(self, name: str) -> str:
-        """How a slot, a schedule or the update is computed, in writing."""
-        shown = present(self.traced)
-        if name == "update":
-            return text(shown.update)
-        return text(shown.slots[name] if name in shown.slots else shown.definitions[name])
-
 
 class Followed:
-    """An optimizer on a tree; its course on a leaf is traced when it is asked for."""
+    """An optimizer on some leaves of a tree; its course on a leaf is made when it is asked for."""
 
-    def __init__(self, tx: Any, params: Any) -> None:
-        self.tx, self.params = composed(tx), params
-        self.signatures = signatures(self.tx, params)
-        self._courses: dict[tuple[int, int | None], Course] = {}
+    def __init__(self, tx: Any, params: Any, leaves: Collection[int]) -> None:
+        self.tx = composed(tx)
+        self.tolerance = EXACTLY if all(map(is_declared, _units(self.tx))) else ROUNDED
+        self._tracing, self._courses = Tracing(self.tx, params, leaves), {}
 
-    def course(self, leaf: int, other: int | None) -> Course:
-        """Its course on a leaf, with another leaf in the tree."""
-        if (leaf, other) not in self._courses:
-            self._courses[leaf, other] = Course(self.tx, self.params, leaf, other)
-        return self._courses[leaf, other]
+    def course(self, leaf: int) -> Course:
+        """Its course on a leaf, beside the others."""
+        if leaf not in self._courses:
+            self._courses[leaf] = Course(leaf, self._tracing.view(leaf), self.tolerance)
+        return self._courses[leaf]
 
     @property
     def opaque(self) -> set[str]:
@@ -137,12 +128,9 @@ class Fork:
     order: tuple[int, ...]
 
 
-def forks(a: Followed, b: Followed, at: tuple[int, int | None] | None = None) -> list[Fork]:
-    """Where two optimizers part: on each leaf the first slot that differs, and the first update.
-
-    They are followed on a leaf beside another, `at`; by default on one of each set that both treat alike.
-    """
-    pairs = [(a.course(*place), b.course(*place)) for place in ([at] if at else _places(a, b))]
+def forks(a: Followed, b: Followed, leaves: Iterable[int]) -> list[Fork]:
+    """Where two optimizers part: on each leaf the first slot that differs, and the first update."""
+    pairs = [(a.course(leaf), b.course(leaf)) for leaf in leaves]
     found: list[Fork] = []
     # What differs in the first way is all that counts.
     for ways in (_forks, _schedule_forks, _storage_forks):
@@ -150,16 +138,14 @@ def forks(a: Followed, b: Followed, at: tuple[int, int | None] | None = None) ->
     return sorted(found, key=lambda fork: fork.order)
 
 
-def _places(a: Followed, b: Followed) -> Iterator[tuple[int, int | None]]:
-    """The first leaf of each set that both treat alike, and one to stand for the rest of the tree."""
-    ranks = [len(np.shape(x)) for x in lv.flatten(a.params)[0]]
-    both = zip(a.signatures, b.signatures, strict=True)
-    together = [None if x is None or y is None else (*x, *y) for x, y in both]
-    seen = set()
-    for i, row in enumerate(zip(together, ranks, strict=True)):
-        if row[0] is not None and row not in seen:
-            seen.add(row)
-            yield i, companion(together, i)
+def representatives(a: Any, b: Any, params: Any) -> list[int]:
+    """The first leaf of each set that two optimizers treat alike."""
+    ranks = [len(np.shape(x)) for x in lv.flatten(params)[0]]
+    first: dict[Any, int] = {}
+    for i, row in enumerate(zip(*(signatures(composed(tx), params) for tx in (a, b)), ranks, strict=True)):
+        if row[0] is not None:
+            first.setdefault(row, i)
+    return list(first.values())
 
 
 def _forks(a: Course, b: Course) -> Iterator[Fork]:

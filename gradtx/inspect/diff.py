@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -12,8 +12,11 @@ import numpy as np
 from gradtx.core import leaves as lv
 from gradtx.core.spec import show
 from gradtx.inspect.changes import Change, Comparison
-from gradtx.inspect.course import FAR, STEPS, Followed, Fork, forks
+from gradtx.inspect.course import FAR, STEPS, Followed, Fork, forks, representatives
+from gradtx.inspect.formula import present
+from gradtx.inspect.notation import text
 from gradtx.inspect.table import filled
+from gradtx.inspect.trace import companion, signatures, trace
 
 SAMPLE = {
     "LayerNorm": {"bias": (256,), "scale": (256,)},
@@ -133,11 +136,18 @@ def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
             SAMPLE,
             is_leaf=lambda x: isinstance(x, tuple),
         )
-    a, b, written = Followed(tx_a, params), Followed(tx_b, params), Comparison(tx_a, tx_b)
-    found = forks(a, b)
-    opaque = tuple(sorted(a.opaque | b.opaque))
+    leaves, written = representatives(tx_a, tx_b, params), Comparison(tx_a, tx_b)
+    a, b = Followed(tx_a, params, leaves), Followed(tx_b, params, leaves)
+    found = forks(a, b, leaves)
     first = found[0] if found else None
-    causes = _causes(a, first, written) if first else []
+    causes: list[int] = []
+    if first is not None:
+        of_first = [first.courses[0].leaf]
+        causes = _causes(
+            written,
+            lambda tx: forks(a, Followed(tx, params, leaves), of_first),
+            first.order,
+        )
     partings = [_parting(fork, lv.paths(params)) for fork in found]
     return Difference(
         tx_a,
@@ -146,8 +156,8 @@ def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
         next((p for p in partings if p.name == "update"), None),
         tuple(written.changes[i] for i in causes),
         tuple(change for i, change in enumerate(written.changes) if i not in causes),
-        _formulas(first) if first else None,
-        opaque,
+        (_formula(a, first, 0, params), _formula(b, first, 1, params)) if first else None,
+        tuple(sorted(a.opaque | b.opaque)),
     )
 
 
@@ -156,21 +166,23 @@ def _parting(fork: Fork, paths: list[str]) -> Parting:
     return Parting(fork.step, fork.names[0], leaf, *fork.values)
 
 
-def _formulas(fork: Fork) -> tuple[str, str]:
-    (a, b), (ours, theirs) = fork.courses, fork.names
-    return a.formula(ours), b.formula(theirs)
+def _formula(of: Followed, fork: Fork, which: int, params: Any) -> str:
+    """What parts, as one of the two optimizers computes it."""
+    leaf, name = fork.courses[which].leaf, fork.names[which]
+    shown = present(trace(of.tx, params, leaf, companion(signatures(of.tx, params), leaf)))
+    everything = {**shown.definitions, **shown.slots, "update": shown.update}
+    return text(everything[name])
 
 
-def _causes(a: Followed, first: Fork, written: Comparison) -> list[int]:
+def _causes(written: Comparison, parted: Callable[[Any], list[Fork]], order: tuple[int, ...]) -> list[int]:
     """The fewest changes, by trying, that keep the second optimizer with the first one past a fork."""
-    at = first.courses[0].leaf, first.courses[0].other
 
     def keeps(chosen: Collection[int]) -> bool:
         try:
-            found = forks(a, Followed(written.render(chosen), a.params), at)
+            found = parted(written.render(chosen))
         except (TypeError, ValueError):
             return False  # these arguments have no meaning together
-        return not found or found[0].order > first.order
+        return not found or found[0].order > order
 
     every = range(len(written.changes))
     alone = next((i for i in every if keeps([i])), None)

@@ -13,7 +13,7 @@ from gradtx.inspect.expression import symbols
 from gradtx.inspect.formula import present
 from gradtx.inspect.naming import OTHER, Cell
 from gradtx.inspect.numeric import Evaluator
-from gradtx.inspect.trace import Traced, companion, composed, signatures, trace
+from gradtx.inspect.trace import Traced, Tracing, companion, composed, signatures
 
 __all__ = ["Coupling", "Decay", "Direction", "decays", "directions", "directions_and_decays"]
 
@@ -38,15 +38,17 @@ def decays(tx: Any, params: Any) -> list[Decay | None]:
 
 
 def directions_and_decays(tx: Any, params: Any) -> tuple[list[Direction], list[Decay | None]]:
-    """Both at once: one trace for all leaves that the same transforms work on."""
+    """Both at once: one leaf stands for all that the same transforms work on."""
     tx = composed(tx)
     found = signatures(tx, params)
+    first = {row: i for i, row in reversed(list(enumerate(found))) if row is not None}
+    pairs = {row: (i, companion(found, i)) for row, i in first.items()}
+    tracing = Tracing(tx, params, {i for pair in pairs.values() for i in pair if i is not None})
     known: dict[Any, tuple[Direction, Decay | None]] = {None: (Direction.NONE, None)}
-    for i, row in enumerate(found):
-        if row not in known:
-            traced = trace(tx, params, i, companion(found, i))
-            clocks = [cell.name for cell in traced.cells if cell.kind == "step"]
-            known[row] = _direction(traced, clocks), decay_of(present(traced), clocks)
+    for row, pair in pairs.items():
+        traced = tracing.view(*pair)
+        clocks = [cell.name for cell in traced.cells if cell.kind == "step"]
+        known[row] = _direction(traced, clocks), decay_of(present(traced), clocks)
     return [known[row][0] for row in found], [known[row][1] for row in found]
 
 

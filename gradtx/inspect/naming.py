@@ -30,7 +30,7 @@ class Cell:
 
     Attributes:
         name: its name in the formula.
-        kind: slot (of the leaf), other (the same of the second leaf), whole, step, or number.
+        kind: slot (of the leaf), other (a slot of another leaf), whole, step, number or decay.
         dtype: how it is stored.
         start: its value after `init`.
         new: its value after the update.
@@ -143,7 +143,7 @@ class Layout:
                 at = end
                 name = self._name(path, kind, prefix)
                 values = _left(before, kind), _left(after, kind)
-                yield Cell(name, prefix[:-1] or kind, x.dtype.name, *values)
+                yield Cell(name, kind, x.dtype.name, *values)
 
     def definitions(self) -> dict[str, Expression]:
         """The value of each schedule, and of each function of the step."""

@@ -1,15 +1,11 @@
-"""What a transform does to one leaf, traced without arrays and read as expressions.
-
-The tree keeps its structure and loses all leaves but the one in question and, so that a sum over the tree can
-be told from one over the leaf, a second one. Its symbols have the prefix `other.`.
-"""
+"""What a transform does to a leaf, traced without arrays and read as expressions."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -21,7 +17,7 @@ from gradtx.core.combine import chain
 from gradtx.core.engine import Composed
 from gradtx.core.layout import active_leaves
 from gradtx.core.program import Program
-from gradtx.inspect.expression import Expression, intern, rewrite, symbol, within
+from gradtx.inspect.expression import Expression, intern, rewrite, symbol, symbols, within
 from gradtx.inspect.interpret import NOISE, interpret
 from gradtx.inspect.naming import OTHER, Cell, Layout
 from gradtx.inspect.runs import one
@@ -89,27 +85,64 @@ def companion(found: list[tuple[bool, ...] | None], i: int) -> int | None:
     return max((j for j, row in enumerate(found) if row is not None and j != i), key=likeness, default=None)
 
 
+class Tracing:
+    """One update of a tree that keeps its structure and loses all leaves but some.
+
+    Everything is traced once, whatever the number of leaves; `view` gives it from where one of them stands.
+    """
+
+    def __init__(self, tx: Composed, params: Any, chosen: Collection[int]) -> None:
+        leaves, structure = lv.flatten(params)
+        kept = [
+            jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) if i in chosen else None
+            for i, x in enumerate(leaves)
+        ]
+        tree = structure.unflatten(kept)
+        self.sizes = {i: math.prod(x.shape) for i, x in enumerate(kept) if x is not None}
+        prefixes = [_prefix(i) for i in self.sizes]
+        first, state = jax.make_jaxpr(tx.init, return_shape=True)(tree)
+        layout = Layout(tx, state, tree, prefixes)
+        wanted = sorted({n for p in programs(tx) for needs in p.needs.values() for n in needs} - {"params"})
+        scalars = {name: jax.ShapeDtypeStruct((), np.float32) for name in wanted}
+
+        def update(g: Any, state: Any, params: Any, extra: Any) -> Any:
+            return tx.update(g, state, params, **extra)
+
+        traced = jax.make_jaxpr(update)(tree, state, tree, scalars)
+        gs, thetas = ([symbol(prefix + name) for prefix in prefixes] for name in ("g", "theta"))
+        results = interpret(traced, [*gs, *layout.values, *thetas, *map(symbol, wanted)])
+        self.updates = dict(zip(self.sizes, results[: len(gs)], strict=True))
+        self.cells = list(layout.cells(interpret(first, thetas), results[len(gs) :]))
+        self.definitions = layout.definitions()
+
+    def view(self, leaf: int, other: int | None = None) -> Traced:
+        """The update of one leaf; the names of another one have the prefix `other.`."""
+        update = one(self.updates[leaf], 0, self.sizes[leaf])
+        prefixes = {_prefix(leaf): ""} | ({} if other is None else {_prefix(other): OTHER})
+
+        def renamed(name: str) -> str:
+            own = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
+            return prefixes.get(own, own) + name.removeprefix(own)
+
+        roots = [update, *(x for cell in self.cells for x in (cell.start, cell.new))]
+        named = {symbol(name): symbol(renamed(name)) for name in symbols(*roots)}
+        update, *values = rewrite(roots, named, intern)
+        cells = []
+        for cell, start, new in zip(self.cells, values[::2], values[1::2], strict=True):
+            others = cell.kind == "slot" and not cell.name.startswith(_prefix(leaf))
+            kind, name = "other" if others else cell.kind, renamed(cell.name)
+            cells.append(dataclasses.replace(cell, name=name, kind=kind, start=start, new=new))
+        return _with_noise_named(Traced(update, cells, self.definitions))
+
+
+def _prefix(leaf: int) -> str:
+    """What the names of a leaf begin with in a tracing, and no other name does."""
+    return f"#{leaf}."
+
+
 def trace(tx: Composed, params: Any, leaf: int, other: int | None = None) -> Traced:
-    """Traces `init` and `update` on one leaf of a tree, or two."""
-    leaves, structure = lv.flatten(params)
-    kept = [
-        jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) if i in (leaf, other) else None
-        for i, x in enumerate(leaves)
-    ]
-    tree = structure.unflatten(kept)
-    (own,) = [n for n, i in enumerate(i for i, x in enumerate(kept) if x is not None) if i == leaf]
-    prefixes = [""] if other is None else ["", OTHER] if own == 0 else [OTHER, ""]
-    first, state = jax.make_jaxpr(tx.init, return_shape=True)(tree)
-    layout = Layout(tx, state, tree, prefixes)
-    wanted = sorted({name for p in programs(tx) for needs in p.needs.values() for name in needs} - {"params"})
-    scalars = {name: jax.ShapeDtypeStruct((), np.float32) for name in wanted}
-    traced = jax.make_jaxpr(lambda g, s, p, extra: tx.update(g, s, p, **extra))(tree, state, tree, scalars)
-    gs, thetas = ([symbol(prefix + name) for prefix in prefixes] for name in ("g", "theta"))
-    results = interpret(traced, [*gs, *layout.values, *thetas, *map(symbol, wanted)])
-    starts = interpret(first, thetas)
-    update = one(results[own], 0, math.prod(jnp.shape(leaves[leaf])))
-    cells = list(layout.cells(starts, results[len(gs) :]))
-    return _with_noise_named(Traced(update, cells, layout.definitions()))
+    """The update of one leaf in a tree of it and, so that a sum over the tree can be told, of another one."""
+    return Tracing(tx, params, {leaf} if other is None else {leaf, other}).view(leaf, other)
 
 
 def _with_noise_named(traced: Traced) -> Traced:
