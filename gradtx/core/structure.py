@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradtx.core.engine import Composed
-from gradtx.core.program import Builder
+from gradtx.core.program import Builder, is_declared
 
 
 class Structure(Composed):
@@ -39,3 +39,10 @@ class Structure(Composed):
 
     def _visit(self, builder: Builder) -> None:
         self.tx._visit(builder)
+
+
+def is_ours(tx: Any) -> bool:
+    """Whether there is no other library's transform in it, nor a function in the place of one."""
+    if not isinstance(tx, Composed):
+        return False
+    return all(map(is_declared, tx.program.units)) and all(map(is_ours, tx.program.parts.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Iterable
 from typing import Any
@@ -46,7 +47,7 @@ def directions_and_decays(tx: Any, params: Any) -> tuple[list[Direction], list[D
     tracing = Tracing(tx, params, {i for pair in pairs.values() for i in pair if i is not None})
     known: dict[Any, tuple[Direction, Decay | None]] = {None: (Direction.NONE, None)}
     for row, pair in pairs.items():
-        traced = tracing.view(*pair)
+        traced = _needed(tracing.view(*pair))
         clocks = [cell.name for cell in traced.cells if cell.kind == "step"]
         known[row] = _direction(traced, clocks), decay_of(present(traced), clocks)
     return [known[row][0] for row in found], [known[row][1] for row in found]
@@ -64,7 +65,7 @@ def _direction(traced: Traced, clocks: list[str]) -> Direction:
 
 def _along(traced: Traced, clocks: list[str], size: float) -> Direction:
     """Follows a gradient that stays positive and one that stays negative, at a parameter of 0."""
-    cells = _reached(traced)
+    cells = traced.cells
     evaluator = Evaluator([traced.update, *(cell.new for cell in cells)])
     named = symbols(traced.update, *(cell.new for cell in cells))
     given = {name: 0.0 for name in named}
@@ -95,7 +96,7 @@ def _verdict(seen: Iterable[tuple[float, float]]) -> Direction:
     return Direction.ASCENT if ways == {(1, -1)} else Direction.UNKNOWN
 
 
-def _reached(traced: Traced) -> list[Cell]:
+def _needed(traced: Traced) -> Traced:
     """What of the state the update depends on, in this step or later."""
     cells = {cell.name: cell for cell in traced.cells}
     found: dict[str, Cell] = {}
@@ -105,4 +106,4 @@ def _reached(traced: Traced) -> list[Cell]:
             if name not in found:
                 found[name] = cells[name]
                 queue.append(cells[name].new)
-    return list(found.values())
+    return dataclasses.replace(traced, cells=list(found.values()))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gradtx.core import leaves as lv
+from gradtx.core.structure import is_ours
 from gradtx.inspect.direction import Decay, Direction, directions_and_decays
-from gradtx.inspect.outline import is_ours
 
 
 def movements(tx: Any, params: Any) -> tuple[list[Direction], list[Decay | None]]:

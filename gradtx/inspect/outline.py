@@ -29,6 +29,7 @@ from gradtx.core.program import (
     nest,
 )
 from gradtx.core.schedule import CALLABLE, COMPLEMENT
+from gradtx.core.structure import is_ours
 
 Kind = Literal["recipe", "group", "unit", "join", "branch"]
 
@@ -190,13 +191,6 @@ def survey(tx: Any, params: Any) -> Level:
             if entry.state is inner.state
         }
     return level
-
-
-def is_ours(tx: Any) -> bool:
-    """Whether there is no other library's transform in it, nor a function in the place of one."""
-    if not isinstance(tx, Composed):
-        return False
-    return all(map(is_declared, tx.program.units)) and all(map(is_ours, tx.program.parts.values()))
 
 
 def _attach(level: Level, state: Any) -> None:

@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gradtx.core import leaves as lv
 from gradtx.core.hyperparams import held
 from gradtx.core.spec import is_array, is_key, show
+from gradtx.core.structure import is_ours
 from gradtx.interop.archive import pack, unpack
 from gradtx.interop.restored import Restored
 
@@ -95,14 +96,18 @@ def from_state_dict(
                   slots/trace
     """
     stored = unpack(d)
-    fresh, structure = _by_path(tx.init(params))
+    shapes = jax.tree.map(_form, params)
+    # Most arrays of init would only make room for those of the dict; where shapes say all, none are made.
+    enough = is_ours(tx) and all(map(_says_all, jax.tree.leaves(shapes)))
+    fresh, structure = _by_path(tx.init(shapes if enough else params))
     wanted = {key: _form(x) for key, x in fresh.items()}
     batch = stored["step"].shape if "step" in stored and "step" in wanted else ()
     restored = _compared(stored, wanted, batch)
     if strict and not restored.is_complete:
         raise ValueError(_mismatch(restored))
     kept = set(restored.kept)
-    # The arrays of init that are not used make room for those of the dict.
+    if enough and len(kept) < len(wanted):
+        fresh, _ = _by_path(tx.init(params))
     fresh = {key: x for key, x in fresh.items() if key not in kept or is_key(x)}
     for key, x in fresh.items():
         if isinstance(x, jax.ShapeDtypeStruct):
@@ -154,6 +159,11 @@ def _form(x: Any) -> jax.ShapeDtypeStruct:
         return x
     x = lv.as_array(x)
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding if x.committed else None)
+
+
+def _says_all(x: jax.ShapeDtypeStruct) -> bool:
+    """Whether a shape says where an array is; it does not tell an array that may move from one that may not."""
+    return x.sharding is None or isinstance(x.sharding, NamedSharding)
 
 
 def _compared(

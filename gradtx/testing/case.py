@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx
-from gradtx.core.engine import Composed
 from gradtx.core.hyperparams import by_name, entries_of
 from gradtx.core.leaves import flatten, is_trainable_leaf
-from gradtx.core.program import Path, Program, is_declared, lookup
+from gradtx.core.program import Path, Program, lookup
+from gradtx.core.structure import is_ours
 from gradtx.core.transform import accepted
 from gradtx.testing.compare import PyTree
 
@@ -86,7 +86,7 @@ class Case:
         self.grads = example_grads(self.params) if grads is None else list(grads)
         self.extra, self.traces = extra, 0
         # Of a composition with another library's transform no more can be asked than of that one.
-        self.ours = _is_ours(tx)
+        self.ours = is_ours(tx)
 
     def concerns(self, name: str) -> bool:
         """Whether a law applies to this transform."""
@@ -162,12 +162,6 @@ class Case:
         """The slots that a state of this library has for one leaf."""
         slots = _leaf_slots(self.tx.program, state, ())
         return {"/".join(path): flatten(slot)[0][position] for path, slot in slots.items()}
-
-
-def _is_ours(tx: Any) -> bool:
-    if not isinstance(tx, Composed):
-        return False
-    return all(map(is_declared, tx.program.units)) and all(map(_is_ours, tx.program.parts.values()))
 
 
 def _leaf_slots(program: Program, state: PyTree, prefix: Path) -> dict[Path, PyTree]:
