@@ -10,7 +10,7 @@ import pytest
 
 import gradtx
 from catalogue import ALIASES, ENTRIES
-from gradtx.inspect.direction import Coupling, Direction
+from gradtx.formulas.direction import Coupling, Direction
 
 
 def shape(*sizes, dtype=jnp.float32):

@@ -8,8 +8,8 @@ import pytest
 
 import gradtx
 from catalogue import ALIASES, ENTRIES
-from gradtx.inspect import direction
-from gradtx.inspect.direction import Coupling, Decay, Direction, decays, directions, directions_and_decays
+from gradtx.formulas import direction
+from gradtx.formulas.direction import Coupling, Decay, Direction, decays, directions, directions_and_decays
 
 MATRIX = jax.ShapeDtypeStruct((2, 3), np.float32)
 VECTOR = jax.ShapeDtypeStruct((3,), np.float32)

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradtx.inspect.expression import intern, number, rewrite, symbol, within
-from gradtx.inspect.interpret import interpret
-from gradtx.inspect.notation import lines, source, text
-from gradtx.inspect.numeric import Evaluator, evaluate, is_opaque
-from gradtx.inspect.runs import runs
-from gradtx.inspect.simplify import make
+from gradtx.formulas.expression import intern, number, rewrite, symbol, within
+from gradtx.formulas.interpret import interpret
+from gradtx.formulas.notation import lines, source, text
+from gradtx.formulas.numeric import Evaluator, evaluate, is_opaque
+from gradtx.formulas.runs import runs
+from gradtx.formulas.simplify import make
 
 X, Y, Z, N = (symbol(name) for name in "xyzn")
 TWO = number(2)

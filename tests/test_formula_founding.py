@@ -12,8 +12,8 @@ from sympy import Max, Symbol, sqrt
 
 import gradtx
 import test_mutants
-from gradtx.inspect.expression import symbols
-from gradtx.inspect.notation import identifier
+from gradtx.formulas.expression import symbols
+from gradtx.formulas.notation import identifier
 from test_founding_formulas import PUBLIC, ROWS
 from test_mutants import patch  # noqa: F401
 

@@ -10,9 +10,9 @@ import pytest
 
 import gradtx
 from catalogue import ALIASES, ENTRIES
-from gradtx.inspect.expression import symbols
-from gradtx.inspect.naming import OTHER
-from gradtx.inspect.numeric import Evaluator, is_opaque
+from gradtx.formulas.expression import symbols
+from gradtx.formulas.naming import OTHER
+from gradtx.formulas.numeric import Evaluator, is_opaque
 from trajectories import x64
 
 SHAPES = {"matrix": (2, 3), "vector": (4,)}

@@ -8,7 +8,7 @@ import pytest
 
 import gradtx
 from catalogue import ENTRIES
-from gradtx.inspect.expression import symbols
+from gradtx.formulas.expression import symbols
 
 MATRIX = jax.ShapeDtypeStruct((50_000, 40_000), np.float32)
 VECTOR = jax.ShapeDtypeStruct((40_000,), np.float32)

@@ -16,7 +16,7 @@ import gradtx
 from catalogue import ENTRIES
 from gradtx.core.program import is_declared
 from gradtx.core.structure import Structure
-from gradtx.interop.optax_table import row_of
+from gradtx.interop.optax.table import row_of
 from trajectories import deviation, x64
 
 HANDOVER = 50
@@ -205,7 +205,7 @@ def test_every_entry_is_moved_or_has_a_reason(name):
         units = [u for u in tx.program.units if is_declared(u) and (u.transform.slots or u.transform.scalars)]
         known = all(row_of(u.transform) or u.transform.name == "flatten" for u in units)
         assert known != (name in UNMOVED), (
-            f"{name} {variant}: a row in interop/optax_table.py, or a reason here"
+            f"{name} {variant}: a row in interop/optax/table.py, or a reason here"
         )
 
 

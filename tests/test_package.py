@@ -11,7 +11,16 @@ import gradtx
 
 PACKAGE = Path(gradtx.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-LAYERS = {"core": 0, "transforms": 1, "schedules": 1, "optimizers": 2}
+LAYERS = {
+    "core": 0,
+    "formulas": 1,
+    "transforms": 1,
+    "schedules": 1,
+    "wrappers": 2,
+    "optimizers": 2,
+    "interop": 3,
+    "inspect": 3,
+}
 OPTIONAL = {"flax.py", "plot.py"}
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from gradtx.core import leaves as lv
 from gradtx.core.combine import SetToZero
 from gradtx.core.schedule import Schedule
+from gradtx.formulas.direction import Coupling, Decay, Direction
+from gradtx.formulas.movement import movements
 from gradtx.inspect.courses import Course, courses
-from gradtx.inspect.direction import Coupling, Decay, Direction
 from gradtx.inspect.findings import Finding, Findings, Severity
-from gradtx.inspect.movement import movements
 from gradtx.inspect.outline import Level, survey
 from gradtx.inspect.rounding import too_coarse
 from gradtx.inspect.storage import GRADIENT, lossy_slots

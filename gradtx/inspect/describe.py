@@ -14,9 +14,9 @@ from gradtx.core.leaves import Excluding
 from gradtx.core.program import Unit, is_declared, is_rule, lookup
 from gradtx.core.spec import FACTORIES, show
 from gradtx.core.transform import GradientTransformation
+from gradtx.formulas.movement import movements
 from gradtx.inspect.courses import courses
 from gradtx.inspect.description import Description, SlotSize, Step
-from gradtx.inspect.movement import movements
 from gradtx.inspect.outline import Level, Part, survey
 
 

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from gradtx.core.program import Path
 from gradtx.core.spec import show
+from gradtx.formulas.direction import Decay, Direction
 from gradtx.inspect.courses import Course
-from gradtx.inspect.direction import Decay, Direction
 from gradtx.inspect.table import columns, count, filled, size, some
 
 T = TypeVar("T")

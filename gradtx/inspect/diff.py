@@ -11,12 +11,12 @@ import numpy as np
 
 from gradtx.core import leaves as lv
 from gradtx.core.spec import show
+from gradtx.formulas.formula import present
+from gradtx.formulas.notation import text
+from gradtx.formulas.trace import companion, signatures, trace
 from gradtx.inspect.changes import Change, Comparison
-from gradtx.inspect.course import FAR, STEPS, Followed, Fork, forks, representatives
-from gradtx.inspect.formula import present
-from gradtx.inspect.notation import text
 from gradtx.inspect.table import filled
-from gradtx.inspect.trace import companion, signatures, trace
+from gradtx.inspect.trajectory import FAR, STEPS, Followed, Fork, forks, representatives
 
 SAMPLE = {
     "LayerNorm": {"bias": (256,), "scale": (256,)},
@@ -142,7 +142,7 @@ def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
     first = found[0] if found else None
     causes: list[int] = []
     if first is not None:
-        of_first = [first.courses[0].leaf]
+        of_first = [first.trajectories[0].leaf]
         causes = _causes(
             written,
             lambda tx: forks(a, Followed(tx, params, leaves), of_first),
@@ -168,7 +168,7 @@ def _parting(fork: Fork, paths: list[str]) -> Parting:
 
 def _formula(of: Followed, fork: Fork, which: int, params: Any) -> str:
     """What parts, as one of the two optimizers computes it."""
-    leaf, name = fork.courses[which].leaf, fork.names[which]
+    leaf, name = fork.trajectories[which].leaf, fork.names[which]
     shown = present(trace(of.tx, params, leaf, companion(signatures(of.tx, params), leaf)))
     everything = {**shown.definitions, **shown.slots, "update": shown.update}
     return text(everything[name])

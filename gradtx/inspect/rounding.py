@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import leaves as lv
-from gradtx.inspect.expression import symbols
-from gradtx.inspect.naming import OTHER
-from gradtx.inspect.numeric import Evaluator
+from gradtx.formulas.expression import symbols
+from gradtx.formulas.naming import OTHER
+from gradtx.formulas.numeric import Evaluator
+from gradtx.formulas.trace import Traced, companion, composed, signatures, trace
 from gradtx.inspect.outline import Level
-from gradtx.inspect.trace import Traced, companion, composed, signatures, trace
 
 GRADIENTS = np.array([1e-3, 1e-2])
 """Where the update is as large for both, its size is known without knowing the gradients'."""

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.program import is_rule
-from gradtx.inspect.expression import symbols
-from gradtx.inspect.numeric import Evaluator
+from gradtx.formulas.expression import symbols
+from gradtx.formulas.numeric import Evaluator
+from gradtx.formulas.trace import composed, trace
 from gradtx.inspect.outline import Level
-from gradtx.inspect.trace import composed, trace
 
 GRADIENT = 1e-4
 """An ordinary gradient of a large model."""

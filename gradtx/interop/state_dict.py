@@ -162,7 +162,7 @@ def _form(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _says_all(x: jax.ShapeDtypeStruct) -> bool:
-    """Whether a shape says where an array is; it does not tell an array that may move from one that may not."""
+    """Whether a shape says where an array is, which it cannot of one that is committed to a device."""
     return x.sharding is None or isinstance(x.sharding, NamedSharding)
 
 

@@ -1,6 +1,6 @@
-"""The courses of optimizers: what their slots and updates are, step by step, and where two of them part.
+"""The trajectories of optimizers: what their slots and updates are, step by step, and where two of them part.
 
-A course is computed in float64 from the traced update of one leaf, on gradients of several magnitudes, so
+A trajectory is computed in float64 from the traced update of one leaf, on gradients of several magnitudes, so
 that neither the size of the parameters nor their precision matters.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 
 from gradtx.core import leaves as lv
 from gradtx.core.program import is_declared
-from gradtx.inspect.expression import symbols
-from gradtx.inspect.numeric import Evaluator, is_opaque
-from gradtx.inspect.trace import Traced, Tracing, composed, programs, signatures
+from gradtx.formulas.expression import symbols
+from gradtx.formulas.numeric import Evaluator, is_opaque
+from gradtx.formulas.trace import Traced, Tracing, composed, programs, signatures
 
 STEPS = 20
 """The number of steps that optimizers are followed for."""
@@ -38,7 +38,7 @@ THETA = np.array([0.7, -0.4, 0.2])
 """The parameters at first, of every leaf."""
 
 
-class Course:
+class Trajectory:
     """The values that the slots and the updates of one leaf take."""
 
     def __init__(self, leaf: int, traced: Traced, tolerance: float) -> None:
@@ -83,23 +83,23 @@ class Course:
 
 
 class Followed:
-    """An optimizer on some leaves of a tree; its course on a leaf is made when it is asked for."""
+    """An optimizer on some leaves of a tree; its trajectory on a leaf is made when it is asked for."""
 
     def __init__(self, tx: Any, params: Any, leaves: Collection[int]) -> None:
         self.tx = composed(tx)
         self.tolerance = EXACTLY if all(map(is_declared, _units(self.tx))) else ROUNDED
-        self._tracing, self._courses = Tracing(self.tx, params, leaves), {}
+        self._tracing, self._made = Tracing(self.tx, params, leaves), {}
 
-    def course(self, leaf: int) -> Course:
-        """Its course on a leaf, beside the others."""
-        if leaf not in self._courses:
-            self._courses[leaf] = Course(leaf, self._tracing.view(leaf), self.tolerance)
-        return self._courses[leaf]
+    def trajectory(self, leaf: int) -> Trajectory:
+        """Its trajectory on a leaf, beside the others."""
+        if leaf not in self._made:
+            self._made[leaf] = Trajectory(leaf, self._tracing.view(leaf), self.tolerance)
+        return self._made[leaf]
 
     @property
     def opaque(self) -> set[str]:
         """What of it could not be followed."""
-        return {name for course in self._courses.values() for name in course.opaque}
+        return {name for trajectory in self._made.values() for name in trajectory.opaque}
 
 
 def _units(tx: Any) -> Iterator[Any]:
@@ -109,14 +109,14 @@ def _units(tx: Any) -> Iterator[Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Fork:
-    """Where the courses of two optimizers part.
+    """Where the trajectories of two optimizers part.
 
     Attributes:
         step: the step, from 0.
         names: the slot, the schedule or `"update"`, as each of them calls it.
         leaf: the position of the leaf; None for what is the whole tree's.
         values: the values of an element that differs, or the dtypes, where only those differ.
-        courses: the two courses.
+        trajectories: the two trajectories.
         order: by what is computed first.
     """
 
@@ -124,13 +124,13 @@ class Fork:
     names: tuple[str, str]
     leaf: int | None
     values: tuple[float | str, float | str]
-    courses: tuple[Course, Course]
+    trajectories: tuple[Trajectory, Trajectory]
     order: tuple[int, ...]
 
 
 def forks(a: Followed, b: Followed, leaves: Iterable[int]) -> list[Fork]:
     """Where two optimizers part: on each leaf the first slot that differs, and the first update."""
-    pairs = [(a.course(leaf), b.course(leaf)) for leaf in leaves]
+    pairs = [(a.trajectory(leaf), b.trajectory(leaf)) for leaf in leaves]
     found: list[Fork] = []
     # What differs in the first way is all that counts.
     for ways in (_forks, _schedule_forks, _storage_forks):
@@ -148,13 +148,13 @@ def representatives(a: Any, b: Any, params: Any) -> list[int]:
     return list(first.values())
 
 
-def _forks(a: Course, b: Course) -> Iterator[Fork]:
+def _forks(a: Trajectory, b: Trajectory) -> Iterator[Fork]:
     names = [*_shared(a.remembered, b.remembered), ("update", "update")]
     for wanted in (names, names[-1:]):
         yield from itertools.islice(_differing(a, b, wanted), 1)
 
 
-def _differing(a: Course, b: Course, names: list[tuple[str, str]]) -> Iterator[Fork]:
+def _differing(a: Trajectory, b: Trajectory, names: list[tuple[str, str]]) -> Iterator[Fork]:
     for step, (x, y) in enumerate(zip(a.values, b.values, strict=True)):
         for i, (ours, theirs) in enumerate(names):
             at = np.flatnonzero(_differs(x[ours], y[theirs], max(a.tolerance, b.tolerance)))
@@ -165,7 +165,7 @@ def _differing(a: Course, b: Course, names: list[tuple[str, str]]) -> Iterator[F
                 yield Fork(step, (ours, theirs), a.leaf if own else None, values, (a, b), order)
 
 
-def _schedule_forks(a: Course, b: Course) -> Iterator[Fork]:
+def _schedule_forks(a: Trajectory, b: Trajectory) -> Iterator[Fork]:
     """Where schedules of one name first differ: on a coarse grid, then between its points."""
     coarse = np.arange(0, FAR, 1_000)
     for ours, theirs in _shared([*a.traced.definitions], [*b.traced.definitions]):
@@ -182,9 +182,9 @@ def _schedule_forks(a: Course, b: Course) -> Iterator[Fork]:
             yield Fork(step, (ours, theirs), None, (float(x), float(y)), (a, b), (step,))
 
 
-def _storage_forks(a: Course, b: Course) -> Iterator[Fork]:
-    """Where slots of one name are stored in other dtypes, which a course in float64 does not show."""
-    mine, their = ({cell.name: cell.dtype for cell in course.cells} for course in (a, b))
+def _storage_forks(a: Trajectory, b: Trajectory) -> Iterator[Fork]:
+    """Where slots of one name are stored in other dtypes, which a trajectory in float64 does not show."""
+    mine, their = ({cell.name: cell.dtype for cell in trajectory.cells} for trajectory in (a, b))
     for i, names in enumerate(_shared(a.slots, b.slots)):
         values = mine[names[0]], their[names[1]]
         if values[0] != values[1]:

@@ -14,10 +14,10 @@ from gradtx.core.hyperparams import by_name, entries_of, hyperparams
 from gradtx.core.program import Path, Program, lookup
 from gradtx.core.schedule import SCHEDULES
 from gradtx.core.stages import resolve
-from gradtx.inspect.expression import ONE, Expression, symbol
-from gradtx.inspect.interpret import interpret
-from gradtx.inspect.runs import Value, one, runs
-from gradtx.inspect.simplify import make
+from gradtx.formulas.expression import ONE, Expression, symbol
+from gradtx.formulas.interpret import interpret
+from gradtx.formulas.runs import Value, one, runs
+from gradtx.formulas.simplify import make
 
 OTHER = "other."
 THE_LEAF = ("g", "theta", "t", "update")

@@ -22,13 +22,13 @@ class Expression:
     order: int
 
     def __repr__(self) -> str:
-        from gradtx.inspect.notation import text
+        from gradtx.formulas.notation import text
 
         return text(self)
 
     def source(self) -> str:
         """The expression as Python source, which `sympy.sympify` reads."""
-        from gradtx.inspect.notation import source
+        from gradtx.formulas.notation import source
 
         return source(self)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gradtx.inspect.expression import Expression
+from gradtx.formulas.expression import Expression
 
 _OR, _AND, _NOT, _COMPARE, _ADD, _MUL, _POWER, _ATOM = range(8)
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=", "ne": "!="}

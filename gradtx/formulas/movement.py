@@ -6,7 +6,7 @@ from typing import Any
 
 from gradtx.core import leaves as lv
 from gradtx.core.structure import is_ours
-from gradtx.inspect.direction import Decay, Direction, directions_and_decays
+from gradtx.formulas.direction import Decay, Direction, directions_and_decays
 
 
 def movements(tx: Any, params: Any) -> tuple[list[Direction], list[Decay | None]]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.inspect.expression import Expression, within
-from gradtx.inspect.simplify import SMALLEST
+from gradtx.formulas.expression import Expression, within
+from gradtx.formulas.simplify import SMALLEST
 
 
 def _guarded(a: Any, b: Any) -> Any:

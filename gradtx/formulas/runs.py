@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.inspect.expression import Expression, intern, number, symbol
+from gradtx.formulas.expression import Expression, intern, number, symbol
 
 LONGEST = 64
 """A constant array of more elements is a symbol."""

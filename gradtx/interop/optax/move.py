@@ -14,10 +14,10 @@ from gradtx.core.rebase import rebase, replaced
 from gradtx.core.rule import EVAL
 from gradtx.core.transform import Transform
 from gradtx.interop.fitting import composed
-from gradtx.interop.optax_links import linked
-from gradtx.interop.optax_states import numbered
-from gradtx.interop.optax_steps import settle
-from gradtx.interop.optax_values import check_injected, copied, given, matches, taken, written
+from gradtx.interop.optax.links import linked
+from gradtx.interop.optax.states import numbered
+from gradtx.interop.optax.steps import settle
+from gradtx.interop.optax.values import check_injected, copied, given, matches, taken, written
 
 PyTree = Any
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.inspect.decay import Coupling, Decay, decay_of
-from gradtx.inspect.expression import symbols
-from gradtx.inspect.formula import present
-from gradtx.inspect.naming import OTHER, Cell
-from gradtx.inspect.numeric import Evaluator
-from gradtx.inspect.trace import Traced, Tracing, companion, composed, signatures
+from gradtx.formulas.decay import Coupling, Decay, decay_of
+from gradtx.formulas.expression import symbols
+from gradtx.formulas.formula import present
+from gradtx.formulas.naming import OTHER, Cell
+from gradtx.formulas.numeric import Evaluator
+from gradtx.formulas.trace import Traced, Tracing, companion, composed, signatures
 
 __all__ = ["Coupling", "Decay", "Direction", "decays", "directions", "directions_and_decays"]
 

@@ -12,8 +12,8 @@ from gradtx.core import leaves as lv
 from gradtx.core.engine import Composed
 from gradtx.core.labels import Labelled
 from gradtx.core.program import Path, Unit, is_declared, is_rule, lookup
-from gradtx.interop.optax_states import Item, Reading, numbered, read, unmasked
-from gradtx.interop.optax_table import MEASURES, Row, row_of
+from gradtx.interop.optax.states import Item, Reading, numbered, read, unmasked
+from gradtx.interop.optax.table import MEASURES, Row, row_of
 
 Groups = tuple[str, ...]
 

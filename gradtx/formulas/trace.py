@@ -17,10 +17,10 @@ from gradtx.core.combine import chain
 from gradtx.core.engine import Composed
 from gradtx.core.layout import active_leaves
 from gradtx.core.program import Program
-from gradtx.inspect.expression import Expression, intern, rewrite, symbol, symbols, within
-from gradtx.inspect.interpret import NOISE, interpret
-from gradtx.inspect.naming import OTHER, Cell, Layout
-from gradtx.inspect.runs import one
+from gradtx.formulas.expression import Expression, intern, rewrite, symbol, symbols, within
+from gradtx.formulas.interpret import NOISE, interpret
+from gradtx.formulas.naming import OTHER, Cell, Layout
+from gradtx.formulas.runs import one
 
 
 @dataclasses.dataclass(frozen=True)

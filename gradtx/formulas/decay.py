@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.inspect.expression import ZERO, Expression, intern, rewrite, symbol, symbols, within
-from gradtx.inspect.formula import Formula
-from gradtx.inspect.numeric import Evaluator
-from gradtx.inspect.simplify import make
+from gradtx.formulas.expression import ZERO, Expression, intern, rewrite, symbol, symbols, within
+from gradtx.formulas.formula import Formula
+from gradtx.formulas.numeric import Evaluator
+from gradtx.formulas.simplify import make
 
 
 class Coupling(enum.Enum):

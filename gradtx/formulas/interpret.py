@@ -12,9 +12,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from gradtx.inspect.expression import Expression, intern, number, symbol, within
-from gradtx.inspect.runs import CONSTANT, LONGEST, Runs, Value, constant, each, pieces, runs
-from gradtx.inspect.simplify import make
+from gradtx.formulas.expression import Expression, intern, number, symbol, within
+from gradtx.formulas.runs import CONSTANT, LONGEST, Runs, Value, constant, each, pieces, runs
+from gradtx.formulas.simplify import make
 
 
 def interpret(traced: Any, inputs: Sequence[Value]) -> list[Value]:

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from gradtx.inspect.expression import FALSE, ONE, TRUE, ZERO, Expression, intern, number
+from gradtx.formulas.expression import FALSE, ONE, TRUE, ZERO, Expression, intern, number
 
 Rule = Callable[..., Any]
 

@@ -16,7 +16,7 @@ from gradtx.core.program import Path, is_declared, lookup
 from gradtx.core.rule import EVAL
 from gradtx.core.spec import show
 from gradtx.interop.fitting import fitted
-from gradtx.interop.optax_links import Clock, Copy, Link
+from gradtx.interop.optax.links import Clock, Copy, Link
 
 SOURCE = "Optax state"
 

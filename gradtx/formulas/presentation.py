@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradtx.inspect.expression import ONE, Expression, intern, number, rewrite, symbol, within
-from gradtx.inspect.naming import OTHER
-from gradtx.inspect.simplify import make
+from gradtx.formulas.expression import ONE, Expression, intern, number, rewrite, symbol, within
+from gradtx.formulas.naming import OTHER
+from gradtx.formulas.simplify import make
 
 
 class Mirror:

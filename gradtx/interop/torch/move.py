@@ -16,9 +16,9 @@ from gradtx.core.rebase import rebase, replaced
 from gradtx.core.stages import resolve
 from gradtx.core.transform import Transform
 from gradtx.interop.fitting import composed, fitted
-from gradtx.interop.torch_check import as_given
-from gradtx.interop.torch_dict import Names, Parameter, as_numpy
-from gradtx.interop.torch_match import Match
+from gradtx.interop.torch.check import as_given
+from gradtx.interop.torch.dict import Names, Parameter, as_numpy
+from gradtx.interop.torch.match import Match
 
 PyTree = Any
 

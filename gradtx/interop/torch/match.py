@@ -10,9 +10,9 @@ from gradtx.core.engine import Composed
 from gradtx.core.layout import active_leaves
 from gradtx.core.program import Unit, is_rule
 from gradtx.interop.fitting import count, depends_on_step
-from gradtx.interop.torch_check import MULTIPLIERS, RATE, Read, check
-from gradtx.interop.torch_dict import Names, Parameter, as_numpy, checked, parameters
-from gradtx.interop.torch_table import Kind, kind_of, number
+from gradtx.interop.torch.check import MULTIPLIERS, RATE, Read, check
+from gradtx.interop.torch.dict import Names, Parameter, as_numpy, checked, parameters
+from gradtx.interop.torch.table import Kind, kind_of, number
 
 
 class Match:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradtx.core.engine import Composed
 from gradtx.interop.fitting import count, depends_on_step
-from gradtx.interop.optax_links import Clock, Link
+from gradtx.interop.optax.links import Clock, Link
 
 
 def settle(clock: Clock, arrays: list[Any], given: int | None) -> None:

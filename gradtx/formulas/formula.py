@@ -13,11 +13,11 @@ from gradtx.core import leaves as lv
 from gradtx.core.arguments import suggestion
 from gradtx.core.hyperparams import tidy
 from gradtx.core.numerics import number_dtype
-from gradtx.inspect.expression import ZERO, Expression, rewrite, symbol, symbols
-from gradtx.inspect.naming import Cell
-from gradtx.inspect.notation import lines, text
-from gradtx.inspect.presentation import Mirror
-from gradtx.inspect.trace import Traced, companion, composed, programs, signatures, trace
+from gradtx.formulas.expression import ZERO, Expression, rewrite, symbol, symbols
+from gradtx.formulas.naming import Cell
+from gradtx.formulas.notation import lines, text
+from gradtx.formulas.presentation import Mirror
+from gradtx.formulas.trace import Traced, companion, composed, programs, signatures, trace
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -10,7 +10,7 @@ import numpy as np
 from gradtx.core.engine import Composed
 from gradtx.core.program import Unit
 from gradtx.core.spec import show
-from gradtx.interop.torch_table import Kind, Options, is_decoupled, refuse_foreign
+from gradtx.interop.torch.table import Kind, Options, is_decoupled, refuse_foreign
 
 Read = Callable[[Unit, str], Any]
 """The value of a field of a unit: a number, a function if it is a schedule, or a setting."""

@@ -1,0 +1,6 @@
+"""What a transform computes, as mathematics that is read from what runs.
+
+Each module needs those before it: `expression` is the graph, `simplify` its exact rules, `numeric` its
+values, `notation` its writing. `runs` and `interpret` read a traced function, `naming` and `trace` a
+transform; `presentation` and `formula` show it. `decay` and `direction` say what follows from a formula.
+"""
