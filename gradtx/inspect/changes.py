@@ -12,8 +12,8 @@ import dataclasses
 import difflib
 import inspect
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeGuard
 
 from gradtx.core.combine import Chain, chain
 from gradtx.core.recipe import Recipe
@@ -76,13 +76,14 @@ class Comparison:
         if isinstance(a, Mapping) and isinstance(b, Mapping) and list(a) == list(b):
             parts = {key: self._merged(a[key], b[key], place, f"{name}[{show(key)}]") for key in a}
             return lambda chosen: {key: part(chosen) for key, part in parts.items()}
-        both = isinstance(a, tuple | list) and type(a) is type(b) and type(a) in (tuple, list)
-        if both and len(a) == len(b) and any(isinstance(x, Spec | tuple) for x in a):
+        if _are_alike(a, b):
             items = [
                 self._merged(x, y, place, f"{name}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))
             ]
-            return lambda chosen: type(b)(item(chosen) for item in items)
-        return self._choice(Change(place, name or f"{_name(a)} or {_name(b)}", show(a), show(b)), a, b)
+            kind = tuple if isinstance(b, tuple) else list
+            return lambda chosen: kind(item(chosen) for item in items)
+        words = name or f"{_name(a)} or {_name(b)}"
+        return self._choice(Change(place, words, show(a), show(b)), a, b)
 
     def _specs(self, a: Spec, b: Spec, place: str, name: str) -> Render:
         ours, theirs = _name(a), _name(b)
@@ -109,19 +110,21 @@ class Comparison:
         if ours != theirs and Counter(ours) == Counter(theirs):
             return self._reordered(a, b, place)
         pieces: list[Render] = []
-        for tag, i, i_end, j, j_end in difflib.SequenceMatcher(None, ours, theirs, False).get_opcodes():
+        for tag, i, i_end, j, j_end in _opcodes(ours, theirs):
             left, right = a[i:i_end], b[j:j_end]
             if tag == "equal":
-                merged = [self._merged(x, y, place) for x, y in zip(left, right, strict=True)]
-                pieces.extend(lambda chosen, m=m: [m(chosen)] for m in merged)
+                pieces.append(self._each(left, right, place))
             elif left and right and any(_is_open(x) for x in (*left, *right)):
-                opened = [[m for x in items for m in _opened(x)] for items in (left, right)]
-                pieces.append(self._members(*opened, place))
+                pieces.append(self._members(_opened(left), _opened(right), place))
             else:
                 name = ", ".join(dict.fromkeys(map(_name, [*left, *right])))
                 change = Change(place, name, ", ".join(map(show, left)), ", ".join(map(show, right)))
                 pieces.append(self._choice(change, left, right))
         return lambda chosen: [x for piece in pieces for x in piece(chosen)]
+
+    def _each(self, a: list[Any], b: list[Any], place: str) -> Render:
+        merged = [self._merged(x, y, place) for x, y in zip(a, b, strict=True)]
+        return lambda chosen: [render(chosen) for render in merged]
 
     def _reordered(self, a: list[Any], b: list[Any], place: str) -> Render:
         ours, theirs = [_name(x) for x in a], [_name(x) for x in b]
@@ -144,6 +147,17 @@ def _name(tx: Any) -> str:
     return tx._call()[0] if isinstance(tx, Spec) else show(tx)
 
 
+def _opcodes(ours: list[str], theirs: list[str]) -> Sequence[tuple[str, int, int, int, int]]:
+    return difflib.SequenceMatcher(a=ours, b=theirs, autojunk=False).get_opcodes()
+
+
+def _are_alike(a: Any, b: Any) -> TypeGuard[Any]:
+    """Whether two sequences are to be compared item by item."""
+    if type(a) is not type(b) or type(a) not in (tuple, list) or len(a) != len(b):
+        return False
+    return any(isinstance(item, Spec | tuple) for item in a)
+
+
 def _is_open(tx: Any) -> bool:
     """Whether it consists of members."""
     return isinstance(tx, Chain | Recipe)
@@ -153,8 +167,9 @@ def _listed(tx: Any) -> list[Any]:
     return list(tx.members) if isinstance(tx, Chain) else [tx]
 
 
-def _opened(tx: Any) -> list[Any]:
-    return _listed(tx.inner if isinstance(tx, Recipe) else tx)
+def _opened(members: list[Any]) -> list[Any]:
+    """The same with every recipe replaced by what it is made of."""
+    return [m for tx in members for m in _listed(tx.inner if isinstance(tx, Recipe) else tx)]
 
 
 def arguments_of(spec: Spec) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def _differing(a: Trajectory, b: Trajectory, names: list[tuple[str, str]]) -> It
         for i, (ours, theirs) in enumerate(names):
             at = np.flatnonzero(_differs(x[ours], y[theirs], max(a.tolerance, b.tolerance)))
             if at.size:
-                values = tuple(float(np.real(np.broadcast_to(v, 3)[at[0]])) for v in (x[ours], y[theirs]))
+                values = _element(x[ours], at[0]), _element(y[theirs], at[0])
                 own = ours == "update" or ours in a.slots
                 order = (step, ours == "update", a.leaf, i)
                 yield Fork(step, (ours, theirs), a.leaf if own else None, values, (a, b), order)
@@ -167,19 +167,25 @@ def _differing(a: Trajectory, b: Trajectory, names: list[tuple[str, str]]) -> It
 
 def _schedule_forks(a: Trajectory, b: Trajectory) -> Iterator[Fork]:
     """Where schedules of one name first differ: on a coarse grid, then between its points."""
-    coarse = np.arange(0, FAR, 1_000)
     for ours, theirs in _shared([*a.traced.definitions], [*b.traced.definitions]):
 
-        def first(steps: np.ndarray, ours: str = ours, theirs: str = theirs) -> tuple[int, ...]:
-            x, y = a.schedules(steps)[ours], b.schedules(steps)[theirs]
-            at = np.flatnonzero(_differs(x, y, max(a.tolerance, b.tolerance)))
-            return (int(steps[at[0]]), x[at[0]], y[at[0]]) if at.size else ()
+        def at(steps: np.ndarray, ours: str = ours, theirs: str = theirs) -> tuple[Any, Any]:
+            return a.schedules(steps)[ours], b.schedules(steps)[theirs]
 
-        near = first(np.arange(1_000))
-        found = near or first(coarse)
-        if found:
-            step, x, y = near or first(np.arange(found[0] - 999, found[0] + 1))
-            yield Fork(step, (ours, theirs), None, (float(x), float(y)), (a, b), (step,))
+        def apart(steps: np.ndarray, at: Any = at) -> np.ndarray:
+            x, y = at(steps)
+            return steps[_differs(x, y, max(a.tolerance, b.tolerance))]
+
+        near = apart(np.arange(1_000))
+        far = apart(np.arange(0, FAR, 1_000)) if not near.size else near
+        if far.size:
+            step = near[0] if near.size else apart(np.arange(far[0] - 999, far[0] + 1))[0]
+            x, y = at(np.array([step]))
+            yield Fork(int(step), (ours, theirs), None, (float(x[0]), float(y[0])), (a, b), (int(step),))
+
+
+def _element(x: Any, i: int) -> float:
+    return float(np.real(np.broadcast_to(x, MAGNITUDES.shape)[i]))
 
 
 def _storage_forks(a: Trajectory, b: Trajectory) -> Iterator[Fork]:
