@@ -16,7 +16,7 @@ from gradtx.formulas.notation import text
 from gradtx.formulas.trace import companion, signatures, trace
 from gradtx.inspect.changes import Change, Comparison
 from gradtx.inspect.table import filled
-from gradtx.inspect.trajectory import FAR, STEPS, Followed, Fork, forks, representatives
+from gradtx.inspect.trajectory import FAR, STEPS, Divergence, Followed, divergences, representatives
 
 SAMPLE = {
     "LayerNorm": {"bias": (256,), "scale": (256,)},
@@ -52,7 +52,7 @@ class Parting:
         return f"step {self.step:,} in {what}: {self.a:.{digits}g} and {self.b:.{digits}g}"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Difference:
     """What `diff` found: true if the optimizers part. It prints as a report.
 
@@ -100,6 +100,8 @@ class Difference:
             lines += filled(f"{which}: {self.first.name} = {formula}")
         return "\n".join(lines)
 
+    __repr__ = __str__
+
 
 def _listed(title: str, changes: Sequence[Change]) -> list[str]:
     lines = [line for change in changes for line in filled(str(change), "    ")]
@@ -138,44 +140,46 @@ def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
         )
     leaves, written = representatives(tx_a, tx_b, params), Comparison(tx_a, tx_b)
     a, b = Followed(tx_a, params, leaves), Followed(tx_b, params, leaves)
-    found = forks(a, b, leaves)
+    found = divergences(a, b, leaves)
     first = found[0] if found else None
     causes: list[int] = []
     if first is not None:
         of_first = [first.trajectories[0].leaf]
         causes = _causes(
             written,
-            lambda tx: forks(a, Followed(tx, params, leaves), of_first),
+            lambda tx: divergences(a, Followed(tx, params, leaves), of_first),
             first.order,
         )
-    partings = [_parting(fork, lv.paths(params)) for fork in found]
+    partings = [_parting(divergence, lv.paths(params)) for divergence in found]
     return Difference(
-        tx_a,
-        tx_b,
-        partings[0] if first else None,
-        next((p for p in partings if p.name == "update"), None),
-        tuple(written.changes[i] for i in causes),
-        tuple(change for i, change in enumerate(written.changes) if i not in causes),
-        (_formula(a, first, 0, params), _formula(b, first, 1, params)) if first else None,
-        tuple(sorted(a.opaque | b.opaque)),
+        a=tx_a,
+        b=tx_b,
+        first=partings[0] if first else None,
+        update=next((p for p in partings if p.name == "update"), None),
+        causes=tuple(written.changes[i] for i in causes),
+        others=tuple(change for i, change in enumerate(written.changes) if i not in causes),
+        formulas=(_formula(a, first, 0, params), _formula(b, first, 1, params)) if first else None,
+        opaque=tuple(sorted(a.opaque | b.opaque)),
     )
 
 
-def _parting(fork: Fork, paths: list[str]) -> Parting:
-    leaf = None if fork.leaf is None else paths[fork.leaf]
-    return Parting(fork.step, fork.names[0], leaf, *fork.values)
+def _parting(divergence: Divergence, paths: list[str]) -> Parting:
+    leaf = None if divergence.leaf is None else paths[divergence.leaf]
+    return Parting(divergence.step, divergence.names[0], leaf, *divergence.values)
 
 
-def _formula(of: Followed, fork: Fork, which: int, params: Any) -> str:
+def _formula(of: Followed, divergence: Divergence, which: int, params: Any) -> str:
     """What parts, as one of the two optimizers computes it."""
-    leaf, name = fork.trajectories[which].leaf, fork.names[which]
+    leaf, name = divergence.trajectories[which].leaf, divergence.names[which]
     shown = present(trace(of.tx, params, leaf, companion(signatures(of.tx, params), leaf)))
     everything = {**shown.definitions, **shown.slots, "update": shown.update}
     return text(everything[name])
 
 
-def _causes(written: Comparison, parted: Callable[[Any], list[Fork]], order: tuple[int, ...]) -> list[int]:
-    """The fewest changes, by trying, that keep the second optimizer with the first one past a fork."""
+def _causes(
+    written: Comparison, parted: Callable[[Any], list[Divergence]], order: tuple[int, ...]
+) -> list[int]:
+    """The fewest changes, by trying, that keep the second optimizer with the first one past a divergence."""
 
     def keeps(chosen: Collection[int]) -> bool:
         try:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from gradtx.core import leaves as lv
-from gradtx.core.program import is_declared
+from gradtx.core.structure import is_ours
 from gradtx.formulas.expression import symbols
 from gradtx.formulas.numeric import Evaluator, is_opaque
-from gradtx.formulas.trace import Traced, Tracing, composed, programs, signatures
+from gradtx.formulas.trace import Traced, Tracing, composed, signatures
 
 STEPS = 20
 """The number of steps that optimizers are followed for."""
@@ -87,7 +87,7 @@ class Followed:
 
     def __init__(self, tx: Any, params: Any, leaves: Collection[int]) -> None:
         self.tx = composed(tx)
-        self.tolerance = EXACTLY if all(map(is_declared, _units(self.tx))) else ROUNDED
+        self.tolerance = EXACTLY if is_ours(self.tx) else ROUNDED
         self._tracing, self._made = Tracing(self.tx, params, leaves), {}
 
     def trajectory(self, leaf: int) -> Trajectory:
@@ -102,13 +102,8 @@ class Followed:
         return {name for trajectory in self._made.values() for name in trajectory.opaque}
 
 
-def _units(tx: Any) -> Iterator[Any]:
-    for program in programs(tx):
-        yield from program.units
-
-
 @dataclasses.dataclass(frozen=True)
-class Fork:
+class Divergence:
     """Where the trajectories of two optimizers part.
 
     Attributes:
@@ -128,14 +123,14 @@ class Fork:
     order: tuple[int, ...]
 
 
-def forks(a: Followed, b: Followed, leaves: Iterable[int]) -> list[Fork]:
+def divergences(a: Followed, b: Followed, leaves: Iterable[int]) -> list[Divergence]:
     """Where two optimizers part: on each leaf the first slot that differs, and the first update."""
     pairs = [(a.trajectory(leaf), b.trajectory(leaf)) for leaf in leaves]
-    found: list[Fork] = []
+    found: list[Divergence] = []
     # What differs in the first way is all that counts.
-    for ways in (_forks, _schedule_forks, _storage_forks):
-        found = found or [fork for pair in pairs for fork in ways(*pair)]
-    return sorted(found, key=lambda fork: fork.order)
+    for ways in (_of_steps, _of_schedules, _of_storage):
+        found = found or [x for pair in pairs for x in ways(*pair)]
+    return sorted(found, key=lambda one: one.order)
 
 
 def representatives(a: Any, b: Any, params: Any) -> list[int]:
@@ -148,13 +143,13 @@ def representatives(a: Any, b: Any, params: Any) -> list[int]:
     return list(first.values())
 
 
-def _forks(a: Trajectory, b: Trajectory) -> Iterator[Fork]:
+def _of_steps(a: Trajectory, b: Trajectory) -> Iterator[Divergence]:
     names = [*_shared(a.remembered, b.remembered), ("update", "update")]
     for wanted in (names, names[-1:]):
         yield from itertools.islice(_differing(a, b, wanted), 1)
 
 
-def _differing(a: Trajectory, b: Trajectory, names: list[tuple[str, str]]) -> Iterator[Fork]:
+def _differing(a: Trajectory, b: Trajectory, names: list[tuple[str, str]]) -> Iterator[Divergence]:
     for step, (x, y) in enumerate(zip(a.values, b.values, strict=True)):
         for i, (ours, theirs) in enumerate(names):
             at = np.flatnonzero(_differs(x[ours], y[theirs], max(a.tolerance, b.tolerance)))
@@ -162,10 +157,10 @@ def _differing(a: Trajectory, b: Trajectory, names: list[tuple[str, str]]) -> It
                 values = _element(x[ours], at[0]), _element(y[theirs], at[0])
                 own = ours == "update" or ours in a.slots
                 order = (step, ours == "update", a.leaf, i)
-                yield Fork(step, (ours, theirs), a.leaf if own else None, values, (a, b), order)
+                yield Divergence(step, (ours, theirs), a.leaf if own else None, values, (a, b), order)
 
 
-def _schedule_forks(a: Trajectory, b: Trajectory) -> Iterator[Fork]:
+def _of_schedules(a: Trajectory, b: Trajectory) -> Iterator[Divergence]:
     """Where schedules of one name first differ: on a coarse grid, then between its points."""
     for ours, theirs in _shared([*a.traced.definitions], [*b.traced.definitions]):
 
@@ -181,20 +176,22 @@ def _schedule_forks(a: Trajectory, b: Trajectory) -> Iterator[Fork]:
         if far.size:
             step = near[0] if near.size else apart(np.arange(far[0] - 999, far[0] + 1))[0]
             x, y = at(np.array([step]))
-            yield Fork(int(step), (ours, theirs), None, (float(x[0]), float(y[0])), (a, b), (int(step),))
+            yield Divergence(
+                int(step), (ours, theirs), None, (float(x[0]), float(y[0])), (a, b), (int(step),)
+            )
 
 
 def _element(x: Any, i: int) -> float:
     return float(np.real(np.broadcast_to(x, MAGNITUDES.shape)[i]))
 
 
-def _storage_forks(a: Trajectory, b: Trajectory) -> Iterator[Fork]:
+def _of_storage(a: Trajectory, b: Trajectory) -> Iterator[Divergence]:
     """Where slots of one name are stored in other dtypes, which a trajectory in float64 does not show."""
     mine, their = ({cell.name: cell.dtype for cell in trajectory.cells} for trajectory in (a, b))
     for i, names in enumerate(_shared(a.slots, b.slots)):
         values = mine[names[0]], their[names[1]]
         if values[0] != values[1]:
-            yield Fork(0, names, a.leaf, values, (a, b), (0, a.leaf, i))
+            yield Divergence(0, names, a.leaf, values, (a, b), (0, a.leaf, i))
 
 
 def _differs(x: Any, y: Any, tolerance: float) -> Any:
