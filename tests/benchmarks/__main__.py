@@ -55,8 +55,8 @@ leaves.
 - **compilations**: entries in the cache of the compiled step over settings of the learning rate; Optax's is
   a new transform for each, gradtx's is set in the state.
 - **state bytes**: what `init` makes; gradtx's has the hyperparameters in it.
-- **once, 1,000 leaves**: what looks into an optimizer, takes it along or moves it in, called once with nothing
-  traced before. The optimizer is AdamW, clipped and scheduled, in one of three groups, guarded, over
+- **once, 1,000 leaves**: what looks into an optimizer, takes it along or moves it in, called once with
+  nothing traced before. The optimizer is AdamW, clipped and scheduled, in one of three groups, guarded, over
   accumulated gradients; that which moves is AdamW, clipped and scheduled from Optax, plain from torch.
 - **import**: CPU time that the import adds to a process that has imported what is named.
 
