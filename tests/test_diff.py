@@ -204,7 +204,7 @@ def test_a_schedule_that_parts_late():
     found = gradtx.diff(*map(gradtx.sgd, halved))
     assert (found.first.step, found.first.name, found.first.leaf) == (50_123, "learning_rate", None)
     assert (found.first.a, found.first.b) == pytest.approx((0.1, 0.05))
-    assert found.update is None
+    assert found.update.step == 100_000  # one of those that are looked at, far out
     assert [c.where for c in found.causes] == ["sgd.piecewise_constant_schedule.boundaries_and_scales"]
 
 
@@ -234,7 +234,7 @@ def test_the_report():
     assert report.splitlines() == [
         "a: adamw(0.001)",
         "b: adamw(0.001, b2=0.99, decay_coupling='none')",
-        "They part at step 0 in the nu of 'LayerNorm/bias': 1.581e-05 and 0.0001581.",
+        "They part at step 0 in the nu of 'LayerNorm/bias': 5.415e-06 and 5.415e-05.",
         "Their updates part at step 0 in the update of 'LayerNorm/bias': -0.001 and -0.00107.",
         "Because of:",
         "    adamw.b2: 0.999 in a, 0.99 in b (decay of the second moment, in [0, 1))",

@@ -31,14 +31,14 @@ class Cell:
     Attributes:
         name: its name in the formula.
         kind: slot (of the leaf), other (a slot of another leaf), whole, step, number or decay.
-        dtype: how it is stored.
+        layout: the dtype and shape that it is stored in.
         start: its value after `init`.
         new: its value after the update.
     """
 
     name: str
     kind: str
-    dtype: str
+    layout: str
     start: Expression
     new: Expression
 
@@ -143,7 +143,7 @@ class Layout:
                 at = end
                 name = self._name(path, kind, prefix)
                 values = _left(before, kind), _left(after, kind)
-                yield Cell(name, kind, x.dtype.name, *values)
+                yield Cell(name, kind, f"{x.dtype.name}{list(x.shape)}", *values)
 
     def definitions(self) -> dict[str, Expression]:
         """The value of each schedule, and of each function of the step."""

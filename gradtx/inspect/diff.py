@@ -34,20 +34,23 @@ class Parting:
         step: the step, from 0.
         name: the slot, the schedule, or `"update"`.
         leaf: the path of the leaf; None for what is the whole tree's.
-        a: the value that the first optimizer has there; its dtype, if nothing else differs.
+        a: the value that the first optimizer has there; its layout, if nothing else differs; None for what
+            has no formula.
         b: the value that the second one has.
     """
 
     step: int
     name: str
     leaf: str | None
-    a: float | str
-    b: float | str
+    a: float | str | None
+    b: float | str | None
 
     def __str__(self) -> str:
         what = self.name if self.leaf is None else f"the {self.name} of {self.leaf!r}"
-        if isinstance(self.a, str):
-            return f"step {self.step:,} in {what}: stored in {self.a} and in {self.b}"
+        if self.a is None or self.b is None:
+            return f"step {self.step:,} in {what}"
+        if isinstance(self.a, str) or isinstance(self.b, str):
+            return f"step {self.step:,} in {what}: stored as {self.a} and as {self.b}"
         digits = next((n for n in range(4, 17) if f"{self.a:.{n}g}" != f"{self.b:.{n}g}"), 17)
         return f"step {self.step:,} in {what}: {self.a:.{digits}g} and {self.b:.{digits}g}"
 

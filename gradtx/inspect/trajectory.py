@@ -16,25 +16,28 @@ import numpy as np
 
 from gradtx.core import leaves as lv
 from gradtx.core.structure import is_ours
-from gradtx.formulas.expression import symbols
-from gradtx.formulas.numeric import Evaluator, is_opaque
-from gradtx.formulas.trace import Traced, Tracing, composed, signatures
+from gradtx.formulas.expression import Expression, symbol, symbols
+from gradtx.formulas.numeric import Evaluator, OfElements, is_opaque
+from gradtx.formulas.trace import Traced, Tracing, composed, programs, signatures
 
-STEPS = 20
-"""The number of steps that optimizers are followed for."""
+STEPS, MOST_STEPS = 20, 250
+"""How many steps optimizers are followed for: more where an integer among their numbers asks for it."""
+
+LATER = (1_000, 10_000, 100_000)
+"""Steps that they are put at afterwards, for what depends on the step."""
 
 FAR = 1_000_000
 """The number of steps over which their schedules are compared."""
 
 EXACTLY, ROUNDED = 1e-11, 1e-4
-"""Values that differ by less, relative to the larger one, are the same: up to rounding in float64, or where a
-transform of another library computes with constants that it has rounded to float32.
+"""Values that differ by less, relative to the larger one, are the same: up to rounding in float64, or where
+functions and transforms of other libraries compute with constants that are rounded to float32.
 """
 
-MAGNITUDES = np.array([1.0, 1e-3, 1e-6])
-"""The magnitudes of the gradients of the three elements that are followed."""
+MAGNITUDES = np.array([1.0, 1e-3, 1e-6, 1e3])
+"""The magnitudes of the gradients of the elements that are followed."""
 
-THETA = np.array([0.7, -0.4, 0.2])
+THETA = np.array([0.7, -0.4, 0.2, 1.1])
 """The parameters at first, of every leaf."""
 
 
@@ -46,6 +49,11 @@ class Trajectory:
         self.cells = traced.cells
         self.slots = [cell.name for cell in self.cells if cell.kind == "slot"]
         self.remembered = [cell.name for cell in self.cells if cell.kind in ("slot", "whole")]
+        self.opaque = [cell.name for cell in self.cells if cell.kind == "slot" and is_opaque(cell.new)]
+        self.opaque += ["update"] * is_opaque(traced.update)
+        self.counts = [
+            cell.name for cell in self.cells if cell.kind == "whole" and _counts(cell.new, cell.name)
+        ]
 
     @functools.cached_property
     def start(self) -> dict[str, Any]:
@@ -53,33 +61,52 @@ class Trajectory:
         roots = [x for cell in self.cells for x in (cell.start, cell.new)]
         names = symbols(*roots, self.traced.update) | {"theta"}
         held = dict.fromkeys(names, 0.5) | {name: THETA for name in names if name.endswith("theta")}
-        values = Evaluator([cell.start for cell in self.cells])(held)
+        values = OfElements([cell.start for cell in self.cells])(held)
         return held | dict(zip((cell.name for cell in self.cells), values, strict=True))
 
-    @functools.cached_property
-    def values(self) -> list[dict[str, Any]]:
-        """What is remembered, and the update, of every step."""
-        following = Evaluator([*(cell.new for cell in self.cells), self.traced.update])
-        held, found = dict(self.start), []
-        for g in np.random.default_rng(0).normal(size=(STEPS, 3)) * MAGNITUDES:
+    @property
+    def period(self) -> int:
+        """The largest number that may be one of steps: a whole one."""
+        numbers = [self.start[cell.name] for cell in self.cells if cell.kind == "number"]
+        whole = [int(x) for x in numbers if np.ndim(x) == 0 and x == np.round(x) and 1 < x < MOST_STEPS]
+        return max(whole, default=0)
+
+    def values(self, steps: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """For each step that is followed, what is remembered, and the update."""
+        following = OfElements([*(cell.new for cell in self.cells), self.traced.update])
+        held, rng = dict(self.start), np.random.default_rng(0)
+        sound = held
+        for step in [*range(steps), *(later + i for later in LATER for i in (0, 1))]:
+            # Most gradients are ordinary, some are spikes, and the last but one is not finite.
+            g = rng.normal(size=MAGNITUDES.shape) * MAGNITUDES * np.exp(rng.normal())
+            if step == steps - 2:
+                sound, g = dict(held), np.where(MAGNITUDES == 1.0, np.inf, g)
+            if step in LATER:
+                held = sound | self.clocks(step) | dict.fromkeys(self.counts, float(step))
             *new, update = following(held | {"g": g})
             held |= {cell.name: value for cell, value in zip(self.cells, new, strict=True)}
             held["theta"] = held["theta"] + np.real(update)
-            found.append({name: held[name] for name in self.remembered} | {"update": update})
-        return found
+            yield step, {name: held[name] for name in self.remembered} | {"update": update}
 
-    @property
-    def opaque(self) -> list[str]:
-        """The slots, and the update, that are computed in a way that has no reading as a formula."""
-        named = {cell.name: cell.new for cell in self.cells if cell.kind == "slot"}
-        return [name for name, x in (named | {"update": self.traced.update}).items() if is_opaque(x)]
+    def clocks(self, step: Any) -> dict[str, Any]:
+        """What the clocks show at a step: formulas count from 1."""
+        return {cell.name: step + 1.0 for cell in self.cells if cell.kind == "step"}
 
     def schedules(self, steps: np.ndarray) -> dict[str, np.ndarray]:
         """The value of each schedule at some steps."""
-        clocks = {cell.name: steps + 1.0 for cell in self.cells if cell.kind == "step"}
         named = self.traced.definitions
-        values = Evaluator(named.values())(self.start | clocks)
+        values = Evaluator(named.values())(self.start | self.clocks(steps))
         return {name: np.broadcast_to(x, steps.shape) for name, x in zip(named, values, strict=True)}
+
+
+def _counts(new: Expression, name: str) -> bool:
+    """Whether something is one more after each step, or each that runs: a clock of another library."""
+    if symbols(new) == {name}:
+        return Evaluator([new])({name: 7.0}) == [8.0]
+    branches = new.args[1:] if new.op == "where" else ()
+    return any(_counts(x, name) for x in branches) and all(
+        _counts(x, name) or x is symbol(name) for x in branches
+    )
 
 
 class Followed:
@@ -87,7 +114,8 @@ class Followed:
 
     def __init__(self, tx: Any, params: Any, leaves: Collection[int]) -> None:
         self.tx = composed(tx)
-        self.tolerance = EXACTLY if is_ours(self.tx) else ROUNDED
+        exact = is_ours(self.tx) and not any(program.has_callables for program in programs(self.tx))
+        self.tolerance = EXACTLY if exact else ROUNDED
         self._tracing, self._made = Tracing(self.tx, params, leaves), {}
 
     def trajectory(self, leaf: int) -> Trajectory:
@@ -98,7 +126,7 @@ class Followed:
 
     @property
     def opaque(self) -> set[str]:
-        """What of it could not be followed."""
+        """What of it has no formula."""
         return {name for trajectory in self._made.values() for name in trajectory.opaque}
 
 
@@ -110,7 +138,8 @@ class Divergence:
         step: the step, from 0.
         names: the slot, the schedule or `"update"`, as each of them calls it.
         leaf: the position of the leaf; None for what is the whole tree's.
-        values: the values of an element that differs, or the dtypes, where only those differ.
+        values: the values of an element that differs; the layouts, where only those differ; None for what
+            has no formula.
         trajectories: the two trajectories.
         order: by what is computed first.
     """
@@ -118,7 +147,7 @@ class Divergence:
     step: int
     names: tuple[str, str]
     leaf: int | None
-    values: tuple[float | str, float | str]
+    values: tuple[float | str | None, float | str | None]
     trajectories: tuple[Trajectory, Trajectory]
     order: tuple[int, ...]
 
@@ -126,35 +155,43 @@ class Divergence:
 def divergences(a: Followed, b: Followed, leaves: Iterable[int]) -> list[Divergence]:
     """Where two optimizers part: on each leaf the first slot that differs, and the first update."""
     pairs = [(a.trajectory(leaf), b.trajectory(leaf)) for leaf in leaves]
-    found: list[Divergence] = []
-    # What differs in the first way is all that counts.
-    for ways in (_of_steps, _of_schedules, _of_storage):
-        found = found or [x for pair in pairs for x in ways(*pair)]
+    found = [x for pair in pairs for x in _of_steps(*pair)]
+    if all(x.step >= LATER[0] for x in found):
+        found += [x for pair in pairs for x in _of_schedules(*pair)]
+    found = found or [x for pair in pairs for x in _of_storage(*pair)]
     return sorted(found, key=lambda one: one.order)
 
 
 def representatives(a: Any, b: Any, params: Any) -> list[int]:
     """The first leaf of each set that two optimizers treat alike."""
-    ranks = [len(np.shape(x)) for x in lv.flatten(params)[0]]
+    shapes = [np.shape(x) for x in lv.flatten(params)[0]]
     first: dict[Any, int] = {}
-    for i, row in enumerate(zip(*(signatures(composed(tx), params) for tx in (a, b)), ranks, strict=True)):
+    for i, row in enumerate(zip(*(signatures(composed(tx), params) for tx in (a, b)), shapes, strict=True)):
         if row[0] is not None:
-            first.setdefault(row, i)
+            first.setdefault((*row[:2], len(row[2])), i)
     return list(first.values())
 
 
+def followed_for(a: Trajectory, b: Trajectory) -> int:
+    """The number of steps that two optimizers are followed for, one after the other."""
+    return min(STEPS + 2 * max(a.period, b.period), MOST_STEPS)
+
+
 def _of_steps(a: Trajectory, b: Trajectory) -> Iterator[Divergence]:
-    names = [*_shared(a.remembered, b.remembered), ("update", "update")]
-    for wanted in (names, names[-1:]):
-        yield from itertools.islice(_differing(a, b, wanted), 1)
+    shared = [*_shared(a.remembered, b.remembered), ("update", "update")]
+    for names in (shared, shared[-1:]):
+        yield from itertools.islice(_differing(a, b, names), 1)
 
 
 def _differing(a: Trajectory, b: Trajectory, names: list[tuple[str, str]]) -> Iterator[Divergence]:
-    for step, (x, y) in enumerate(zip(a.values, b.values, strict=True)):
+    steps, tolerance = followed_for(a, b), max(a.tolerance, b.tolerance)
+    for (step, x), (_, y) in zip(a.values(steps), b.values(steps), strict=True):
         for i, (ours, theirs) in enumerate(names):
-            at = np.flatnonzero(_differs(x[ours], y[theirs], max(a.tolerance, b.tolerance)))
+            at = np.flatnonzero(_differs(x[ours], y[theirs], tolerance))
             if at.size:
-                values = _element(x[ours], at[0]), _element(y[theirs], at[0])
+                values: Any = None, None
+                if ours not in a.opaque and theirs not in b.opaque:
+                    values = _element(x[ours], at[0]), _element(y[theirs], at[0])
                 own = ours == "update" or ours in a.slots
                 order = (step, ours == "update", a.leaf, i)
                 yield Divergence(step, (ours, theirs), a.leaf if own else None, values, (a, b), order)
@@ -174,24 +211,22 @@ def _of_schedules(a: Trajectory, b: Trajectory) -> Iterator[Divergence]:
         near = apart(np.arange(1_000))
         far = apart(np.arange(0, FAR, 1_000)) if not near.size else near
         if far.size:
-            step = near[0] if near.size else apart(np.arange(far[0] - 999, far[0] + 1))[0]
-            x, y = at(np.array([step]))
-            yield Divergence(
-                int(step), (ours, theirs), None, (float(x[0]), float(y[0])), (a, b), (int(step),)
-            )
-
-
-def _element(x: Any, i: int) -> float:
-    return float(np.real(np.broadcast_to(x, MAGNITUDES.shape)[i]))
+            step = int(near[0] if near.size else apart(np.arange(far[0] - 999, far[0] + 1))[0])
+            (x,), (y,) = at(np.array([step]))
+            yield Divergence(step, (ours, theirs), None, (float(x), float(y)), (a, b), (step,))
 
 
 def _of_storage(a: Trajectory, b: Trajectory) -> Iterator[Divergence]:
-    """Where slots of one name are stored in other dtypes, which a trajectory in float64 does not show."""
-    mine, their = ({cell.name: cell.dtype for cell in trajectory.cells} for trajectory in (a, b))
+    """Where slots of one name have other shapes or dtypes, which a trajectory of elements does not show."""
+    mine, their = ({cell.name: cell.layout for cell in trajectory.cells} for trajectory in (a, b))
     for i, names in enumerate(_shared(a.slots, b.slots)):
         values = mine[names[0]], their[names[1]]
         if values[0] != values[1]:
             yield Divergence(0, names, a.leaf, values, (a, b), (0, a.leaf, i))
+
+
+def _element(x: Any, i: int) -> float:
+    return float(np.real(np.broadcast_to(x, MAGNITUDES.shape)[i]))
 
 
 def _differs(x: Any, y: Any, tolerance: float) -> Any:
