@@ -1,9 +1,9 @@
 """What is written differently in two transforms, as changes that can be made one by one.
 
-Both are taken apart along their calls. Where the same thing is called, its arguments are compared; where it
-is not, recipes are opened and their members aligned by name. Each difference becomes a `Change`, and
-`Comparison.render` builds the second transform with any of the changes made, so that it can be tried which of
-them matter.
+Both are taken apart along their calls. Where the same thing is called, its arguments are compared; where
+one has a wrapper more, what it wraps is; elsewhere recipes are opened and their members aligned: equal ones,
+then those of one name. Each difference becomes a `Change`, and `Comparison.render` builds the second
+transform with any of the changes made, so that it can be tried which of them matter.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import pathlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from gradtx.core.combine import Chain, chain
+from gradtx.core.engine import Composed
 from gradtx.core.recipe import Recipe
 from gradtx.core.spec import FACTORIES, Spec, same, show
 from gradtx.inspect.words import meaning
@@ -32,12 +34,14 @@ class Change:
         name: the argument, or the transforms that are others, in another order, or of other code.
         a: what the first has, as code; empty where it has nothing.
         b: what the second has.
+        meaning: what the argument is, in the words of its documentation; empty where there are none.
     """
 
     place: str
     name: str
     a: str
     b: str
+    meaning: str = ""
 
     @property
     def where(self) -> str:
@@ -49,11 +53,6 @@ class Change:
             return f"{self.where}: {self.a or self.b}, only in {'a' if self.a else 'b'}"
         words = f" ({self.meaning})" if self.meaning else ""
         return f"{self.where}: {self.a} in a, {self.b} in b{words}"
-
-    @property
-    def meaning(self) -> str:
-        """What the argument is, in the words of its documentation; empty where there are none."""
-        return meaning(self.place.rpartition(".")[2], self.name)
 
 
 class Comparison:
@@ -68,87 +67,133 @@ class Comparison:
         self.changes.append(change)
         return lambda chosen: a if number in chosen else b
 
-    def _merged(self, a: Any, b: Any, place: str, name: str = "") -> Render:
+    def _merged(self, a: Any, b: Any, place: str, name: str = "", call: str = "") -> Render:
+        """Two values at a place: transforms, or what the argument `name` of `call` is."""
         if isinstance(a, Spec) and isinstance(b, Spec):
             return self._specs(a, b, place, name)
         if same(a, b):
             return lambda chosen: b
         if isinstance(a, Mapping) and isinstance(b, Mapping) and list(a) == list(b):
-            parts = {key: self._merged(a[key], b[key], place, f"{name}[{show(key)}]") for key in a}
+            parts = {k: self._merged(a[k], b[k], f"{place}[{show(k)}]", name, call) for k in a}
             return lambda chosen: {key: part(chosen) for key, part in parts.items()}
         if _are_alike(a, b):
-            items = [
-                self._merged(x, y, place, f"{name}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))
-            ]
+            items = [self._item(x, y, place, i, name) for i, (x, y) in enumerate(zip(a, b, strict=True))]
             kind = tuple if isinstance(b, tuple) else list
             return lambda chosen: kind(item(chosen) for item in items)
-        words = name or f"{_name(a)} or {_name(b)}"
-        return self._choice(Change(place, words, show(a), show(b)), a, b)
+        words = name or " or ".join(dict.fromkeys(map(_name, (a, b))))
+        return self._choice(Change(place, words, _code(a), _code(b), meaning(call, name)), a, b)
 
-    def _specs(self, a: Spec, b: Spec, place: str, name: str) -> Render:
+    def _item(self, a: Any, b: Any, place: str, i: int, name: str) -> Render:
+        """Two elements of a sequence, which may be named transforms."""
+        if _is_named(a) and _is_named(b) and a[0] == b[0]:
+            part = self._merged(a[1], b[1], f"{place}[{show(a[0])}]")
+            return lambda chosen: (b[0], part(chosen))
+        return self._merged(a, b, place, f"{name}[{i}]")
+
+    def _specs(self, a: Spec, b: Spec, place: str, name: str = "", label: str = "") -> Render:
         ours, theirs = _name(a), _name(b)
-        if ours != theirs and not (_is_open(a) or _is_open(b)):
+        if ours == theirs != "chain":
+            return self._call(a, b, f"{place}.{label or ours}".lstrip("."), place)
+        around_a, around_b = _wrappers(a), _wrappers(b)
+        if around_a and around_a[0] not in around_b:
+            return self._around(a, self._merged(_inner(a), b, place), place, in_a=True)
+        if around_b and around_b[0] not in around_a:
+            return self._around(b, self._merged(a, _inner(b), place), place, in_a=False)
+        left, right = _listed(a), _listed(b)
+        if len(left) == len(right) == 1 and not around_a and (_is_open(a) or _is_open(b)):
+            left, right = _opened(left), _opened(right)
+        elif len(left) == len(right) == 1:
             return self._choice(Change(place, name or f"{ours} or {theirs}", show(a), show(b)), a, b)
-        if ours != theirs or ours == "chain":
-            members = self._members(_listed(a), _listed(b), place)
-            return lambda chosen: chain(*members(chosen))
+        members = self._members(left, right, place)
+        return lambda chosen: chain(*members(chosen))
+
+    def _call(self, a: Spec, b: Spec, here: str, place: str) -> Render:
+        """Two calls of the same, argument by argument."""
+        name, before = _name(a), len(self.changes)
         if type(a) is not type(b):
             kinds = [f"{type(x).__module__}.{type(x).__qualname__}" for x in (a, b)]
-            return self._choice(Change(place, f"the code of {ours}", *kinds), a, b)
-        here = f"{place}.{ours}".lstrip(".")
-        before, (mine, their) = len(self.changes), (arguments_of(a), arguments_of(b))
-        parts = {key: self._merged(mine[key], their[key], here, key) for key in their}
+            return self._choice(Change(place, f"the code of {name}", *kinds), a, b)
+        mine, their = arguments_of(a), arguments_of(b)
+        parts = {key: self._merged(mine[key], their[key], here, key, name) for key in their}
         if len(self.changes) > before:
             return lambda chosen: rebuilt(b, {key: part(chosen) for key, part in parts.items()})
         if isinstance(a, Recipe) and isinstance(b, Recipe) and a.program != b.program:
             return self._merged(a.inner, b.inner, here)
         return lambda chosen: b
 
-    def _members(self, a: list[Any], b: list[Any], place: str) -> Render:
-        """Aligns the members of two chains by name."""
-        ours, theirs = [_name(x) for x in a], [_name(x) for x in b]
-        if ours != theirs and Counter(ours) == Counter(theirs):
-            return self._reordered(a, b, place)
-        pieces: list[Render] = []
-        for tag, i, i_end, j, j_end in _opcodes(ours, theirs):
-            left, right = a[i:i_end], b[j:j_end]
-            if tag == "equal":
-                pieces.append(self._each(left, right, place))
-            elif left and right and any(_is_open(x) for x in (*left, *right)):
-                pieces.append(self._members(_opened(left), _opened(right), place))
-            else:
-                name = ", ".join(dict.fromkeys(map(_name, [*left, *right])))
-                change = Change(place, name, ", ".join(map(show, left)), ", ".join(map(show, right)))
-                pieces.append(self._choice(change, left, right))
-        return lambda chosen: [x for piece in pieces for x in piece(chosen)]
+    def _around(self, wrapper: Any, inner: Render, place: str, *, in_a: bool) -> Render:
+        """A wrapper that one of two transforms has around what both have."""
+        alone = show(rebuilt(wrapper, {**arguments_of(wrapper), _wrapped(wrapper): chain()}))
+        alone = alone.replace("chain()", "...", 1)
+        change = Change(place, _name(wrapper), *((alone, "") if in_a else ("", alone)))
+        is_there = self._choice(change, in_a, not in_a)
 
-    def _each(self, a: list[Any], b: list[Any], place: str) -> Render:
-        merged = [self._merged(x, y, place) for x, y in zip(a, b, strict=True)]
-        return lambda chosen: [render(chosen) for render in merged]
-
-    def _reordered(self, a: list[Any], b: list[Any], place: str) -> Render:
-        ours, theirs = [_name(x) for x in a], [_name(x) for x in b]
-        change = Change(place, "the order", " then ".join(ours), " then ".join(theirs))
-        order = self._choice(change, ours, theirs)
-        left = {(n, ours[:i].count(n)): a[i] for i, n in enumerate(ours)}
-        merged = {
-            (n, theirs[:i].count(n)): self._merged(left[n, theirs[:i].count(n)], b[i], place)
-            for i, n in enumerate(theirs)
-        }
-
-        def render(chosen: Collection[int]) -> list[Any]:
-            names = order(chosen)
-            return [merged[n, names[:i].count(n)](chosen) for i, n in enumerate(names)]
+        def render(chosen: Collection[int]) -> Any:
+            made = inner(chosen)
+            if not is_there(chosen):
+                return made
+            return rebuilt(wrapper, {**arguments_of(wrapper), _wrapped(wrapper): made})
 
         return render
 
+    def _members(self, a: list[Any], b: list[Any], place: str) -> Render:
+        """The members of two chains: what is equal first, then what has the same name."""
+        ours, theirs = list(map(_name, a)), list(map(_name, b))
+        if ours != theirs and Counter(ours) == Counter(theirs):
+            return self._reordered(a, b, place)
+        pieces: list[Render] = []
+        for tag, i, i_end, j, j_end in _opcodes(list(map(show, a)), list(map(show, b))):
+            left, right = a[i:i_end], b[j:j_end]
+            labels = [_label(theirs, n) for n in range(j, j_end)]
+            by_name = "equal" if tag == "equal" else ""
+            for kind, k, k_end, m, m_end in _opcodes(ours[i:i_end], theirs[j:j_end], by_name):
+                pieces += self._block(kind, left[k:k_end], right[m:m_end], labels[m:m_end], place)
+        return lambda chosen: [x for piece in pieces for x in piece(chosen)]
 
-def _name(tx: Any) -> str:
-    return tx._call()[0] if isinstance(tx, Spec) else show(tx)
+    def _block(self, kind: str, a: list[Any], b: list[Any], labels: list[str], place: str) -> list[Render]:
+        """Members of two chains that stand at the same place of both."""
+        if kind == "replace" and len(a) == len(b) == 1:
+            return [_listing(self._merged(a[0], b[0], place))]
+        if kind == "replace" and any(_is_open(x) for x in (*a, *b)):
+            return [self._members(_opened(a), _opened(b), place)]
+        both = min(len(a), len(b))
+        if kind == "equal":
+            merged = [self._labelled(*each, place) for each in zip(a, b, labels, strict=True)]
+        else:
+            merged = [self._merged(x, y, place) for x, y in zip(a, b, strict=False)]
+        alone = [self._choice(Change(place, _name(x), show(x), ""), [x], []) for x in a[both:]]
+        alone += [self._choice(Change(place, _name(y), "", show(y)), [], [y]) for y in b[both:]]
+        return [*map(_listing, merged), *alone]
+
+    def _labelled(self, a: Any, b: Any, label: str, place: str) -> Render:
+        both = isinstance(a, Spec) and isinstance(b, Spec)
+        return self._specs(a, b, place, label=label) if both else self._merged(a, b, place)
+
+    def _reordered(self, a: list[Any], b: list[Any], place: str) -> Render:
+        ours, theirs = list(map(_name, a)), list(map(_name, b))
+        change = Change(place, "the order", " then ".join(ours), " then ".join(theirs))
+        labels_a, labels_b = ([_label(names, i) for i in range(len(names))] for names in (ours, theirs))
+        order = self._choice(change, labels_a, labels_b)
+        left = dict(zip(labels_a, a, strict=True))
+        merged = {n: self._labelled(left[n], y, n, place) for n, y in zip(labels_b, b, strict=True)}
+        return lambda chosen: [merged[label](chosen) for label in order(chosen)]
 
 
-def _opcodes(ours: list[str], theirs: list[str]) -> Sequence[tuple[str, int, int, int, int]]:
-    return difflib.SequenceMatcher(a=ours, b=theirs, autojunk=False).get_opcodes()
+def _listing(render: Render) -> Render:
+    return lambda chosen: [render(chosen)]
+
+
+def _opcodes(a: list[str], b: list[str], known: str = "") -> Sequence[tuple[str, int, int, int, int]]:
+    """How one list becomes the other; in one piece where that is known."""
+    if known:
+        return [(known, 0, len(a), 0, len(b))]
+    return difflib.SequenceMatcher(a=a, b=b, autojunk=False).get_opcodes()
+
+
+def _label(names: list[str], i: int) -> str:
+    """The name of a member of a chain, with a number where it is not the first of that name."""
+    before = names[:i].count(names[i])
+    return f"{names[i]}_{before}" if before else names[i]
 
 
 def _are_alike(a: Any, b: Any) -> TypeGuard[Any]:
@@ -156,6 +201,27 @@ def _are_alike(a: Any, b: Any) -> TypeGuard[Any]:
     if type(a) is not type(b) or type(a) not in (tuple, list) or len(a) != len(b):
         return False
     return any(isinstance(item, Spec | tuple) for item in a)
+
+
+def _is_named(x: Any) -> bool:
+    return type(x) is tuple and len(x) == 2 and isinstance(x[0], str)
+
+
+def _name(tx: Any) -> str:
+    return tx._call()[0] if isinstance(tx, Spec) else _code(tx)
+
+
+def _code(x: Any) -> str:
+    """A value as code, or what tells it from others: whose it is, or the line that a function stands in."""
+    shown, code, update = show(x), getattr(x, "__code__", None), getattr(x, "update", None)
+    if not shown.startswith("<"):
+        return shown
+    if inspect.isfunction(update):
+        library, name = update.__module__.partition(".")[0], update.__qualname__.partition(".")[0]
+        return f"<{name} of {library}>"
+    if code is None:
+        return shown
+    return f"{shown} of {pathlib.PurePath(code.co_filename).name}:{code.co_firstlineno}"
 
 
 def _is_open(tx: Any) -> bool:
@@ -170,6 +236,23 @@ def _listed(tx: Any) -> list[Any]:
 def _opened(members: list[Any]) -> list[Any]:
     """The same with every recipe replaced by what it is made of."""
     return [m for tx in members for m in _listed(tx.inner if isinstance(tx, Recipe) else tx)]
+
+
+def _wrapped(tx: Any) -> str:
+    """The argument that holds the one transform that a wrapper is around; empty for anything else."""
+    if not isinstance(tx, Composed) or _is_open(tx):
+        return ""
+    held = [key for key, value in arguments_of(tx).items() if isinstance(value, Composed)]
+    return held[0] if len(held) == 1 else ""
+
+
+def _inner(tx: Any) -> Any:
+    return arguments_of(tx)[_wrapped(tx)]
+
+
+def _wrappers(tx: Any) -> list[str]:
+    """The names of the wrappers around a transform, the outermost first."""
+    return [_name(tx), *_wrappers(_inner(tx))] if _wrapped(tx) else []
 
 
 def arguments_of(spec: Spec) -> dict[str, Any]:

@@ -16,7 +16,10 @@ from gradtx.formulas.notation import text
 from gradtx.formulas.trace import companion, signatures, trace
 from gradtx.inspect.changes import Change, Comparison
 from gradtx.inspect.table import filled
-from gradtx.inspect.trajectory import FAR, STEPS, Divergence, Followed, divergences, representatives
+from gradtx.inspect.trajectory import LATER, Divergence, Followed, divergences, representatives, steps_for
+
+LONGEST = 6
+"""The number of lines of a formula that a report shows; `formula` has all of it."""
 
 SAMPLE = {
     "LayerNorm": {"bias": (256,), "scale": (256,)},
@@ -67,7 +70,9 @@ class Difference:
         causes: the fewest differences in what is written without which they would not part there.
         others: the other differences in what is written.
         formulas: what first parts, as each of them computes it.
-        opaque: slots, or `"update"`, that could not be followed, since loops or the like compute them.
+        opaque: slots, or `"update"`, that have no formula, since loops or the like compute them: they are
+            told apart by what they are computed from.
+        steps: the number of steps that they were followed for.
     """
 
     a: Any
@@ -78,6 +83,7 @@ class Difference:
     others: tuple[Change, ...]
     formulas: tuple[str, str] | None
     opaque: tuple[str, ...]
+    steps: int
 
     def __bool__(self) -> bool:
         return self.first is not None
@@ -85,22 +91,27 @@ class Difference:
     def __str__(self) -> str:
         lines = [*filled(f"a: {show(self.a)}"), *filled(f"b: {show(self.b)}")]
         if self.opaque:
-            lines += filled(f"Not followed, since it has no formula: {', '.join(self.opaque)}.")
+            lines += filled(
+                f"Compared by what it is computed from, having no formula: {', '.join(self.opaque)}."
+            )
         if self.first is None or self.formulas is None:
-            lines.append(f"They do the same for {STEPS} steps, and their schedules for {FAR:,}.")
+            lines.append(
+                f"They do the same for {self.steps} steps, and at some later ones up to {LATER[-1]:,}."
+            )
             return "\n".join([*lines, *_listed("Written differently:", self.others)])
         lines.append(f"They part at {self.first}.")
         if self.update is None:
-            lines.append(f"Their updates are the same for {STEPS} steps.")
+            lines.append(f"Their updates are the same for {self.steps} steps.")
         elif self.update != self.first:
             lines.append(f"Their updates part at {self.update}.")
         lines += _listed("Because of:", self.causes)
         if not self.causes:
             lines.append("They are written alike, so it is their code.")
         lines += _listed("Also different:", self.others)
-        for formula in dict.fromkeys(self.formulas):
-            which = ", ".join(name for name, own in zip("ab", self.formulas, strict=True) if own == formula)
-            lines += filled(f"{which}: {self.first.name} = {formula}")
+        if len({*self.formulas}) > 1 or not self.causes:
+            for which, formula in zip("ab", self.formulas, strict=True):
+                shown = filled(f"{which}: {self.first.name} = {formula}")
+                lines += [*shown[:LONGEST], "    ..."] if len(shown) > LONGEST else shown
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -143,14 +154,15 @@ def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
         )
     leaves, written = representatives(tx_a, tx_b, params), Comparison(tx_a, tx_b)
     a, b = Followed(tx_a, params, leaves), Followed(tx_b, params, leaves)
-    found = divergences(a, b, leaves)
+    steps = steps_for(a, b, leaves)
+    found = divergences(a, b, leaves, steps)
     first = found[0] if found else None
     causes: list[int] = []
     if first is not None:
         of_first = [first.trajectories[0].leaf]
         causes = _causes(
             written,
-            lambda tx: divergences(a, Followed(tx, params, leaves), of_first),
+            lambda tx: divergences(a, Followed(tx, params, leaves), of_first, steps),
             first.order,
         )
     partings = [_parting(divergence, lv.paths(params)) for divergence in found]
@@ -163,6 +175,7 @@ def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
         others=tuple(change for i, change in enumerate(written.changes) if i not in causes),
         formulas=(_formula(a, first, 0, params), _formula(b, first, 1, params)) if first else None,
         opaque=tuple(sorted(a.opaque | b.opaque)),
+        steps=steps,
     )
 
 

@@ -21,9 +21,9 @@ from gradtx.formulas.numeric import Evaluator, OfElements, is_opaque
 from gradtx.formulas.trace import Traced, Tracing, composed, programs, signatures
 
 STEPS, MOST_STEPS = 20, 250
-"""How many steps optimizers are followed for: more where an integer among their numbers asks for it."""
+"""How many steps optimizers are followed for: more where a whole number among theirs may be one of steps."""
 
-LATER = (1_000, 10_000, 100_000)
+LATER = tuple(2**n for n in range(5, 18))
 """Steps that they are put at afterwards, for what depends on the step."""
 
 FAR = 1_000_000
@@ -51,6 +51,9 @@ class Trajectory:
         self.remembered = [cell.name for cell in self.cells if cell.kind in ("slot", "whole")]
         self.opaque = [cell.name for cell in self.cells if cell.kind == "slot" and is_opaque(cell.new)]
         self.opaque += ["update"] * is_opaque(traced.update)
+        # A record of what happened, in which elements are put at their places, adds nothing to compare.
+        records = {cell.name for cell in self.cells if cell.kind == "whole" and is_opaque(cell.new)}
+        self.remembered = [name for name in self.remembered if name not in records]
         self.counts = [
             cell.name for cell in self.cells if cell.kind == "whole" and _counts(cell.new, cell.name)
         ]
@@ -76,12 +79,13 @@ class Trajectory:
         following = OfElements([*(cell.new for cell in self.cells), self.traced.update])
         held, rng = dict(self.start), np.random.default_rng(0)
         sound = held
-        for step in [*range(steps), *(later + i for later in LATER for i in (0, 1))]:
+        later = [step for step in LATER if step >= steps]
+        for step in [*range(steps), *(step + i for step in later for i in (0, 1))]:
             # Most gradients are ordinary, some are spikes, and the last but one is not finite.
             g = rng.normal(size=MAGNITUDES.shape) * MAGNITUDES * np.exp(rng.normal())
             if step == steps - 2:
                 sound, g = dict(held), np.where(MAGNITUDES == 1.0, np.inf, g)
-            if step in LATER:
+            if step in later:
                 held = sound | self.clocks(step) | dict.fromkeys(self.counts, float(step))
             *new, update = following(held | {"g": g})
             held |= {cell.name: value for cell, value in zip(self.cells, new, strict=True)}
@@ -152,11 +156,11 @@ class Divergence:
     order: tuple[int, ...]
 
 
-def divergences(a: Followed, b: Followed, leaves: Iterable[int]) -> list[Divergence]:
+def divergences(a: Followed, b: Followed, leaves: Iterable[int], steps: int) -> list[Divergence]:
     """Where two optimizers part: on each leaf the first slot that differs, and the first update."""
     pairs = [(a.trajectory(leaf), b.trajectory(leaf)) for leaf in leaves]
-    found = [x for pair in pairs for x in _of_steps(*pair)]
-    if all(x.step >= LATER[0] for x in found):
+    found = [x for pair in pairs for x in _of_steps(*pair, steps)]
+    if not any(x.step < steps for x in found):
         found += [x for pair in pairs for x in _of_schedules(*pair)]
     found = found or [x for pair in pairs for x in _of_storage(*pair)]
     return sorted(found, key=lambda one: one.order)
@@ -172,22 +176,28 @@ def representatives(a: Any, b: Any, params: Any) -> list[int]:
     return list(first.values())
 
 
-def followed_for(a: Trajectory, b: Trajectory) -> int:
-    """The number of steps that two optimizers are followed for, one after the other."""
-    return min(STEPS + 2 * max(a.period, b.period), MOST_STEPS)
+def steps_for(a: Followed, b: Followed, leaves: Iterable[int]) -> int:
+    """The number of steps to follow two optimizers for, one after the other."""
+    periods = [x.trajectory(leaf).period for leaf in leaves for x in (a, b)]
+    return min(STEPS + 2 * max(periods, default=0), MOST_STEPS)
 
 
-def _of_steps(a: Trajectory, b: Trajectory) -> Iterator[Divergence]:
+def _of_steps(a: Trajectory, b: Trajectory, steps: int) -> Iterator[Divergence]:
     shared = [*_shared(a.remembered, b.remembered), ("update", "update")]
     for names in (shared, shared[-1:]):
-        yield from itertools.islice(_differing(a, b, names), 1)
+        yield from itertools.islice(_differing(a, b, names, steps), 1)
 
 
-def _differing(a: Trajectory, b: Trajectory, names: list[tuple[str, str]]) -> Iterator[Divergence]:
-    steps, tolerance = followed_for(a, b), max(a.tolerance, b.tolerance)
+def _differing(
+    a: Trajectory, b: Trajectory, names: list[tuple[str, str]], steps: int
+) -> Iterator[Divergence]:
+    tolerance = max(a.tolerance, b.tolerance)
+    scales: dict[str, Any] = {}
     for (step, x), (_, y) in zip(a.values(steps), b.values(steps), strict=True):
         for i, (ours, theirs) in enumerate(names):
-            at = np.flatnonzero(_differs(x[ours], y[theirs], tolerance))
+            # What has been larger before may have lost digits on its way through 0.
+            scales[ours] = np.fmax(scales.get(ours, 0.0), _magnitude(x[ours]))
+            at = np.flatnonzero(_differs(x[ours], y[theirs], tolerance, scales[ours]))
             if at.size:
                 values: Any = None, None
                 if ours not in a.opaque and theirs not in b.opaque:
@@ -206,7 +216,7 @@ def _of_schedules(a: Trajectory, b: Trajectory) -> Iterator[Divergence]:
 
         def apart(steps: np.ndarray, at: Any = at) -> np.ndarray:
             x, y = at(steps)
-            return steps[_differs(x, y, max(a.tolerance, b.tolerance))]
+            return steps[_differs(x, y, max(a.tolerance, b.tolerance), 0.0)]
 
         near = apart(np.arange(1_000))
         far = apart(np.arange(0, FAR, 1_000)) if not near.size else near
@@ -229,12 +239,18 @@ def _element(x: Any, i: int) -> float:
     return float(np.real(np.broadcast_to(x, MAGNITUDES.shape)[i]))
 
 
-def _differs(x: Any, y: Any, tolerance: float) -> Any:
-    x, y = np.broadcast_arrays(np.atleast_1d(x), np.atleast_1d(y))
+def _magnitude(x: Any) -> Any:
+    """How large something is, as far as it is finite."""
+    size = np.abs(np.asarray(x, complex))
+    return np.where(np.isfinite(size), size, 0.0)
+
+
+def _differs(x: Any, y: Any, tolerance: float, scale: Any) -> Any:
+    x, y, scale = np.broadcast_arrays(np.atleast_1d(x), np.atleast_1d(y), scale)
     if x.dtype.kind == "b" or y.dtype.kind == "b":
         return x != y
     with np.errstate(all="ignore"):
-        near = np.abs(x - y) <= tolerance * np.maximum(np.abs(x), np.abs(y))
+        near = np.abs(x - y) <= tolerance * np.maximum(np.maximum(np.abs(x), np.abs(y)), scale)
     return ~(near | (x == y) | (np.isnan(x) & np.isnan(y)))
 
 
