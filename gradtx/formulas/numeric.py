@@ -26,7 +26,7 @@ _VALUES: dict[str, Callable[..., Any]] = {
     "neg": operator.neg,
     "pow": np.power,
     "mod": np.fmod,
-    "floordiv": lambda a, b: np.trunc(a / b),
+    "truncdiv": lambda a, b: np.trunc(a / b),
     "abs": np.abs,
     "sign": np.sign,
     "sqrt": np.sqrt,
@@ -102,7 +102,7 @@ class Evaluator:
             kept = isinstance(node.value, bool | complex)
             return np.asarray(node.value)[()] if kept else np.float64(node.value)
         if node.op == "symbol":
-            (name,) = node.args
+            name = node.args[0]
             if name not in values:
                 raise KeyError(f"There is no value for {name!r}, only for {', '.join(sorted(values))}.")
             value = np.asarray(values[name])[()]
@@ -116,16 +116,3 @@ class Evaluator:
                 a + 0.0 if isinstance(a, np.bool_ | np.ndarray) and a.dtype.kind == "b" else a for a in args
             ]
         return compute(*args)
-
-
-def evaluate(expression: Expression, values: Mapping[str, Any]) -> Any:
-    """The value of an expression in float64, from the value of each symbol in it.
-
-    Args:
-        expression: the expression; all elements of a leaf are taken to be equal.
-        values: a number for each name; arrays of one shape give the value for each element.
-
-    Raises:
-        KeyError: a name has no value.
-    """
-    return Evaluator([expression])(values)[0]

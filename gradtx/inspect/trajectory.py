@@ -18,6 +18,7 @@ from gradtx.core import leaves as lv
 from gradtx.core.structure import is_ours
 from gradtx.formulas.expression import symbols
 from gradtx.formulas.numeric import Evaluator, is_opaque
+from gradtx.formulas.runs import stand_in
 from gradtx.formulas.trace import Traced, Tracing, composed, signatures
 
 STEPS = 20
@@ -52,7 +53,8 @@ class Trajectory:
         """The parameters, what the state holds at first, and something for whatever else is needed."""
         roots = [x for cell in self.cells for x in (cell.start, cell.new)]
         names = symbols(*roots, self.traced.update) | {"theta"}
-        held = dict.fromkeys(names, 0.5) | {name: THETA for name in names if name.endswith("theta")}
+        held = {name: stand_in(name) or 0.5 for name in names}
+        held |= {name: THETA for name in names if name.endswith("theta")}
         values = Evaluator([cell.start for cell in self.cells])(held)
         return held | dict(zip((cell.name for cell in self.cells), values, strict=True))
 
