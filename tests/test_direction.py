@@ -90,7 +90,7 @@ def test_the_direction(tx, direction):
 
 def test_a_leaf_that_climbs_later_in_the_run_climbs():
     raw = gradtx.conditionally_transform(gradtx.adam(1e-3), lambda step: step < 100)
-    falling = gradtx.sgd(lambda step: 0.1 - 0.001 * step)
+    falling = gradtx.sgd(lambda step: 0.1 - 0.001 * step.astype(np.float32))
     for tx in (raw, falling):
         assert directions(tx, MATRIX) == directions(tx, MATRIX, 100) == [DESCENT]
         assert directions(tx, MATRIX, 1_001) == [ASCENT]

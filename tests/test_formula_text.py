@@ -12,6 +12,7 @@ from gradtx.formulas.expression import symbols
 
 MATRIX = jax.ShapeDtypeStruct((50_000, 40_000), np.float32)
 VECTOR = jax.ShapeDtypeStruct((40_000,), np.float32)
+COSINE = gradtx.warmup_cosine_decay_schedule(0.0, 0.1, 9, 99)
 MODEL = {
     "dense": {"bias": VECTOR, "kernel": MATRIX},
     "norm": {"bias": VECTOR},
@@ -44,15 +45,15 @@ update          = -learning_rate g / sqrt(sum_of_squares' + eps)
 at first sum_of_squares = 0.1""",
     gradtx.sgd(gradtx.linear_schedule(0.1, 0.01, 10)): """\
 update        = -learning_rate g
-x1            = where(learning_rate.transition_steps <= 0, 1, min(1, max(0,
-                (t - 1 - learning_rate.transition_begin) / learning_rate.transition_steps)))
+x1            = where(learning_rate.transition_steps <= 0, 1, min(1, max(0, (t - 1
+                - learning_rate.transition_begin) / learning_rate.transition_steps)))
 learning_rate = (1 - x1) learning_rate.init_value + x1 learning_rate.end_value""",
     gradtx.sgd(lambda step: 0.1 / (1 + step).astype(jnp.float32)): """\
 update        = -learning_rate g
 learning_rate = 0.1 / t""",
     gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.scale(-0.5)): """\
-update = step_size where(sqrt(total(g^2)) > max_norm and isfinite(sqrt(total(g^2))),
-         max_norm / sqrt(total(g^2)), 1) g
+update = step_size where(sqrt(total(g^2)) > max_norm and isfinite(sqrt(total(g^2))), max_norm
+         / sqrt(total(g^2)), 1) g
 with max_norm = 1, step_size = -0.5""",
     gradtx.chain(gradtx.trace(0.9), gradtx.trace(0.5)): """\
 trace.trace'   = trace.decay trace.trace + (1 - trace.dampening) g
@@ -169,7 +170,7 @@ def test_an_extra_argument_has_its_name():
 
 
 def test_no_line_is_longer_than_100_columns():
-    tx = gradtx.guard(gradtx.lookahead(gradtx.adamw(gradtx.warmup_cosine_decay_schedule(0.0, 0.1, 9, 99))))
+    tx = gradtx.guard(gradtx.lookahead(gradtx.adamw(COSINE), 5, 0.5))
     shown = str(gradtx.formula(tx))
     assert len(shown.splitlines()) > 20 and max(map(len, shown.splitlines())) <= 100
     assert "cos(pi " in shown
@@ -185,7 +186,9 @@ def test_a_hyperparameter_is_not_taken_for_what_has_its_name():
     found = gradtx.formula(confusing(0.25, 0.5, -1.0))
     assert str(found).startswith("update = confusing.noise (confusing.t g + confusing.theta theta)")
     assert found.values == {"confusing.t": 0.25, "confusing.theta": 0.5, "confusing.noise": -1.0}
-    scheduled = gradtx.formula(confusing(gradtx.linear_schedule(0.0, 1.0, 10), lambda step: 0.5 * step, 1.0))
+    scheduled = gradtx.formula(
+        confusing(gradtx.linear_schedule(0.0, 1.0, 10), lambda step: 0.5 * step.astype(np.float32), 1.0)
+    )
     assert scheduled.definitions.keys() == {"confusing.t", "confusing.theta"}
     assert gradtx.diff(confusing(0.25, 0.5, -1.0), confusing(0.75, 0.5, -1.0))
 

@@ -5,25 +5,15 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-import math
 from typing import Any
 
 import numpy as np
 
-from gradtx.formulas.expression import (
-    ZERO,
-    Expression,
-    intern,
-    number,
-    reached,
-    rewrite,
-    symbol,
-    symbols,
-    within,
-)
+from gradtx.formulas.expression import ZERO, Expression, intern, reached, rewrite, symbol, symbols, within
 from gradtx.formulas.formula import Formula, present
-from gradtx.formulas.naming import OTHER
 from gradtx.formulas.numeric import Evaluator
+from gradtx.formulas.rounds import half_life
+from gradtx.formulas.scaling import coefficient_of, degree
 from gradtx.formulas.simplify import LAST, make
 from gradtx.formulas.trace import Traced
 
@@ -89,31 +79,7 @@ def decay_of(traced: Traced, calls: int | None) -> Decay | None:
         return Decay(coupling, None, None)
     whole = functools.reduce(functools.partial(make, "add"), factors)
     step, factor = _largest(formula, whole)
-    return Decay(coupling, factor, _half_life(traced, clocks, step, factor, calls))
-
-
-def _half_life(
-    traced: Traced, clocks: set[str], step: float, factor: float, calls: int | None
-) -> float | None:
-    """The calls in which a parameter halves: the definitions stay as at a step, and the rest goes on."""
-    if calls is None or not 0 < factor < 1:
-        return None
-    if calls == 1:
-        return math.log(2) / -math.log1p(-factor)
-    cells, parameter = traced.cells, {"theta": 1.0, OTHER + "theta": 1.0}
-    named = list(traced.definitions.values())
-    given = dict.fromkeys(symbols(traced.update, *named, *(cell.new for cell in cells)), 0.0) | parameter
-    starts = Evaluator([cell.start for cell in cells])(given)
-    values = given | {cell.name: start for cell, start in zip(cells, starts, strict=True)}
-    held = Evaluator(named)(values | dict.fromkeys(clocks, step))
-    constants = {x: number(value) for x, value in zip(named, held, strict=True)}
-    follow = Evaluator(rewrite([traced.update, *(cell.new for cell in cells)], constants, intern))
-    for _ in range(calls):
-        update, *news = follow(values)
-        values |= {cell.name: new for cell, new in zip(cells, news, strict=True)}
-        values |= {name: values[name] + np.real(update) for name in parameter}
-    left = float(values["theta"])
-    return calls * math.log(2) / -math.log(left) if 0 < left < 1 else None
+    return Decay(coupling, factor, half_life(traced, clocks, step, factor, calls))
 
 
 def _entered(formula: Formula, product: Expression, k: Expression, free: set[str]) -> _Share | None:
@@ -130,7 +96,7 @@ def _entered(formula: Formula, product: Expression, k: Expression, free: set[str
             return _Share(Coupling.COUPLED)
     inline = {symbol(f"{name}'"): body for name, body in bodies.items() if _decays(body)}
     update = _made(rewrite([update], inline, intern)[0])
-    coefficient = _coefficient(update)
+    coefficient = coefficient_of(update, DECAYED)
     if coefficient is None:
         return _Share(Coupling.COUPLED)
     if coefficient is ZERO:
@@ -140,9 +106,9 @@ def _entered(formula: Formula, product: Expression, k: Expression, free: set[str
     scaling = {
         name
         for name in symbols(rest) & {*formula.values, *formula.definitions}
-        if _degree(rest, name) and formula.values.get(name) != -1  # which only turns the sign
+        if degree(rest, name) and formula.values.get(name) != -1  # which only turns the sign
     }
-    shared = {name for name in scaling if _degree(factor, name)}
+    shared = {name for name in scaling if degree(factor, name)}
     if not scaling:
         # A rate without a name has become one number with what it multiplies.
         coupling = Coupling.UNKNOWN
@@ -174,67 +140,6 @@ def _made(x: Expression) -> Expression:
         return decaying[-1] if decaying else intern(op, *args)
 
     return rewrite([x], {}, rule)[0]
-
-
-def _coefficient(x: Expression) -> Expression | None:
-    """What the decayed parameter is multiplied by; None where `x` is not affine in it."""
-    known: dict[Expression, Expression | None] = {}
-    for node in within([x]):
-        parts = [known[a] for a in node.parts]
-        if node is DECAYED:
-            known[node] = intern("number", 1)
-        elif all(p is ZERO for p in parts):
-            known[node] = ZERO
-        elif None in parts:
-            known[node] = None
-        else:
-            known[node] = _linear(node, parts)
-    return known[x]
-
-
-def _linear(node: Expression, parts: list[Any]) -> Expression | None:
-    op = node.op
-    if op in ("add", "sub", "neg"):
-        return make(op, *parts)
-    if op == "mul":
-        (a, b), (ka, kb) = node.args, parts
-        return make("mul", a, kb) if ka is ZERO else make("mul", ka, b) if kb is ZERO else None
-    if op in ("div", "divide") and parts[1] is ZERO:
-        return make("div", parts[0], node.args[1])
-    return None
-
-
-def _degree(x: Expression, name: str) -> float | None:
-    """The power of a name by which an expression scales: 0 if it is not in it, None where that is unclear."""
-    known: dict[Expression, float | None] = {}
-    for node in within([x]):
-        known[node] = _power(node, [known[a] for a in node.parts], name)
-    return known[x]
-
-
-def _power(node: Expression, parts: list[float | None], name: str) -> float | None:
-    op = node.op
-    if op == "symbol":
-        return float(node.args[0] == name)
-    if not any(parts) and None not in parts:
-        return 0.0
-    if None in parts:
-        return None
-    known: list[Any] = parts
-    if op == "mul":
-        return known[0] + known[1]
-    if op in ("div", "divide"):
-        return known[0] - known[1]
-    if op in ("neg", "abs", "sum", "mean"):
-        return known[0]
-    if op == "sqrt":
-        return known[0] / 2
-    if op in ("add", "sub", "where"):
-        powers = {p for p, a in zip(known, node.parts, strict=True) if a is not ZERO}
-        if op == "where" and known[0] == 0:
-            powers = {p for p, a in zip(known[1:], node.parts[1:], strict=True) if a is not ZERO}
-        return powers.pop() if len(powers) == 1 else None
-    return None
 
 
 FARTHEST = 90

@@ -66,8 +66,11 @@ class NamedState:
         self.sizes = [math.prod(x.shape) for _, x in flat]
         self.taken = ITS_OWN.union(arguments)
         self.entries = by_name(entries_of(state))
-        self.numbers = {
-            (id(entry.state), entry.path): (self._apart(name, entry), entry.kind)
+        self.numbers: dict[Any, tuple[str, Kind]] = {
+            (id(entry.state), entry.path): (
+                self._apart(name, entry),
+                "decay" if entry.kind == "decay" else "number",
+            )
             for name, entry in self.entries.items()
         }
         self.given: dict[Any, list[Element]] = {}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
-from gradtx.formulas.expression import Expression, symbols, within
+import numpy as np
+
+from gradtx.formulas.expression import Expression, intern, number, rewrite, symbols, within
+from gradtx.formulas.naming import OTHER
 from gradtx.formulas.numeric import Evaluator
 from gradtx.formulas.simplify import LAST
 from gradtx.formulas.trace import Traced
@@ -50,3 +53,27 @@ def _length(x: Expression, fixed: dict[str, float], counter: str) -> int | None:
         return None
     (bound,) = Evaluator([x])(fixed)
     return max(math.ceil(bound), 1) if bound < LAST - 1 else 1
+
+
+def half_life(
+    traced: Traced, clocks: set[str], step: float, factor: float, calls: int | None
+) -> float | None:
+    """The calls in which a parameter halves: the definitions stay as at a step, and the rest goes on."""
+    if calls is None or not 0 < factor < 1:
+        return None
+    if calls == 1:
+        return math.log(2) / -math.log1p(-factor)
+    cells, parameter = traced.cells, {"theta": 1.0, OTHER + "theta": 1.0}
+    named = list(traced.definitions.values())
+    given = dict.fromkeys(symbols(traced.update, *named, *(cell.new for cell in cells)), 0.0) | parameter
+    starts = Evaluator([cell.start for cell in cells])(given)
+    values = given | {cell.name: start for cell, start in zip(cells, starts, strict=True)}
+    held = Evaluator(named)(values | dict.fromkeys(clocks, step))
+    constants = {x: number(value) for x, value in zip(named, held, strict=True)}
+    follow = Evaluator(rewrite([traced.update, *(cell.new for cell in cells)], constants, intern))
+    for _ in range(calls):
+        update, *news = follow(values)
+        values |= {cell.name: new for cell, new in zip(cells, news, strict=True)}
+        values |= {name: values[name] + np.real(update) for name in parameter}
+    left = float(values["theta"])
+    return calls * math.log(2) / -math.log(left) if 0 < left < 1 else None
