@@ -10,7 +10,8 @@ import pytest
 
 import gradtx
 from catalogue import ALIASES, ENTRIES
-from gradtx.formulas.direction import Coupling, Direction
+from gradtx.formulas.decay import Coupling
+from gradtx.formulas.direction import Direction
 
 
 def shape(*sizes, dtype=jnp.float32):

@@ -323,10 +323,14 @@ def test_the_report():
 
 
 def test_what_cannot_be_followed_is_said():
-    def looped(updates, params):
-        return jax.tree.map(lambda u: jax.lax.fori_loop(0, 3, lambda i, x: x * 0.5, u), updates)
+    def looped(factor):
+        def halve(updates, params):
+            return jax.tree.map(lambda u: jax.lax.fori_loop(0, 3, lambda i, x: x * factor, u), updates)
 
-    loop = gradtx.stateless(looped)
+        return gradtx.stateless(halve)
+
+    loop = looped(0.5)
+    assert not gradtx.diff(loop, looped(0.5)) and gradtx.diff(loop, looped(0.25))
     assert not gradtx.diff(gradtx.chain(loop, gradtx.trace(0.9)), gradtx.chain(loop, gradtx.trace(0.9)))
     found = gradtx.diff(gradtx.chain(loop, gradtx.trace(0.9)), gradtx.chain(loop, gradtx.trace(0.8)))
     assert found.opaque == ("trace", "update") and found.first.a is None

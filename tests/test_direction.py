@@ -1,15 +1,16 @@
 """Which way each leaf goes and how weight decay enters, found from the formula."""
 
-import math
-
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradtx
 from catalogue import ALIASES, ENTRIES
 from gradtx.formulas import direction
-from gradtx.formulas.direction import Coupling, Decay, Direction, decays, directions, directions_and_decays
+from gradtx.formulas.decay import Coupling
+from gradtx.formulas.direction import Direction, movements
 
 MATRIX = jax.ShapeDtypeStruct((2, 3), np.float32)
 VECTOR = jax.ShapeDtypeStruct((3,), np.float32)
@@ -18,8 +19,21 @@ TREE = {
     "steps": jax.ShapeDtypeStruct((), np.int32),
     "unused": None,
 }
-DESCENT, ASCENT, NONE, UNKNOWN = Direction
+ASCENT, NONE, UNKNOWN, DESCENT = Direction
 WARMUP = gradtx.warmup_cosine_decay_schedule(0.0, 1e-3, 1_000, 10_000)
+
+
+DECAYING = gradtx.sgd(0.1, weight_decay=0.5)
+TWICE = gradtx.chain(gradtx.scale_by_adam(), gradtx.add_decayed_weights(0.5), gradtx.add_decayed_weights(1.5))
+
+
+def directions(tx, params, steps=None):
+    return movements(tx, params, steps)[0]
+
+
+def decays(tx, params):
+    return movements(tx, params)[1]
+
 
 CASES = [
     pytest.param(entry, variant, id=f"{entry.name}-{variant}".removesuffix("-"), marks=marks)
@@ -33,7 +47,7 @@ CASES = [
 def test_every_entry(entry, variant):
     """Optimizers and schedules descend, and the decay that an argument asks for is found."""
     tx = entry.transform(variant)
-    (direction,), (decay,) = directions_and_decays(tx, MATRIX)
+    (direction,), (decay,) = movements(tx, MATRIX)
     arguments = entry.arguments(variant)
     if entry.kind in ("optimizer", "schedule"):
         # Without a rate Adadelta is only a direction, as Optax has it.
@@ -57,6 +71,14 @@ def test_every_entry(entry, variant):
         gradtx.accumulate(gradtx.guard(gradtx.sgd(WARMUP)), 3): DESCENT,
         gradtx.lookahead(gradtx.sgd(0.1), 3, 0.5): DESCENT,
         gradtx.set_to_zero(): NONE,
+        gradtx.accumulate(gradtx.adam(1e-3), 64): DESCENT,
+        gradtx.accumulate(gradtx.scale_by_adam(), 64): ASCENT,
+        gradtx.accumulate(gradtx.adamw(WARMUP), 64): DESCENT,
+        gradtx.chain(gradtx.adam(1e-3), gradtx.apply_every(64)): DESCENT,
+        gradtx.guard(gradtx.accumulate(gradtx.adam(1e-3), 64)): DESCENT,
+        gradtx.accumulate(gradtx.accumulate(gradtx.adam(1e-3), 16), 16): DESCENT,
+        gradtx.accumulate(gradtx.sgd(0.1), 100_000): UNKNOWN,
+        gradtx.accumulate(gradtx.sgd(0.0), 64): NONE,
         gradtx.square(): UNKNOWN,
         gradtx.chain(gradtx.square(), gradtx.scale(-1.0)): UNKNOWN,
     }.items(),
@@ -64,6 +86,39 @@ def test_every_entry(entry, variant):
 )
 def test_the_direction(tx, direction):
     assert directions(tx, MATRIX) == [direction]
+
+
+def test_a_leaf_that_climbs_later_in_the_run_climbs():
+    raw = gradtx.conditionally_transform(gradtx.adam(1e-3), lambda step: step < 100)
+    falling = gradtx.sgd(lambda step: 0.1 - 0.001 * step.astype(np.float32))
+    for tx in (raw, falling):
+        assert directions(tx, MATRIX) == directions(tx, MATRIX, 100) == [DESCENT]
+        assert directions(tx, MATRIX, 1_001) == [ASCENT]
+    assert directions(gradtx.adamw(WARMUP), MATRIX, 10_000) == [DESCENT]
+
+
+def test_another_librarys_numbers_have_no_names():
+    """What multiplies the decay is then told by nobody."""
+    with jax.numpy_dtype_promotion("standard"):
+        assert directions(optax.MultiSteps(optax.adam(1e-3), 64), MATRIX) == [DESCENT]
+        (decay,) = decays(optax.adamw(1e-3, weight_decay=0.1), MATRIX)
+    assert decay.coupling is Coupling.UNKNOWN and decay.factor == pytest.approx(1e-4, rel=1e-6)
+
+
+def test_a_constant_has_no_sign_that_is_known():
+    both = np.linspace(-1.0, 1.0, 100, dtype=np.float32)
+    tx = gradtx.stateless_with_tree_map(lambda g, p: g * jnp.asarray(both))
+    assert directions(tx, jax.ShapeDtypeStruct((100,), np.float32)) == [UNKNOWN]
+
+
+def test_what_cannot_be_traced_is_unknown_and_an_error_of_ours_is_none(monkeypatch):
+    asks = optax.GradientTransformationExtraArgs(
+        lambda params: (), lambda g, state, params=None, **extra: (extra["not told"], state)
+    )
+    assert movements(asks, MATRIX) == ([UNKNOWN], [None])
+    monkeypatch.setattr(direction, "decay_of", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        movements(optax.sgd(0.1), MATRIX)
 
 
 def test_a_complex_leaf_descends_too():
@@ -82,7 +137,7 @@ def test_a_complex_leaf_descends_too():
 
 
 def test_a_tree_without_leaves_has_no_directions():
-    assert directions_and_decays(gradtx.adam(1e-3), {}) == ([], [])
+    assert movements(gradtx.adam(1e-3), {}) == ([], [])
 
 
 def test_each_leaf_has_its_own_direction():
@@ -130,6 +185,8 @@ def test_each_leaf_has_its_own_direction():
         (gradtx.ema_params(gradtx.adamw(1e-3, weight_decay=0.1), 0.9), Coupling.RATE, 1e-4),
         (gradtx.lookahead(gradtx.adamw(1e-3, weight_decay=0.1), 3, 0.5), Coupling.RATE, 1e-4),
         (gradtx.flatten(gradtx.adamw(1e-3, weight_decay=0.1)), Coupling.RATE, 1e-4),
+        (gradtx.adamw(lambda step: 1e-3, weight_decay=0.1), Coupling.UNKNOWN, 1e-4),
+        (gradtx.chain(TWICE, gradtx.scale(-1e-2)), Coupling.RATE, 0.02),
         (
             gradtx.chain(
                 gradtx.scale_by_adam(),
@@ -156,16 +213,48 @@ def test_a_decay_of_zero_is_none():
 
 def test_each_leaf_has_its_own_decay():
     tx = gradtx.adamw(0.5, weight_decay=0.1, mask="!*bias")
-    assert decays(gradtx.masked(tx, "dense/*"), TREE) == [None, Decay(Coupling.RATE, 0.05), None, None]
+    none, decay, *others = decays(gradtx.masked(tx, "dense/*"), TREE)
+    assert decay.coupling is Coupling.RATE and decay.factor == pytest.approx(0.05)
+    assert none is None and others == [None, None]
 
 
-def test_the_half_life():
-    """A parameter without a gradient is half of what it was after so many steps."""
-    decay = Decay(Coupling.RATE, 0.1)
-    assert (1 - 0.1) ** decay.half_life == pytest.approx(0.5)
-    assert Decay(Coupling.RATE, 1e-6).half_life == pytest.approx(math.log(2) / 1e-6, rel=1e-5)
-    assert Decay(Coupling.INDEPENDENT, -0.1).half_life is None, "it grows"
-    assert Decay(Coupling.COUPLED, None).half_life is None
+def halves_in(tx, most=2_000):
+    """The calls after which a parameter without a gradient is half of what it was, by calling."""
+    update = jax.jit(lambda state, p: tx.update(jnp.zeros(()), state, p))
+    p, state = jnp.ones(()), tx.init(jnp.ones(()))
+    for call in range(1, most):
+        u, state = update(state, p)
+        p = p + u
+        if p <= 0.5:
+            return call
+    raise AssertionError("It never halves.")
+
+
+@pytest.mark.parametrize(
+    ("tx", "round_"),
+    {
+        DECAYING: 1,
+        gradtx.chain(TWICE, gradtx.scale(-1e-2)): 1,
+        gradtx.accumulate(DECAYING, 5): 5,
+        gradtx.lookahead(DECAYING, 5, 0.5): 5,
+        gradtx.conditionally_mask(DECAYING, lambda step: step % 2 == 0): 2,
+        gradtx.accumulate(gradtx.accumulate(DECAYING, 2), 3): 6,
+    }.items(),
+)
+def test_the_half_life(tx, round_):
+    """In calls of `update`, whatever wraps the decay."""
+    (decay,) = decays(tx, jax.ShapeDtypeStruct((), np.float32))
+    assert decay.half_life == pytest.approx(halves_in(tx), abs=round_ + 1)
+
+
+def test_what_has_no_half_life():
+    for tx in (
+        gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.scale(0.1)),  # it grows
+        gradtx.adam(1e-3, weight_decay=0.1),  # the gradients decide
+        gradtx.accumulate(gradtx.adamw(1e-3), 100_000),  # nobody would follow it
+    ):
+        (decay,) = decays(tx, MATRIX)
+        assert decay.half_life is None
 
 
 def test_leaves_of_one_kind_are_traced_once(monkeypatch):

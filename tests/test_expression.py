@@ -11,12 +11,16 @@ import pytest
 from gradtx.formulas.expression import intern, number, rewrite, symbol, within
 from gradtx.formulas.interpret import interpret
 from gradtx.formulas.notation import lines, source, text
-from gradtx.formulas.numeric import Evaluator, evaluate, is_opaque
+from gradtx.formulas.numeric import Evaluator, is_opaque
 from gradtx.formulas.runs import runs
 from gradtx.formulas.simplify import make
 
 X, Y, Z, N = (symbol(name) for name in "xyzn")
 TWO = number(2)
+
+
+def evaluate(expression, values):
+    return Evaluator([expression])(values)[0]
 
 
 def of(code):
@@ -46,7 +50,8 @@ def of(code):
     def function(op):
         return lambda *args: Number(make(op, *(a.e if isinstance(a, Number) else number(a) for a in args)))
 
-    names = {name: Number(symbol(name)) for name in ("b1", "g", "mu", "n", "t", "x", "y", "z")}
+    names = {name: Number(symbol(name)) for name in ("b1", "g", "mu", "n", "x", "y", "z")}
+    names["t"] = Number(symbol("t", counts=True))
     ops = ("abs", "expm1", "log1p", "max", "min", "sqrt", "where", "logical_not", "logical_and", "logical_or")
     functions = {op: function(op.removeprefix("logical_")) for op in ops}
     result = eval(code, {**names, **functions})

@@ -12,6 +12,7 @@ from gradtx.formulas.expression import symbols
 
 MATRIX = jax.ShapeDtypeStruct((50_000, 40_000), np.float32)
 VECTOR = jax.ShapeDtypeStruct((40_000,), np.float32)
+COSINE = gradtx.warmup_cosine_decay_schedule(0.0, 0.1, 9, 99)
 MODEL = {
     "dense": {"bias": VECTOR, "kernel": MATRIX},
     "norm": {"bias": VECTOR},
@@ -26,7 +27,8 @@ nu'    = b2 nu + (1 - b2) g^2
 PRINTED = {
     gradtx.adamw(1e-3, weight_decay=0.1): ADAM
     + """\
-update = -learning_rate (mu' / (1 - b1^t) / (sqrt(nu' / (1 - b2^t) + eps_root) + eps) + weight_decay theta)
+update = -learning_rate (mu' / (1 - b1^t) / (sqrt(nu' / (1 - b2^t) + eps_root) + eps)
+         + weight_decay theta)
 with eps_root = 0""",
     gradtx.lion(1e-3): """\
 mu'    = b2 mu + (1 - b2) g
@@ -43,15 +45,15 @@ update          = -learning_rate g / sqrt(sum_of_squares' + eps)
 at first sum_of_squares = 0.1""",
     gradtx.sgd(gradtx.linear_schedule(0.1, 0.01, 10)): """\
 update        = -learning_rate g
-x1            = where(learning_rate.transition_steps <= 0, 1, min(1, max(0, \
-(t - 1 - learning_rate.transition_begin) / learning_rate.transition_steps)))
+x1            = where(learning_rate.transition_steps <= 0, 1, min(1, max(0, (t - 1
+                - learning_rate.transition_begin) / learning_rate.transition_steps)))
 learning_rate = (1 - x1) learning_rate.init_value + x1 learning_rate.end_value""",
     gradtx.sgd(lambda step: 0.1 / (1 + step).astype(jnp.float32)): """\
 update        = -learning_rate g
 learning_rate = 0.1 / t""",
     gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.scale(-0.5)): """\
-update = step_size where(sqrt(total(g^2)) > max_norm and isfinite(sqrt(total(g^2))), \
-max_norm / sqrt(total(g^2)), 1) g
+update = step_size where(sqrt(total(g^2)) > max_norm and isfinite(sqrt(total(g^2))), max_norm
+         / sqrt(total(g^2)), 1) g
 with max_norm = 1, step_size = -0.5""",
     gradtx.chain(gradtx.trace(0.9), gradtx.trace(0.5)): """\
 trace.trace'   = trace.decay trace.trace + (1 - trace.dampening) g
@@ -112,6 +114,7 @@ def test_each_leaf_has_its_own_formula():
     ("arguments", "message"),
     [
         ((gradtx.freeze("*bias"),), "set_to_zero works on some leaves only.*Give the parameters and a leaf"),
+        ((gradtx.sgd(0.1), None, "dense/bias"), "'dense/bias' is a leaf of which tree. Give the parameters"),
         ((gradtx.sgd(0.1), MODEL), r"say which leaf, as in formula\(tx, params, 'dense/bias'\)"),
         ((gradtx.sgd(0.1), MODEL, "dense/kernal"), "no leaf 'dense/kernal'. Did you mean 'dense/kernel'?"),
         (
@@ -164,3 +167,64 @@ def test_an_extra_argument_has_its_name():
         lambda g, state, params=None, *, value: (jax.tree.map(lambda x: x / value, g), state),
     )
     assert str(gradtx.formula(gradtx.chain(halved, gradtx.sgd(0.5)))) == "update = -learning_rate g / value"
+
+
+def test_no_line_is_longer_than_100_columns():
+    tx = gradtx.guard(gradtx.lookahead(gradtx.adamw(COSINE), 5, 0.5))
+    shown = str(gradtx.formula(tx))
+    assert len(shown.splitlines()) > 20 and max(map(len, shown.splitlines())) <= 100
+    assert "cos(pi " in shown
+
+
+@gradtx.recipe
+def confusing(t: gradtx.ScalarOrSchedule, theta: gradtx.ScalarOrSchedule, noise: gradtx.ScalarOrSchedule):
+    """Hyperparameters with the names of what a formula is about."""
+    return gradtx.chain(gradtx.scale(t), gradtx.add_decayed_weights(theta), gradtx.scale(noise))
+
+
+def test_a_hyperparameter_is_not_taken_for_what_has_its_name():
+    found = gradtx.formula(confusing(0.25, 0.5, -1.0))
+    assert str(found).startswith("update = confusing.noise (confusing.t g + confusing.theta theta)")
+    assert found.values == {"confusing.t": 0.25, "confusing.theta": 0.5, "confusing.noise": -1.0}
+    scheduled = gradtx.formula(
+        confusing(gradtx.linear_schedule(0.0, 1.0, 10), lambda step: 0.5 * step.astype(np.float32), 1.0)
+    )
+    assert scheduled.definitions.keys() == {"confusing.t", "confusing.theta"}
+    assert gradtx.diff(confusing(0.25, 0.5, -1.0), confusing(0.75, 0.5, -1.0))
+
+
+def test_an_extra_argument_is_no_hyperparameter_of_its_name():
+    @gradtx.recipe
+    def named(value: gradtx.ScalarOrSchedule):
+        return gradtx.scale(value)
+
+    given = gradtx.GradientTransformation(
+        lambda params: (),
+        lambda g, state, params=None, *, value: (jax.tree.map(lambda x: x * value, g), state),
+    )
+    assert str(gradtx.formula(gradtx.chain(given, named(0.5)))) == "update = named.value g value"
+
+
+def times(constant):
+    return gradtx.stateless_with_tree_map(lambda g, p: g * constant(g))
+
+
+def test_constants_and_noises_are_told_apart():
+    leaf = jax.ShapeDtypeStruct((100,), np.float32)
+    ramp, square = (np.linspace(0.0, 1.0, 100, dtype=np.float32) ** power for power in (1, 2))
+    keys = [jax.random.key(i) for i in range(2)]
+    for (a, b), shown in (
+        ([lambda g, x=x: jnp.asarray(x) for x in (ramp, square)], "constant@"),
+        ([lambda g, key=key: jax.random.normal(key, g.shape) for key in keys], "noise - noise_1"),
+    ):
+        same, other = (str(gradtx.formula(times(lambda g, c=c, a=a: a(g) - c(g)), leaf)) for c in (a, b))
+        assert same == "update = 0" and shown in other
+        assert gradtx.diff(times(a), times(b), leaf) and not gradtx.diff(times(a), times(a), leaf)
+    noisy = [gradtx.noisy_sgd(0.1, key=key) for key in (0, 1)]
+    assert gradtx.diff(*noisy) and not gradtx.diff(noisy[0], gradtx.track(gradtx.noisy_sgd(0.1, key=0)))
+
+
+def test_rows_are_no_columns():
+    upper = times(lambda g: jnp.triu(jnp.ones(g.shape, g.dtype)))
+    shown = str(gradtx.formula(upper, jax.ShapeDtypeStruct((3, 3), np.float32)))
+    assert "position[axis=0]" in shown and "position[axis=1]" in shown

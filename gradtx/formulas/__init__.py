@@ -2,5 +2,6 @@
 
 Each module needs those before it: `expression` is the graph, `simplify` its exact rules, `numeric` its
 values, `notation` its writing. `runs` and `interpret` read a traced function, `naming` and `trace` a
-transform; `presentation` and `formula` show it. `decay` and `direction` say what follows from a formula.
+transform; `presentation` and `formula` show it. `rounds`, `scaling`, `decay` and `direction` say what follows
+from a formula. One goes the other way, inside of its methods: an expression prints itself by `notation`.
 """

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import math
-from collections.abc import Iterable
+import functools
 from typing import Any
 
 import numpy as np
 
-from gradtx.formulas.expression import ZERO, Expression, intern, rewrite, symbol, symbols, within
-from gradtx.formulas.formula import Formula
+from gradtx.formulas.expression import ZERO, Expression, intern, reached, rewrite, symbol, symbols, within
+from gradtx.formulas.formula import Formula, present
 from gradtx.formulas.numeric import Evaluator
-from gradtx.formulas.simplify import make
+from gradtx.formulas.rounds import half_life
+from gradtx.formulas.scaling import coefficient_of, degree
+from gradtx.formulas.simplify import LAST, make
+from gradtx.formulas.trace import Traced
 
 
 class Coupling(enum.Enum):
@@ -23,6 +25,7 @@ class Coupling(enum.Enum):
     RATE = "times the learning rate"
     SCHEDULE = "times the schedule alone"
     INDEPENDENT = "by itself"
+    UNKNOWN = "by a constant that may hold the learning rate"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,24 +36,30 @@ class Decay:
         coupling: how it enters.
         factor: the share of the parameter that a step takes away, where the schedules are at their largest;
             negative if it grows; None where the gradients decide.
+        half_life: the number of calls of `update` in which a parameter without a gradient would halve, if
+            the schedules stayed there; None where it never does, or nobody knows.
     """
 
     coupling: Coupling
     factor: float | None
-
-    @property
-    def half_life(self) -> float | None:
-        """The number of such steps in which a parameter without a gradient halves."""
-        if self.factor is None or not 0 < self.factor < 1:
-            return None
-        return math.log(2) / -math.log1p(-self.factor)
+    half_life: float | None
 
 
 DECAYED = symbol("the decayed parameter")
 
 
-def decay_of(formula: Formula, clocks: Iterable[str]) -> Decay | None:
-    """Follows each product of numbers and the parameter through a formula, whose steps are named `clocks`."""
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """How one product of a number and the parameter enters, and with which factor, if that is told."""
+
+    coupling: Coupling
+    factor: Expression | None = None
+
+
+def decay_of(traced: Traced, calls: int | None) -> Decay | None:
+    """Follows each product of numbers and the parameter through a formula whose round has so many calls."""
+    formula = present(traced)
+    clocks = {cell.name for cell in traced.cells if cell.kind == "step"}
     free = {*clocks, *formula.values, *formula.definitions}
     theta = symbol("theta")
     bodies = [formula.update, *formula.slots.values()]
@@ -59,40 +68,55 @@ def decay_of(formula: Formula, clocks: Iterable[str]) -> Decay | None:
         for node in within(bodies)
         if node.op == "mul"
         for a, other in (node.args, node.args[::-1])
-        if a is theta and symbols(other) <= free and _largest(formula, make("neg", other)) != 0
+        if a is theta and symbols(other) <= free and _largest(formula, make("neg", other))[1] != 0
     }
-    results = [r for node, k in products.items() if (r := _entered(formula, node, k, free)) is not None]
-    return max(results, key=lambda decay: decay.coupling is Coupling.COUPLED, default=None)
+    shares = [r for node, k in products.items() if (r := _entered(formula, node, k, free)) is not None]
+    if not shares:
+        return None
+    coupling = next(c for c in Coupling if any(share.coupling is c for share in shares))
+    factors = [share.factor for share in shares if share.factor is not None]
+    if coupling is Coupling.COUPLED or len(factors) < len(shares):
+        return Decay(coupling, None, None)
+    whole = functools.reduce(functools.partial(make, "add"), factors)
+    step, factor = _largest(formula, whole)
+    return Decay(coupling, factor, half_life(traced, clocks, step, factor, calls))
 
 
-def _entered(formula: Formula, product: Expression, k: Expression, free: set[str]) -> Decay | None:
+def _entered(formula: Formula, product: Expression, k: Expression, free: set[str]) -> _Share | None:
     names = list(formula.slots)
     update, *slots = rewrite([formula.update, *formula.slots.values()], {product: DECAYED}, intern)
     bodies = dict(zip(names, slots, strict=True))
-    for name in _followed(update, bodies):
+
+    def made_of(x: Expression) -> set[str]:
+        return {name.removesuffix("'") for name in symbols(_chosen(x))}
+
+    for name in reached(update, bodies, made_of):
         # A copy of the parameters is moved by the update, and does not steer it.
         if "theta" not in symbols(formula.start[name]) and _decays(_chosen(bodies[name])):
-            return Decay(Coupling.COUPLED, None)
+            return _Share(Coupling.COUPLED)
     inline = {symbol(f"{name}'"): body for name, body in bodies.items() if _decays(body)}
     update = _made(rewrite([update], inline, intern)[0])
-    coefficient = _coefficient(update)
+    coefficient = coefficient_of(update, DECAYED)
     if coefficient is None:
-        return Decay(Coupling.COUPLED, None)
+        return _Share(Coupling.COUPLED)
     if coefficient is ZERO:
         return None
     factor = make("mul", coefficient, k)
-    largest = _largest(formula, factor) if symbols(factor) <= free else None
     rest = rewrite([update], {DECAYED: ZERO}, make)[0]
     scaling = {
         name
         for name in symbols(rest) & {*formula.values, *formula.definitions}
-        if _degree(rest, name) and formula.values.get(name) != -1  # which only turns the sign
+        if degree(rest, name) and formula.values.get(name) != -1  # which only turns the sign
     }
-    shared = {name for name in scaling if _degree(factor, name)}
-    coupling = (
-        Coupling.INDEPENDENT if not shared else Coupling.RATE if shared == scaling else Coupling.SCHEDULE
-    )
-    return Decay(coupling, largest)
+    shared = {name for name in scaling if degree(factor, name)}
+    if not scaling:
+        # A rate without a name has become one number with what it multiplies.
+        coupling = Coupling.UNKNOWN
+    elif not shared:
+        coupling = Coupling.INDEPENDENT
+    else:
+        coupling = Coupling.RATE if shared == scaling else Coupling.SCHEDULE
+    return _Share(coupling, factor if symbols(factor) <= free else None)
 
 
 def _decays(x: Expression) -> bool:
@@ -118,89 +142,22 @@ def _made(x: Expression) -> Expression:
     return rewrite([x], {}, rule)[0]
 
 
-def _followed(update: Expression, bodies: dict[str, Expression]) -> set[str]:
-    """The slots that an update is made of, in this step or later."""
-    found: set[str] = set()
-    queue = [update]
-    while queue:
-        for name in symbols(_chosen(queue.pop())):
-            name = name.removesuffix("'")
-            if name in bodies and name not in found:
-                found.add(name)
-                queue.append(bodies[name])
-    return found
+FARTHEST = 90
+"""The powers of 1.2 up to 13 million, as many steps as the longest runs have: each long phase has some."""
 
 
-def _coefficient(x: Expression) -> Expression | None:
-    """What the decayed parameter is multiplied by; None where `x` is not affine in it."""
-    known: dict[Expression, Expression | None] = {}
-    for node in within([x]):
-        parts = [known[a] for a in node.parts]
-        if node is DECAYED:
-            known[node] = intern("number", 1)
-        elif all(p is ZERO for p in parts):
-            known[node] = ZERO
-        elif None in parts:
-            known[node] = None
-        else:
-            known[node] = _linear(node, parts)
-    return known[x]
-
-
-def _linear(node: Expression, parts: list[Any]) -> Expression | None:
-    op = node.op
-    if op in ("add", "sub", "neg"):
-        return make(op, *parts)
-    if op == "mul":
-        (a, b), (ka, kb) = node.args, parts
-        return make("mul", a, kb) if ka is ZERO else make("mul", ka, b) if kb is ZERO else None
-    if op in ("div", "divide") and parts[1] is ZERO:
-        return make("div", parts[0], node.args[1])
-    return None
-
-
-def _degree(x: Expression, name: str) -> float | None:
-    """The power of a name by which an expression scales: 0 if it is not in it, None where that is unclear."""
-    known: dict[Expression, float | None] = {}
-    for node in within([x]):
-        known[node] = _power(node, [known[a] for a in node.parts], name)
-    return known[x]
-
-
-def _power(node: Expression, parts: list[float | None], name: str) -> float | None:
-    op = node.op
-    if op == "symbol":
-        return float(node.args[0] == name)
-    if not any(parts) and None not in parts:
-        return 0.0
-    if None in parts:
-        return None
-    known: list[Any] = parts
-    if op == "mul":
-        return known[0] + known[1]
-    if op in ("div", "divide"):
-        return known[0] - known[1]
-    if op in ("neg", "abs", "sum", "mean"):
-        return known[0]
-    if op == "sqrt":
-        return known[0] / 2
-    if op in ("add", "sub", "where"):
-        powers = {p for p, a in zip(known, node.parts, strict=True) if a is not ZERO}
-        if op == "where" and known[0] == 0:
-            powers = {p for p, a in zip(known[1:], node.parts[1:], strict=True) if a is not ZERO}
-        return powers.pop() if len(powers) == 1 else None
-    return None
-
-
-def _largest(formula: Formula, factor: Expression) -> float | None:
-    """The largest share that is taken away, over the steps where schedules may turn."""
-    turns = {round(v) for v in formula.values.values() if 1 <= v <= 1e9}
+def _largest(formula: Formula, factor: Expression) -> tuple[float, float]:
+    """The step at which the largest share is taken away, of those where schedules may turn, and the share."""
+    # A hyperparameter from 1 on may be the length of a phase; a phase may begin where another one ends.
+    turns = {round(v) for v in formula.values.values() if 1 <= v < LAST}
     turns |= {a + b for a in turns for b in turns} if len(turns) < 16 else set()
-    grid = {round(1.2**i) for i in range(90)} | {t + d for t in turns for d in (0, 1, 2)}
+    grid = {round(1.2**i) for i in range(FARTHEST)} | {t + d for t in turns for d in (0, 1, 2)}
     t = np.array(sorted(grid), float)
     inline = {symbol(name): x for name, x in formula.definitions.items()}
     while symbols(factor) & formula.definitions.keys():
         factor = rewrite([factor], inline)[0]
     # What is no hyperparameter is a step, of the chain or of a part.
     (found,) = Evaluator([factor])(dict.fromkeys(symbols(factor), t) | dict(formula.values))
-    return float(np.max(-np.asarray(found)))
+    shares = np.broadcast_to(-np.real(np.asarray(found)), t.shape)
+    highest = np.argmax(shares)
+    return float(t[highest]), float(shares[highest])

@@ -9,88 +9,138 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.formulas.decay import Coupling, Decay, decay_of
-from gradtx.formulas.expression import symbols
-from gradtx.formulas.formula import present
+from gradtx.core.structure import is_ours
+from gradtx.formulas.decay import Decay, decay_of
+from gradtx.formulas.expression import ONE, ZERO, Expression, reached, rewrite, symbol, symbols
 from gradtx.formulas.naming import OTHER, Cell
 from gradtx.formulas.numeric import Evaluator
+from gradtx.formulas.rounds import LONGEST_ROUND, calls_of_a_round
+from gradtx.formulas.runs import stand_in
+from gradtx.formulas.simplify import make
 from gradtx.formulas.trace import Traced, Tracing, companion, composed, signatures
-
-__all__ = ["Coupling", "Decay", "Direction", "decays", "directions", "directions_and_decays"]
 
 
 class Direction(enum.Enum):
-    """Where the update goes for a gradient of one sign."""
+    """Where the update goes for a gradient of one sign; those to look at first."""
 
-    DESCENT = "against the gradient"
-    ASCENT = "along the gradient"
-    NONE = "nowhere: the update is zero"
-    UNKNOWN = "not determined by the gradient's sign"
-
-
-def directions(tx: Any, params: Any) -> list[Direction]:
-    """For each leaf, in flatten order, where its update goes; a leaf without a gradient goes nowhere."""
-    return directions_and_decays(tx, params)[0]
+    ASCENT = "ASCENT, up the gradient, so that the loss grows"
+    NONE = "no movement, whatever the gradient"
+    UNKNOWN = "not told by the gradient's sign"
+    DESCENT = "descent, down the gradient"
 
 
-def decays(tx: Any, params: Any) -> list[Decay | None]:
-    """For each leaf, in flatten order, how weight decay enters its update; None where it does not."""
-    return directions_and_decays(tx, params)[1]
+def movements(tx: Any, params: Any, steps: int | None = None) -> tuple[list[Direction], list[Decay | None]]:
+    """For each leaf, in flatten order, where its update goes, and how weight decay enters it if it does.
 
-
-def directions_and_decays(tx: Any, params: Any) -> tuple[list[Direction], list[Decay | None]]:
-    """Both at once: one leaf stands for all that the same transforms work on."""
-    tx = composed(tx)
-    found = signatures(tx, params)
+    A leaf without a gradient goes nowhere. A transform of another library may need keyword arguments that its
+    signature does not name, such as a line search's; where it cannot be traced nothing is known. In a run of
+    `steps` calls a leaf that climbs for a part of it climbs.
+    """
+    own = composed(tx)
+    found = signatures(own, params)
+    # One leaf stands for all that the same transforms work on.
     first = {row: i for i, row in reversed(list(enumerate(found))) if row is not None}
     pairs = {row: (i, companion(found, i)) for row, i in first.items()}
-    tracing = Tracing(tx, params, {i for pair in pairs.values() for i in pair if i is not None})
+    try:
+        tracing = Tracing(own, params, {i for pair in pairs.values() for i in pair if i is not None})
+    except Exception:
+        if is_ours(tx):
+            raise
+        return [Direction.UNKNOWN] * len(found), [None] * len(found)
     known: dict[Any, tuple[Direction, Decay | None]] = {None: (Direction.NONE, None)}
     for row, pair in pairs.items():
         traced = _needed(tracing.view(*pair))
-        clocks = [cell.name for cell in traced.cells if cell.kind == "step"]
-        known[row] = _direction(traced, clocks), decay_of(present(traced), clocks)
+        calls = calls_of_a_round(traced)
+        known[row] = _direction(traced, calls, steps), decay_of(traced, calls)
     return [known[row][0] for row in found], [known[row][1] for row in found]
 
 
+FIRST_STEPS = 32
+"""Steps to follow from the first one: more than a short warmup, and than a guard that waits."""
+
 LATER = (100, 1_000, 10_000, 100_000)
-"""Steps to look at if nothing has moved in the first ones, as before a long warmup."""
+"""Steps to go on from, where nothing has moved before, as in a long warmup, or a run comes by them."""
+
+ENOUGH = 4
+"""Movements of one phase that tell its direction."""
+
+SMALL = 2.0**-10
+"""The size of a gradient that passes where one of size 1 is skipped for its norm."""
 
 
-def _direction(traced: Traced, clocks: list[str]) -> Direction:
+def _direction(traced: Traced, calls: int | None, steps: int | None) -> Direction:
     """Follows a gradient of one sign; a smaller one where a large one is skipped."""
-    found = _along(traced, clocks, 1.0)
-    return _along(traced, clocks, 2.0**-10) if found is Direction.NONE else found
+    if _is_constantly_zero(traced):
+        return Direction.NONE
+    for size in (1.0, SMALL):
+        phases = [ways for ways in _followed(traced, calls, steps, size) if ways]
+        if phases:
+            verdicts = {_verdict(ways) for ways in phases}
+            return next(direction for direction in Direction if direction in verdicts)
+    return Direction.UNKNOWN
 
 
-def _along(traced: Traced, clocks: list[str], size: float) -> Direction:
-    """Follows a gradient that stays positive and one that stays negative, at a parameter of 0."""
+def _is_constantly_zero(traced: Traced) -> bool:
+    """Whether the update is zero whatever the gradient, as with a rate of 0."""
+    constants: dict[Expression, Expression] = {}
+    cells, update = traced.cells, traced.update
+    while True:
+        update, *news = rewrite([traced.update, *(cell.new for cell in cells)], constants, make)
+        more = {
+            symbol(cell.name): cell.start
+            for cell, new in zip(cells, news, strict=True)
+            if cell.start.op == "number" and new in (cell.start, symbol(cell.name))
+        }
+        if more.keys() <= constants.keys():
+            return update is ZERO
+        constants |= more
+
+
+def _followed(
+    traced: Traced, calls: int | None, steps: int | None, size: float
+) -> Iterable[set[tuple[float, float]]]:
+    """The ways of a gradient that stays positive and one that stays negative, at a parameter of 0, by phase.
+
+    The first phase is that of the first steps; others begin at later ones.
+    """
     cells = traced.cells
     evaluator = Evaluator([traced.update, *(cell.new for cell in cells)])
-    named = symbols(traced.update, *(cell.new for cell in cells))
-    given = {name: 0.0 for name in named}
+    clocks = [cell.name for cell in cells if cell.kind == "step" or _counts_calls(cell)]
+    # Of a large constant the elements have signs of their own.
+    given = {
+        name: 0.0 if stand_in(name) is None or name.startswith("noise") else np.nan
+        for name in symbols(*evaluator.roots)
+    }
     given |= {name: np.array([size, -size]) for name in ("g", OTHER + "g")}
     starts = Evaluator([cell.start for cell in cells])(given | {"theta": 0.0, OTHER + "theta": 0.0})
     values = given | {cell.name: start for cell, start in zip(cells, starts, strict=True)}
-    seen = []
+    # What comes of the first round may be nothing, where a warmup starts at 0.
+    first, next_ = (2 * calls + 1,) * 2 if calls else (LONGEST_ROUND, ENOUGH)
+    moved = False
     for later in (None, *LATER):
         if later is not None:
+            if moved and later >= (steps or 0):
+                return
             values |= dict.fromkeys(clocks, float(later))
-        for _ in range(32 if later is None else 4):
+        ways: list[tuple[float, float]] = []
+        for _ in range(max(FIRST_STEPS, first) if later is None else max(ENOUGH, next_)):
             update, *news = evaluator(values)
             values |= {cell.name: new for cell, new in zip(cells, news, strict=True)}
             up, down = np.broadcast_to(update, 2)
             if up != 0 or down != 0:
-                seen.append((np.sign(up), np.sign(down)))
-            if len(seen) == 4:
-                return _verdict(seen)
-        if seen:
-            return _verdict(seen)
-    return Direction.NONE
+                ways.append((np.sign(up), np.sign(down)))
+            if len(ways) == ENOUGH:
+                break
+        moved = moved or bool(ways)
+        yield set(ways)
 
 
-def _verdict(seen: Iterable[tuple[float, float]]) -> Direction:
-    ways = set(seen)
+def _counts_calls(cell: Cell) -> bool:
+    """Whether it is one more after every call, as the count of a wrapper or of another library is."""
+    return "int" in cell.layout and cell.new is make("add", symbol(cell.name), ONE)
+
+
+def _verdict(ways: set[tuple[float, float]]) -> Direction:
     if ways == {(-1, 1)}:
         return Direction.DESCENT
     return Direction.ASCENT if ways == {(1, -1)} else Direction.UNKNOWN
@@ -98,12 +148,5 @@ def _verdict(seen: Iterable[tuple[float, float]]) -> Direction:
 
 def _needed(traced: Traced) -> Traced:
     """What of the state the update depends on, in this step or later."""
-    cells = {cell.name: cell for cell in traced.cells}
-    found: dict[str, Cell] = {}
-    queue = [traced.update]
-    while queue:
-        for name in symbols(queue.pop()) & cells.keys():
-            if name not in found:
-                found[name] = cells[name]
-                queue.append(cells[name].new)
-    return dataclasses.replace(traced, cells=list(found.values()))
+    needed = reached(traced.update, {cell.name: cell.new for cell in traced.cells})
+    return dataclasses.replace(traced, cells=[cell for cell in traced.cells if cell.name in needed])

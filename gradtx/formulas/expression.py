@@ -5,6 +5,7 @@ The arguments of an expression are made before it, so that the order of making i
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import weakref
@@ -71,9 +72,9 @@ def number(value: Any) -> Expression:
     return intern("number", value)
 
 
-def symbol(name: str) -> Expression:
-    """A named quantity."""
-    return intern("symbol", name)
+def symbol(name: str, counts: bool = False) -> Expression:
+    """A named quantity; one that counts is a whole number, as a step is."""
+    return intern("symbol", name, "whole") if counts else intern("symbol", name)
 
 
 ZERO, ONE, TRUE, FALSE = number(0), number(1), number(True), number(False)
@@ -94,6 +95,36 @@ def within(roots: Iterable[Expression]) -> list[Expression]:
 def symbols(*roots: Expression) -> set[str]:
     """The names that occur in some expressions."""
     return {node.args[0] for node in within(roots) if node.op == "symbol"}
+
+
+def reached(
+    root: Expression,
+    bodies: Mapping[str, Expression],
+    names: Callable[[Expression], Iterable[str]] = symbols,
+) -> set[str]:
+    """The names with a body that an expression depends on, by way of their bodies too."""
+    found: set[str] = set()
+    queue = [root]
+    while queue:
+        for name in names(queue.pop()):
+            if name in bodies and name not in found:
+                found.add(name)
+                queue.append(bodies[name])
+    return found
+
+
+def digest(root: Expression) -> str:
+    """A short text that an expression has alone, whatever was made before it."""
+    known: dict[Expression, str] = {}
+    for node in within([root]):
+        said = repr((node.op, *(known[a] if isinstance(a, Expression) else a for a in node.args)))
+        known[node] = fingerprint(said.encode())
+    return known[root]
+
+
+def fingerprint(data: bytes) -> str:
+    """Eight hexadecimal digits for some bytes."""
+    return hashlib.blake2b(data, digest_size=4).hexdigest()
 
 
 def rewrite(

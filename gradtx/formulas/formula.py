@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +15,11 @@ from gradtx.core import leaves as lv
 from gradtx.core.arguments import suggestion
 from gradtx.core.hyperparams import tidy
 from gradtx.core.numerics import number_dtype
-from gradtx.formulas.expression import ZERO, Expression, rewrite, symbol, symbols
+from gradtx.formulas.expression import ZERO, Expression, reached, rewrite, symbol, symbols, within
 from gradtx.formulas.naming import Cell
 from gradtx.formulas.notation import lines, text
 from gradtx.formulas.presentation import Mirror
+from gradtx.formulas.runs import STAND_IN
 from gradtx.formulas.trace import Traced, companion, composed, programs, signatures, trace
 
 
@@ -44,17 +47,18 @@ class Formula:
 
     def shown(self) -> list[str]:
         """The names of the slots that the update depends on, in this step or later, in an order to read."""
-        needed, found = _needed(self), []
+        needed = reached(self.update, self.slots, _without_primes)
+        seen: set[str] = set()
+        found: list[str] = []
 
         def visit(name: str) -> None:
-            if name in found:
+            if name in seen:
                 return
-            mark = len(found)
-            found.append(name)
+            seen.add(name)
             for other in sorted(symbols(self.slots[name])):
-                if other.endswith("'") and other[:-1] in self.slots and other[:-1] not in found:
+                if other.endswith("'") and other[:-1] in self.slots:
                     visit(other[:-1])
-            found.append(found.pop(mark))
+            found.append(name)
 
         for name in self.slots:
             if name in needed and self.slots[name] is not symbol(name):
@@ -71,11 +75,30 @@ class Formula:
             used |= symbols(*(self.definitions[name] for name in more))
         written = lines([*named, *((name, self.definitions[name]) for name in schedules)])
         width = max(len(name) for name, _ in written)
-        shown = [f"{name:<{width}} = {body}" for name, body in written]
+        shown = [_wrapped(f"{name:<{width}} = ", body) for name, body in written]
         plain = [f"{k} = {v:g}" for k, v in self.values.items() if k in direct and (v <= 0 or v == 1)]
         start = [f"{k} = {text(self.start[k])}" for k in self.shown() if self.start[k] is not ZERO]
-        shown += [f"with {', '.join(plain)}"] if plain else []
-        return "\n".join([*shown, *([f"at first {', '.join(start)}"] if start else [])])
+        shown += [_wrapped("with ", ", ".join(plain))] if plain else []
+        return "\n".join([*shown, *([_wrapped("at first ", ", ".join(start))] if start else [])])
+
+
+WIDTH = 100
+"""The columns of a printed formula."""
+
+
+def _wrapped(head: str, body: str) -> str:
+    """A text in lines that begin where it does; one of a deep formula starts under its name."""
+    margin = " " * min(len(head), WIDTH // 3)
+    kept = re.sub(rf"(?<!,) (?!{_BREAKS} )", NO_BREAK, body)
+    text = textwrap.fill(
+        head + kept, WIDTH, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+    )
+    return text.replace(NO_BREAK, " ")
+
+
+NO_BREAK = "\xa0"
+_BREAKS = r"(?:[-+*/]|and|or)"
+"""What a new line may begin with: a product without a sign stays together."""
 
 
 def formula(tx: Any, params: Any = None, leaf: str | None = None) -> Formula:
@@ -87,13 +110,14 @@ def formula(tx: Any, params: Any = None, leaf: str | None = None) -> Formula:
         tx: the transform, of any library.
         params: the parameters, arrays or `jax.ShapeDtypeStruct`s; by default two float32 matrices. Needed
             where a mask or a group decides what happens to a leaf.
-        leaf: the path of the leaf, such as `"layers/0/kernel"`; not needed for a single one.
+        leaf: the path of a leaf of `params`, such as `"layers/0/kernel"`; not needed for a single one.
 
     Returns:
         The formula, which prints as it reads, and has `update`, `slots` and `definitions` as expressions.
 
     Raises:
-        ValueError: there is no such leaf, or it has no gradient; or `tx` has masks and no `params` are given.
+        ValueError: there is no such leaf, or it has no gradient; or no `params` are given, but a leaf is, or
+            `tx` has masks.
 
     Examples:
         >>> import gradtx
@@ -104,6 +128,8 @@ def formula(tx: Any, params: Any = None, leaf: str | None = None) -> Formula:
     """
     tx = composed(tx)
     if params is None:
+        if leaf is not None:
+            raise ValueError(f"formula: {leaf!r} is a leaf of which tree? Give the parameters too.")
         masked = [unit.where for program in programs(tx) for unit in program.units if unit.masks]
         if masked:
             raise ValueError(
@@ -140,6 +166,7 @@ def present(traced: Traced) -> Formula:
     remembered = [c for c in traced.cells if c.kind in kept and c.name != "t"]
     named = {c.new: symbol(f"{c.name}'") for c in remembered if c.new.op not in ("number", "symbol")}
     named.update({x: symbol(name) for name, x in traced.definitions.items() if x.op != "number"})
+    named.update(_noises([traced.update, *(c.new for c in remembered)]))
     mirror = Mirror([c.name for c in remembered if c.kind == "slot"])
 
     def body(x: Expression) -> Expression:
@@ -167,14 +194,12 @@ def _number(cell: Cell) -> float:
     return tidy(number_dtype().type(held), decay)
 
 
-def _needed(shown: Formula) -> set[str]:
-    """The slots that the update depends on, in this step or later."""
-    found: set[str] = set()
-    queue = [shown.update]
-    while queue:
-        for name in symbols(queue.pop()):
-            name = name.removesuffix("'")
-            if name in shown.slots and name not in found:
-                found.add(name)
-                queue.append(shown.slots[name])
-    return found
+def _noises(roots: list[Expression]) -> dict[Expression, Expression]:
+    """The noises by what they are, without what says which: the state holds the key."""
+    names = {x: x.args[0].partition(STAND_IN)[0] for x in within(roots) if x.op == "symbol"}
+    return {x: symbol(name) for x, name in names.items() if name != x.args[0] and name.startswith("noise")}
+
+
+def _without_primes(x: Expression) -> set[str]:
+    """The names in an expression, before the update or after it."""
+    return {name.removesuffix("'") for name in symbols(x)}

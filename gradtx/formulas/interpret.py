@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from gradtx.formulas.expression import Expression, intern, number, symbol, within
+from gradtx.formulas.expression import Expression, intern, number, within
 from gradtx.formulas.runs import CONSTANT, LONGEST, Runs, Value, constant, each, pieces, runs
 from gradtx.formulas.simplify import make
 
@@ -30,24 +30,17 @@ _INLINED = {
 _PASSED = {
     *("convert_element_type", "copy", "copy_p", "device_put", "stop_gradient", "optimization_barrier"),
     *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "reduce_precision", "sharding_constraint"),
-    *("transpose", "rev", "pvary", "slice", "dynamic_slice"),
+    *("transpose", "rev", "pvary", "dynamic_slice"),
 }
 _MOVES = {"transpose", "rev", "slice", "dynamic_slice"}
 """What may give an element another position, so that `x - rev(x)` is not zero."""
-_NAMES: dict[str, str] = {
-    "rem": "mod",
-    "is_finite": "isfinite",
-    "pow": "pow",
-    "ceil": "ceil",
-    "round": "round",
-}
+_NAMES = {"rem": "mod", "is_finite": "isfinite"}
 _ELEMENTWISE = {
     *("add", "sub", "mul", "div", "neg", "max", "min", "abs", "sign", "sqrt", "exp", "expm1", "log", "log1p"),
-    *("sin", "cos", "tan", "tanh", "logistic", "erf", "floor", "real", "imag", "conj"),
-    *("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", *_NAMES),
+    *("sin", "cos", "tan", "tanh", "logistic", "erf", "floor", "ceil", "round", "real", "imag", "conj"),
+    *("pow", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", *_NAMES),
 }
 _FOLDS = {"reduce_and": "and", "reduce_or": "or", "reduce_max": "max", "reduce_min": "min"}
-NOISE = "noise of draw "
 _OVER_A_LEAF = {"and": "all", "or": "some", "max": "largest", "min": "smallest"}
 _OVER_ALL = set(_OVER_A_LEAF.values())
 _RANDOM = {"_normal", "_normal_real", "_normal_complex"}
@@ -62,7 +55,6 @@ class _Reader:
     """
 
     def __init__(self, traced: Any, inputs: Sequence[Value]) -> None:
-        self.noises: dict[Any, Expression] = {}
         sizes = [x.aval.size for x in traced.jaxpr.invars]
         whole = [part for x, size in zip(inputs, sizes, strict=True) for part in pieces(x, size)]
         self.varying = {x: n > 1 for x, n in whole if x.op == "symbol"}
@@ -73,7 +65,7 @@ class _Reader:
         for node in within([x]):
             if node not in self.varying:
                 over_a_leaf = node.op in _OVER_ALL or (node.op in ("sum", "mean") and node.args[1] is None)
-                drawn = node.op == "symbol" and node.args[0].startswith((NOISE, CONSTANT))
+                drawn = node.op == "noise" or (node.op == "symbol" and node.args[0].startswith(CONSTANT))
                 inside = any(self.varying[part] for part in node.parts)
                 self.varying[node] = drawn or node.op == "call" or (inside and not over_a_leaf)
         return self.varying[x]
@@ -98,7 +90,7 @@ class _Reader:
         name, params = equation.primitive.name, equation.params
         if name in _INLINED:
             if params.get("name") in _RANDOM:
-                return [self.noise(args)]
+                return [intern("noise", *(part for part, _ in pieces(args[0], 1)))]
             inner = next(params[key] for key in _CALLS if key in params)
             return self.run(inner, args)
         if name == "cond":
@@ -114,15 +106,10 @@ class _Reader:
         elif name in _PASSED:
             return [self.passed(equation, i, x) for i, x in enumerate(args[: len(equation.outvars)])]
         elif name in _ELEMENTWISE:
-            result = self.elementwise(equation, _NAMES.get(name) or name, args)
+            result = self.elementwise(equation, _NAMES.get(name, name), args)
         elif name in _FOLDS:
             result = self.fold(equation, _FOLDS[name], args[0])
         return opaque(equation, args) if result is None else [result]
-
-    def noise(self, args: list[Value]) -> Expression:
-        """The symbol of a random number: the same for the same key."""
-        key = args[0] if isinstance(args[0], Expression) else tuple(args[0].parts)
-        return self.noises.setdefault(key, symbol(f"{NOISE}{len(self.noises)}"))
 
     def branches(self, branches: Sequence[Any], args: list[Value]) -> list[Value]:
         """A conditional: all of its branches, and a choice of results."""
@@ -154,7 +141,7 @@ class _Reader:
     def elementwise(self, equation: Any, op: str, args: list[Value]) -> Value | None:
         """An operation on each element."""
         if op == "div" and equation.outvars[0].aval.dtype.kind in "iu":
-            op = "floordiv"
+            op = "truncdiv"
         if op in ("and", "or", "not") and equation.outvars[0].aval.dtype != bool:
             return None
         sizes = [x.aval.size for x in equation.invars[: len(args)]]
@@ -232,8 +219,9 @@ class _Reader:
         return result
 
     def read_iota(self, equation: Any, *args: Value) -> Value | None:
-        size = equation.outvars[0].aval.size
-        return runs([(number(i), 1) for i in range(size)]) if size <= LONGEST else None
+        shape = equation.outvars[0].aval.shape
+        counts = len(shape) == 1 and shape[0] <= LONGEST
+        return runs([(number(i), 1) for i in range(shape[0])]) if counts else None
 
 
 def _choice(index: Expression, *cases: Expression) -> Expression:
@@ -246,11 +234,19 @@ def _choice(index: Expression, *cases: Expression) -> Expression:
 
 
 def opaque(equation: Any, args: list[Value]) -> list[Value]:
-    """What has no reading: a function with the name of the primitive, one for each of its results."""
+    """What has no reading: a function with the name of the primitive, one for each of its results.
+
+    What it runs, such as the body of a loop, tells it from others of its name.
+    """
     flat = [e for x in args for e, _ in pieces(x, 1)]
-    detail = str({k: v for k, v in equation.params.items() if isinstance(v, int | str | tuple)})
+    kept = {
+        k: v for k, v in equation.params.items() if isinstance(v, int | str | tuple) or hasattr(v, "jaxpr")
+    }
+    detail = str(kept)
     name = equation.params.get("name") or equation.primitive.name
     if name == "slice":
         ends = zip(equation.params["start_indices"], equation.params["limit_indices"], strict=True)
         name = f"slice[{', '.join(f'{start}:{stop}' for start, stop in ends)}]"
+    if name == "iota":
+        name = f"position[axis={equation.params['dimension']}]"
     return [intern("call", str(name), f"{i} {detail}", *flat) for i in range(len(equation.outvars))]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 import jax
 
@@ -20,8 +20,15 @@ from gradtx.formulas.runs import Value, one, runs
 from gradtx.formulas.simplify import make
 
 OTHER = "other."
-THE_LEAF = ("g", "theta", "t", "update")
+ITS_OWN = frozenset({"g", "theta", "t", "update", "noise"})
 """Names that a formula gives itself."""
+
+Kind = Literal["slot", "other", "whole", "step", "number", "decay"]
+Element = tuple[Path, Kind, str]
+"""What an element of an array is: its path, its kind and the prefix of its leaf."""
+
+FEW = 8
+"""The elements of a vector that are told apart: the digits of a key, the counts of a wrapper."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,37 +44,53 @@ class Cell:
     """
 
     name: str
-    kind: str
+    kind: Kind
     layout: str
     start: Expression
     new: Expression
 
 
-class Layout:
-    """The arrays of a state, in order, as named expressions."""
+class NamedState:
+    """The arrays of a state, in order, as named expressions.
 
-    def __init__(self, tx: Composed, state: Any, tree: Any, prefixes: list[str]) -> None:
+    Nothing in it has a name that the formula gives itself, nor that of one of `arguments`, the keyword
+    arguments that `update` is called with.
+    """
+
+    def __init__(
+        self, tx: Composed, state: Any, tree: Any, prefixes: list[str], arguments: Iterable[str]
+    ) -> None:
         self.tx, self.state, self.prefixes = tx, state, prefixes
         flat = jax.tree_util.tree_flatten_with_path(tree)[0]
         self.keys = [keys for keys, _ in flat]
         self.sizes = [math.prod(x.shape) for _, x in flat]
-        self.numbers = {
-            (id(entry.state), entry.path): (name, entry.kind)
-            for name, entry in (by_name(entries_of(state)).items())
+        self.taken = ITS_OWN.union(arguments)
+        self.entries = by_name(entries_of(state))
+        self.numbers: dict[Any, tuple[str, Kind]] = {
+            (id(entry.state), entry.path): (
+                self._apart(name, entry),
+                "decay" if entry.kind == "decay" else "number",
+            )
+            for name, entry in self.entries.items()
         }
-        self.given: dict[Any, list[tuple[Path, str, str]]] = {}
+        self.given: dict[Any, list[Element]] = {}
         self._walk(tx.program, state, (), True)
         self.names = self._shortest()
         arrays = jax.tree_util.tree_flatten_with_path(state)[0]
         self.order = [(jax.tree_util.keystr(keys), x) for keys, x in arrays]
-        self.values = [self._value(key, x.size) for key, x in self.order]
+        self.values = [self._value(key) for key, _ in self.order]
+
+    def _apart(self, name: str, entry: Any) -> str:
+        """The name of a number, with that of its transform where it alone is taken."""
+        scoped = ".".join(entry.parts[max(entry.own - 1, 0) :])
+        return name if name not in self.taken else scoped if scoped not in self.taken else f"{name}_"
 
     def _walk(
         self, program: Program, state: Any, outer: tuple[Any, ...], leafwise: bool, parts: Path = ()
     ) -> None:
         """Notes for each array what its elements are: their path, kind and the prefix of their leaf."""
 
-        def note(keys: tuple[Any, ...], found: list[tuple[Path, str, str]]) -> None:
+        def note(keys: tuple[Any, ...], found: list[Element]) -> None:
             self.given[jax.tree_util.keystr((*outer, *keys))] = found
 
         def dict_keys(*names: str) -> tuple[Any, ...]:
@@ -89,7 +112,7 @@ class Layout:
             for keys, x in jax.tree_util.tree_flatten_with_path(slot)[0]:
                 note((*where, *keys), self._elements((*parts, *path), keys, x, leafwise))
 
-    def _elements(self, path: Path, keys: Any, x: Any, leafwise: bool) -> list[tuple[Path, str, str]]:
+    def _elements(self, path: Path, keys: Any, x: Any, leafwise: bool) -> list[Element]:
         if not leafwise and x.shape == (sum(self.sizes),):
             return [(path, "slot", prefix) for prefix in self.prefixes]
         for own, prefix in zip(self.keys, self.prefixes, strict=True):
@@ -97,7 +120,7 @@ class Layout:
                 names = tuple(_key_name(k) for k in keys[: len(keys) - len(own)])
                 return [((*path, *names), "slot", prefix)]
         names = (*path, *(_key_name(k) for k in keys))
-        if x.ndim == 1 and x.size <= 8:
+        if x.ndim == 1 and x.size <= FEW:
             return [((*names[:-1], f"{names[-1]}[{i}]"), "whole", "") for i in range(x.size)]
         return [(names, "whole", "")]
 
@@ -109,7 +132,7 @@ class Layout:
             for path, kind, _ in found
             if kind in ("slot", "whole", "step")
         }
-        taken = {name for name, _ in self.numbers.values()} | {*THE_LEAF}
+        taken = {name for name, _ in self.numbers.values()} | self.taken
         names = {}
         for path in paths:
             start = len(path) - 1
@@ -121,12 +144,12 @@ class Layout:
             names[path] = ".".join(path[start:])
         return names
 
-    def _name(self, path: Path, kind: str, prefix: str) -> str:
+    def _name(self, path: Path, prefix: str) -> str:
         return prefix + (self.names[path] if path in self.names else path[0])
 
-    def _value(self, key: str, size: int) -> Value:
+    def _value(self, key: str) -> Value:
         found = self.given[key]
-        parts = [_entered(self._name(*element), element[1]) for element in found]
+        parts = [_entered(self._name(path, prefix), kind) for path, kind, prefix in found]
         if len(parts) == 1:
             return parts[0]
         lengths = self.sizes if found[0][1] == "slot" else [1] * len(parts)
@@ -141,26 +164,29 @@ class Layout:
                 end = at + size if len(elements) > 1 else x.size
                 before, after = (one(v, at, end) for v in (start, result))
                 at = end
-                name = self._name(path, kind, prefix)
+                name = self._name(path, prefix)
                 values = _left(before, kind), _left(after, kind)
                 yield Cell(name, kind, f"{x.dtype.name}{list(x.shape)}", *values)
 
     def definitions(self) -> dict[str, Expression]:
         """The value of each schedule, and of each function of the step."""
-        entries = entries_of(self.state)
-        by = by_name(entries)
-        schedules = [name for name, entry in by.items() if entry.kind == "schedule"]
-        functions = {(id(e.state), e.path): name for name, e in by.items() if e.kind == "code"}
+
+        def named(kind: str) -> dict[str, str]:
+            """The names here, by those of `hyperparams`."""
+            of_kind = {name: e for name, e in self.entries.items() if e.kind == kind}
+            return {name: self.numbers[id(e.state), e.path][0] for name, e in of_kind.items()}
+
+        schedules, functions = named("schedule"), named("code")
 
         def values(state: Any) -> dict[str, Any]:
             read = hyperparams(state)
-            found = {name: read[name] for name in schedules}
+            found = {ours: read[name] for name, ours in schedules.items()}
             for program, old, traced in _states(self.tx, self.state, state):
                 if not program.has_callables:
                     continue
 
                 def record(path: Path, value: Any, old: Any = old) -> None:
-                    found[functions[id(old), path]] = value
+                    found[self.numbers[id(old), path][0]] = value
 
                 resolve(program, traced["numbers"], traced["step"], record)
             return found
@@ -185,7 +211,7 @@ def _key_name(key: Any) -> str:
 
 def _entered(name: str, kind: str) -> Expression:
     """What the state holds, in terms of what it is named."""
-    x = symbol(name)
+    x = symbol(name, counts=kind == "step")
     return make("sub", x, ONE) if kind == "step" else make("sub", ONE, x) if kind == "decay" else x
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import keyword
+import math
 import re
 from collections.abc import Iterable
 
@@ -14,13 +15,15 @@ from gradtx.formulas.expression import Expression
 
 _OR, _AND, _NOT, _COMPARE, _ADD, _MUL, _POWER, _ATOM = range(8)
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=", "ne": "!="}
-_PEOPLE = {"every": "all", "floordiv": "floor_divide"}
+_PEOPLE = {"every": "all"}
 
 
 def _number(value: object) -> str:
     if isinstance(value, bool | complex) or not isinstance(value, float):
         return str(value)
     single = np.float32(value)
+    if abs(single) == np.float32(math.pi):
+        return "pi" if value > 0 else "-pi"
     return repr(float(str(single))) if float(single) == value else repr(value)
 
 
@@ -168,7 +171,8 @@ class _People:
             axes = ", ".join(map(str, args[1]))
             return f"{op}({self.write(args[0])[0]}, axis={axes})", _ATOM
         name = args[0] if op == "call" else _PEOPLE.get(op, op)
-        return f"{name}({', '.join(self.write(a)[0] for a in x.parts)})", _ATOM
+        shown = ", ".join(self.write(a)[0] for a in x.parts)
+        return f"{name}({shown})" if shown else name, _ATOM
 
 
 _FUNCTIONS = {

@@ -27,7 +27,7 @@ _VALUES: dict[str, Callable[..., Any]] = {
     "neg": operator.neg,
     "pow": np.power,
     "mod": np.fmod,
-    "floordiv": lambda a, b: np.trunc(a / b),
+    "truncdiv": lambda a, b: np.trunc(a / b),
     "abs": np.abs,
     "sign": np.sign,
     "sqrt": np.sqrt,
@@ -103,7 +103,7 @@ class Evaluator:
             kept = isinstance(node.value, bool | complex)
             return np.asarray(node.value)[()] if kept else np.float64(node.value)
         if node.op == "symbol":
-            (name,) = node.args
+            name = node.args[0]
             if name not in values:
                 raise KeyError(f"There is no value for {name!r}, only for {', '.join(sorted(values))}.")
             value = np.asarray(values[name])[()]

@@ -14,12 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.formulas.expression import Expression, intern, number, symbol
+from gradtx.formulas.expression import Expression, fingerprint, intern, number, symbol
 
 LONGEST = 64
 """A constant array of more elements is a symbol."""
 
-CONSTANT = "constant"
+STAND_IN = "@"
+"""What stands in a name between what a thing is and which one: of a large constant, a key or a noise."""
+
+CONSTANT = f"constant{STAND_IN}"
 
 
 class Runs:
@@ -74,11 +77,20 @@ def one(value: Value, start: int, stop: int) -> Expression:
 def constant(x: Any) -> Value:
     """A concrete array."""
     if jnp.issubdtype(getattr(x, "dtype", np.float32), jax.dtypes.prng_key):
-        return symbol("key")
+        data = np.asarray(jax.random.key_data(x))
+        return symbol(f"key{STAND_IN}{fingerprint(repr((x.dtype, data.shape, data.tobytes())).encode())}")
     x = np.asarray(x)
     if x.size and (x == x.flat[0]).all():
         return _literal(x.flat[0])
-    return runs([(_literal(v), 1) for v in x.flat]) if x.size <= LONGEST else symbol(CONSTANT)
+    if x.size <= LONGEST:
+        return runs([(_literal(v), 1) for v in x.flat])
+    return symbol(CONSTANT + fingerprint(repr((x.dtype.name, x.shape)).encode() + x.tobytes()))
+
+
+def stand_in(name: str) -> float | None:
+    """A number between 0 and 1 for what only has a name, another one for another; None for other names."""
+    _, marked, which = name.partition(STAND_IN)
+    return (int(which, 16) + 1) / (16.0 ** len(which) + 1) if marked else None
 
 
 def _literal(x: Any) -> Expression:

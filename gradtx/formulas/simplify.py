@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from gradtx.formulas.expression import FALSE, ONE, TRUE, ZERO, Expression, intern, number
+from gradtx.formulas.expression import FALSE, ONE, TRUE, ZERO, Expression, intern, number, symbol
 
 Rule = Callable[..., Any]
 
@@ -161,7 +161,7 @@ def _not(a: Expression) -> Expression | None:
 def _is_whole(x: Expression) -> bool:
     """Whether it is a whole number: a step, or what is counted from one."""
     if x.op == "symbol":
-        return x.args[0].rpartition(".")[2] == "t"
+        return x is symbol(x.args[0], counts=True)
     if x.op in ("add", "sub", "mul", "max", "min"):
         return all(map(_is_whole, x.args))
     return x.op in ("floor", "trunc", "ceil", "round") or isinstance(x.value, int)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -17,10 +18,10 @@ from gradtx.core.combine import chain
 from gradtx.core.engine import Composed
 from gradtx.core.layout import active_leaves
 from gradtx.core.program import Program
-from gradtx.formulas.expression import Expression, intern, rewrite, symbol, symbols, within
-from gradtx.formulas.interpret import NOISE, interpret
-from gradtx.formulas.naming import OTHER, Cell, Layout
-from gradtx.formulas.runs import one
+from gradtx.formulas.expression import Expression, digest, intern, rewrite, symbol, within
+from gradtx.formulas.interpret import interpret
+from gradtx.formulas.naming import OTHER, Cell, NamedState
+from gradtx.formulas.runs import STAND_IN, Value, one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Tracing:
     """One update of a tree that keeps its structure and loses all leaves but some.
 
     Everything is traced once, whatever the number of leaves; `view` gives it from where one of them stands.
+    Making it runs the transform's own code, and `view` reads what was traced.
     """
 
     def __init__(self, tx: Composed, params: Any, chosen: Collection[int]) -> None:
@@ -99,40 +101,51 @@ class Tracing:
         ]
         tree = structure.unflatten(kept)
         self.sizes = {i: math.prod(x.shape) for i, x in enumerate(kept) if x is not None}
-        prefixes = [_prefix(i) for i in self.sizes]
-        first, state = jax.make_jaxpr(tx.init, return_shape=True)(tree)
-        layout = Layout(tx, state, tree, prefixes)
         wanted = sorted({n for p in programs(tx) for needs in p.needs.values() for n in needs} - {"params"})
         scalars = {name: jax.ShapeDtypeStruct((), np.float32) for name in wanted}
 
         def update(g: Any, state: Any, params: Any, extra: Any) -> Any:
             return tx.update(g, state, params, **extra)
 
-        traced = jax.make_jaxpr(update)(tree, state, tree, scalars)
+        init, state = jax.make_jaxpr(tx.init, return_shape=True)(tree)
+        self._traced = init, jax.make_jaxpr(update)(tree, state, tree, scalars)
+        self._given = tx, state, tree, wanted
+
+    @functools.cached_property
+    def _read(self) -> tuple[dict[int, Value], list[Cell], dict[str, Expression]]:
+        """The update of each leaf, what is remembered, and the schedules."""
+        (init, update), (tx, state, tree, wanted) = self._traced, self._given
+        prefixes = [_prefix(i) for i in self.sizes]
+        named = NamedState(tx, state, tree, prefixes, wanted)
         gs, thetas = ([symbol(prefix + name) for prefix in prefixes] for name in ("g", "theta"))
-        results = interpret(traced, [*gs, *layout.values, *thetas, *map(symbol, wanted)])
-        self.updates = dict(zip(self.sizes, results[: len(gs)], strict=True))
-        self.cells = list(layout.cells(interpret(first, thetas), results[len(gs) :]))
-        self.definitions = layout.definitions()
+        results = interpret(update, [*gs, *named.values, *thetas, *map(symbol, wanted)])
+        updates = dict(zip(self.sizes, results[: len(gs)], strict=True))
+        cells = list(named.cells(interpret(init, thetas), results[len(gs) :]))
+        return updates, cells, named.definitions()
 
     def view(self, leaf: int, other: int | None = None) -> Traced:
         """The update of one leaf; the names of another one have the prefix `other.`."""
-        update = one(self.updates[leaf], 0, self.sizes[leaf])
+        updates, remembered, definitions = self._read
+        update = one(updates[leaf], 0, self.sizes[leaf])
         prefixes = {_prefix(leaf): ""} | ({} if other is None else {_prefix(other): OTHER})
 
         def renamed(name: str) -> str:
             own = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
             return prefixes.get(own, own) + name.removeprefix(own)
 
-        roots = [update, *(x for cell in self.cells for x in (cell.start, cell.new))]
-        named = {symbol(name): symbol(renamed(name)) for name in symbols(*roots)}
+        roots = [update, *(x for cell in remembered for x in (cell.start, cell.new))]
+        named = {
+            x: symbol(name)
+            for x in within(roots)
+            if x.op == "symbol" and (name := renamed(x.args[0])) != x.args[0]
+        }
         update, *values = rewrite(roots, named, intern)
-        cells = []
-        for cell, start, new in zip(self.cells, values[::2], values[1::2], strict=True):
+        cells: list[Cell] = []
+        for cell, start, new in zip(remembered, values[::2], values[1::2], strict=True):
             others = cell.kind == "slot" and not cell.name.startswith(_prefix(leaf))
             kind, name = "other" if others else cell.kind, renamed(cell.name)
             cells.append(dataclasses.replace(cell, name=name, kind=kind, start=start, new=new))
-        return _with_noise_named(Traced(update, cells, self.definitions))
+        return _with_noise_named(Traced(update, cells, definitions))
 
 
 def _prefix(leaf: int) -> str:
@@ -146,12 +159,18 @@ def trace(tx: Composed, params: Any, leaf: int, other: int | None = None) -> Tra
 
 
 def _with_noise_named(traced: Traced) -> Traced:
-    """The noise of the leaf is `noise`, whatever other leaves had before it."""
+    """The noise of the leaf is `noise`, with a mark of its own for each key and for where it is drawn."""
     bodies = [traced.update, *(cell.new for cell in traced.cells)]
-    drawn = {x: x.args[0] for x in within(bodies) if x.op == "symbol" and x.args[0].startswith(NOISE)}
-    own = [x for x in drawn if x in within([traced.update])]
-    named = {x: symbol(f"{OTHER}{name}") for x, name in drawn.items() if x not in own}
-    named |= {x: symbol(f"noise_{i}" if i else "noise") for i, x in enumerate(own)}
+    drawn = [x for root in bodies for x in within([root]) if x.op == "noise"]
+    # Two optimizers that draw from the same key have the same noise, whatever each calls its clock.
+    held = {symbol(c.name, c.kind == "step"): STEP if c.kind == "step" else c.start for c in traced.cells}
+    named = {}
+    for i, x in enumerate(dict.fromkeys(drawn)):
+        which = digest(intern("key", *rewrite(x.parts, held, intern)))
+        named[x] = symbol(f"noise{f'_{i}' if i else ''}{STAND_IN}{which}")
     update, *news = rewrite(bodies, named, intern) if named else bodies
     cells = [dataclasses.replace(c, new=new) for c, new in zip(traced.cells, news, strict=True)]
     return dataclasses.replace(traced, update=update, cells=cells)
+
+
+STEP = symbol("t", counts=True)

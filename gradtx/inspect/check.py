@@ -9,8 +9,8 @@ from typing import Any
 from gradtx.core import leaves as lv
 from gradtx.core.combine import SetToZero
 from gradtx.core.schedule import Schedule
-from gradtx.formulas.direction import Coupling, Decay, Direction
-from gradtx.formulas.movement import movements
+from gradtx.formulas.decay import Coupling, Decay
+from gradtx.formulas.direction import Direction, movements
 from gradtx.inspect.courses import Course, courses
 from gradtx.inspect.findings import Finding, Findings, Severity
 from gradtx.inspect.outline import Level, survey
@@ -75,7 +75,7 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
         remedy = "Until init takes the parameters nothing else can be checked."
         return Findings([Finding("init", ERROR, str(error), remedy)])
     schedules = list(courses(level, steps))
-    directions, decays = movements(tx, params)
+    directions, decays = movements(tx, params, steps)
     found = [
         *_moves(level, directions),
         *_storage(level),

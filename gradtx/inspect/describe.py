@@ -14,7 +14,7 @@ from gradtx.core.leaves import Excluding
 from gradtx.core.program import Unit, is_declared, is_rule, lookup
 from gradtx.core.spec import FACTORIES, show
 from gradtx.core.transform import GradientTransformation
-from gradtx.formulas.movement import movements
+from gradtx.formulas.direction import movements
 from gradtx.inspect.courses import courses
 from gradtx.inspect.description import Description, SlotSize, Step
 from gradtx.inspect.outline import Level, Part, survey
@@ -70,7 +70,7 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
         raise ValueError(f"describe: steps must be at least 1, got {steps}.")
     level = survey(tx, params)
     leaves = [x for x in level.leaves if x is not None]
-    known = zip(level.paths, level.leaves, *movements(tx, params), strict=True)
+    known = zip(level.paths, level.leaves, *movements(tx, params, steps), strict=True)
     moves = {path: (direction, decay) for path, leaf, direction, decay in known if leaf is not None}
     return Description(
         leaves=len(leaves),

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from gradtx.core.program import Path
 from gradtx.core.spec import show
-from gradtx.formulas.direction import Decay, Direction
+from gradtx.formulas.decay import Decay
+from gradtx.formulas.direction import Direction
 from gradtx.inspect.courses import Course
 from gradtx.inspect.table import columns, count, filled, size, some
 
@@ -104,12 +105,12 @@ class Description:
 
     def _directions(self) -> list[str]:
         grouped, lines = _grouped(self.directions), []
-        for direction, words in WORDS.items():
+        for direction in Direction:
             paths = grouped.get(direction, [])
             where = "all leaves" if len(paths) == len(self.directions) else some(paths)
             if direction is Direction.DESCENT and len(grouped) > 1 and len(paths) > 3:
                 where = f"the other {len(paths):,} leaves"
-            lines += filled(f"{words}: {where}") if paths else []
+            lines += filled(f"{direction.value}: {where}") if paths else []
         return lines
 
     def _steps(self) -> list[str]:
@@ -144,15 +145,6 @@ class Description:
                 text += f", half of it in {decay.half_life:,.0f} steps"
             lines += filled(text)
         return lines
-
-
-WORDS = {
-    Direction.ASCENT: "ASCENT, up the gradient, so that the loss grows",
-    Direction.NONE: "no movement, whatever the gradient",
-    Direction.UNKNOWN: "not told by the gradient's sign",
-    Direction.DESCENT: "descent, down the gradient",
-}
-"""The directions, those to look at first."""
 
 
 def _grouped(by_path: dict[str, T]) -> dict[T, list[str]]:

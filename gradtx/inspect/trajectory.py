@@ -18,6 +18,7 @@ from gradtx.core import leaves as lv
 from gradtx.core.structure import is_ours
 from gradtx.formulas.expression import Expression, symbol, symbols
 from gradtx.formulas.numeric import Evaluator, OfElements, is_opaque
+from gradtx.formulas.runs import stand_in
 from gradtx.formulas.trace import Traced, Tracing, composed, programs, signatures
 
 STEPS, MOST_STEPS = 20, 250
@@ -63,7 +64,8 @@ class Trajectory:
         """The parameters, what the state holds at first, and something for whatever else is needed."""
         roots = [x for cell in self.cells for x in (cell.start, cell.new)]
         names = symbols(*roots, self.traced.update) | {"theta"}
-        held = dict.fromkeys(names, 0.5) | {name: THETA for name in names if name.endswith("theta")}
+        held = {name: stand_in(name) or 0.5 for name in names}
+        held |= {name: THETA for name in names if name.endswith("theta")}
         values = OfElements([cell.start for cell in self.cells])(held)
         return held | dict(zip((cell.name for cell in self.cells), values, strict=True))
 
@@ -89,7 +91,8 @@ class Trajectory:
                 held = sound | self.clocks(step) | dict.fromkeys(self.counts, float(step))
             *new, update = following(held | {"g": g})
             held |= {cell.name: value for cell, value in zip(self.cells, new, strict=True)}
-            held["theta"] = held["theta"] + np.real(update)
+            with np.errstate(invalid="ignore"):
+                held["theta"] = held["theta"] + np.real(update)
             yield step, {name: held[name] for name in self.remembered} | {"update": update}
 
     def clocks(self, step: Any) -> dict[str, Any]:
