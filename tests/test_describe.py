@@ -43,18 +43,18 @@ def test_every_entry_is_described_as_it_is(entry, variant):
     assert found.parameters == 36
 
     names = gradtx.hyperparams(jax.tree.map(lambda x: np.ones(x.shape, x.dtype), state))
-    steps = [step for outer in found.steps for step in outer.all()]
+    steps = [step for outer in found.parts for step in outer.all()]
     shown = {name for step in steps for name in step.hyperparams}
     assert shown <= set(names)
     # A number of a schedule, or of a part that counts its own, stands under the name of the whole.
     assert {name for name in names if not any(name.startswith(f"{n}.") for n in shown)} == shown
     for step in steps:
         assert any(line.lstrip().startswith(step.path[-1]) for line in lines)
-        assert step.formula or step.kind in ("group", "branch")
+        assert step.purpose or step.kind in ("group", "branch")
 
 
 def all_steps(found):
-    return {step.name: step for outer in found.steps for step in outer.all()}
+    return {step.name: step for outer in found.parts for step in outer.all()}
 
 
 def test_a_clipped_adamw():
@@ -88,9 +88,9 @@ def test_the_groups_of_a_partition():
     groups = {"slow": gradtx.sgd(0.1), "fast": gradtx.adam(COSINE), "frozen": gradtx.set_to_zero()}
     labels = {"embed": "slow", "norm*": "frozen", "*": "fast"}
     found = gradtx.describe(gradtx.partition(groups, labels), TREE)
-    counts = {step.name: (step.leaves, step.parameters, step.nbytes) for step in found.steps}
+    counts = {step.name: (step.leaves, step.parameters, step.nbytes) for step in found.parts}
     assert counts == {"slow": (1, 24, 0), "fast": (2, 15, 15 * 8), "frozen": (1, 4, 0)}
-    assert [step.name for step in found.steps[1].inside[0].all()] == [
+    assert [step.name for step in found.parts[1].inside[0].all()] == [
         "fast.adam",
         "fast.scale_by_adam",
         "fast.scale_by_learning_rate",
@@ -102,7 +102,7 @@ def test_the_groups_of_a_partition():
 def test_what_wrappers_wrap_is_inside_of_them():
     clipped = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(COSINE))
     found = gradtx.describe(gradtx.accumulate(gradtx.guard(clipped), 4), TREE, steps=2000)
-    (outer,) = found.steps
+    (outer,) = found.parts
     (guard,) = outer.inside
     assert guard.name == "accumulate.inner.guard"
     assert [step.name.removeprefix(guard.name + ".inner.") for step in guard.inside] == [
@@ -133,10 +133,10 @@ def test_the_kinds_of_decay_are_told_apart():
 def test_another_librarys_transform_is_a_line():
     adam = optax.adam(1e-3)
     with jax.numpy_dtype_promotion("standard"):
-        _, foreign = gradtx.describe(gradtx.chain(gradtx.clip(1.0), adam), PARAMS).steps
+        _, foreign = gradtx.describe(gradtx.chain(gradtx.clip(1.0), adam), PARAMS).parts
         alone = gradtx.describe(adam, PARAMS)
-        (gathered,) = gradtx.describe(gradtx.accumulate(adam, 2), PARAMS).steps
-    assert foreign.name == "foreign" and "optax" in foreign.formula
+        (gathered,) = gradtx.describe(gradtx.accumulate(adam, 2), PARAMS).parts
+    assert foreign.name == "foreign" and "optax" in foreign.purpose
     assert foreign.nbytes == alone.state_nbytes == gathered.inside[0].nbytes == 36 * 8 + 4
     assert alone.directions["embed"] is Direction.DESCENT
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_traced_has_no_direction():
 def test_parallel_branches_and_bare_masks():
     masked = gradtx.masked(gradtx.trace(0.9), "embed")
     tx = gradtx.chain(gradtx.add(gradtx.add(gradtx.sign(), gradtx.scale(2.0)), masked), gradtx.scale(-1.0))
-    join, last = gradtx.describe(tx, PARAMS).steps
+    join, last = gradtx.describe(tx, PARAMS).parts
     assert (join.kind, last.name) == ("join", "scale_1")
     inner, trace = join.inside
     assert [step.name for step in inner.inside[0].all()][::2] == ["add", "sign", "scale"]

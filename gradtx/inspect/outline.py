@@ -19,7 +19,7 @@ class Node:
     Attributes:
         kind: a recipe, a group (what has a name of its own), a unit, a join of parallel branches, a branch.
         path: its place in the state.
-        name: the name of the constructor, of a recipe.
+        name: the name of the constructor, of a recipe or a join.
         masks: the masks that it stands under.
         unit: the step that runs, of a unit.
         inside: the parts of it, in order; those of a unit that is a wrapper are in its own `Level`s.
@@ -79,7 +79,7 @@ class Outline(Builder):
         super().add_join(name, branches, how)
         within = [part for part in self.parts if part.position > cuts[0]]
         del self.parts[len(self.parts) - len(within) :]
-        join = self._add("join", self.steps[-1].path)
+        join = self._add("join", self.steps[-1].path, name)
         for i, start in enumerate(cuts):
             stop = [*cuts, len(self.steps)][i + 1]
             branch = Node("branch", (*join.path, f"branch {i + 1}"), join.masks, position=start)

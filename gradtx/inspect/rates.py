@@ -49,7 +49,8 @@ def course_findings(course: Course, is_rate: bool) -> Iterator[Finding]:
         return
     stops = False
     if is_rate and course.steps:
-        at = np.unique(np.linspace(0, course.steps - 1, min(course.steps, POINTS)).round().astype(np.int32))
+        even = np.linspace(0, course.steps - 1, min(course.steps, POINTS)).round()
+        at = np.union1d(even, [*course.values]).astype(np.int32)
         values = sampled(course.schedule, at)
         yield from _turns(course, at, values)
         moving = np.flatnonzero(values)
