@@ -26,7 +26,7 @@ ALIKE = 2.0
 """Sizes that differ by less are the same: an eps shows in small gradients, but makes no such difference."""
 
 STEPS = 16
-"""Steps to follow from each turn: a trust ratio or a warm start is over by then."""
+"""Steps to follow from each turn; what is larger in the second half of them still grows."""
 
 ROUNDS = 2
 """An average may follow another one, which is to be brought to its place first."""
