@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import leaves as lv
@@ -93,10 +92,7 @@ class Tracing:
 
     def __init__(self, tx: Composed, params: Any, chosen: Collection[int]) -> None:
         leaves, structure = lv.flatten(params)
-        kept = [
-            jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) if i in chosen else None
-            for i, x in enumerate(leaves)
-        ]
+        kept = [lv.shape_of(x) if i in chosen else None for i, x in enumerate(leaves)]
         tree = structure.unflatten(kept)
         self.sizes = {i: math.prod(x.shape) for i, x in enumerate(kept) if x is not None}
         prefixes = [_prefix(i) for i in self.sizes]

@@ -2,6 +2,7 @@
 
 `outline` finds what stands inside of what, `survey` on which leaves of a tree and with what state; `courses`
 are its schedules over a run, `kinds` the updates of leaves that are alike. `describe` makes of it a
-`description`; `check` the `findings`, some of which `rates`, `rounding` and `storage` compute. `diff` follows two transforms along their `trajectory` and makes the `changes` between
-them one by one. `table` and `words` are for printing, and `plot` draws.
+`description`; `check` the `findings`, some of which `rates`, `rounding` and `storage` compute. `diff` follows
+two transforms along their `trajectory` and makes the `changes` between them one by one. `table` and `words`
+are for printing, and `plot` draws.
 """

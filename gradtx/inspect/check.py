@@ -34,14 +34,14 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
 
     It finds, with the leaves concerned and what to do:
 
-        ascent        the update goes up the gradient: a sign is missing
+        ascent        the update goes up the gradient: a sign is missing, or a rate turns negative
         untouched     no transform works on a leaf, so that its raw gradient is added
         never moves   the update is zero whatever the gradient, as with a rate of 0
         frozen        a leaf is under `set_to_zero`
         init          `init` refuses these parameters: a leaf without a label, an integer leaf ...
         rounding      a 16-bit parameter is too coarse for its updates
         storage       a 16-bit slot never decays, or ordinary gradients leave no trace in it
-        schedule      one ends long before the run does, or has not ended by then
+        schedule      one ends long before the run does, or has not ended by then; a rate stays 0
         decay         weight decay on norms and biases, or decay that is far too strong
 
     Nothing is run on the parameters, which may be abstract; concrete ones are looked at for their size.

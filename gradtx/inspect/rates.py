@@ -47,20 +47,17 @@ def course_findings(course: Course, is_rate: bool) -> Iterator[Finding]:
     """What is wrong with a schedule over the run."""
     if course.steps is None:
         return
-    stops = False
+    rest = np.empty(0)
     if is_rate and course.steps:
         even = np.linspace(0, course.steps - 1, min(course.steps, POINTS)).round()
         at = np.union1d(even, [*course.values]).astype(np.int32)
         values = sampled(course.schedule, at)
         yield from _turns(course, at, values)
-        moving = np.flatnonzero(values)
-        first = int(at[moving[-1] + 1]) if moving.size and moving[-1] + 1 < at.size else course.steps
-        first = first if moving.size else 0
-        stops = course.steps - first > TOLERANCE * course.steps
-        if stops:
-            what = f"{course.name} is 0 from step {first:,} on, and the run has {_length(course)}."
-            yield Finding("schedule", "error", what, _remedy(course))
-    if not stops:
+        rest = at[np.logical_and.accumulate(values[::-1] == 0)[::-1]]
+    if rest.size and course.steps - rest[0] > TOLERANCE * course.steps:
+        what = f"{course.name} is 0 from step {rest[0]:,} on, and the run has {_length(course)}."
+        yield Finding("schedule", "error", what, _remedy(course))
+    else:
         yield from _ending(course)
 
 
@@ -74,7 +71,7 @@ def _turns(course: Course, at: np.ndarray, values: np.ndarray) -> Iterator[Findi
             f"{course.name} turns from {values[before]:.4g} at step {at[before]:,} to {values[after]:.4g} at "
             f"step {at[after]:,}: with one of the two signs the update goes up the gradient."
         )
-        yield Finding("ascent", "error", what, "Let the schedule end at 0, or before it.")
+        yield Finding("ascent", "error", what, "Let the schedule stop at 0, or end the run before.")
 
 
 def _ending(course: Course) -> Iterator[Finding]:
