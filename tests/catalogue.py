@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import gradtx
 import references
@@ -871,3 +872,16 @@ ALIASES = {
 """Entries whose code is another one's, which meets the other dtypes and trees for both in a plain run."""
 
 ENTRIES = {e.name: e for e in [*TRANSFORMS, *OPTIMIZERS, *COMBINATORS, *WRAPPERS, *SCHEDULES]}
+
+
+def forms(*, layouts: bool = False, brief: bool = False) -> list[Any]:
+    """Every entry in each of its forms, as the parameters `entry` and `variant` of a test.
+
+    A brief test has only the settings of what is no alias in a plain run.
+    """
+    return [
+        pytest.param(entry, variant, id=f"{entry.name}-{variant}".removesuffix("-"), marks=marks)
+        for entry in ENTRIES.values()
+        for variant in ["", *entry.variants, *(entry.layouts if layouts else ())]
+        for marks in [pytest.mark.full if brief and (variant or entry.name in ALIASES) else ()]
+    ]

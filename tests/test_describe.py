@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gradtx
-from catalogue import ALIASES, ENTRIES
+from catalogue import forms
 from gradtx.formulas.decay import Coupling
 from gradtx.formulas.direction import Direction
 
@@ -23,15 +23,7 @@ TREE = {**PARAMS, "layer": {"bias": shape(3), "kernel": shape(4, 3)}, "norm": {"
 COSINE = gradtx.warmup_cosine_decay_schedule(0.0, 3e-4, 100, 1000)
 
 
-def forms():
-    for name, entry in ENTRIES.items():
-        plain = () if name not in ALIASES else (pytest.mark.full,)
-        yield pytest.param(entry, "", id=name, marks=plain)
-        for variant in [*entry.variants, *entry.layouts]:
-            yield pytest.param(entry, variant, id=f"{name}-{variant}", marks=pytest.mark.full)
-
-
-@pytest.mark.parametrize("entry, variant", list(forms()))
+@pytest.mark.parametrize("entry, variant", forms(layouts=True, brief=True))
 def test_every_entry_is_described_as_it_is(entry, variant):
     tx = entry.transform(variant)
     found = gradtx.describe(tx, PARAMS, 10)
@@ -44,34 +36,34 @@ def test_every_entry_is_described_as_it_is(entry, variant):
     assert found.parameters == 36
 
     names = gradtx.hyperparams(jax.tree.map(lambda x: np.ones(x.shape, x.dtype), state))
-    steps = [step for outer in found.steps for step in outer.all()]
-    shown = {name for step in steps for name in step.hyperparams}
+    parts = [part for outer in found.parts for part in outer.all()]
+    shown = {name for part in parts for name in part.hyperparams}
     assert shown <= set(names)
     # A number of a schedule, or of a part that counts its own, stands under the name of the whole.
     assert {name for name in names if not any(name.startswith(f"{n}.") for n in shown)} == shown
-    for step in steps:
-        assert any(line.lstrip().startswith(step.path[-1]) for line in lines)
-        assert step.formula or step.kind in ("group", "branch")
+    for part in parts:
+        assert any(line.lstrip().startswith(part.path[-1]) for line in lines)
+        assert part.purpose or part.kind in ("group", "branch")
 
 
-def all_steps(found):
-    return {step.name: step for outer in found.steps for step in outer.all()}
+def all_parts(found):
+    return {part.name: part for outer in found.parts for part in outer.all()}
 
 
 def test_a_clipped_adamw():
     decayed = gradtx.adamw(COSINE, weight_decay=0.1, mask=("!*bias", "!*norm*"))
     found = gradtx.describe(gradtx.chain(gradtx.clip_by_global_norm(1.0), decayed), TREE)
-    steps = all_steps(found)
-    assert list(steps) == [
+    parts = all_parts(found)
+    assert list(parts) == [
         "clip_by_global_norm",
         "adamw",
         "scale_by_adam",
         "add_decayed_weights",
         "scale_by_learning_rate",
     ]
-    assert [slot.nbytes for slot in steps["scale_by_adam"].slots] == [43 * 4] * 2
-    assert (steps["add_decayed_weights"].leaves, steps["add_decayed_weights"].parameters) == (2, 36)
-    assert steps["add_decayed_weights"].mask == "('!*bias', '!*norm*')"
+    assert [slot.nbytes for slot in parts["scale_by_adam"].slots] == [43 * 4] * 2
+    assert (parts["add_decayed_weights"].leaves, parts["add_decayed_weights"].parameters) == (2, 36)
+    assert parts["add_decayed_weights"].mask == "('!*bias', '!*norm*')"
     (rate,) = found.schedules
     assert rate.name == "learning_rate" and rate.settles == 1000
     at = [rate.start, rate.peak, rate.middle, rate.end]
@@ -89,9 +81,9 @@ def test_the_groups_of_a_partition():
     groups = {"slow": gradtx.sgd(0.1), "fast": gradtx.adam(COSINE), "frozen": gradtx.set_to_zero()}
     labels = {"embed": "slow", "norm*": "frozen", "*": "fast"}
     found = gradtx.describe(gradtx.partition(groups, labels), TREE)
-    counts = {step.name: (step.leaves, step.parameters, step.nbytes) for step in found.steps}
+    counts = {part.name: (part.leaves, part.parameters, part.nbytes) for part in found.parts}
     assert counts == {"slow": (1, 24, 0), "fast": (2, 15, 15 * 8), "frozen": (1, 4, 0)}
-    assert [step.name for step in found.steps[1].inside[0].all()] == [
+    assert [part.name for part in found.parts[1].inside[0].all()] == [
         "fast.adam",
         "fast.scale_by_adam",
         "fast.scale_by_learning_rate",
@@ -103,10 +95,10 @@ def test_the_groups_of_a_partition():
 def test_what_wrappers_wrap_is_inside_of_them():
     clipped = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(COSINE))
     found = gradtx.describe(gradtx.accumulate(gradtx.guard(clipped), 4), TREE, steps=2000)
-    (outer,) = found.steps
+    (outer,) = found.parts
     (guard,) = outer.inside
     assert guard.name == "accumulate.inner.guard"
-    assert [step.name.removeprefix(guard.name + ".inner.") for step in guard.inside] == [
+    assert [part.name.removeprefix(guard.name + ".inner.") for part in guard.inside] == [
         "clip_by_global_norm",
         "adamw",
     ]
@@ -121,23 +113,13 @@ def test_a_chain_without_a_sign_is_said_aloud():
     assert str(found).splitlines()[1].startswith("ASCENT") and "all leaves" in str(found)
 
 
-def test_the_kinds_of_decay_are_told_apart():
-    def coupling(tx):
-        return gradtx.describe(tx, PARAMS).decays["embed"].coupling
-
-    assert coupling(gradtx.adam(1e-3, weight_decay=0.1)) is Coupling.COUPLED
-    assert coupling(gradtx.adamw(1e-3, weight_decay=0.1, decay_coupling="none")) is Coupling.INDEPENDENT
-    by_schedule = gradtx.adamw(1e-3, weight_decay=0.1, decay_coupling="schedule", schedule=COSINE)
-    assert coupling(by_schedule) is Coupling.SCHEDULE
-
-
 def test_another_librarys_transform_is_a_line():
     adam = optax.adam(1e-3)
     with jax.numpy_dtype_promotion("standard"):
-        _, foreign = gradtx.describe(gradtx.chain(gradtx.clip(1.0), adam), PARAMS).steps
+        _, foreign = gradtx.describe(gradtx.chain(gradtx.clip(1.0), adam), PARAMS).parts
         alone = gradtx.describe(adam, PARAMS)
-        (gathered,) = gradtx.describe(gradtx.accumulate(adam, 2), PARAMS).steps
-    assert foreign.name == "foreign" and "optax" in foreign.formula
+        (gathered,) = gradtx.describe(gradtx.accumulate(adam, 2), PARAMS).parts
+    assert foreign.name == "foreign" and foreign.purpose.startswith("optax.chain: ")
     assert foreign.nbytes == alone.state_nbytes == gathered.inside[0].nbytes == 36 * 8 + 4
     assert alone.directions["embed"] is Direction.DESCENT
 
@@ -152,10 +134,10 @@ def test_what_cannot_be_traced_has_no_direction():
 def test_parallel_branches_and_bare_masks():
     masked = gradtx.masked(gradtx.trace(0.9), "embed")
     tx = gradtx.chain(gradtx.add(gradtx.add(gradtx.sign(), gradtx.scale(2.0)), masked), gradtx.scale(-1.0))
-    join, last = gradtx.describe(tx, PARAMS).steps
+    join, last = gradtx.describe(tx, PARAMS).parts
     assert (join.kind, last.name) == ("join", "scale_1")
     inner, trace = join.inside
-    assert [step.name for step in inner.inside[0].all()][::2] == ["add", "sign", "scale"]
+    assert [part.name for part in inner.inside[0].all()][::2] == ["add", "sign", "scale"]
     assert (trace.inside[0].mask, trace.inside[0].leaves) == ("'embed'", 1)
 
 
@@ -170,9 +152,59 @@ def test_a_schedule_that_never_settles_has_no_end_unless_the_run_has():
     assert (code.end, code.middle, code.peak) == ((9, pytest.approx(0.1)), (4, pytest.approx(0.2)), None)
 
 
-def test_the_run_has_a_step():
+def test_what_a_part_does_is_in_the_words_of_its_numbers():
+    parts = all_parts(gradtx.describe(gradtx.sgd(0.1, momentum=0.9, weight_decay=0.1), PARAMS))
+    assert parts["trace"].purpose.startswith("v = momentum v + ")
+    assert parts["add_decayed_weights"].purpose == "u = g + weight_decay theta"
+
+
+def test_a_second_recipe_of_a_name_is_the_same_recipe():
+    first, second = gradtx.describe(gradtx.chain(gradtx.sgd(0.1), gradtx.sgd(0.2)), PARAMS).parts
+    assert (first.name, second.name) == ("sgd", "sgd_1")
+    assert first.purpose == second.purpose != ""
+
+
+@pytest.mark.parametrize("every, calls, updates", [(4, 2000, 500), (2.5, 300, 100), (0.5, 10, 10)])
+def test_a_schedule_inside_counts_as_many_updates_as_are_made(every, calls, updates):
+    tx = gradtx.accumulate(gradtx.sgd(gradtx.linear_schedule(1.0, 0.0, 10_000)), every)
+    (rate,) = gradtx.describe(tx, PARAMS, calls).schedules
+    assert rate.steps == updates
+
+
+def test_how_many_updates_are_made_where_nobody_knows():
+    for tx in (
+        gradtx.accumulate(gradtx.sgd(COSINE), lambda updates: 4),
+        gradtx.conditionally_mask(gradtx.sgd(COSINE), lambda calls: calls > 9),
+    ):
+        (rate,) = [c for c in gradtx.describe(tx, PARAMS, 100).schedules if c.name.endswith("learning_rate")]
+        assert (rate.steps, rate.counts) == (None, tx.name)
+
+
+def test_the_pace_of_accumulation_is_that_of_its_updates():
+    tx, params = gradtx.accumulate(gradtx.sgd(0.1), 2.5), np.float32(0)
+    state = tx.init(params)
+    for _ in range(10):
+        _, state = tx.update(np.float32(1), state, params)
+    assert int(state["slots"]["accumulate"]["clock"]) == tx.updates_in(10) == 3
+
+
+def test_what_is_no_array_is_left_out_where_init_takes_it():
+    tx = gradtx.masked(gradtx.sgd(0.1), {"a": False, "b": True})
+    found = gradtx.describe(tx, {"a": "text", "b": shape(2)})
+    assert (found.leaves, found.parameters) == (1, 2)
+
+
+@pytest.mark.parametrize("look", [gradtx.describe, gradtx.check])
+def test_arguments_of_another_kind_are_refused(look):
+    tx = gradtx.sgd(0.1)
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
-        gradtx.describe(gradtx.sgd(0.1), PARAMS, 0)
+        look(tx, PARAMS, 0)
+    with pytest.raises(TypeError, match="steps must be a whole number, got '10'"):
+        look(tx, PARAMS, "10")
+    with pytest.raises(TypeError, match="params is None"):
+        look(tx, None)
+    with pytest.raises(TypeError, match=f"{look.__name__} takes transforms, with init and update; got 3"):
+        look(3, PARAMS)
 
 
 def test_nothing_is_remembered_by_the_transform():

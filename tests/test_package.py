@@ -73,7 +73,7 @@ def test_the_engine_stays_small():
     engine = {name: n for name, n in lines.items() if name not in AROUND_THE_ENGINE | FOR_WRAPPERS}
     assert sum(engine.values()) < 1_450, engine
     assert sum(lines[name] for name in FOR_WRAPPERS) < 220
-    assert sum(lines.values()) < 2_650
+    assert sum(lines.values()) < 2_660
 
 
 def code_lines(path):

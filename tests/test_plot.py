@@ -90,6 +90,54 @@ def test_paths_are_of_two_parameters_and_some_steps(axes, start, steps, why):
         gradtx.plot_paths(lambda p: p.sum(), {"sgd": gradtx.sgd(0.1)}, start, steps, ax=axes)
 
 
+def rosenbrock(p):
+    return (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2
+
+
+def test_a_path_that_diverges_ends_where_it_does(axes):
+    optimizers = {"far": gradtx.sgd(1.0), "near": gradtx.adam(0.1)}
+    found = lines(gradtx.plot_paths(rosenbrock, optimizers, (-1.0, 1.0), 30, ax=axes))
+    assert list(found) == ["far (diverged)", "near"]
+    assert found["far (diverged)"].shape[1] < 31 == found["near"].shape[1]
+    assert all(np.isfinite(path).all() for path in found.values())
+
+
+def test_optimizers_without_a_name_go_by_their_code_on_any_loss(axes):
+    found = lines(gradtx.plot_paths(lambda p: 0.0 * p.sum(), gradtx.sgd(0.1), (1.0, 2.0), 3, ax=axes))
+    assert list(found) == ["sgd(0.1)"]
+    everywhere_nan = gradtx.plot_paths(
+        lambda p: jnp.nan * p.sum(), [optax.sgd(0.1)], (1.0, 2.0), 3, ax=Figure().subplots()
+    )
+    assert list(lines(everywhere_nan)) == ["<optax.chain> (diverged)"]
+
+
+@pytest.mark.parametrize(
+    "draw, error, why",
+    [
+        (lambda ax: gradtx.plot_paths(rosenbrock, {}, (1, 2), 3, ax=ax), ValueError, "no optimizers"),
+        (lambda ax: gradtx.plot_paths(rosenbrock, 3, (1, 2), 3, ax=ax), TypeError, "plot_paths takes transf"),
+        (lambda ax: gradtx.plot_paths(rosenbrock, {}, {"x": 1}, 3, ax=ax), ValueError, "got {'x': 1}"),
+        (lambda ax: gradtx.plot_schedule({}, 3, ax=ax), ValueError, "no schedules"),
+        (lambda ax: gradtx.plot_schedule(gradtx.sgd(0.1), 3, ax=ax), TypeError, "or a schedule, got sgd"),
+        (
+            lambda ax: gradtx.plot_schedule({"x": lambda s: 1.0 if s < 5 else 0.0}, 9, ax=ax),
+            TypeError,
+            "'x' can",
+        ),
+        (lambda ax: gradtx.plot_metrics([{"x": 1.0}], ax=ax), TypeError, r"enumerate\(history\)"),
+        (
+            lambda ax: gradtx.plot_metrics([(0, {"x": {"y": 1.0}})], ax=ax),
+            TypeError,
+            "the metric 'x' must be",
+        ),
+        (lambda ax: gradtx.plot_metrics({"x": 3.0}, ax=ax), TypeError, "the metric 'x' must be"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told(axes, draw, error, why):
+    with pytest.raises(error, match=why):
+        draw(axes)
+
+
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r"pip install 'gradtx\[plot\]'"):

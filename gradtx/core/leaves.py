@@ -67,6 +67,11 @@ def as_array(x: Any) -> jax.Array:
     return x if isinstance(x, jax.Array) else jnp.asarray(x)
 
 
+def shape_of(x: Any) -> jax.ShapeDtypeStruct:
+    """An array or a number without its values."""
+    return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+
+
 def align(structure: Any, tree: PyTree, of: PyTree, what: str, reference: str) -> list[Any]:
     """The leaves of `tree`, which must be built like `of`; an error names the first path that differs."""
     leaves, own = flatten(tree)

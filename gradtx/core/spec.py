@@ -119,7 +119,7 @@ def show(x: Any) -> str:
     if is_array(x):
         return f"<array {x.item()!r}>"
     if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return f"<{type(x).__name__}>"
+        return f"<{maker(getattr(x, 'update', None)) or type(x).__name__}>"
     if isinstance(x, tuple):
         return f"({', '.join(map(show, x))}{',' * (len(x) == 1)})"
     if isinstance(x, list):
@@ -135,6 +135,13 @@ def show(x: Any) -> str:
     if found is x and found is not None:
         return name if module == "builtins" else f"{module}.{name}"
     return f"<{name or type(x).__name__}>"
+
+
+def maker(update: Any) -> str:
+    """The function that made another library's transform, such as `optax.clip`, told by its `update`."""
+    library = str(getattr(update, "__module__", "")).partition(".")[0]
+    name = str(getattr(update, "__qualname__", "")).partition(".")[0]
+    return f"{library}.{name}" if library and name.isidentifier() else ""
 
 
 def spread_out(x: Any, indent: str = "", before: str = "") -> str:

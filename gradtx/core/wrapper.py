@@ -49,6 +49,10 @@ class Wrapper(Slotted):
         """The tree that the wrapped transforms see of the parameters; another one unless `sees_leaves`."""
         return params
 
+    def updates_in(self, calls: int) -> int | None:
+        """How many updates the wrapped transforms make in so many calls; None where that is not known."""
+        return calls
+
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
         """The result for the leaves' gradients, and the new slots and states by name."""
         raise NotImplementedError

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import leaves as lv
@@ -95,10 +94,7 @@ class Tracing:
 
     def __init__(self, tx: Composed, params: Any, chosen: Collection[int]) -> None:
         leaves, structure = lv.flatten(params)
-        kept = [
-            jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) if i in chosen else None
-            for i, x in enumerate(leaves)
-        ]
+        kept = [lv.shape_of(x) if i in chosen else None for i, x in enumerate(leaves)]
         tree = structure.unflatten(kept)
         self.sizes = {i: math.prod(x.shape) for i, x in enumerate(kept) if x is not None}
         wanted = sorted({n for p in programs(tx) for needs in p.needs.values() for n in needs} - {"params"})

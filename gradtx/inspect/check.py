@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from gradtx.core import leaves as lv
 from gradtx.core.combine import SetToZero
-from gradtx.core.schedule import Schedule
+from gradtx.core.program import Path
+from gradtx.core.structure import is_ours
 from gradtx.formulas.decay import Coupling, Decay
 from gradtx.formulas.direction import Direction, movements
 from gradtx.inspect.courses import Course, courses
-from gradtx.inspect.findings import Finding, Findings, Severity
-from gradtx.inspect.outline import Level, survey
-from gradtx.inspect.rounding import too_coarse
+from gradtx.inspect.findings import Finding, Findings
+from gradtx.inspect.kinds import Alike, kinds
+from gradtx.inspect.rates import course_findings, rates
+from gradtx.inspect.rounding import is_narrow, too_coarse
 from gradtx.inspect.storage import GRADIENT, lossy_slots
-
-ERROR, WARNING, NOTE = Severity
+from gradtx.inspect.survey import Level, checked_arguments, survey
+from gradtx.inspect.table import named
 
 SHORT = 100
 """Steps in which weight decay alone should not halve a parameter."""
-
-TOLERANCE = 0.05
-"""The part of its length or of its range by which a schedule may miss the end of the run."""
 
 UNDECAYED = re.compile(r"bias|norm|(^|/)(scale|gamma|beta)$", re.IGNORECASE)
 """The paths of leaves that are shifts and scales, also where layers are stacked along an axis."""
@@ -34,14 +34,14 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
 
     It finds, with the leaves concerned and what to do:
 
-        ascent        the update goes up the gradient: a sign is missing
+        ascent        the update goes up the gradient: a sign is missing, or a rate turns negative
         untouched     no transform works on a leaf, so that its raw gradient is added
         never moves   the update is zero whatever the gradient, as with a rate of 0
         frozen        a leaf is under `set_to_zero`
         init          `init` refuses these parameters: a leaf without a label, an integer leaf ...
         rounding      a 16-bit parameter is too coarse for its updates
         storage       a 16-bit slot never decays, or ordinary gradients leave no trace in it
-        schedule      one ends long before the run does, or has not ended by then
+        schedule      one ends long before the run does, or has not ended by then; a rate stays 0
         decay         weight decay on norms and biases, or decay that is far too strong
 
     Nothing is run on the parameters, which may be abstract; concrete ones are looked at for their size.
@@ -55,6 +55,7 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
         The `Findings`, a tuple with the worst first, which prints as a text.
 
     Raises:
+        TypeError: `tx` is no transform, `params` is None, or `steps` is no whole number.
         ValueError: `steps` is less than 1.
 
     Examples:
@@ -67,84 +68,105 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
             2 leaves: bias, w
             End the chain with gradtx.scale_by_learning_rate(rate), or scale by a negative number.
     """
-    if steps is not None and steps < 1:
-        raise ValueError(f"check: steps must be at least 1, got {steps}.")
+    checked_arguments("check", tx, params, steps)
     try:
         level = survey(tx, params)
     except (TypeError, ValueError) as error:
         remedy = "Until init takes the parameters nothing else can be checked."
-        return Findings([Finding("init", ERROR, str(error), remedy)])
+        return Findings([Finding("init", "error", str(error), remedy)])
     schedules = list(courses(level, steps))
     directions, decays = movements(tx, params, steps)
+    alike = _alike(tx, params, level, directions, schedules)
+    moving = rates(kind.traced for kind in alike)
+    turns = {step for course in schedules for step in course.values}
     found = [
         *_moves(level, directions),
         *_storage(level),
-        *_rounding(tx, params, level, directions, schedules),
+        *_rounding(params, level, directions, alike, turns),
         *_decays(level, decays),
-        *(finding for course in schedules for finding in _course(course)),
+        *(finding for course in schedules for finding in course_findings(course, course.name in moving)),
     ]
-    return Findings(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
+    return Findings(sorted(found, key=lambda finding: finding.rank))
+
+
+def _alike(
+    tx: Any, params: Any, level: Level, directions: list[Direction], schedules: list[Course]
+) -> list[Alike]:
+    """The leaves by kind, where something is to be found by looking at their updates."""
+    trained = [i for i, x in enumerate(level.leaves) if lv.is_trainable_leaf(x)]
+    wanted = any(is_narrow(level.leaves[i]) for i in trained) or any(course.steps for course in schedules)
+    can_be_traced = is_ours(tx) or any(d is not Direction.UNKNOWN for d in directions)
+    return kinds(tx, params, trained) if wanted and can_be_traced else []
 
 
 def _moves(level: Level, directions: list[Direction]) -> Iterator[Finding]:
     """Leaves that climb, that nothing works on, or that stay where they are."""
-    trained = [lv.is_trainable_leaf(x) for x in level.leaves]
-    touched, frozen = _worked_on(level), _worked_on(level, SetToZero)
-    groups: dict[str, list[str]] = {}
-    for path, on, direction, any_unit, zero in zip(
-        level.paths, trained, directions, touched, frozen, strict=True
-    ):
-        if not on:
+    working = _working(level)
+    descending = {on for on, way in zip(working, directions, strict=True) if way is Direction.DESCENT}
+    groups: dict[Finding, list[str]] = {}
+    for path, leaf, on, way in zip(level.paths, level.leaves, working, directions, strict=True):
+        if not lv.is_trainable_leaf(leaf):
             continue
-        if not any_unit:
-            groups.setdefault("untouched", []).append(path)
-        elif direction is Direction.ASCENT:
-            groups.setdefault("ascent", []).append(path)
-        elif direction is Direction.NONE:
-            groups.setdefault("frozen" if zero else "never moves", []).append(path)
-    for name, paths in groups.items():
-        yield Finding(name, *MOVES[name], tuple(paths))
+        found = None
+        if not on:
+            found = UNTOUCHED
+        elif way is Direction.ASCENT:
+            found = LEFT_OUT if any(on < other for other in descending) else ASCENT
+        elif way is Direction.NONE:
+            found = FROZEN if any(isinstance(tx, SetToZero) for _, tx in on) else STILL
+        if found is not None:
+            groups.setdefault(found, []).append(path)
+    for finding, paths in groups.items():
+        yield dataclasses.replace(finding, leaves=tuple(paths))
 
 
-MOVES = {
-    "ascent": (
-        ERROR,
-        "the update goes up the gradient, so that the loss grows.",
-        "End the chain with gradtx.scale_by_learning_rate(rate), or scale by a negative number.",
-    ),
-    "untouched": (
-        ERROR,
-        "no transform works on these leaves; their raw gradients are added to them.",
-        "Widen the masks, or freeze the other leaves: gradtx.masked(tx, mask, outside='zero').",
-    ),
-    "never moves": (
-        WARNING,
-        "the update is zero whatever the gradient.",
-        "Look for a learning rate or a factor of 0; gradtx.selective_transform freezes leaves.",
-    ),
-    "frozen": (
-        NOTE,
-        "set_to_zero keeps these leaves as they are.",
-        "To train them, change the mask or the labels.",
-    ),
-}
+ASCENT = Finding(
+    "ascent",
+    "error",
+    "the update goes up the gradient, so that the loss grows.",
+    "End the chain with gradtx.scale_by_learning_rate(rate), or scale by a negative number.",
+)
+LEFT_OUT = Finding(
+    "ascent",
+    "error",
+    "the update goes up the gradient: what turns it down works on other leaves alone.",
+    "Widen the masks, or freeze these leaves: gradtx.masked(tx, mask, outside='zero').",
+)
+UNTOUCHED = Finding(
+    "untouched",
+    "error",
+    "no transform works on these leaves; their raw gradients are added to them.",
+    "Widen the masks, or freeze the other leaves: gradtx.masked(tx, mask, outside='zero').",
+)
+STILL = Finding(
+    "never moves",
+    "warning",
+    "the update is zero whatever the gradient.",
+    "Look for a learning rate or a factor of 0; gradtx.selective_transform freezes leaves.",
+)
+FROZEN = Finding(
+    "frozen",
+    "note",
+    "set_to_zero keeps these leaves as they are.",
+    "To train them, change the mask or the labels.",
+)
 
 
-def _worked_on(level: Level, kind: type = object) -> list[bool]:
-    """For each leaf, whether some transform of a kind works on it; wrappers count by what is inside."""
-    result = [False] * len(level.paths)
+def _working(level: Level) -> list[frozenset[tuple[Path, Any]]]:
+    """For each leaf, the transforms that work on it, with their places; wrappers count by what is inside."""
+    result: list[set[tuple[Path, Any]]] = [set() for _ in level.paths]
     for unit in level.program.units:
-        parts = [inner for path, inner in level.inner.items() if path[:-1] == unit.path]
-        within = [_worked_on(inner, kind) for inner in parts]
+        parts = [_working(inner) for path, inner in level.inner.items() if path[:-1] == unit.path]
         if not parts:
-            own = [isinstance(unit.transform, kind)] * len(result)
+            own = [frozenset([(level.path + unit.path, unit.transform)])] * len(result)
         elif unit.transform.sees_leaves:
-            own = [any(found) for found in zip(*within, strict=True)]
+            own = [frozenset().union(*found) for found in zip(*parts, strict=True)]
         else:
-            # Flattened leaves cannot be told apart: what is inside works on all of them or on none.
-            own = [any(map(any, within))] * len(result)
-        result = [a or (b and c) for a, b, c in zip(result, own, level.active[unit.path], strict=True)]
-    return result
+            # Flattened leaves cannot be told apart: what is inside works on all of them.
+            own = [frozenset().union(*(on for part in parts for on in part))] * len(result)
+        for on, more, active in zip(result, own, level.active[unit.path], strict=True):
+            on.update(more if active else ())
+    return [frozenset(on) for on in result]
 
 
 def _storage(level: Level) -> Iterator[Finding]:
@@ -155,30 +177,29 @@ def _storage(level: Level) -> Iterator[Finding]:
                 f"{slot.unit} keeps {slot.slot} in {slot.dtype}, where it never decays: what it loses in a "
                 f"step is less than half a unit in the last place."
             )
-            yield Finding("storage", WARNING, what, remedy, slot.leaves)
+            yield Finding("storage", "warning", what, remedy, slot.leaves)
         if slot.underflows:
             what = (
                 f"{slot.unit} keeps {slot.slot} in {slot.dtype}, which is too narrow: a gradient of "
                 f"{GRADIENT:g} leaves nothing in it."
             )
-            yield Finding("storage", WARNING, what, remedy, slot.leaves)
+            yield Finding("storage", "warning", what, remedy, slot.leaves)
 
 
 def _rounding(
-    tx: Any, params: Any, level: Level, directions: list[Direction], found: list[Course]
+    params: Any, level: Level, directions: list[Direction], alike: list[Alike], turns: set[int]
 ) -> Iterator[Finding]:
-    turns = {step for course in found for step in course.values}
     known = [direction is not Direction.UNKNOWN for direction in directions]
-    coarse = list(too_coarse(tx, params, level, known, turns))
+    coarse = list(too_coarse(params, level, known, alike, turns))
     if coarse:
         worst = min(coarse, key=lambda leaf: leaf.update / leaf.half)
         what = (
-            f"updates are lost. The elements of {worst.path} are about {worst.magnitude:.2g}, where "
+            f"updates are lost. The elements of {named(worst.path)} are about {worst.magnitude:.2g}, where "
             f"{worst.dtype} rounds away what is less than {worst.half:.2g}, and a step is at most "
             f"{worst.update:.2g}."
         )
         remedy = "Keep these parameters in float32 and cast them to 16 bits in the model, or raise the rate."
-        yield Finding("rounding", WARNING, what, remedy, tuple(leaf.path for leaf in coarse))
+        yield Finding("rounding", "warning", what, remedy, tuple(leaf.path for leaf in coarse))
 
 
 def _decays(level: Level, decays: list[Decay | None]) -> Iterator[Finding]:
@@ -191,7 +212,7 @@ def _decays(level: Level, decays: list[Decay | None]) -> Iterator[Finding]:
     if small:
         what = "weight decay pulls norms and biases towards 0."
         remedy = "Most recipes leave them out: mask=('!*bias', '!*norm*'), or a function of (path, leaf)."
-        yield Finding("decay", NOTE, what, remedy, small)
+        yield Finding("decay", "note", what, remedy, small)
     strong = {path: (steps, d) for path, _, d in found if (steps := d.half_life) and steps < SHORT}
     if strong:
         fewest, fastest = min(strong.values(), key=lambda pair: pair[0])
@@ -201,32 +222,4 @@ def _decays(level: Level, decays: list[Decay | None]) -> Iterator[Finding]:
             if fastest.coupling is Coupling.INDEPENDENT
             else "Lower weight_decay, or the learning rate."
         )
-        yield Finding("strong decay", WARNING, what, remedy, tuple(strong))
-
-
-def _course(course: Course) -> Iterator[Finding]:
-    """A schedule that has not ended when the run ends, or that ends long before."""
-    schedule, run, settles = course.schedule, course.steps, course.settles
-    if run is None or settles is None or not isinstance(schedule, Schedule):
-        return
-    at = {step: float(schedule(step)) for step in {0.0, *schedule.corners()}}
-    *earlier, last = sorted(at)
-    rest, top, (_, now) = at[last], max(at.values()), max(course.values.items())
-    highest = min(step for step in at if at[step] == top)
-    steps = f"{run:,} updates of {course.counts}" if course.counts else f"{run:,} steps"
-    remedy = f"Make the schedule as long as the run, {steps}, or the run as long as the schedule."
-    if settles > run and abs(now - rest) > TOLERANCE * (top - min(at.values())):
-        aim, step = ("rise to", highest) if highest >= run else ("rest at", settles)
-        what = (
-            f"would {aim} {at[step]:.4g} at step {step:,.0f}, but the run has {steps} and ends at {now:.4g}."
-        )
-        yield Finding("schedule", WARNING, f"{course.name} {what}", remedy)
-    elif earlier and settles < (1 - TOLERANCE) * run and rest < top and _slopes(schedule, earlier[-1], last):
-        what = f"rests at {rest:.4g} from step {settles:,.0f} on, and the run has {steps}."
-        stops = rest == 0 and course.name.endswith("learning_rate")
-        yield Finding("schedule", ERROR if stops else WARNING, f"{course.name} {what}", remedy)
-
-
-def _slopes(schedule: Schedule, start: float, stop: float) -> bool:
-    """Whether it moves between two corners, where one of plateaus rests."""
-    return float(schedule(start)) != float(schedule((start + stop) / 2))
+        yield Finding("strong decay", "warning", what, remedy, tuple(strong))

@@ -7,12 +7,18 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from gradtx.core.hyperparams import tidy
-from gradtx.core.program import Path, Unit
+from gradtx.core.program import Path
 from gradtx.core.schedule import Schedule, bind
-from gradtx.inspect.outline import Level
-from gradtx.wrappers.accumulate import Accumulating
-from gradtx.wrappers.conditional import ConditionallyMask, ConditionallyTransform
+from gradtx.core.wrapper import Wrapper
+from gradtx.inspect.survey import Level
+
+MANY = 1 << 30
+"""Calls after which a wrapper with a pace of its own has made another number of updates."""
 
 UNKNOWN = (math.inf,)
 """The corners of a function of which only its values are known."""
@@ -72,12 +78,21 @@ def course(name: str, schedule: Callable[[Any], Any], counts: str, steps: int | 
     return Course(name, schedule, counts, steps, settles, values, peak)
 
 
+def sampled(schedule: Any, at: np.ndarray) -> np.ndarray:
+    """The values of a schedule, a function or a number at some steps."""
+    value = bind(schedule)
+    if not callable(value):
+        return np.full(at.shape, np.asarray(value))
+    return np.asarray(jax.lax.map(value, jnp.asarray(at)))
+
+
 def courses(level: Level, steps: int | None, counts: str = "") -> Iterator[Course]:
     """Each schedule of a transform and of those inside, over a run of `steps` calls of `update`."""
     clocks: dict[Path, tuple[int | None, str]] = {}
     for unit in level.program.units:
-        has_own_pace = isinstance(unit.transform, Accumulating | ConditionallyTransform | ConditionallyMask)
-        clocks[unit.path] = (_updates(unit, steps), unit.where) if has_own_pace else (steps, counts)
+        clocks[unit.path] = steps, counts
+        if isinstance(unit.transform, Wrapper) and unit.transform.updates_in(MANY) != MANY:
+            clocks[unit.path] = None if steps is None else unit.transform.updates_in(steps), unit.where
     for scope, arguments in level.program.scopes.items():
         for key, (value, *_) in arguments.items():
             if callable(value):
@@ -85,11 +100,3 @@ def courses(level: Level, steps: int | None, counts: str = "") -> Iterator[Cours
                 yield course(level.names.get((*scope, key), key), value, counted, pace)
     for path, inner in level.inner.items():
         yield from courses(inner, *clocks[path[:-1]])
-
-
-def _updates(unit: Unit, steps: int | None) -> int | None:
-    """How many updates a wrapper makes in so many calls of it; None where nobody knows."""
-    if steps is None or not isinstance(unit.transform, Accumulating):
-        return None
-    every = unit.transform.__dict__["every"]
-    return None if callable(every) else int(steps // max(math.floor(every), 1))

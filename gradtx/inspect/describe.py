@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,16 +12,21 @@ import jax
 from gradtx.core.labels import Labelled
 from gradtx.core.leaves import Excluding
 from gradtx.core.program import Unit, is_declared, is_rule, lookup
-from gradtx.core.spec import FACTORIES, show
+from gradtx.core.spec import FACTORIES, maker, show
 from gradtx.core.transform import GradientTransformation
 from gradtx.formulas.direction import movements
 from gradtx.inspect.courses import courses
-from gradtx.inspect.description import Description, SlotSize, Step
-from gradtx.inspect.outline import Level, Part, survey
+from gradtx.inspect.description import Description, Part, SlotSize
+from gradtx.inspect.outline import Node
+from gradtx.inspect.survey import Level, checked_arguments, survey
+from gradtx.inspect.words import summary
+
+LONGEST = 60
+"""The letters of the longest mask that is shown as code, so that it stays on its line."""
 
 
 def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
-    """What an optimizer does to a tree of parameters: its steps in order, where each works, what it costs.
+    """What an optimizer does to a tree of parameters: its parts in order, where each works, what it costs.
 
     Nothing is run and no array is made: the parameters may be of any size, also abstract.
 
@@ -37,7 +42,8 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
     Raises:
         ValueError: `init` refuses the parameters, which `gradtx.check` reports as a finding; or `steps` is
             less than 1.
-        TypeError: `init` refuses the parameters.
+        TypeError: `init` refuses the parameters, or they are None; `tx` is no transform; or `steps` is no
+            whole number.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -46,7 +52,7 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
         2 leaves, 36 parameters, 144 B; the state takes 316 B
         descent, down the gradient: all leaves
         <BLANKLINE>
-        step                      leaves  parameters  state
+        transform                 leaves  parameters  state
         adamw                                         288 B
             AdamW: Adam's direction u, and weight decay that does not pass through the moments
           scale_by_adam                2          36  288 B
@@ -54,7 +60,7 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
               b1 = 0.9, b2 = 0.999, eps = 1e-08, eps_root = 0.0
               keeps mu (144 B float32), nu (144 B float32)
           add_decayed_weights     1 of 2          32      -
-              u = g + lambda theta
+              u = g + weight_decay theta
               on '!*bias'
               weight_decay = 0.1
           scale_by_learning_rate       2          36      -
@@ -66,8 +72,7 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
         >>> gradtx.describe(gradtx.scale_by_adam(), params).state_nbytes
         308
     """
-    if steps is not None and steps < 1:
-        raise ValueError(f"describe: steps must be at least 1, got {steps}.")
+    checked_arguments("describe", tx, params, steps)
     level = survey(tx, params)
     leaves = [x for x in level.leaves if x is not None]
     known = zip(level.paths, level.leaves, *movements(tx, params, steps), strict=True)
@@ -77,73 +82,64 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
         parameters=sum(math.prod(x.shape) for x in leaves),
         nbytes=nbytes(leaves),
         state_nbytes=nbytes(level.state),
-        steps=tuple(_step(part, level) for part in level.parts),
+        parts=tuple(_part(node, level) for node in level.parts),
         schedules=tuple(courses(level, steps)),
         directions={path: direction for path, (direction, _) in moves.items()},
         decays={path: decay for path, (_, decay) in moves.items() if decay},
     )
 
 
-def _step(part: Part, level: Level) -> Step:
-    on = level.included[part.path]
+def _part(node: Node, level: Level) -> Part:
+    on = level.included[node.path]
     slots: tuple[SlotSize, ...] = ()
-    inside = [_step(p, level) for p in part.inside]
+    inside = [_part(n, level) for n in node.inside]
     hyperparams: dict[str, Any] = {}
-    if part.unit is not None:
-        on = level.active[part.path]
-        slots = tuple(_slots(part.unit, level))
-        hyperparams = level.hyperparams(part.unit)
+    if node.unit is not None:
+        on = level.active[node.path]
+        slots = tuple(_slots(node.unit, level))
+        hyperparams = level.hyperparams(node.unit)
         for path, inner in level.inner.items():
-            if path[:-1] == part.path:
-                inside += [_step(p, inner) for p in inner.parts]
-    chosen = [x for x, a in zip(level.leaves, on, strict=True) if a]
-    return Step(
-        path=level.path + part.path,
-        kind=part.kind,
-        formula=_formula(part),
+            if path[:-1] == node.path:
+                inside += [_part(n, inner) for n in inner.parts]
+    chosen = [x for x, a in zip(level.leaves, on, strict=True) if a and x is not None]
+    return Part(
+        path=level.path + node.path,
+        kind=node.kind,
+        purpose=_purpose(node, level),
         hyperparams=hyperparams,
-        mask=_mask(part),
+        mask=_mask(node),
         leaves=len(chosen),
         of=sum(x is not None for x in level.leaves),
         parameters=sum(math.prod(x.shape) for x in chosen),
         slots=slots,
-        nbytes=sum(slot.nbytes for slot in slots) + sum(step.nbytes for step in inside),
+        nbytes=sum(slot.nbytes for slot in slots) + sum(part.nbytes for part in inside),
         inside=tuple(inside),
     )
 
 
-def _formula(part: Part) -> str:
+def _purpose(node: Node, level: Level) -> str:
     """The first line of what is written about it: of a rule its formula, of the others their purpose."""
-    if part.kind in ("group", "branch"):
-        return ""
-    if part.unit is None:
-        name = part.path[-1]
-        return _first_line(FACTORIES.get(name) or FACTORIES.get(name.rstrip("0123456789").rstrip("_")))
-    tx = part.unit.transform
-    if not is_declared(part.unit):
-        return _foreign(tx)
-    public = None if is_rule(part.unit) else FACTORIES.get(tx._call()[0])
-    return _first_line(public or type(tx))
+    if node.unit is None:
+        return summary(FACTORIES.get(node.name))
+    tx = node.unit.transform
+    if not is_declared(node.unit):
+        update = tx.update_fn if isinstance(tx, GradientTransformation) else tx.update
+        return f"{maker(update) or type(tx).__name__}: what it does is in its code"
+    if not is_rule(node.unit):
+        return summary(FACTORIES.get(tx._call()[0]) or type(tx))
+    formula = summary(type(tx))
+    for field, name in level.names_of(node.unit).items():
+        formula = re.sub(rf"\b{field}\b", name.rpartition(".")[2], formula)
+    return formula
 
 
-def _foreign(tx: Any) -> str:
-    init = tx.init_fn if isinstance(tx, GradientTransformation) else tx.init
-    module, name = getattr(init, "__module__", ""), getattr(init, "__qualname__", type(tx).__name__)
-    owner = name.partition(".")[0]
-    return f"{module}.{owner}: what it does is in its code"
-
-
-def _first_line(x: Any) -> str:
-    return (inspect.getdoc(x) or "").partition("\n")[0].removesuffix(".") if x is not None else ""
-
-
-def _mask(part: Part) -> str:
+def _mask(node: Node) -> str:
     """The innermost mask of a unit, if it was given one; a group says by its name what it is of."""
-    mask = part.masks[-1] if part.unit is not None and part.masks else None
+    mask = node.masks[-1] if node.unit is not None and node.masks else None
     if mask is None or isinstance(mask, Labelled):
         return ""
     code = show(getattr(mask, "mask", mask))
-    code = code if len(code) < 60 else "a tree of bools"
+    code = code if len(code) <= LONGEST else "a tree of bools"
     return f"what is not in {code}" if isinstance(mask, Excluding) else code
 
 

@@ -11,6 +11,7 @@ from gradtx.core.spec import show
 from gradtx.formulas.decay import Decay
 from gradtx.formulas.direction import Direction
 from gradtx.inspect.courses import Course
+from gradtx.inspect.outline import Kind
 from gradtx.inspect.table import columns, count, filled, size, some
 
 T = TypeVar("T")
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class SlotSize:
-    """A slot of a step: its name, its dtypes, its size in bytes, and whether each leaf has one."""
+    """A slot of a transform: its name, its dtypes, its size in bytes, and whether each leaf has one."""
 
     name: str
     dtypes: tuple[str, ...]
@@ -27,13 +28,13 @@ class SlotSize:
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
-    """One step of an optimizer, or a part of it with others inside.
+class Part:
+    """A part of an optimizer: a transform, or what has others inside.
 
     Attributes:
         path: its place in the state.
         kind: a recipe, a group, a unit (a single transform), a join of parallel branches, or a branch.
-        formula: what it does, in a line.
+        purpose: what it does, in a line.
         hyperparams: its numbers and schedules, by the names that `gradtx.hyperparams` gives.
         mask: which leaves it was given, as code; empty where it was given none.
         leaves: on how many leaves it works.
@@ -41,12 +42,12 @@ class Step:
         parameters: the number of elements of these leaves.
         slots: what it remembers.
         nbytes: the size of its slots and of those inside.
-        inside: the steps inside: of a recipe, of a group, or of what a wrapper wraps.
+        inside: the parts inside: of a recipe, of a group, or of what a wrapper wraps.
     """
 
     path: Path
-    kind: str
-    formula: str
+    kind: Kind
+    purpose: str
     hyperparams: dict[str, Any]
     mask: str
     leaves: int
@@ -54,18 +55,18 @@ class Step:
     parameters: int
     slots: tuple[SlotSize, ...]
     nbytes: int
-    inside: tuple[Step, ...]
+    inside: tuple[Part, ...]
 
     @property
     def name(self) -> str:
         """Its place in the state, as one word."""
         return ".".join(self.path)
 
-    def all(self) -> Iterator[Step]:
-        """Itself and every step inside, in order."""
+    def all(self) -> Iterator[Part]:
+        """Itself and every part inside, in order."""
         yield self
-        for step in self.inside:
-            yield from step.all()
+        for part in self.inside:
+            yield from part.all()
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -77,7 +78,7 @@ class Description:
         parameters: the number of elements.
         nbytes: the size of the parameters.
         state_nbytes: the size of the state.
-        steps: the outermost steps in order.
+        parts: the outermost parts in order.
         schedules: each schedule over the run.
         directions: where the update of each leaf goes, by its path.
         decays: the weight decay of each leaf that has some, by its path.
@@ -87,7 +88,7 @@ class Description:
     parameters: int
     nbytes: int
     state_nbytes: int
-    steps: tuple[Step, ...]
+    parts: tuple[Part, ...]
     schedules: tuple[Course, ...]
     directions: dict[str, Direction]
     decays: dict[str, Decay]
@@ -97,8 +98,8 @@ class Description:
             f"{count(self.leaves, 'leaf', 'leaves')}, {count(self.parameters, 'parameter')}, "
             f"{size(self.nbytes)}; the state takes {size(self.state_nbytes)}"
         )
-        parts = [filled(head) + self._directions(), self._steps(), self._schedules(), self._decays()]
-        return "\n\n".join("\n".join(part) for part in parts if part)
+        texts = [filled(head) + self._directions(), self._parts(), self._schedules(), self._decays()]
+        return "\n\n".join("\n".join(text) for text in texts if text)
 
     def __repr__(self) -> str:
         return str(self)
@@ -113,11 +114,11 @@ class Description:
             lines += filled(f"{direction.value}: {where}") if paths else []
         return lines
 
-    def _steps(self) -> list[str]:
-        if not self.steps:
-            return ["no steps: the updates pass as they are"]
-        rows = list(_rows(self.steps, 0))
-        table = columns([["step", "leaves", "parameters", "state"], *(cells for cells, _ in rows)])
+    def _parts(self) -> list[str]:
+        if not self.parts:
+            return ["no transforms: the updates pass as they are"]
+        rows = list(_rows(self.parts, 0))
+        table = columns([["transform", "leaves", "parameters", "state"], *(cells for cells, _ in rows)])
         lines = [table[0]]
         for line, (_, notes) in zip(table[1:], rows, strict=True):
             lines += [line, *notes]
@@ -155,22 +156,22 @@ def _grouped(by_path: dict[str, T]) -> dict[T, list[str]]:
     return result
 
 
-def _rows(steps: tuple[Step, ...], depth: int) -> Iterator[tuple[list[str], list[str]]]:
-    """For each step the cells of its row, and the lines under it."""
-    for step in steps:
+def _rows(parts: tuple[Part, ...], depth: int) -> Iterator[tuple[list[str], list[str]]]:
+    """For each part the cells of its row, and the lines under it."""
+    for part in parts:
         indent = "  " * depth
-        leaves = f"{step.leaves:,}" if step.leaves == step.of else f"{step.leaves:,} of {step.of:,}"
-        where = ["", ""] if step.kind in ("recipe", "branch") else [leaves, f"{step.parameters:,}"]
-        notes = [step.formula] if step.formula else []
-        if step.mask:
-            notes.append(f"on {step.mask}")
-        if step.hyperparams:
-            notes.append(", ".join(f"{key} = {show(value)}" for key, value in step.hyperparams.items()))
-        if step.slots:
-            notes.append(f"keeps {_kept(step.slots)}")
+        leaves = f"{part.leaves:,}" if part.leaves == part.of else f"{part.leaves:,} of {part.of:,}"
+        where = ["", ""] if part.kind in ("recipe", "branch") else [leaves, f"{part.parameters:,}"]
+        notes = [part.purpose] if part.purpose else []
+        if part.mask:
+            notes.append(f"on {part.mask}")
+        if part.hyperparams:
+            notes.append(", ".join(f"{key} = {show(value)}" for key, value in part.hyperparams.items()))
+        if part.slots:
+            notes.append(f"keeps {_kept(part.slots)}")
         lines = [line for note in notes for line in filled(note, indent + "    ", "  ")]
-        yield [indent + step.path[-1], *where, size(step.nbytes) if step.nbytes else "-"], lines
-        yield from _rows(step.inside, depth + 1)
+        yield [indent + part.path[-1], *where, size(part.nbytes) if part.nbytes else "-"], lines
+        yield from _rows(part.inside, depth + 1)
 
 
 def _kept(slots: tuple[SlotSize, ...]) -> str:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
+from typing import Literal, get_args
 
 from gradtx.inspect.table import count, filled, some
 
-
-class Severity(enum.Enum):
-    """How bad a finding is."""
-
-    ERROR = "error"
-    """The run will not do what an optimizer is for."""
-    WARNING = "warning"
-    """It is probably not what was meant."""
-    NOTE = "note"
-    """It may well be meant; look at it once."""
+Severity = Literal["error", "warning", "note"]
+"""How bad a finding is: the run will not do what an optimizer is for; it is probably not what was meant; it
+may well be meant, and is to be looked at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +30,13 @@ class Finding:
     remedy: str
     leaves: tuple[str, ...] = ()
 
+    @property
+    def rank(self) -> int:
+        """Its place in an order with the worst first."""
+        return get_args(Severity).index(self.severity)
+
     def __str__(self) -> str:
-        lines = filled(f"{self.severity.value}, {self.name}: {self.what}")
+        lines = filled(f"{self.severity}, {self.name}: {self.what}")
         if self.leaves:
             lines += filled(f"{count(len(self.leaves), 'leaf', 'leaves')}: {some(self.leaves)}", "    ", "")
         return "\n".join([*lines, *filled(self.remedy, "    ", "")])

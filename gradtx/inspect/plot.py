@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.combine import checked
+from gradtx.core.fields import as_number
 from gradtx.core.numerics import number_dtype
-from gradtx.core.schedule import bind
 from gradtx.core.spec import show
 from gradtx.core.transform import apply_gradients
+from gradtx.inspect.courses import sampled
 
 Axes = Any
 """A `matplotlib.axes.Axes`."""
@@ -47,7 +49,8 @@ def plot_schedule(schedules: Any, steps: int, *, ax: Axes | None = None, **style
 
     Raises:
         ImportError: matplotlib is not there.
-        ValueError: `steps` is less than 1.
+        TypeError: what was given is no schedule, or cannot be traced.
+        ValueError: `steps` is less than 1, or there are no schedules.
 
     Examples:
         >>> import gradtx
@@ -58,25 +61,37 @@ def plot_schedule(schedules: Any, steps: int, *, ax: Axes | None = None, **style
     """
     if steps < 1:
         raise ValueError(f"plot_schedule: steps must be at least 1, got {steps}.")
-    if not isinstance(schedules, Mapping):
-        several = list(schedules) if isinstance(schedules, list | tuple) else [schedules]
-        schedules = {show(schedule): schedule for schedule in several}
-    on = _axes(ax)
     # A line of more points than a screen has columns is slow to draw and looks the same.
     at = np.unique(np.linspace(0, steps - 1, min(steps, 2_000)).round().astype(np.int32))
-    for name, schedule in schedules.items():
-        on.plot(at, _values(schedule, at), label=name, **style)
+    named = _by_name(schedules, lambda given: False)
+    if not named:
+        raise ValueError("plot_schedule: there are no schedules to draw.")
+    drawn = {name: _values(name, schedule, at) for name, schedule in named.items()}
+    on = _axes(ax)
+    for name, values in drawn.items():
+        on.plot(at, values, label=name, **style)
     on.set_xlabel("step")
     on.set_ylabel("value")
     on.legend()
     return on
 
 
-def _values(schedule: Any, at: np.ndarray) -> np.ndarray:
-    value = bind(schedule)
-    if not callable(value):
-        return np.full(at.shape, np.asarray(value))
-    return np.asarray(jax.lax.map(value, jnp.asarray(at)))
+def _by_name(given: Any, is_one: Callable[[Any], bool]) -> Mapping[str, Any]:
+    """What to draw by its name; what has none goes by its code."""
+    if isinstance(given, Mapping):
+        return given
+    several = given if isinstance(given, list | tuple) and not is_one(given) else [given]
+    return {show(one): one for one in several}
+
+
+def _values(name: str, schedule: Any, at: np.ndarray) -> np.ndarray:
+    try:
+        return sampled(as_number(f"plot_schedule: {name!r}", schedule), at)
+    except jax.errors.ConcretizationTypeError as error:
+        raise TypeError(
+            f"plot_schedule: {name!r} cannot be traced, as every update does: it must decide with jnp.where, "
+            f"not with `if`."
+        ) from error
 
 
 def plot_metrics(
@@ -99,6 +114,7 @@ def plot_metrics(
     Raises:
         ImportError: matplotlib is not there.
         KeyError: a name is not in the history.
+        TypeError: the history is another thing, or a metric is no number.
         ValueError: there is nothing to draw.
 
     Examples:
@@ -137,22 +153,41 @@ def _spans_decades(values: np.ndarray) -> bool:
 def _series(history: Any) -> dict[str, Any]:
     """The steps and the values of each metric, in the order in which they come."""
     if isinstance(history, Mapping):
-        arrays = {name: np.asarray(values) for name, values in history.items()}
+        arrays = {name: _numbers(name, values) for name, values in history.items()}
         steps = arrays.pop("step", None)
         return {
             name: (np.arange(len(values)) if steps is None else steps, values)
             for name, values in arrays.items()
         }
     found: dict[str, list[tuple[int, Any]]] = {}
-    for step, metrics in history:
+    for pair in history:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[1], Mapping)):
+            raise TypeError(
+                f"plot_metrics: the history must have pairs (step, metrics), got {show(pair)}. Of metrics "
+                f"alone, enumerate(history) makes such pairs."
+            )
+        step, metrics = pair
         for name, value in metrics.items():
             found.setdefault(name, []).append((step, value))
-    return {name: tuple(map(np.asarray, zip(*pairs, strict=True))) for name, pairs in found.items()}
+    return {
+        name: (np.array([step for step, _ in pairs]), _numbers(name, [value for _, value in pairs]))
+        for name, pairs in found.items()
+    }
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    """The values of a metric over the run."""
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype == object:
+        raise TypeError(
+            f"plot_metrics: the metric {name!r} must be a number at each step, got {show(values)}."
+        )
+    return array
 
 
 def plot_paths(
     loss: Callable[[jax.Array], jax.Array],
-    optimizers: Mapping[str, Any],
+    optimizers: Any,
     start: Any,
     steps: int,
     *,
@@ -162,17 +197,20 @@ def plot_paths(
 
     Args:
         loss: a function of an array of two elements that gives a scalar.
-        optimizers: transforms of any library by name. `update` gets `value`, `grad` and `value_fn`.
+        optimizers: a transform of any library, a list of them, or a dict of them by name. `update` gets
+            `value`, `grad` and `value_fn`.
         start: the two parameters to start from.
         steps: the number of updates.
         ax: the matplotlib axes to draw on; by default new ones. Limits that they have are kept.
 
     Returns:
-        The axes; its lines are the paths, each with `steps + 1` points.
+        The axes; its lines are the paths, each with `steps + 1` points. One that diverges says so in its
+        label, and ends before the parameters or the loss are no longer finite.
 
     Raises:
         ImportError: matplotlib is not there.
-        ValueError: `start` has not two elements, or `steps` is less than 1.
+        TypeError: there is no transform among the optimizers.
+        ValueError: there are no optimizers, `start` has not two elements, or `steps` is less than 1.
 
     Examples:
         >>> import gradtx
@@ -185,26 +223,30 @@ def plot_paths(
         >>> [line.get_label() for line in ax.get_lines()]
         ['sgd', 'adam']
     """
+    if isinstance(start, Mapping) or np.shape(start) != (2,):
+        raise ValueError(f"plot_paths: start must be two numbers, got {show(start)}.")
     params = jnp.asarray(start, number_dtype())
-    if params.shape != (2,):
-        raise ValueError(f"plot_paths: start must be two numbers, got shape {params.shape}.")
     if steps < 1:
         raise ValueError(f"plot_paths: steps must be at least 1, got {steps}.")
+    named = _by_name(optimizers, lambda given: hasattr(given, "update"))
+    if not named:
+        raise ValueError("plot_paths: there are no optimizers to draw.")
+    paths = {name: _path(loss, checked("plot_paths", tx), params, steps) for name, tx in named.items()}
     on = _axes(ax)
-    paths = {name: _path(loss, tx, params, steps) for name, tx in optimizers.items()}
     for name, path in paths.items():
-        on.plot(*path.T, marker=".", label=name)
+        on.plot(*path.T, marker=".", label=name if len(path) > steps else f"{name} (diverged)")
     on.scatter(*params, color="black", zorder=3)
     grid = [np.linspace(low, high, 100) for low, high in (on.get_xlim(), on.get_ylim())]
     points = np.stack(np.meshgrid(*grid), -1).astype(params.dtype)
-    heights = np.asarray(jax.vmap(jax.vmap(loss))(jnp.asarray(points)))
-    on.contour(*grid, heights, levels=_levels(heights), colors="grey", linewidths=0.5, zorder=0)
+    heights = np.ma.masked_invalid(jax.vmap(jax.vmap(loss))(jnp.asarray(points)))
+    if heights.count() and heights.min() < heights.max():
+        on.contour(*grid, heights, levels=_levels(heights), colors="grey", linewidths=0.5, zorder=0)
     on.legend()
     return on
 
 
 def _path(loss: Any, tx: Any, params: jax.Array, steps: int) -> np.ndarray:
-    """The parameters before the first and after each update."""
+    """The parameters before the first and after each update, as long as they and the loss are finite."""
 
     def step(carry: Any, _: Any) -> Any:
         params, state = carry
@@ -212,12 +254,15 @@ def _path(loss: Any, tx: Any, params: jax.Array, steps: int) -> np.ndarray:
         new, state = apply_gradients(tx, grads, state, params, value=value, grad=grads, value_fn=loss)
         return (new, state), new
 
-    path = jax.jit(lambda carry: jax.lax.scan(step, carry, length=steps)[1])((params, tx.init(params)))
-    return np.asarray(jnp.concatenate([params[None], path]))
+    def follow(carry: Any) -> Any:
+        path = jnp.concatenate([params[None], jax.lax.scan(step, carry, length=steps)[1]])
+        return path, jnp.isfinite(path).all(-1) & jnp.isfinite(jax.vmap(loss)(path))
+
+    path, finite = map(np.asarray, jax.jit(follow)((params, tx.init(params))))
+    return path if finite.all() else path[: np.argmin(finite)]
 
 
-def _levels(heights: np.ndarray) -> np.ndarray:
+def _levels(heights: np.ma.MaskedArray) -> np.ndarray:
     """Levels of contours that are closer to each other near the least height."""
-    finite = heights[np.isfinite(heights)]
-    low, high = finite.min(), finite.max()
+    low, high = float(heights.min()), float(heights.max())
     return low + (high - low) * np.linspace(0, 1, 22)[1:-1] ** 3

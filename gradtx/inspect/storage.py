@@ -14,7 +14,7 @@ from gradtx.core.program import is_rule
 from gradtx.formulas.expression import symbols
 from gradtx.formulas.numeric import Evaluator
 from gradtx.formulas.trace import composed, trace
-from gradtx.inspect.outline import Level
+from gradtx.inspect.survey import Level
 
 GRADIENT = 1e-4
 """An ordinary gradient of a large model."""

@@ -18,10 +18,15 @@ def size(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def some(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+def named(path: str) -> str:
+    """The path of a leaf; a tree that is one leaf has none."""
+    return path or "the whole tree"
+
+
+def some(paths: Sequence[str], most: int = 3) -> str:
+    """The first few paths of leaves, and how many more there are."""
+    rest = len(paths) - most
+    return ", ".join(map(named, paths[:most])) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def count(number: int, one: str, many: str = "") -> str:
@@ -36,7 +41,6 @@ def filled(text: str, indent: str = "", hang: str = "    ") -> list[str]:
         WIDTH,
         initial_indent=indent,
         subsequent_indent=indent + hang,
-        break_long_words=False,
         break_on_hyphens=False,
     )
 

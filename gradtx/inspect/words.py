@@ -1,11 +1,17 @@
-"""What the docstring of a public constructor says."""
+"""What docstrings say."""
 
 from __future__ import annotations
 
 import inspect
 import re
+from typing import Any
 
 from gradtx.core.spec import FACTORIES
+
+
+def summary(x: Any) -> str:
+    """The first line of a docstring; empty where there is none."""
+    return (inspect.getdoc(x) or "").partition("\n")[0].removesuffix(".") if x is not None else ""
 
 
 def meaning(call: str, argument: str) -> str:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.leaves import flatten, paths
+from gradtx.core.leaves import flatten, paths, shape_of
 from gradtx.testing.case import Case, law, like_params
 from gradtx.testing.compare import (
     PyTree,
@@ -46,7 +46,7 @@ def _arrays(tree: PyTree, what: str) -> list[tuple[str, jax.Array]]:
 @law
 def abstract_init_matches(case: Case) -> None:
     """`init` of shapes gives the layout that `init` of arrays gives, traced or called as it is."""
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), case.params)
+    shapes = jax.tree.map(shape_of, case.params)
     same_layout(jax.eval_shape(case.tx.init, shapes), case.start, "state of eval_shape")
     if case.ours:
         same_layout(case.tx.init(shapes), case.start, "state of ShapeDtypeStructs")

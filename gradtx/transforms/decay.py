@@ -14,7 +14,7 @@ from gradtx.core.transform import Transform
 
 
 class AddDecayedWeights(Rule, name="add_decayed_weights"):
-    """u = g + lambda theta."""
+    """u = g + weight_decay theta."""
 
     weight_decay: NonNegative
     mask: Mask = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal, get_args
 
 import jax
@@ -33,6 +34,10 @@ class Accumulating(Wrapper):
 
     def parts(self) -> dict[str, Any]:
         return {"inner": self.inner}
+
+    def updates_in(self, calls: int) -> int | None:
+        every: Any = self.every
+        return None if callable(every) else calls // math.ceil(every)
 
     drops: ClassVar[bool] = False
     """Whether a sum that is not finite is dropped, with its update."""

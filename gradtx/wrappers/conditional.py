@@ -104,6 +104,9 @@ class Conditional(Wrapper):
     def parts(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
+    def updates_in(self, calls: int) -> int | None:
+        return None
+
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
         extra = accepted(self.should_transform_fn, call.extra) if self.forward_extra_args else {}
         when = jnp.asarray(self.should_transform_fn(slots.calls, **extra))
