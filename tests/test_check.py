@@ -9,7 +9,7 @@ import pytest
 
 import gradtx
 from catalogue import ALIASES, ENTRIES
-from gradtx.inspect import kinds
+from gradtx.formulas import kinds
 from test_describe import COSINE, PARAMS, TREE, shape
 
 UNDECAYED = ("!*bias", "!*norm*")

@@ -8,7 +8,7 @@ import pytest
 
 import gradtx
 from catalogue import ALIASES, ENTRIES
-from gradtx.formulas import direction
+from gradtx.formulas import kinds
 from gradtx.formulas.decay import Coupling
 from gradtx.formulas.direction import Direction, movements
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_traced_is_unknown_and_an_error_of_ours_is_none(monkeypat
         lambda params: (), lambda g, state, params=None, **extra: (extra["not told"], state)
     )
     assert movements(asks, MATRIX) == ([UNKNOWN], [None])
-    monkeypatch.setattr(direction, "decay_of", lambda *args: 1 / 0)
+    monkeypatch.setattr(kinds, "decay_of", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         movements(optax.sgd(0.1), MATRIX)
 
@@ -258,8 +258,8 @@ def test_what_has_no_half_life():
 
 
 def test_leaves_of_one_kind_are_traced_once(monkeypatch):
-    chosen, right = [], direction.Tracing
-    monkeypatch.setattr(direction, "Tracing", lambda *args: chosen.append(args[2]) or right(*args))
+    chosen, right = [], kinds.Tracing
+    monkeypatch.setattr(kinds, "Tracing", lambda *args: chosen.append(args[2]) or right(*args))
     tree = {f"layer{i}": TREE["dense"] for i in range(50)}
     assert directions(gradtx.adamw(0.1, mask="*kernel"), tree) == [DESCENT] * 100
     (leaves,) = chosen

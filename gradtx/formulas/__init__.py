@@ -2,6 +2,7 @@
 
 Each module needs those before it: `expression` is the graph, `simplify` its exact rules, `numeric` its
 values, `notation` its writing. `runs` and `interpret` read a traced function, `naming` and `trace` a
-transform; `presentation` and `formula` show it. `rounds`, `scaling`, `decay` and `direction` say what follows
-from a formula. One goes the other way, inside of its methods: an expression prints itself by `notation`.
+transform; `presentation` and `formula` show it, and `kinds` has it for leaves that are alike. `rounds`,
+`scaling`, `decay` and `direction` say what follows from a formula. One goes the other way, inside of its
+methods: an expression prints itself by `notation`.
 """

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core.structure import is_ours
+from gradtx.core import leaves as lv
 from gradtx.formulas.decay import Decay, decay_of
 from gradtx.formulas.expression import ONE, ZERO, Expression, reached, rewrite, symbol, symbols
+from gradtx.formulas.kinds import Alike, kinds
 from gradtx.formulas.naming import OTHER, Cell
 from gradtx.formulas.numeric import Evaluator
 from gradtx.formulas.rounds import LONGEST_ROUND, calls_of_a_round
 from gradtx.formulas.runs import stand_in
 from gradtx.formulas.simplify import make
-from gradtx.formulas.trace import Traced, Tracing, companion, composed, signatures
+from gradtx.formulas.trace import Traced
 
 
 class Direction(enum.Enum):
@@ -32,27 +33,25 @@ class Direction(enum.Enum):
 def movements(tx: Any, params: Any, steps: int | None = None) -> tuple[list[Direction], list[Decay | None]]:
     """For each leaf, in flatten order, where its update goes, and how weight decay enters it if it does.
 
-    A leaf without a gradient goes nowhere. A transform of another library may need keyword arguments that its
-    signature does not name, such as a line search's; where it cannot be traced nothing is known. In a run of
-    `steps` calls a leaf that climbs for a part of it climbs.
+    A leaf without a gradient goes nowhere. In a run of `steps` calls one that climbs for a part of it climbs.
     """
-    own = composed(tx)
-    found = signatures(own, params)
-    # One leaf stands for all that the same transforms work on.
-    first = {row: i for i, row in reversed(list(enumerate(found))) if row is not None}
-    pairs = {row: (i, companion(found, i)) for row, i in first.items()}
-    try:
-        tracing = Tracing(own, params, {i for pair in pairs.values() for i in pair if i is not None})
-    except Exception:
-        if is_ours(tx):
-            raise
-        return [Direction.UNKNOWN] * len(found), [None] * len(found)
-    known: dict[Any, tuple[Direction, Decay | None]] = {None: (Direction.NONE, None)}
-    for row, pair in pairs.items():
-        traced = _needed(tracing.view(*pair))
+    return movements_of(kinds(tx, params), len(lv.flatten(params)[0]), steps)
+
+
+def movements_of(
+    alike: list[Alike] | None, leaves: int, steps: int | None
+) -> tuple[list[Direction], list[Decay | None]]:
+    """The same from the kinds of leaves; where these could not be told nothing is known."""
+    nowhere = Direction.UNKNOWN if alike is None else Direction.NONE
+    directions = [nowhere] * leaves
+    decays: list[Decay | None] = [None] * leaves
+    for kind in alike or ():
+        traced = _needed(kind.traced)
         calls = calls_of_a_round(traced)
-        known[row] = _direction(traced, calls, steps), decay_of(traced, calls)
-    return [known[row][0] for row in found], [known[row][1] for row in found]
+        direction, decay = _direction(traced, calls, steps), decay_of(traced, calls)
+        for i in kind.leaves:
+            directions[i], decays[i] = direction, decay
+    return directions, decays
 
 
 FIRST_STEPS = 32

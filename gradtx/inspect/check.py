@@ -10,14 +10,13 @@ from typing import Any
 from gradtx.core import leaves as lv
 from gradtx.core.combine import SetToZero
 from gradtx.core.program import Path
-from gradtx.core.structure import is_ours
 from gradtx.formulas.decay import Coupling, Decay
-from gradtx.formulas.direction import Direction, movements
-from gradtx.inspect.courses import Course, courses
+from gradtx.formulas.direction import Direction, movements_of
+from gradtx.formulas.kinds import Alike, kinds
+from gradtx.inspect.courses import courses
 from gradtx.inspect.findings import Finding, Findings
-from gradtx.inspect.kinds import Alike, kinds
 from gradtx.inspect.rates import course_findings, rates
-from gradtx.inspect.rounding import is_narrow, too_coarse
+from gradtx.inspect.rounding import too_coarse
 from gradtx.inspect.storage import GRADIENT, lossy_slots
 from gradtx.inspect.survey import Level, checked_arguments, survey
 from gradtx.inspect.table import named
@@ -75,8 +74,9 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
         remedy = "Until init takes the parameters nothing else can be checked."
         return Findings([Finding("init", "error", str(error), remedy)])
     schedules = list(courses(level, steps))
-    directions, decays = movements(tx, params, steps)
-    alike = _alike(tx, params, level, directions, schedules)
+    alike = kinds(tx, params)
+    directions, decays = movements_of(alike, len(level.leaves), steps)
+    alike = alike or []
     moving = rates(kind.traced for kind in alike)
     turns = {step for course in schedules for step in course.values}
     found = [
@@ -87,16 +87,6 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
         *(finding for course in schedules for finding in course_findings(course, course.name in moving)),
     ]
     return Findings(sorted(found, key=lambda finding: finding.rank))
-
-
-def _alike(
-    tx: Any, params: Any, level: Level, directions: list[Direction], schedules: list[Course]
-) -> list[Alike]:
-    """The leaves by kind, where something is to be found by looking at their updates."""
-    trained = [i for i, x in enumerate(level.leaves) if lv.is_trainable_leaf(x)]
-    wanted = any(is_narrow(level.leaves[i]) for i in trained) or any(course.steps for course in schedules)
-    can_be_traced = is_ours(tx) or any(d is not Direction.UNKNOWN for d in directions)
-    return kinds(tx, params, trained) if wanted and can_be_traced else []
 
 
 def _moves(level: Level, directions: list[Direction]) -> Iterator[Finding]:

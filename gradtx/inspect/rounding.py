@@ -13,10 +13,10 @@ import numpy as np
 
 from gradtx.core import leaves as lv
 from gradtx.formulas.expression import symbols
+from gradtx.formulas.kinds import Alike
 from gradtx.formulas.naming import OTHER
 from gradtx.formulas.numeric import Evaluator
 from gradtx.formulas.trace import Traced
-from gradtx.inspect.kinds import Alike
 from gradtx.inspect.survey import Level
 
 GRADIENTS = np.array([0.0, 1e-3, 1e-2])
