@@ -8,7 +8,7 @@ import pytest
 
 import gradtx
 from catalogue import ALIASES, ENTRIES
-from gradtx.formulas import kinds
+from gradtx.formulas import direction, kinds
 from gradtx.formulas.decay import Coupling
 from gradtx.formulas.direction import Direction, movements
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_traced_is_unknown_and_an_error_of_ours_is_none(monkeypat
         lambda params: (), lambda g, state, params=None, **extra: (extra["not told"], state)
     )
     assert movements(asks, MATRIX) == ([UNKNOWN], [None])
-    monkeypatch.setattr(kinds, "decay_of", lambda *args: 1 / 0)
+    monkeypatch.setattr(direction, "decay_of", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         movements(optax.sgd(0.1), MATRIX)
 
