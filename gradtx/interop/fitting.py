@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.engine import Composed
-from gradtx.core.hyperparams import tidy
 from gradtx.core.layout import initial_numbers
 from gradtx.core.numerics import is_complex, is_trainable, number_dtype, real_dtype, widest
 from gradtx.core.program import Program
@@ -17,7 +16,7 @@ from gradtx.core.spec import show
 from gradtx.core.stages import Scope, bound
 
 
-def composed(where: str, tx: Any) -> Composed:
+def own_transform(where: str, tx: Any) -> Composed:
     """`tx`, or an error if it is another library's."""
     if not isinstance(tx, Composed):
         raise TypeError(
@@ -59,9 +58,13 @@ def _holds(kept: np.dtype, given: np.dtype) -> bool:
 
 def count(value: Any, what: str) -> int:
     """A counter as a Python int."""
+    if isinstance(value, jax.ShapeDtypeStruct):
+        raise ValueError(f"{what} is abstract. Pass a state with arrays.")
     number = np.asarray(value)
     if number.shape != () or number.dtype.kind not in "iuf" or number != np.floor(number) or number < 0:
-        raise ValueError(f"{what} must be a number of steps, got {show(tidy(number))}.")
+        raise ValueError(
+            f"{what} must be a number of steps, got {show(number.item() if number.shape == () else value)}."
+        )
     return int(number)
 
 

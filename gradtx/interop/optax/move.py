@@ -13,7 +13,7 @@ from gradtx.core.program import Path, lookup
 from gradtx.core.rebase import rebase, replaced
 from gradtx.core.rule import EVAL
 from gradtx.core.transform import Transform
-from gradtx.interop.fitting import composed
+from gradtx.interop.fitting import own_transform
 from gradtx.interop.optax.links import linked
 from gradtx.interop.optax.states import numbered
 from gradtx.interop.optax.steps import settle
@@ -55,7 +55,7 @@ def from_optax_state(tx: Transform, optax_state: Any, params: PyTree, *, step: i
         >>> gradtx.step_count(state), [round(float(m), 3) for m in state["slots"]["scale_by_adam"]["mu"]["w"]]
         (1, [0.1, -0.2])
     """
-    own = composed("from_optax_state", tx)
+    own = own_transform("from_optax_state", tx)
     slow = None
     if type(params).__name__ == "LookaheadParams":
         params, slow = params.fast, params.slow
@@ -104,7 +104,7 @@ def to_optax_state(tx: Transform, state: Any, optax_state: Any) -> Any:
         >>> gradtx.to_optax_state(tx, state, optax.sgd(0.1, momentum=0.9).init(params))[0].trace
         {'w': Array([ 1., -2.], dtype=float32)}
     """
-    own = composed("to_optax_state", tx)
+    own = own_transform("to_optax_state", tx)
     check_state(own.program, state)
     arrays, structure = numbered(optax_state)
     clock = linked(own, structure, "optax_state", (), state)
