@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import jax
 import numpy as np
 
 from gradtx.core import leaves as lv
-from gradtx.core.hyperparams import held, placed, tidy
+from gradtx.core.hyperparams import placed, tidy
 from gradtx.core.layout import check_state
 from gradtx.core.numerics import Decay, compute_dtype
 from gradtx.core.program import Unit, lookup
@@ -16,7 +17,7 @@ from gradtx.core.rebase import rebase, replaced
 from gradtx.core.spec import show
 from gradtx.core.stages import resolve
 from gradtx.core.transform import Transform
-from gradtx.interop.fitting import fitted, own_transform
+from gradtx.interop.fitting import fitted, own_transform, plain
 from gradtx.interop.torch.check import as_given
 from gradtx.interop.torch.match import Match
 from gradtx.interop.torch.state_dict import Names, Order, Parameter, as_numpy
@@ -47,7 +48,7 @@ def from_torch_state_dict(
             axes of torch's array in the leaf's order: `(1, 0)` for the kernel of a Linear, `(2, 3, 1, 0)` for
             that of a Conv. A leaf that is not in it has torch's name with `/` for `.`. None is for a leaf
             that torch's optimizer was not given; frozen leaves need no entry.
-        params: the parameters at that point, in gradtx's layout.
+        params: the parameters at that point, in gradtx's layout, also as `nnx.state(model, nnx.Param)`.
         order: torch's names in the order in which the optimizer got the parameters, where its state dict has
             none: `model.named_parameters()`, if it was made from `model.parameters()`; a list for each
             parameter group, if there are several.
@@ -82,10 +83,11 @@ def from_torch_state_dict(
         (50, [[0.5], [0.5]])
     """
     own = own_transform("from_torch_state_dict", tx)
+    made = own.init(params)
+    params, fresh = plain(params), plain(made)
     match = Match(own, state_dict, names, params, order, as_given)
     match.check()
     at_step = match.step(step)
-    fresh = own.init(params)
     arguments = resolve(own.program, fresh["numbers"], np.int32(at_step))
     match.check_rates(arguments)
     state = {**fresh, "step": placed(at_step, np.int32, (), fresh["step"])}
@@ -102,7 +104,7 @@ def from_torch_state_dict(
                 what = f"{entry!r} of torch's {parameter.label}, as the leaf {parameter.path!r},"
                 leaves[i] = fitted(parameter.ours(value), leaves[i], what, "torch state dict")
         state = replaced(state, path, structure.unflatten(leaves))
-    return rebase(own, state)[0]
+    return jax.tree.structure(made).unflatten(jax.tree.leaves(rebase(own, state)[0]))
 
 
 def _check_axes(parameter: Parameter, theirs: tuple[int, ...], ours: tuple[int, ...]) -> None:
@@ -170,7 +172,7 @@ def to_torch_state_dict(
         >>> gradtx.to_torch_state_dict(tx, state, {"weight": 0}, params, new)["state"]
         {0: {'momentum_buffer': array([1., 1.], dtype=float32)}}
     """
-    own, state = own_transform("to_torch_state_dict", tx), held(state)
+    own, state = own_transform("to_torch_state_dict", tx), plain(state)
     check_state(own.program, state)
     arguments = resolve(own.program, state["numbers"], state["step"])
 
@@ -180,7 +182,7 @@ def to_torch_state_dict(
             return given
         return _value(arguments[unit.sources[field]])
 
-    match = Match(own, state_dict, names, params, order, in_force)
+    match = Match(own, state_dict, names, plain(params), order, in_force)
     at_step = int(np.asarray(state["step"]))
     match.set_rates(arguments, at_step)
     match.check()
