@@ -1,11 +1,10 @@
 """A run of torch goes on in gradtx, and back: recorded state dicts, and dicts that do not fit."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import gradtx
 from golden import TORCH_CASES
@@ -288,9 +287,19 @@ def test_options_of_another_implementation_are_no_difference():
     )
 
 
-def test_a_train_state_can_be_given():
-    tx, holder = TX, SimpleNamespace(opt_state=TX.init(PARAMS))
-    assert gradtx.to_torch_state_dict(tx, holder, AXES, PARAMS, adam_dict())["state"] == {}
+def test_states_and_parameters_may_stand_in_variables_and_holders():
+    model = nnx.Linear(4, 5, rngs=nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    entries = adam_dict()["state"]
+    group = {**ADAM, "params": [2, 1], "param_names": ["weight", "bias"]}
+    state_dict = {"state": {i: entries[i] for i in (1, 2)}, "param_groups": [group]}
+    names = {"kernel": ("weight", (1, 0))}
+    state = gradtx.from_torch_state_dict(TX, state_dict, names, params)
+    assert jax.tree.structure(state) == jax.tree.structure(TX.init(params))
+    optimizer = nnx.Optimizer(model, TX, wrt=nnx.Param)
+    nnx.update(optimizer.opt_state, nnx.state(state))
+    back = gradtx.to_torch_state_dict(TX, optimizer, names, params, state_dict)
+    np.testing.assert_array_equal(back["state"][2]["exp_avg"], values("fc.weight"))
 
 
 ONE = {"w": jnp.ones(2)}
