@@ -126,10 +126,15 @@ class Run:
         return len(self.curves["train"])
 
 
+def model(seed: int) -> tuple[Any, PyTree]:
+    """The model's structure and its first parameters."""
+    graph, params = nnx.split(Transformer(nnx.Rngs(seed)))
+    return graph, nnx.to_pure_dict(params)
+
+
 def start(settings: Settings) -> tuple[Any, Run]:
     """The model's structure and a run at step 0."""
-    graph, params = nnx.split(Transformer(nnx.Rngs(settings.seed)))
-    params = nnx.to_pure_dict(params)
+    graph, params = model(settings.seed)
     opt_state = make_optimizer(settings).init(params)
     return graph, Run(settings, params, opt_state, {"train": [], "rate": [], "validation": []})
 
@@ -297,10 +302,16 @@ def positive(text: str) -> int:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """A config that has been tried; an error names the place in the file."""
+    """A config that has been tried on the model's shapes; an error names the file, and the place in it."""
     try:
         config = tomllib.loads(Path(path).read_text())
-        gradtx.from_config(config)
+        tx = gradtx.from_config(config)
+        if isinstance(tx, gradtx.Schedule):
+            raise ValueError("it has a schedule, which belongs into a transform: call = 'adamw', or another")
+        findings = gradtx.check(tx, jax.eval_shape(lambda: model(0)[1]))
+        wrong = [str(f) for f in findings if f.name in ("init", "ascent", "untouched", "never moves")]
+        if wrong:
+            raise ValueError("\n".join(wrong))
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{path}: {error}") from None
     return config

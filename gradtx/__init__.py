@@ -37,10 +37,10 @@ from gradtx.inspect.check import check
 from gradtx.inspect.describe import describe
 from gradtx.inspect.diff import diff
 from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
-from gradtx.interop.config import to_config
 from gradtx.interop.from_config import from_config
 from gradtx.interop.optax.move import from_optax_state, to_optax_state
 from gradtx.interop.state_dict import from_state_dict, to_state_dict
+from gradtx.interop.to_config import to_config
 from gradtx.interop.torch.move import from_torch_state_dict, to_torch_state_dict
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize

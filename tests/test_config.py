@@ -231,6 +231,8 @@ def test_what_cannot_be_written_is_named_with_its_place(make, kind, words):
 def test_names_are_the_users_to_choose_but_not_gradtxs_own():
     with pytest.raises(ValueError, match="names: 'adamw' is gradtx's own; choose another name"):
         gradtx.from_config({"call": "adamw", "learning_rate": 1}, {"adamw": print})
+    with pytest.raises(TypeError, match=r"names is a mapping from names to what is yours, got \["):
+        gradtx.to_config(gradtx.sgd(0.1), [print])
     with pytest.raises(TypeError, match="names: 3 is no name; a name is a string"):
         gradtx.to_config(gradtx.sgd(0.1), {3: print})
 
@@ -324,7 +326,7 @@ def damaged():
                     yield wrong, f"{inside}{key}: ", "must be a number"
             if key in {"max_norm", "b1", "every", "decay", "warmup_steps", "decay_steps"}:
                 negative = changed(path, lambda n, key=key: n.update({key: -1.0}))
-                yield negative, f"{here}: ", "got -1.0"
+                yield negative, f"{inside}{key}: ", "got -1.0"
     adamw = ("transforms", 1, "inner")
     for key, bad, words in [
         ("nesterov", "yes", "must be true or false, got 'yes'"),
@@ -334,6 +336,13 @@ def damaged():
         ("learning_rate", {"value": 3}, "'value' must be a string, got 3"),
         ("learning_rate", {"name": "os.system"}, "there is no 'os.system' in gradtx"),
         ("learning_rate", {"name": 3}, "a name is a string, got 3."),
+        ("learning_rate", {"name": "minimize"}, "there is no 'minimize' in gradtx"),
+        ("learning_rate", "1e-3", "must be a number or a schedule (for YAML write 1.0e-3), got '1e-3'"),
+        ("learning_rate", "2E5", "(for YAML write 2.0e+5)"),
+        ("learning_rate", "fast", "must be a number or a schedule, got 'fast'"),
+        ("mu_dtype", "int32", "mu_dtype must be a floating dtype, got 'int32'"),
+        ("mu_dtype", {"dtype": "bool"}, "mu_dtype must be a floating dtype, got 'bool'"),
+        ("mask", {"dict": [["a", True], ["a", False]]}, "the key 'a' is there already"),
         ("mask", {"dict": {"a": 1}}, "'dict' must be a list"),
         ("mask", {"tuple": "ab"}, "'tuple' must be a list, got 'ab'"),
         ("mask", {"dtype": "O" * 200}, "there is no dtype"),
@@ -350,6 +359,7 @@ def damaged():
     ]:
         wrong = changed(adamw, lambda n, bad=bad: n.update(mask={"dict": [["a", 1], bad]}))
         yield wrong, f"{place(pairs)}.dict[1]: ", words
+    yield changed(adamw, lambda n: n.update(learning_rate=10**400)), f"{place(adamw)}: ", "too large"
     yield changed(adamw, lambda n: n.update(mu_dtype="float33")), f"{place(adamw)}: ", "float33"
     for bad in [
         None,

@@ -48,10 +48,18 @@ def test_the_language_model_takes_its_optimizer_from_a_file(monkeypatch, tmp_pat
     assert train_lm.rate_of(tx.init({"kernel": jax.numpy.ones(1), "bias": jax.numpy.ones(1)})) == 0.0
     assert train_lm.Settings(**json.loads(json.dumps(given))).config == given["config"]
 
-    wrong = tmp_path / "wrong.toml"
-    wrong.write_text('call = "adamw"\n[learning_rate]\ncall = "constant_schedule"\nrate = 1.0')
+    def wrong(text):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.toml"
+        path.write_text(text)
+        return ["--config", path]
+
+    schedule = 'call = "linear_schedule"\ninit_value = 1.0\nend_value = 0.0\ntransition_steps = 3'
+    misspelt = 'call = "adamw"\n[learning_rate]\ncall = "constant_schedule"\nrate = 1.0'
     for arguments, words in [
-        (["--config", wrong], "wrong.toml: learning_rate.rate: constant_schedule has no argument 'rate'"),
+        (wrong(misspelt), "0.toml: learning_rate.rate: constant_schedule has no argument 'rate'"),
+        (wrong(schedule), "1.toml: it has a schedule, which belongs into a transform"),
+        (wrong('call = "adamw"\nlearning_rate = 0.1\nmask = 3'), "the mask at"),
+        (wrong('call = "scale_by_adam"'), "3.toml: error, ascent: the update goes up the gradient"),
         (["--config", tmp_path / "none.toml"], "none.toml"),
         (["--config", EXAMPLES / "run.toml", "--learning-rate", "1"], "--learning-rate: set it in the file"),
     ]:

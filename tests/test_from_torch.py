@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import gradtx
 from golden import TORCH_CASES
@@ -77,6 +78,7 @@ def test_the_way_back_gives_torchs_own_state_dict(case):
     assert list(given["state"]) == list(recorded["state"])
     for key, entries in recorded["state"].items():
         assert set(given["state"][key]) == set(entries)
+        assert all(isinstance(x, np.ndarray) for x in given["state"][key].values())
         for name, array in entries.items():
             new = given["state"][key][name]
             assert (new.dtype, new.shape) == (array.dtype, array.shape), name
@@ -215,6 +217,91 @@ def test_a_number_set_in_the_state_must_be_torchs():
     assert gradtx.to_torch_state_dict(tx, state, AXES, PARAMS, adam_dict())["param_groups"][0]["lr"] == 3e-4
 
 
+def by_leaf(p):
+    return {"conv": {"kernel": "fast"}, "fc": {"bias": "slow", "kernel": "fast"}}
+
+
+def test_the_rate_of_a_group_is_the_product_that_is_in_force():
+    tx = gradtx.chain(gradtx.adam(1e-2), gradtx.scale_by_group({"fast": 1.0, "slow": 0.1}, by_leaf))
+    order = [["conv.weight", "fc.weight"], ["fc.bias"]]
+    rates = ({**ADAM, "lr": 1e-2}, {**ADAM, "lr": 1e-3})
+    state = gradtx.from_torch_state_dict(tx, two_groups(*rates), AXES, PARAMS, order=order)
+    with pytest.raises(ValueError, match=r"'fc/bias': the product of its rates is 0.001 in tx, and lr"):
+        gradtx.from_torch_state_dict(tx, two_groups(rates[0], rates[0]), AXES, PARAMS, order=order)
+    for lr in (1e-2, 1e-4):
+        state = gradtx.set_hyperparams(state, learning_rate=lr)
+        back = gradtx.to_torch_state_dict(tx, state, AXES, PARAMS, two_groups(*rates), order=order)
+        assert [g["lr"] for g in back["param_groups"]] == pytest.approx([lr, lr / 10])
+    one = adam_dict({**ADAM, "lr": 1e-2})
+    falling = [gradtx.adam(gradtx.linear_schedule(lr, 0.0, 100)) for lr in (1e-2, 1e-3)]
+    by_group = gradtx.partition({"fast": falling[0], "slow": falling[1]}, by_leaf)
+    for many in (tx, by_group):
+        with pytest.raises(
+            ValueError, match=r"0 has one lr, .*'conv/kernel' is 0.01, that of 'fc/bias' 0.001"
+        ):
+            gradtx.to_torch_state_dict(many, many.init(PARAMS), AXES, PARAMS, one)
+    by_size = gradtx.chain(gradtx.adam(1e-2), gradtx.scale_by_param_block_rms())
+    with pytest.raises(ValueError, match="tx has scale_by_param_block_rms on the leaf 'conv/kernel'"):
+        gradtx.to_torch_state_dict(by_size, by_size.init(PARAMS), AXES, PARAMS, one)
+
+
+def test_what_scales_the_gradient_is_no_rate():
+    tx = gradtx.chain(gradtx.scale(0.5), gradtx.adam(1e-3))
+    state = gradtx.from_torch_state_dict(tx, adam_dict(), AXES, PARAMS)
+    assert gradtx.to_torch_state_dict(tx, state, AXES, PARAMS, adam_dict())["param_groups"][0]["lr"] == 1e-3
+
+
+def test_adagrads_rate_is_decayed_once():
+    options = {**ADAGRAD, "lr_decay": 0.1}
+    tx = gradtx.adagrad(lambda t: 0.01 / (1 + 0.1 * jnp.float32(t)), 0.0, 1e-10, eps_in_sqrt=False)
+    state = gradtx.from_torch_state_dict(tx, one(options, step=50.0, sum=0.1), {}, ONE)
+    for lr in (0.01, 7.0):
+        back = gradtx.to_torch_state_dict(tx, state, {}, ONE, one({**options, "lr": lr}))
+        assert back["param_groups"][0]["lr"] == pytest.approx(0.01)
+
+
+def test_leaves_that_torch_was_not_given_are_frozen_here():
+    frozen = gradtx.selective_transform(TX, freeze_mask="*bias")
+    given = [name for name in SHAPES if name != "fc.bias"]
+    group = {**ADAM, "params": [0, 1], "param_names": given}
+    state_dict = {"state": {i: adam_dict()["state"][2 * i] for i in (0, 1)}, "param_groups": [group]}
+    for names in (AXES, {**AXES, "fc/bias": None}):
+        state = gradtx.from_torch_state_dict(frozen, state_dict, names, PARAMS)
+        assert gradtx.step_count(state) == 50
+        back = gradtx.to_torch_state_dict(frozen, state, names, PARAMS, state_dict)
+        np.testing.assert_array_equal(back["state"][1]["exp_avg"], values("fc.weight"))
+    with pytest.raises(ValueError, match=r"'fc.bias', which .* did not train it, say so: names=.*None"):
+        gradtx.from_torch_state_dict(TX, state_dict, AXES, PARAMS)
+    with pytest.raises(ValueError, match=r"did not train the leaf 'fc/bias', and tx does. Freeze it"):
+        gradtx.from_torch_state_dict(TX, state_dict, {**AXES, "fc/bias": None}, PARAMS)
+    with pytest.raises(ValueError, match=r"0 has 2 parameters, and there are 3 names. Give those that"):
+        gradtx.from_torch_state_dict(frozen, state_dict, AXES, PARAMS, order=list(SHAPES))
+    with pytest.raises(ValueError, match=r"on the leaf 'fc/bias': it runs .*, set_to_zero in tx"):
+        gradtx.from_torch_state_dict(gradtx.chain(TX, gradtx.freeze("*bias")), adam_dict(), AXES, PARAMS)
+
+
+def test_options_of_another_implementation_are_no_difference():
+    more = {"foreach": True, "fused": True, "initial_lr": 1e-3, "caution": False, "name": "all"}
+    assert (
+        gradtx.step_count(gradtx.from_torch_state_dict(TX, adam_dict({**ADAM, **more}), AXES, PARAMS)) == 50
+    )
+
+
+def test_states_and_parameters_may_stand_in_variables_and_holders():
+    model = nnx.Linear(4, 5, rngs=nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    entries = adam_dict()["state"]
+    group = {**ADAM, "params": [2, 1], "param_names": ["weight", "bias"]}
+    state_dict = {"state": {i: entries[i] for i in (1, 2)}, "param_groups": [group]}
+    names = {"kernel": ("weight", (1, 0))}
+    state = gradtx.from_torch_state_dict(TX, state_dict, names, params)
+    assert jax.tree.structure(state) == jax.tree.structure(TX.init(params))
+    optimizer = nnx.Optimizer(model, TX, wrt=nnx.Param)
+    nnx.update(optimizer.opt_state, nnx.state(state))
+    back = gradtx.to_torch_state_dict(TX, optimizer, names, params, state_dict)
+    np.testing.assert_array_equal(back["state"][2]["exp_avg"], values("fc.weight"))
+
+
 ONE = {"w": jnp.ones(2)}
 TX = gradtx.adam(1e-3)
 
@@ -237,6 +324,60 @@ REFUSED = {
     "no entries": (TX, {**ADAM_ONE, "state": {0: 3}}, "'state' of 0 is 3, no mapping"),
     "lion": (TX, one({"lr": 1, "betas": 1}), r"\(betas, lr\) are those of no optimizer that can be moved"),
     "radam": (TX, one(without(ADAM, "amsgrad")), "are those of no optimizer that can be moved"),
+    "options of another one": (
+        TX,
+        one({**ADAM, "weight_decouple": True}),
+        "torch's Adam has no option 'weight_decouple', .*weight_decouple=True: .* remove the key",
+    ),
+    "no rate": (
+        gradtx.scale_by_adam(),
+        ADAM_ONE,
+        "it runs scale_by_adam in tx and scale_by_adam, scale_by_learning_rate in torch",
+    ),
+    "no rate, as Optax's": (
+        gradtx.adadelta(),
+        one({"lr": 1.0, "rho": 0.9, "eps": 1e-6, "weight_decay": 0}),
+        "it runs scale_by_adadelta in tx and scale_by_adadelta, scale_by_learning_rate in torch",
+    ),
+    "ascent": (
+        gradtx.chain(gradtx.scale_by_adam(), gradtx.scale(1e-3)),
+        ADAM_ONE,
+        "tx climbs on the leaf 'w': its rate 0.001 lacks the sign",
+    ),
+    "ascent by a schedule": (
+        gradtx.chain(gradtx.scale_by_adam(), gradtx.scale_by_schedule(lambda t: 0.1 / (1 + jnp.float32(t)))),
+        ADAM_ONE,
+        "tx climbs on the leaf 'w'",
+    ),
+    "a scale inside": (
+        gradtx.chain(
+            gradtx.scale_by_adam(),
+            gradtx.scale(0.5),
+            gradtx.add_decayed_weights(0.01),
+            gradtx.scale_by_learning_rate(1e-3),
+        ),
+        one(ADAMW),
+        "scale stands before add_decayed_weights in tx",
+    ),
+    "string keys": (TX, {**ADAM_ONE, "state": {"0": {}}}, "keys of 'state' are strings, which JSON makes"),
+    "no list of parameters": (
+        TX,
+        {"state": {}, "param_groups": [{**ADAM, "params": None}]},
+        "must be a list of mappings with 'params', a list of indices",
+    ),
+    "a word for lr": (TX, one({**ADAM, "lr": "a"}), "option of .* wrong, .* no Adam: 'a' is no number"),
+    "one beta": (TX, one({**ADAM, "betas": 3}), "'betas' must be a pair, got 3"),
+    "no decay": (TX, one({**ADAM, "weight_decay": None}), "None is no number"),
+    "a word for a moment": (
+        TX,
+        {**ADAM_ONE, "state": {0: {"step": 1.0, "exp_avg": "a", "exp_avg_sq": "a"}}},
+        r"'exp_avg' of torch's parameter 'w' \(index 0\) is no tensor of numbers but 'a'",
+    ),
+    "a word for a step": (
+        TX,
+        one(ADAM, step="a", exp_avg=0.1, exp_avg_sq=0.2),
+        "torch's step of .* must be a number of steps, got",
+    ),
     "two kinds": (
         TX,
         {"state": {}, "param_groups": [{**ADAM, "params": [0]}, {**SGD, "params": [1]}]},
@@ -374,6 +515,12 @@ NAMES_REFUSED = {
         {**AXES, "fc/kernel": ("fc.weight", (0, 2))},
         r"\(0, 2\) for the leaf 'fc/kernel' is no permutation of the 2 axes",
     ),
+    "axes that are a word": (
+        {**AXES, "fc/kernel": ("fc.weight", "T")},
+        r"the axes of the leaf 'fc/kernel' must be a permutation such as \(1, 0\), got 'T'",
+    ),
+    "no name": ({**AXES, "fc/bias": 1.5}, "must have torch's name, its index, .* got 1.5"),
+    "a leaf that is a number": ({**AXES, 3: "x"}, "names has 3, which is no leaf"),
     "untransposed": (
         {**AXES, "fc/kernel": "fc.weight"},
         r"has shape \(4, 5\), and torch's .* \(5, 4\): torch has the axes in another order",
@@ -386,6 +533,21 @@ def test_names_that_do_not_fit_are_refused(case):
     names, message = NAMES_REFUSED[case]
     with pytest.raises((ValueError, TypeError), match=message):
         gradtx.from_torch_state_dict(TX, adam_dict(), names, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("order", "got"),
+    [
+        (lambda: [], "a function"),
+        (iter([np.ones(2)]), "of a ndarray"),
+        ("fc.bias", "a str"),
+        ([("fc.bias",)], "a list, of a tuple"),
+    ],
+    ids=["method", "parameters", "one name", "short pairs"],
+)
+def test_an_order_that_has_no_names_is_refused(order, got):
+    with pytest.raises(TypeError, match=f"order must be torch's names, .*model.named_parameters.*{got}"):
+        gradtx.from_torch_state_dict(TX, adam_dict(), AXES, PARAMS, order=order)
 
 
 def test_parameters_that_are_left_over_or_behind_are_refused():
@@ -402,7 +564,7 @@ def test_parameters_that_are_left_over_or_behind_are_refused():
     with pytest.raises(ValueError, match="step=3 was given, and torch's state is at step 50"):
         gradtx.from_torch_state_dict(TX, adam_dict(), AXES, PARAMS, step=3)
     frozen = gradtx.masked(TX, "!*bias", outside="zero")
-    with pytest.raises(ValueError, match="leaf 'fc/bias': it runs nothing in tx"):
+    with pytest.raises(ValueError, match="leaf 'fc/bias': it runs set_to_zero in tx"):
         gradtx.from_torch_state_dict(frozen, adam_dict(), AXES, PARAMS)
     thawed = without(adam_dict(), "state", 1)
     assert gradtx.step_count(gradtx.from_torch_state_dict(frozen, thawed, AXES, PARAMS)) == 50

@@ -264,20 +264,26 @@ def test_what_does_not_match_is_one_error_that_lists_it():
 def test_a_changed_chain_restores_what_matches_and_says_the_rest():
     state = filled(OLD.init(PARAMS))
     restored, report = gradtx.from_state_dict(NEW, WIDER, gradtx.to_state_dict(state), strict=False)
-    assert str(report) == "\n".join(
-        [
-            "kept      11 entries",
-            "cast      slots/scale_by_adam/mu/layers/1, float32 to bfloat16",
-            "          slots/scale_by_adam/mu/scale, float32 to bfloat16",
-            "new       numbers/ema",
-            "          numbers/scale",
-            "          slots/ema (3 entries)",
-            "dropped   numbers/clip_by_global_norm",
-            "          numbers/trace (2 entries)",
-            "          slots/trace (3 entries)",
-            "reshaped  slots/scale_by_adam/mu/layers/0, float32[2, 3] and now bfloat16[2, 4], anew",
-            "          slots/scale_by_adam/nu/layers/0, float32[2, 3] and now float32[2, 4], anew",
-        ]
+    assert (
+        repr(report)
+        == str(report)
+        == "\n".join(
+            [
+                "kept      11 entries",
+                "cast      slots/scale_by_adam/mu/layers/1, float32 to bfloat16",
+                "          slots/scale_by_adam/mu/scale, float32 to bfloat16",
+                "new       numbers/ema",
+                "          numbers/scale",
+                "          slots/ema (3 entries)",
+                "dropped   numbers/clip_by_global_norm",
+                "          numbers/trace (2 entries)",
+                "          slots/trace (3 entries)",
+                "reshaped  slots/scale_by_adam/mu/layers/0, float32[2, 3] and now bfloat16[2, 4], anew",
+                "          slots/scale_by_adam/nu/layers/0, float32[2, 3] and now float32[2, 4], anew",
+                "          New slots start at step 1. Where the step corrects them, as it does",
+                "          Adam's moments, the first updates may be several times too large.",
+            ]
+        )
     )
     assert int(restored["step"]) == 1
     adam = restored["slots"]["scale_by_adam"]
@@ -285,6 +291,32 @@ def test_a_changed_chain_restores_what_matches_and_says_the_rest():
     assert adam["nu"]["scale"] == state["slots"]["scale_by_adam"]["nu"]["scale"]
     assert adam["mu"]["scale"].dtype == jnp.bfloat16
     NEW.update(jax.tree.map(jnp.ones_like, WIDER), restored, WIDER)
+
+
+FALLING = gradtx.linear_schedule(1.0, 0.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        (gradtx.adamw(1e-3), gradtx.adamw(FALLING), "numbers/adamw/learning_rate"),
+        (gradtx.adamw(FALLING), gradtx.adamw(1e-3), "numbers/adamw/learning_rate"),
+    ],
+    ids=["a leaf that becomes a subtree", "a subtree that becomes a leaf"],
+)
+def test_a_constant_may_become_a_schedule_and_a_leaf_a_subtree(old, new, changed):
+    params = {"w": jnp.ones(2)}
+    d = gradtx.to_state_dict(old.init(params))
+    with pytest.raises(ValueError, match=f"lacks {changed}(.|\n)*has {changed}"):
+        gradtx.from_state_dict(new, params, d)
+    state, report = gradtx.from_state_dict(new, params, d, strict=False)
+    assert "New slots" not in str(report) and changed in str(report)
+    assert jax.tree.structure(state) == jax.tree.structure(new.init(params))
+    deeper = {"w": {"a": jnp.ones(2), "b": jnp.ones(2)}}
+    for before, after in ((params, deeper), (deeper, params)):
+        d = gradtx.to_state_dict(old.init(before))
+        _, report = gradtx.from_state_dict(old, after, d, strict=False)
+        assert "slots/scale_by_adam/mu/w" in str(report)
 
 
 def test_what_starts_anew_needs_the_parameters():
@@ -301,6 +333,21 @@ def test_an_integer_that_does_not_fit_is_not_cut():
         d = gradtx.to_state_dict({"count": np.int64(count)})
         _, report = gradtx.from_state_dict(tx, (), d, strict=False)
         assert report.is_complete == fits
+
+
+def test_a_number_that_would_become_infinite_starts_anew():
+    tx = SimpleNamespace(init=lambda params: {"nu": jnp.zeros(2)}, update=None)
+    for nu, fits in [((1e30, np.inf), True), ((1e300, 1.0), False)]:
+        d = gradtx.to_state_dict({"nu": np.array(nu)})
+        state, report = gradtx.from_state_dict(tx, (), d, strict=False)
+        assert report.is_complete == fits and bool(state["nu"].any()) == fits
+
+
+def test_what_is_no_transform_is_refused():
+    d = gradtx.to_state_dict(gradtx.sgd(0.1).init(PARAMS))
+    for tx, params in [(None, PARAMS), (PARAMS, gradtx.sgd(0.1))]:
+        with pytest.raises(TypeError, match="takes the transform first, then the parameters; got"):
+            gradtx.from_state_dict(tx, params, d)
 
 
 @pytest.mark.parametrize(
@@ -366,6 +413,17 @@ def damaged_dicts():
     for dtype in ["O", "object", "os.system", "float32,float32", "V4", "complex64", "float64", "\x00"]:
         yield with_header(entries={**entries, mu: {**entries[mu], "dtype": dtype}}), mu
     yield with_header(version=2), "version 2"
+    yield with_header(version=True), HEADER
+    for wrong in [
+        None,
+        3,
+        [],
+        list(entries),
+        {**entries, mu: "x"},
+        {**entries, mu: {}},
+        {**entries, mu: {"digest": 3}},
+    ]:
+        yield with_header(entries=wrong), HEADER
     for version in [0, -1, None, "1", 1.5, [], True]:
         yield {**GOOD, HEADER: as_bytes({"format": "gradtx state", "version": version})}, HEADER
     for header in [None, 3, "gradtx", [], {}, {"format": "other"}, {"format": "gradtx state"}]:

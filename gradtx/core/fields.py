@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Union
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -169,6 +170,8 @@ class Declared(Spec):
 
     def _keep(self, field: Field, value: Any) -> Any:
         if field.dtype:
+            if value is not None and not jnp.issubdtype(jnp.dtype(value), jnp.inexact):
+                raise ValueError(f"{self.name}: {field.name} must be a floating dtype, got {show(value)}.")
             return dtype_name(value)
         if not field.is_number or (value is None and field.optional):
             return value

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.inspect.table import some
+
 HEADER = "gradtx"
 FORMAT = "gradtx state"
 VERSION = 1
@@ -44,7 +46,7 @@ def unpack(source: Any) -> dict[str, np.ndarray]:
     """The arrays of a mapping or of an `.npz` file, every one of them compared with its digest."""
     where, stored = _read(source)
     if HEADER not in stored:
-        has = ", ".join(sorted(stored)[:5]) or "nothing"
+        has = some(sorted(stored)) or "nothing"
         raise ValueError(
             f"{where} was not made by gradtx.to_state_dict: it has no entry {HEADER!r}, but {has}. A tree "
             f"that an Orbax checkpoint gave back is a state already."
@@ -53,17 +55,17 @@ def unpack(source: Any) -> dict[str, np.ndarray]:
     lacks, other = sorted(set(entries) - set(stored)), sorted(set(stored) - set(entries))
     if lacks:
         raise ValueError(
-            f"{where} is not complete: it lacks {_some(lacks)}, which were written with the rest. {KEEP}"
+            f"{where} is not complete: it lacks {some(lacks)}, which were written with the rest. {KEEP}"
         )
     if other:
         raise ValueError(
-            f"{where} has entries that gradtx.to_state_dict did not write: {_some(other)}. Keep what else "
+            f"{where} has entries that gradtx.to_state_dict did not write: {some(other)}. Keep what else "
             f"you save, such as parameters, in a mapping of its own."
         )
     damaged = [key for key, entry in entries.items() if _digest(key, stored[key]) != entry["digest"]]
     if damaged:
         raise ValueError(
-            f"{where} is damaged, or was changed after it was written: the digest of {_some(damaged)} is "
+            f"{where} is damaged, or was changed after it was written: the digest of {some(damaged)} is "
             f"another. {KEEP} To change numbers, restore the state and use gradtx.set_hyperparams."
         )
     return {key: _decode(where, key, stored[key], entry.get("dtype")) for key, entry in entries.items()}
@@ -115,15 +117,22 @@ def _entries(where: str, x: np.ndarray) -> dict[str, dict[str, str]]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{where}: its header {HEADER!r} is not that of a state. {KEEP}")
     version = header.get("version")
-    if isinstance(version, int) and version > VERSION:
+    if type(version) is int and version > VERSION:
         raise ValueError(
             f"{where} has version {version} of the format, and this gradtx reads up to version {VERSION}. "
             f"Update gradtx."
         )
     checksum = header.pop("checksum", None)
-    if version != VERSION or checksum != _checksum(header):
+    if type(version) is not int or version != VERSION or checksum != _checksum(header):
         raise ValueError(f"{where}: its header {HEADER!r} is damaged: its checksum is another. {KEEP}")
-    return header["entries"]
+    entries = header.get("entries")
+    if not isinstance(entries, dict) or not all(map(_is_entry, entries.values())):
+        raise ValueError(f"{where}: its header {HEADER!r} does not list entries with their digests. {KEEP}")
+    return entries
+
+
+def _is_entry(x: Any) -> bool:
+    return isinstance(x, dict) and "digest" in x and all(isinstance(v, str) for v in x.values())
 
 
 def _read(source: Any) -> tuple[str, dict[str, np.ndarray]]:
@@ -171,9 +180,3 @@ def _arrays(where: str, source: Mapping[Any, Any]) -> dict[str, np.ndarray]:
 
 def _described(x: np.ndarray) -> str:
     return f"{x.dtype.name}{list(x.shape)}"
-
-
-def _some(keys: list[str], most: int = 5) -> str:
-    """The first of some keys, and how many there are beside."""
-    shown = ", ".join(keys[:most])
-    return shown if len(keys) <= most else f"{shown} and {len(keys) - most} more"

@@ -9,15 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.engine import Composed
-from gradtx.core.hyperparams import tidy
+from gradtx.core.hyperparams import held
 from gradtx.core.layout import initial_numbers
 from gradtx.core.numerics import is_complex, is_trainable, number_dtype, real_dtype, widest
-from gradtx.core.program import Program
+from gradtx.core.program import Program, is_declared
 from gradtx.core.spec import show
 from gradtx.core.stages import Scope, bound
 
 
-def composed(where: str, tx: Any) -> Composed:
+def plain(tree: Any) -> Any:
+    """A tree with arrays in the place of a model framework's variables."""
+    return jax.tree.map(lambda x: x[...] if _is_variable(x) else x, held(tree), is_leaf=_is_variable)
+
+
+def _is_variable(x: Any) -> bool:
+    return any(c.__name__ == "Variable" and c.__module__.startswith("flax.") for c in type(x).__mro__)
+
+
+def own_transform(where: str, tx: Any) -> Composed:
     """`tx`, or an error if it is another library's."""
     if not isinstance(tx, Composed):
         raise TypeError(
@@ -59,17 +68,24 @@ def _holds(kept: np.dtype, given: np.dtype) -> bool:
 
 def count(value: Any, what: str) -> int:
     """A counter as a Python int."""
+    if isinstance(value, jax.ShapeDtypeStruct):
+        raise ValueError(f"{what} is abstract. Pass a state with arrays.")
     number = np.asarray(value)
     if number.shape != () or number.dtype.kind not in "iuf" or number != np.floor(number) or number < 0:
-        raise ValueError(f"{what} must be a number of steps, got {show(tidy(number))}.")
+        raise ValueError(
+            f"{what} must be a number of steps, got {show(number.item() if number.shape == () else value)}."
+        )
     return int(number)
 
 
 def depends_on_step(program: Program) -> str:
     """What in a program depends on the step it is at: a name, empty if nothing does."""
+    # A wrapper with a clock of its own reads its schedules by that.
+    clocked = [u for u in program.units if is_declared(u) and "clock" in u.transform.scalars]
+    own = {source for unit in clocked for source in unit.sources.values()}
     for scope, arguments in program.scopes.items():
         for key, (value, _, _) in arguments.items():
-            if callable(value):
+            if callable(value) and (scope, key) not in own:
                 return ".".join((*scope, key))
     _, arguments = initial_numbers(program)
     for unit in program.rules:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
+import re
 import reprlib
 import types
 import typing
@@ -18,6 +19,9 @@ CALL = "call"
 NAME = "name"
 FORMS = ("value", "tuple", "list", "dict", "dtype", NAME)
 """Keys that make a dict of one entry a value of another kind."""
+
+ARGUMENTS = ("global_norm", "skip_large_updates", "skip_not_finite")
+"""The functions of gradtx's that are arguments of its transforms: what they measure, and when they skip."""
 
 VALUES = {"none": None, "inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
 LONGEST = 100
@@ -79,8 +83,10 @@ class Names:
         # The package is not complete while this module is imported.
         import gradtx
 
+        if names is not None and not isinstance(names, Mapping):
+            raise TypeError(f"names is a mapping from names to what is yours, got {show(names)}.")
         own = {name: getattr(gradtx, name) for name in gradtx.__all__}
-        self.functions = {name: x for name, x in own.items() if inspect.isfunction(x)}
+        self.functions = {name: own[name] for name in ARGUMENTS}
         self.callables = {**FACTORIES, "GradientTransformation": GradientTransformation}
         self.given = dict(names or {})
         for name, x in self.given.items():
@@ -180,4 +186,14 @@ def misfit(value: Any, hint: Any) -> str:
         if fits:
             return ""
         words.append(word)
-    return " or ".join(dict.fromkeys(w for w in words if w))
+    remedy = _number_in_yaml(value) if WORDS[float] in words else ""
+    return " or ".join(dict.fromkeys(w for w in words if w)) + remedy
+
+
+def _number_in_yaml(value: Any) -> str:
+    """What to write for a number that YAML takes for a string, as it does where there is no point."""
+    if not isinstance(value, str) or not re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
+        return ""
+    mantissa, exponent = value.lower().split("e")
+    sign = "" if exponent[0] in "-+" else "+"
+    return f" (for YAML write {mantissa}.0e{sign}{exponent})"

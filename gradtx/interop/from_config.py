@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,6 @@ from gradtx.core.combine import checked
 from gradtx.core.schedule import Schedule
 from gradtx.interop.forms import (
     CALL,
-    FORMS,
     LONGEST,
     MOST_VALUES,
     NAME,
@@ -122,7 +122,6 @@ class _Reader:
 
     def form(self, form: str, content: Any, place: str, depth: int) -> Any:
         """A value of a kind that the formats lack."""
-        assert form in FORMS
         if form == NAME:
             return self.names.find(content, place)
         if form in ("value", "dtype"):
@@ -132,9 +131,19 @@ class _Reader:
         if not isinstance(content, list | tuple):
             raise ValueError(f"{at(place)}: {form!r} must be a list, got {shown(content)}.")
         if form == "dict":
-            return dict(self.pair(pair, f"{place}.dict[{i}]", depth) for i, pair in enumerate(content))
+            return self.pairs(content, place, depth)
         items = self.items(content, place, depth)
         return tuple(items) if form == "tuple" else items
+
+    def pairs(self, content: Any, place: str, depth: int) -> dict[Any, Any]:
+        """A dict from its pairs."""
+        found: dict[Any, Any] = {}
+        for i, item in enumerate(content):
+            key, value = self.pair(item, f"{place}.dict[{i}]", depth)
+            if key in found:
+                raise ValueError(f"{place}.dict[{i}]: the key {shown(key)} is there already.")
+            found[key] = value
+        return found
 
     def pair(self, pair: Any, place: str, depth: int) -> tuple[Any, Any]:
         """A key and a value."""
@@ -178,8 +187,10 @@ class _Reader:
         given = inspect.BoundArguments(inspect.signature(fn), arguments)  # type: ignore[arg-type]
         try:
             return fn(*given.args, **given.kwargs, **others)
-        except Exception as error:
-            raise ValueError(f"{at(place)}: {error}") from error
+        except (TypeError, ValueError, ArithmeticError) as error:
+            # An error of a constructor says which argument it is about, if it is about one.
+            named = [key for key in arguments if re.search(rf"\b{key}\b( of \S+)? must\b", str(error))]
+            raise ValueError(f"{inside + named[0] if len(named) == 1 else at(place)}: {error}") from error
 
     def argument(self, item: Any, place: str, depth: int, hint: Any) -> Any:
         """An argument, checked against the kind that the constructor declares."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Restored:
     """What `from_state_dict` did with each entry, by its path.
 
@@ -15,7 +15,9 @@ class Restored:
         cast: of these, the ones that changed their dtype: the old and the new one.
         new: entries of the transform that the dict lacks; they start as `init` makes them.
         dropped: entries of the dict that the transform has no place for.
-        reshaped: entries of another shape or kind of number, which start anew: the old and the new one.
+        reshaped: entries of another shape, or kind or range of numbers, which start anew: the old and the new
+            one.
+        step: the step of the dict, at which what is new starts; the last of a batch.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -35,13 +37,14 @@ class Restored:
     new: tuple[str, ...]
     dropped: tuple[str, ...]
     reshaped: Mapping[str, tuple[str, str]]
+    step: int = 0
 
     @property
     def is_complete(self) -> bool:
         """Whether every entry of the dict was restored, and every one of the transform was in it."""
         return not (self.new or self.dropped or self.reshaped)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         rows = [
             ("kept", [f"{len(self.kept)} entr{'y' if len(self.kept) == 1 else 'ies'}"]),
             ("cast", [f"{name}, {old} to {new}" for name, old, new in self._pairs(self.cast)]),
@@ -56,6 +59,11 @@ class Restored:
         for title, texts in rows:
             for i, text in enumerate(texts):
                 lines.append(f"{title if i == 0 else '':10}{text}")
+        if self.step and any("slots" in key.split("/") for key in (*self.new, *self.reshaped)):
+            lines += [
+                f"{'':10}New slots start at step {self.step}. Where the step corrects them, as it does",
+                f"{'':10}Adam's moments, the first updates may be several times too large.",
+            ]
         return "\n".join(lines)
 
     def groups(self, keys: Iterable[str]) -> list[str]:
@@ -68,7 +76,8 @@ class Restored:
                 counts[path] = counts.get(path, 0) + (key in wanted)
         found: dict[str, int] = {}
         for key in sorted(wanted):
-            whole = [path for path in _upwards(key) if counts[path] == totals[path]]
+            # A leaf of one state may be a subtree of the other, whose entries are not among the wanted.
+            whole = [path for path in _upwards(key) if counts[path] == totals[path]] or [key]
             found[whole[-1]] = counts[whole[-1]]
         return [path if n == 1 else f"{path} ({n} entries)" for path, n in found.items()]
 

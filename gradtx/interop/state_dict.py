@@ -71,7 +71,8 @@ def from_state_dict(
             a batch of states, those of one of them.
         d: the dict, what `np.load` or `safetensors.numpy.load_file` gave, or the path of an `.npz` file.
         strict: whether anything that does not match is an error. With `strict=False` what matches is
-            restored, and the rest starts as `tx.init` makes it, at the step of the dict.
+            restored, and the rest starts as `tx.init` makes it, at the step of the dict: a new moment of
+            Adam's is corrected as if it were old, so that its first updates may be several times too large.
 
     Returns:
         The state, with the dtypes, shapes and shardings of `tx.init(params)` and no memory of the dict's, and
@@ -81,7 +82,7 @@ def from_state_dict(
         ValueError: the dict or the file is damaged, cut off, of a newer version, or no state dict; or, if
             strict, it does not match: what is missing, left over, or of another shape or kind of number is
             listed.
-        TypeError: `d` is no mapping and no path.
+        TypeError: `tx` is no transform, or `d` no mapping and no path.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -95,6 +96,8 @@ def from_state_dict(
         new       numbers/trace (2 entries)
                   slots/trace
     """
+    if not callable(getattr(tx, "init", None)):
+        raise TypeError(f"from_state_dict takes the transform first, then the parameters; got {show(tx)}.")
     stored = unpack(d)
     shapes = jax.tree.map(_form, params)
     # Most arrays of init would only make room for those of the dict; where shapes say all, none are made.
@@ -180,15 +183,20 @@ def _compared(
             cast[key] = (old.dtype.name, dtype.name)
     new = [key for key in wanted if key not in stored]
     dropped = [key for key in stored if key not in wanted]
-    return Restored(tuple(kept), cast, tuple(new), tuple(dropped), reshaped)
+    step = int(np.max(stored.get("step", 0), initial=0))
+    return Restored(tuple(kept), cast, tuple(new), tuple(dropped), reshaped, step)
 
 
 def _holds(x: np.ndarray, dtype: Any) -> bool:
-    """Whether a dtype is of the kind of an array's, and of integers has room for them."""
+    """Whether a dtype is of the kind of an array's, and has room for its numbers."""
     kinds = (np.bool_, np.signedinteger, np.unsignedinteger, jnp.floating, np.complexfloating)
-    same_kind = any(jnp.issubdtype(x.dtype, kind) and jnp.issubdtype(dtype, kind) for kind in kinds)
-    exact = not jnp.issubdtype(dtype, np.integer) or np.array_equal(x.astype(dtype), x)
-    return same_kind and exact
+    if not any(jnp.issubdtype(x.dtype, kind) and jnp.issubdtype(dtype, kind) for kind in kinds):
+        return False
+    with np.errstate(over="ignore"):
+        cast = x.astype(dtype)
+    if jnp.issubdtype(dtype, np.inexact):
+        return np.array_equal(np.isfinite(cast), np.isfinite(x))
+    return np.array_equal(cast, x)
 
 
 def _mismatch(restored: Restored, most: int = 20) -> str:

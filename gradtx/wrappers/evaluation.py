@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import leaves as lv
-from gradtx.core.hyperparams import states_of
+from gradtx.core.hyperparams import held, states_of
 from gradtx.core.numerics import cast
 from gradtx.core.rule import EVAL
 
@@ -44,7 +44,7 @@ def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:
         {'bias': [2.0], 'w': [0.5, 0.5]}
     """
     states_of(x)
-    averages = dict(_averages(getattr(x, "opt_state", x)))
+    averages = dict(_averages(held(x)))
     if name is not None:
         averages = _named(averages, name)
     leaves, structure = lv.flatten(params)
@@ -80,11 +80,11 @@ def _averages(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]
     def has_one(n: Any) -> bool:
         return isinstance(n, Mapping) and EVAL in n
 
-    for keys, held in jax.tree_util.tree_flatten_with_path(node, is_leaf=has_one)[0]:
-        if has_one(held):
+    for keys, part in jax.tree_util.tree_flatten_with_path(node, is_leaf=has_one)[0]:
+        if has_one(part):
             where = (*path, *(jax.tree_util.keystr((key,), simple=True) for key in keys))
-            yield ".".join(key for key in where if key != "slots"), held[EVAL]
-            yield from _averages({key: child for key, child in held.items() if key != EVAL}, where)
+            yield ".".join(key for key in where if key != "slots"), part[EVAL]
+            yield from _averages({key: child for key, child in part.items() if key != EVAL}, where)
 
 
 def _named(averages: dict[str, Any], name: str) -> dict[str, Any]:

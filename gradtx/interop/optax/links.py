@@ -11,11 +11,14 @@ import jax
 from gradtx.core import leaves as lv
 from gradtx.core.engine import Composed
 from gradtx.core.labels import Labelled
-from gradtx.core.program import Path, Unit, is_declared, is_rule, lookup
+from gradtx.core.program import Path, Unit, is_declared, lookup
 from gradtx.interop.optax.states import Item, Reading, numbered, read, unmasked
 from gradtx.interop.optax.table import MEASURES, Row, row_of
 
 Groups = tuple[str, ...]
+
+CALLS_ONCE = ("flatten", "track")
+"""Wrappers that Optax has no state for, and which call what they wrap once in each update."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,24 +148,21 @@ def _targets(
     for unit in tx.program.units:
         labels = tuple(str(mask.label) for mask in unit.masks if isinstance(mask, Labelled))
         target = Target(unit, (*groups, *labels), at, is_vector)
-        parts = _parts(unit)
-        if parts and not unit.transform.sees_leaves and isinstance(parts["inner"], Composed):
+        inner = tx.program.parts.get((*unit.path, "inner"))
+        if isinstance(inner, Composed) and unit.transform.name in CALLS_ONCE:
             path = (*target.path, "inner")
-            yield from _targets(parts["inner"], path, target.groups, state, clock, is_vector=True)
-        elif _has_state(unit, lookup(state, target.path)):
+            in_vector = is_vector or not unit.transform.sees_leaves
+            yield from _targets(inner, path, target.groups, state, clock, in_vector)
+        elif _has_state(unit, inner, lookup(state, target.path)):
             yield target
 
 
-def _has_state(unit: Unit, own: Any) -> bool:
+def _has_state(unit: Unit, inner: Any, own: Any) -> bool:
     """Whether there is something to move: what only measures does so anew."""
     if not is_declared(unit):
         return bool(jax.tree.leaves(own))
     tx = unit.transform
-    return tx.name not in MEASURES and bool(tx.slots or tx.scalars or _parts(unit))
-
-
-def _parts(unit: Unit) -> dict[str, Any]:
-    return unit.transform.parts() if is_declared(unit) and not is_rule(unit) else {}
+    return tx.name not in MEASURES and bool(tx.slots or tx.scalars or inner is not None)
 
 
 def _link(target: Target, queue: list[Item], clock: Clock, state: Any) -> None:

@@ -7,17 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core.hyperparams import placed
+from gradtx.core.hyperparams import held, placed
 from gradtx.core.layout import check_state
 from gradtx.core.program import Path, lookup
 from gradtx.core.rebase import rebase, replaced
 from gradtx.core.rule import EVAL
 from gradtx.core.transform import Transform
-from gradtx.interop.fitting import composed
+from gradtx.interop.fitting import own_transform, plain
 from gradtx.interop.optax.links import linked
 from gradtx.interop.optax.states import numbered
 from gradtx.interop.optax.steps import settle
-from gradtx.interop.optax.values import check_injected, copied, given, matches, taken, written
+from gradtx.interop.optax.values import check_injected, copied, given, injected_numbers, taken, written
 
 PyTree = Any
 
@@ -27,12 +27,15 @@ def from_optax_state(tx: Transform, optax_state: Any, params: PyTree, *, step: i
 
     The moments, averages and counters are taken from the Optax state, every number from `tx`. The two are
     matched unit by unit, in order: `tx` has the transforms of the Optax optimizer, from gradtx. Transforms
-    without a state (clipping, weight decay, scaling) may differ, and so may what only measures.
+    without a state (clipping, weight decay, scaling) may differ, and so may what only measures (`track`,
+    `monitor`, `snapshot`, `measure_with_ema`).
 
     Args:
         tx: the transform, built as the Optax optimizer was.
-        optax_state: its state, as Optax's `init` or `update` gave it.
-        params: the parameters at that point; for `lookahead` Optax's `LookaheadParams`.
+        optax_state: its state, as Optax's `init` or `update` gave it, or what holds it: a `TrainState` or an
+            `nnx.Optimizer`.
+        params: the parameters at that point, also as `nnx.state(model, nnx.Param)`; for `lookahead` Optax's
+            `LookaheadParams`.
         step: the number of updates so far, for an Optax state that does not count them, such as that of
             `sgd` with a constant rate. It is needed only where `tx` depends on it.
 
@@ -55,12 +58,13 @@ def from_optax_state(tx: Transform, optax_state: Any, params: PyTree, *, step: i
         >>> gradtx.step_count(state), [round(float(m), 3) for m in state["slots"]["scale_by_adam"]["mu"]["w"]]
         (1, [0.1, -0.2])
     """
-    own = composed("from_optax_state", tx)
+    own = own_transform("from_optax_state", tx)
     slow = None
     if type(params).__name__ == "LookaheadParams":
         params, slow = params.fast, params.slow
-    fresh = own.init(params)
-    arrays, structure = numbered(optax_state)
+    made = own.init(params)
+    params, fresh = plain(params), plain(made)
+    arrays, structure = numbered(plain(optax_state))
     clock = linked(own, structure, "optax_state", (), fresh)
     settle(clock, arrays, step)
     changes: dict[Path, Any] = {}
@@ -77,7 +81,7 @@ def from_optax_state(tx: Transform, optax_state: Any, params: PyTree, *, step: i
     state = fresh
     for path, value in changes.items():
         state = replaced(state, path, value)
-    return rebase(own, state)[0]
+    return jax.tree.structure(made).unflatten(jax.tree.leaves(rebase(own, state)[0]))
 
 
 def to_optax_state(tx: Transform, state: Any, optax_state: Any) -> Any:
@@ -85,13 +89,15 @@ def to_optax_state(tx: Transform, state: Any, optax_state: Any) -> Any:
 
     Args:
         tx: the transform that made `state`.
-        state: its state.
-        optax_state: a state of the Optax optimizer to take the place of, such as from its `init`.
+        state: its state, or what holds it: a `TrainState` or an `nnx.Optimizer`.
+        optax_state: a state of the Optax optimizer to take the place of, such as from its `init`, or what
+            holds it.
 
     Returns:
         A state like `optax_state`, in its dtypes, which may be narrower than gradtx's. Counters are gradtx's
-        steps, and injected hyperparameters the numbers in force. The slow weights of `lookahead` are
-        parameters there: `optax.LookaheadParams(params, gradtx.eval_params(state, params))`.
+        steps, and injected hyperparameters the numbers in force; but those that schedules set are left as
+        they are, since Optax computes them at its next update. The slow weights of `lookahead` are parameters
+        there: `optax.LookaheadParams(params, gradtx.eval_params(state, params))`.
 
     Raises:
         ValueError: the two do not fit, as for `from_optax_state`.
@@ -104,15 +110,15 @@ def to_optax_state(tx: Transform, state: Any, optax_state: Any) -> Any:
         >>> gradtx.to_optax_state(tx, state, optax.sgd(0.1, momentum=0.9).init(params))[0].trace
         {'w': Array([ 1., -2.], dtype=float32)}
     """
-    own = composed("to_optax_state", tx)
+    own, state, optax_state = own_transform("to_optax_state", tx), plain(state), held(optax_state)
     check_state(own.program, state)
-    arrays, structure = numbered(optax_state)
+    arrays, structure = numbered(plain(optax_state))
     clock = linked(own, structure, "optax_state", (), state)
     new: dict[int, Any] = {}
     for part in clock.every():
         at_step = lookup(state, part.states[0])["step"] if part.states else 0
         new |= {position: at_step for _, position in part.reading.counters}
-        new |= {m.position: m.entries[0].read() for m in matches(part, state) if m.entries}
+        new |= {m.position: m.entries[0].read() for m in injected_numbers(part, state) if m.entries}
         for link in part.links:
             new |= given(link, state, at_step)
         for copy in part.copies:

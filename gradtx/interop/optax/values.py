@@ -105,7 +105,7 @@ def written(value: Any, old: Any, what: str) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Match:
+class InjectedNumber:
     """An injected hyperparameter of Optax: its position there, and what has its name in a state of gradtx."""
 
     name: str
@@ -116,7 +116,7 @@ class Match:
     """Values of settings of that name, which are no numbers of the state."""
 
 
-def matches(clock: Clock, state: Any) -> Iterator[Match]:
+def injected_numbers(clock: Clock, state: Any) -> Iterator[InjectedNumber]:
     """Each injected hyperparameter of a clock."""
     if not clock.reading.injected or not clock.states:
         return
@@ -126,23 +126,23 @@ def matches(clock: Clock, state: Any) -> Iterator[Match]:
         for name, position in injected.positions.items():
             found = [e for e in entries if e.parts[e.own :] == (name,) and set(injected.groups) <= {*e.path}]
             constants = [s[name] for s in settings if name in s and not isinstance(s[name], bool)]
-            yield Match(name, position, injected.where, found, constants)
+            yield InjectedNumber(name, position, injected.where, found, constants)
 
 
 def check_injected(clock: Clock, fresh: Any, arrays: list[Any]) -> None:
     """Raises where Optax's injected hyperparameters are not the numbers of tx; schedules are not compared."""
     different = []
     where = ""
-    for match in matches(clock, fresh):
-        theirs = np.asarray(arrays[match.position])
-        mine = [e.read() for e in match.entries if e.is_settable]
-        mine += match.constants if not match.entries else []
-        if match.entries and not mine:
+    for number in injected_numbers(clock, fresh):
+        theirs = np.asarray(arrays[number.position])
+        mine = [e.read() for e in number.entries if e.is_settable]
+        mine += number.constants if not number.entries else []
+        if number.entries and not mine:
             continue
         if not mine or not all(_equal(theirs, x) for x in mine):
             own = " and ".join(show(x) for x in mine) or "not there"
-            different.append(f"{match.name} is {show(tidy(theirs))} there and {own} in tx")
-            where = match.where
+            different.append(f"{number.name} is {show(tidy(theirs))} there and {own} in tx")
+            where = number.where
     if different:
         raise ValueError(
             f"{where} has other hyperparameters than tx: {'; '.join(different)}. Numbers come from tx: build "

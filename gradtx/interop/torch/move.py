@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import jax
 import numpy as np
 
 from gradtx.core import leaves as lv
@@ -13,12 +14,13 @@ from gradtx.core.layout import check_state
 from gradtx.core.numerics import Decay, compute_dtype
 from gradtx.core.program import Unit, lookup
 from gradtx.core.rebase import rebase, replaced
+from gradtx.core.spec import show
 from gradtx.core.stages import resolve
 from gradtx.core.transform import Transform
-from gradtx.interop.fitting import composed, fitted
+from gradtx.interop.fitting import fitted, own_transform, plain
 from gradtx.interop.torch.check import as_given
-from gradtx.interop.torch.dict import Names, Parameter, as_numpy
 from gradtx.interop.torch.match import Match
+from gradtx.interop.torch.state_dict import Names, Order, Parameter, as_numpy
 
 PyTree = Any
 
@@ -29,7 +31,7 @@ def from_torch_state_dict(
     names: Names,
     params: PyTree,
     *,
-    order: Any = None,
+    order: Order | None = None,
     step: int | None = None,
 ) -> Any:
     """A state for `tx` that goes on where an optimizer of torch stopped.
@@ -44,8 +46,9 @@ def from_torch_state_dict(
         state_dict: what `optimizer.state_dict()` gives.
         names: for the path of a leaf the name of torch's parameter, or its index, or a pair of that and the
             axes of torch's array in the leaf's order: `(1, 0)` for the kernel of a Linear, `(2, 3, 1, 0)` for
-            that of a Conv. A leaf that is not in it has torch's name with `/` for `.`.
-        params: the parameters at that point, in gradtx's layout.
+            that of a Conv. A leaf that is not in it has torch's name with `/` for `.`. None is for a leaf
+            that torch's optimizer was not given; frozen leaves need no entry.
+        params: the parameters at that point, in gradtx's layout, also as `nnx.state(model, nnx.Param)`.
         order: torch's names in the order in which the optimizer got the parameters, where its state dict has
             none: `model.named_parameters()`, if it was made from `model.parameters()`; a list for each
             parameter group, if there are several.
@@ -79,11 +82,14 @@ def from_torch_state_dict(
         >>> gradtx.step_count(state), state["slots"]["scale_by_adam"]["mu"]["kernel"].tolist()
         (50, [[0.5], [0.5]])
     """
-    own = composed("from_torch_state_dict", tx)
+    own = own_transform("from_torch_state_dict", tx)
+    made = own.init(params)
+    params, fresh = plain(params), plain(made)
     match = Match(own, state_dict, names, params, order, as_given)
     match.check()
     at_step = match.step(step)
-    fresh = own.init(params)
+    arguments = resolve(own.program, fresh["numbers"], np.int32(at_step))
+    match.check_rates(arguments)
     state = {**fresh, "step": placed(at_step, np.int32, (), fresh["step"])}
     for unit, slot, entry, on in match.slots():
         path = ("slots", *unit.path, slot)
@@ -93,12 +99,12 @@ def from_torch_state_dict(
             assert parameter is not None
             value = _entry(match, parameter, entry)
             if value is not None:
-                value = value * np.asarray(match.factor(unit, i), value.dtype)
+                value = value * np.asarray(match.factor(unit, i, arguments), value.dtype)
                 _check_axes(parameter, value.shape, leaves[i].shape)
                 what = f"{entry!r} of torch's {parameter.label}, as the leaf {parameter.path!r},"
                 leaves[i] = fitted(parameter.ours(value), leaves[i], what, "torch state dict")
         state = replaced(state, path, structure.unflatten(leaves))
-    return rebase(own, state)[0]
+    return jax.tree.structure(made).unflatten(jax.tree.leaves(rebase(own, state)[0]))
 
 
 def _check_axes(parameter: Parameter, theirs: tuple[int, ...], ours: tuple[int, ...]) -> None:
@@ -114,7 +120,13 @@ def _entry(match: Match, parameter: Parameter, entry: str) -> np.ndarray | None:
     """An entry of torch's state, None where the parameter was never stepped and starts as gradtx does."""
     entries = match.entries(parameter)
     if entry in entries:
-        return as_numpy(entries[entry])
+        value = as_numpy(entries[entry])
+        if not np.issubdtype(value.dtype, np.number):
+            raise TypeError(
+                f"This state dict is damaged: {entry!r} of torch's {parameter.label} is no tensor of numbers "
+                f"but {show(entries[entry])}."
+            )
+        return value
     dampened = match.groups[parameter.group].get("dampening")
     others = any(match.entries(p) for p in match.parameters if p is not None)
     if entries or (others and dampened):
@@ -127,13 +139,13 @@ def _entry(match: Match, parameter: Parameter, entry: str) -> np.ndarray | None:
 
 
 def to_torch_state_dict(
-    tx: Transform, state: Any, names: Names, params: PyTree, state_dict: Any, *, order: Any = None
+    tx: Transform, state: Any, names: Names, params: PyTree, state_dict: Any, *, order: Order | None = None
 ) -> dict[str, Any]:
     """The way back: a state dict for torch's optimizer that goes on where gradtx stopped.
 
     Args:
         tx: the transform that made `state`.
-        state: its state.
+        state: its state, or what holds it: a `TrainState` or an `nnx.Optimizer`.
         names: as for `from_torch_state_dict`.
         params: the parameters, in gradtx's layout.
         state_dict: one of the torch optimizer to take the place of, also of a new one.
@@ -141,11 +153,14 @@ def to_torch_state_dict(
 
     Returns:
         A new state dict with numpy arrays in place of tensors, in the dtypes of `state_dict` where it has
-        them. `lr` is the rate in force. To load it, make tensors of the arrays:
+        them, but in float32 for bfloat16, which torch narrows again when it loads them. `lr` is the rate in
+        force; for Adagrad with `lr_decay`, the one that is decayed to it. To load it, make tensors of the
+        arrays:
         `jax.tree.map(lambda x: torch.tensor(x) if isinstance(x, np.ndarray) else x, d)`.
 
     Raises:
-        ValueError: a name, a shape or a number in force does not fit.
+        ValueError: a name, a shape or a number in force does not fit, such as two rates in one parameter
+            group.
         TypeError: `tx` or `state` is not gradtx's, or `state_dict` not an optimizer's.
 
     Examples:
@@ -157,7 +172,7 @@ def to_torch_state_dict(
         >>> gradtx.to_torch_state_dict(tx, state, {"weight": 0}, params, new)["state"]
         {0: {'momentum_buffer': array([1., 1.], dtype=float32)}}
     """
-    own = composed("to_torch_state_dict", tx)
+    own, state = own_transform("to_torch_state_dict", tx), plain(state)
     check_state(own.program, state)
     arguments = resolve(own.program, state["numbers"], state["step"])
 
@@ -167,13 +182,10 @@ def to_torch_state_dict(
             return given
         return _value(arguments[unit.sources[field]])
 
-    match = Match(own, state_dict, names, params, order, in_force)
-    for i, parameter in enumerate(match.parameters):
-        rate = match.rate(i)
-        if parameter is not None and rate is not None:
-            match.groups[parameter.group]["lr"] = _value(arguments[rate.sources["learning_rate"]])
-    match.check()
+    match = Match(own, state_dict, names, plain(params), order, in_force)
     at_step = int(np.asarray(state["step"]))
+    match.set_rates(arguments, at_step)
+    match.check()
     entries: dict[Any, dict[str, Any]] = {}
     for unit, slot, entry, on in match.slots():
         leaves, _ = lv.flatten(lookup(state, ("slots", *unit.path, slot)))
@@ -185,9 +197,9 @@ def to_torch_state_dict(
                 own_dtype = compute_dtype(leaves[i].dtype) if old is None else as_numpy(old).dtype
                 value = parameter.theirs(np.asarray(leaves[i]).astype(own_dtype))
                 made = entries.setdefault(
-                    parameter.key, {"step": np.float32(at_step)} if match.kind.counts else {}
+                    parameter.key, {"step": np.array(at_step, np.float32)} if match.kind.counts else {}
                 )
-                made[entry] = value / np.asarray(match.factor(unit, i), own_dtype)
+                made[entry] = value / np.asarray(match.factor(unit, i, arguments), own_dtype)
                 _check_shape(made[entry], old, parameter, entry)
     return {**state_dict, "state": entries, "param_groups": copy.deepcopy(match.groups)}
 

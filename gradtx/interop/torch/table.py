@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradtx.core.combine import chain
+from gradtx.core.spec import show
 from gradtx.core.transform import Transform
 from gradtx.optimizers.adam import adam, adamw
 from gradtx.optimizers.adaptive import adadelta, adagrad, rmsprop
@@ -31,6 +32,7 @@ class Kind:
         options: the options that tell it from the others.
         entries: for each slot, as (rule, slot), the entry in torch's state of a parameter.
         same: what means the same in gradtx, in one form or several, the first of which is shown.
+        more: options that not every version of it has.
         counts: whether its state has the step.
         always: whether a parameter has state before the first step.
     """
@@ -39,13 +41,17 @@ class Kind:
     options: frozenset[str]
     entries: Mapping[tuple[str, str], str]
     same: Callable[[Options], list[Transform]]
+    more: frozenset[str] = frozenset()
     counts: bool = True
     always: bool = False
 
 
 def number(x: Any) -> float:
     """An option as a Python number: torch may keep a tensor."""
-    value = float(x)
+    try:
+        value = float(x)
+    except (TypeError, ValueError):
+        raise TypeError(f"{show(x)} is no number.") from None
     return value if isinstance(x, int | float) else float(str(np.float32(value)))
 
 
@@ -66,6 +72,8 @@ def is_decoupled(options: Options) -> bool | None:
 
 
 def _adam(o: Options) -> list[Transform]:
+    if not isinstance(o["betas"], list | tuple) or len(o["betas"]) != 2:
+        raise TypeError(f"'betas' must be a pair, got {show(o['betas'])}.")
     b1, b2 = map(number, o["betas"])
     lr, eps, decay = number(o["lr"]), number(o["eps"]), _decay(o)
     coupled = adam(lr, b1, b2, eps, weight_decay=decay)
@@ -108,6 +116,7 @@ KINDS = [
         frozenset({"lr", "betas", "eps", "weight_decay", "amsgrad"}),
         {("scale_by_adam", "mu"): "exp_avg", ("scale_by_adam", "nu"): "exp_avg_sq"},
         _adam,
+        more=frozenset({"decoupled_weight_decay"}),
     ),
     Kind(
         "Adagrad",
@@ -148,13 +157,29 @@ def kind_of(options: Options) -> Kind:
     )
 
 
-def refuse_foreign(options: Options, rate_is_scheduled: bool) -> None:
+KNOWN = {
+    *("params", "param_names", "name", "maximize", "foreach", "fused", "capturable", "differentiable"),
+    *("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr"),
+}
+"""What a parameter group may have beside the options of its kind: the choice of an implementation, and what
+torch's schedulers keep there."""
+
+
+def refuse_foreign(kind: Kind, options: Options, rate_is_scheduled: bool) -> None:
     """Raises for options that gradtx has no counterpart for."""
+    for key in sorted(map(str, set(options) - KNOWN - kind.options - kind.more)):
+        value = options.get(key)
+        if not (value is None or (isinstance(value, bool | int | float) and not value)):
+            raise ValueError(
+                f"torch's {kind.name} has no option {key!r}, and this parameter group has {key}="
+                f"{show(value)}: another optimizer, perhaps. If it changes nothing, remove the key from the "
+                f"group."
+            )
     if options.get("amsgrad"):
         raise ValueError(
-            "torch's amsgrad=True has no counterpart in gradtx. Optax's works inside a chain: "
-            "gradtx.chain(optax.scale_by_amsgrad(...), gradtx.scale_by_learning_rate(...)); its state cannot "
-            "be moved."
+            "torch's amsgrad=True has no counterpart in gradtx. Optax's scale_by_amsgrad, which works inside "
+            "gradtx.chain, is another formula: it takes the largest second moment after the bias "
+            "correction, torch before."
         )
     if options.get("maximize"):
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,14 @@ from gradtx.core import leaves as lv
 from gradtx.core.arguments import suggestion
 from gradtx.core.spec import show
 
-Names = Mapping[str, Any]
-"""For a leaf path torch's name or index, or a pair of it and the permutation of axes."""
+Name = str | int
+"""Torch's name of a parameter, or its index."""
+
+Names = Mapping[str, Name | tuple[Name, Sequence[int]] | None]
+"""For a leaf path torch's name, or a pair of it and the permutation of axes; None where torch has none."""
+
+Order = Iterable[str | tuple[str, Any] | Iterable[str | tuple[str, Any]]]
+"""Names, or pairs of a name and its tensor; or some of them for each parameter group."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +76,19 @@ def checked(state_dict: Any) -> Any:
             f"optimizer.state_dict() gives it; got {shown or 'an empty mapping'}."
         )
     groups, state = state_dict["param_groups"], state_dict["state"]
-    fine = isinstance(groups, list | tuple) and all(isinstance(g, Mapping) and "params" in g for g in groups)
+    fine = isinstance(groups, list | tuple) and all(map(_is_group, groups))
     if not groups or not fine or not isinstance(state, Mapping):
         raise TypeError(
-            "This state dict is damaged: 'param_groups' must be a list of mappings with 'params', 'state' a "
-            "mapping. Save optimizer.state_dict() anew."
+            "This state dict is damaged: 'param_groups' must be a list of mappings with 'params', a list of "
+            "indices, and 'state' a mapping. Save optimizer.state_dict() anew."
         )
     keys = [key for group in groups for key in group["params"]]
     unknown = [key for key in state if key not in keys]
+    if unknown and all(isinstance(key, str) and key.isdigit() and int(key) in keys for key in unknown):
+        raise ValueError(
+            "The keys of 'state' are strings, which JSON makes of indices. Make them numbers again: "
+            "{int(key): entries for key, entries in state_dict['state'].items()}."
+        )
     if unknown or len(set(keys)) < len(keys):
         what = (
             f"'state' has {unknown[0]!r}, which no group has" if unknown else "a parameter is in two groups"
@@ -89,8 +100,19 @@ def checked(state_dict: Any) -> Any:
     return state_dict
 
 
-def parameters(state_dict: Any, names: Names, params: Any, order: Any) -> list[Parameter | None]:
-    """For each leaf of `params` the parameter of torch that it is, None for a leaf that is None."""
+def _is_group(x: Any) -> bool:
+    keys = x.get("params") if isinstance(x, Mapping) else None
+    return isinstance(keys, list | tuple) and all(isinstance(key, str | int) for key in keys)
+
+
+def parameters(
+    state_dict: Any, names: Names, params: Any, order: Order | None, frozen: list[bool]
+) -> list[Parameter | None]:
+    """For each leaf of `params` the parameter of torch that it is.
+
+    It is None for a leaf that is None, for one that `names` says torch has none for, and for a frozen one
+    whose name torch does not know.
+    """
     if not isinstance(names, Mapping):
         raise TypeError(
             f"names must be a mapping from leaf paths to torch's names, such as {{'dense/kernel': "
@@ -100,15 +122,16 @@ def parameters(state_dict: Any, names: Names, params: Any, order: Any) -> list[P
     paths, leaves = lv.paths(params), lv.flatten(params)[0]
     for path in names:
         if path not in paths:
-            hint = suggestion(path, None, paths)
+            hint = suggestion(str(path), None, paths)
             raise ValueError(
                 f"names has {path!r}, which is no leaf of the parameters. {hint or ''}".rstrip()
                 + f" There are {', '.join(paths)}."
             )
-    found = [
-        None if x is None else _parameter(path, names.get(path, path.replace("/", ".")), known)
-        for path, x in zip(paths, leaves, strict=True)
-    ]
+    found: list[Parameter | None] = []
+    for path, x, is_frozen in zip(paths, leaves, frozen, strict=True):
+        given = names.get(path, path.replace("/", "."))
+        missing = is_frozen and path not in names and given not in known.by_name
+        found.append(None if x is None or given is None or missing else _parameter(path, given, known))
     taken: dict[Any, str] = {}
     for p in found:
         if p is not None and taken.setdefault(p.key, p.path) != p.path:
@@ -128,41 +151,76 @@ class _Known:
     by_name: dict[str, Any]
 
 
-def _known(groups: Any, order: Any) -> _Known:
-    given = [group.get("param_names") or [] for group in groups]
-    if order is not None:
-        given = [list(order)] if len(groups) == 1 else list(order)
-        if len(given) != len(groups) or any(_is_name(names) for names in given):
+def _known(groups: Any, order: Order | None) -> _Known:
+    if order is None:
+        given = [_named(group.get("param_names") or []) for group in groups]
+    elif len(groups) == 1:
+        given = [_named(order)]
+    else:
+        lists = list(order) if isinstance(order, Iterable) else []
+        if len(lists) != len(groups) or any(isinstance(x, str) or _is_pair(x) for x in lists):
             raise ValueError(
                 f"order must have a list of names for each of torch's {len(groups)} parameter groups, as the "
                 f"optimizer got them: one list of all could be in another order."
             )
+        given = list(map(_named, lists))
     by_key: dict[Any, tuple[str, int]] = {}
     by_name: dict[str, Any] = {}
     for g, (group, names) in enumerate(zip(groups, given, strict=True)):
         keys = list(group["params"])
-        named = [n if isinstance(n, str) else n[0] for n in names]
-        if named and len(named) != len(keys):
+        if names and len(names) != len(keys):
             raise ValueError(
-                f"There are {len(named)} names for the {len(keys)} parameters of torch's parameter group {g}."
+                f"torch's parameter group {g} has {len(keys)} parameters, and there are {len(names)} names. "
+                f"Give those that the optimizer got, such as [(n, p) for n, p in model.named_parameters() if "
+                f"p.requires_grad]."
             )
         for i, key in enumerate(keys):
-            name = named[i] if named else (key if isinstance(key, str) else "")
+            name = names[i] if names else (key if isinstance(key, str) else "")
             by_key[key] = (f"parameter {name!r} (index {key})" if name else f"parameter {key}", g)
             if name:
                 by_name[name] = key
     return _Known(by_key, by_name)
 
 
-def _is_name(x: Any) -> bool:
-    """Whether it is a name, or one with its tensor, as `named_parameters` gives them."""
-    return isinstance(x, str) or (isinstance(x, tuple) and len(x) == 2 and not isinstance(x[1], str | tuple))
+def _named(order: Any) -> list[str]:
+    """The names of one parameter group."""
+    given = list(order) if isinstance(order, Iterable) and not isinstance(order, str) else [order]
+    wrong = [x for x in given if not isinstance(x, str) and not _is_pair(x)]
+    if wrong or isinstance(order, str):
+        of = f", of {_kind(wrong[0])}" if wrong and wrong[0] is not order else ""
+        raise TypeError(
+            f"order must be torch's names, or pairs of a name and its tensor, such as "
+            f"model.named_parameters(); got {_kind(order)}{of}."
+        )
+    return [x if isinstance(x, str) else x[0] for x in given]
+
+
+def _kind(x: Any) -> str:
+    return f"a {type(x).__name__}"
+
+
+def _is_pair(x: Any) -> bool:
+    """Whether it is a name with its tensor, as `named_parameters` gives them."""
+    return (
+        isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str) and not isinstance(x[1], str | tuple)
+    )
 
 
 def _parameter(path: str, given: Any, known: _Known) -> Parameter:
     axes = None
-    if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[1], Iterable):
-        given, axes = given[0], tuple(int(a) for a in given[1])
+    if isinstance(given, tuple | list) and len(given) == 2:
+        given, axes = given
+        if not isinstance(axes, tuple | list) or not all(isinstance(a, int | np.integer) for a in axes):
+            raise TypeError(
+                f"names: the axes of the leaf {path!r} must be a permutation such as (1, 0), got "
+                f"{show(axes)}."
+            )
+        axes = tuple(map(int, axes))
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise TypeError(
+            f"names: the leaf {path!r} must have torch's name, its index, or a pair of it and the axes; got "
+            f"{show(given)}."
+        )
     key = known.by_name.get(given, given) if isinstance(given, str) else given
     if key not in known.by_key:
         if isinstance(given, str) and not known.by_name:
@@ -175,7 +233,9 @@ def _parameter(path: str, given: Any, known: _Known) -> Parameter:
         there = ", ".join(known.by_name) or ", ".join(map(str, known.by_key))
         raise ValueError(
             f"The leaf {path!r} is to be torch's {given!r}, which the state dict does not have. "
-            f"{hint} There are {there}.".replace("  ", " ")
+            f"{hint} There are {there}. If torch did not train it, say so: names={{{path!r}: None}}.".replace(
+                "  ", " "
+            )
         )
     label, group = known.by_key[key]
     return Parameter(path, key, label, group, axes)

@@ -37,7 +37,7 @@ def to_config(tx: Any, names: Mapping[str, Any] | None = None) -> dict[str, Any]
         {"dict": [[key, value], ...]}              a dict whose keys are no strings, or whose order a format
                                                    might change
         {"dtype": "bfloat16"}                      a numpy dtype
-        {"name": "global_norm"}                    a public function of gradtx's, or one of `names`
+        {"name": "global_norm"}                    what gradtx measures or skips by, or one of `names`
 
     A plain list is a tuple if all its elements are strings (path patterns) or the argument is a sequence,
     such as the `betas` of Prodigy; else it is a list.
