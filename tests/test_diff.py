@@ -298,6 +298,15 @@ def test_a_difference_on_some_leaves_names_the_first():
     assert not gradtx.diff(other, gradtx.adamw(0.1, mask="kernel"), params)
 
 
+def test_slots_of_one_name_in_two_groups():
+    """Each has the name that tells it from the other."""
+    groups = [{"b": gradtx.adam(0.1), "a": gradtx.chain(gradtx.adam(0.1, b1=b1))} for b1 in (0.9, 0.8)]
+    found = gradtx.diff(*(gradtx.partition(of, BY_BIAS) for of in groups))
+    assert found.first.name == "a.scale_by_adam.mu"
+    assert [c.where for c in found.causes] == ["partition['a'].adam.b1"]
+    assert found.formulas[0] == "a.adam.b1 a.scale_by_adam.mu + (1 - a.adam.b1) g"
+
+
 def test_another_librarys_optimizer_is_followed_too():
     """Its constants are rounded to float32, and so are the differences that count."""
     with jax.numpy_dtype_promotion("standard"):

@@ -256,7 +256,11 @@ def test_follows_its_reference(name):
     assert case.deviation(small=ENTRIES[name].kind == "schedule") <= case.double
 
 
-@pytest.mark.parametrize("name", [n for n in FORMULAS if ENTRIES[n].kind in ("transform", "optimizer")])
+@pytest.mark.parametrize(
+    "name",
+    [n for n in FORMULAS if ENTRIES[n].kind == "transform"]
+    + [pytest.param(n, marks=pytest.mark.full) for n in FORMULAS if ENTRIES[n].kind == "optimizer"],
+)
 def test_follows_its_reference_in_single_precision(name):
     case = of_catalogue(name)
     assert case.deviation(single=True) <= case.single

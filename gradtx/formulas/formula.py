@@ -167,7 +167,7 @@ def present(traced: Traced) -> Formula:
     named = {c.new: symbol(f"{c.name}'") for c in remembered if c.new.op not in ("number", "symbol")}
     named.update({x: symbol(name) for name, x in traced.definitions.items() if x.op != "number"})
     named.update(_noises([traced.update, *(c.new for c in remembered)]))
-    mirror = Mirror([c.name for c in remembered if c.kind == "slot"])
+    mirror = Mirror([c.name for c in remembered if c.kind == "slot"], traced.others)
 
     def body(x: Expression) -> Expression:
         without = {key: name for key, name in named.items() if key is not x}

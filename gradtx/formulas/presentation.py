@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from gradtx.formulas.expression import ONE, Expression, intern, number, rewrite, symbol, within
-from gradtx.formulas.naming import OTHER
 from gradtx.formulas.simplify import make
 
 
 class Mirror:
-    """Rules of writing, and the sums over a leaf that go on over the other leaves."""
+    """Rules of writing, and the sums over a leaf that go on over the other leaves.
 
-    def __init__(self, slots: list[str]) -> None:
+    `prefixes` are those of the names of other leaves.
+    """
+
+    def __init__(self, slots: list[str], prefixes: Iterable[str]) -> None:
         names = ["g", "theta", *slots, *(f"{name}'" for name in slots)]
-        self.swap = {symbol(name): symbol(OTHER + name) for name in names}
+        self.swaps = [{symbol(name): symbol(prefix + name) for name in names} for prefix in prefixes]
 
     def tidied(self, op: str, *args: Any) -> Expression:
         """An expression as it is written."""
         if op in _OVER_LEAVES:
-            a, b = args
-            for one, other in ((a, b), (b, a)):
-                if one is not other and rewrite([one], self.swap, _unsized) == rewrite([other], {}, _unsized):
-                    return intern(_OVER_LEAVES[op], one, other)
+            over = _OVER_LEAVES[op]
+            for one, other in (args, args[::-1]):
+                # A sum over some leaves goes on over one more.
+                own = one.args[0] if one.op == over else one
+                if own is not other and self.mirrors(own, other):
+                    return intern(over, own, other)
         return tidied(op, *args)
+
+    def mirrors(self, own: Expression, other: Expression) -> bool:
+        """Whether something of another leaf is what something is of this one."""
+        unsized = rewrite([other], {}, _unsized)
+        return any(rewrite([own], swap, _unsized) == unsized for swap in self.swaps)
 
 
 def _unsized(op: str, *args: Any) -> Expression:

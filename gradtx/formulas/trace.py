@@ -17,10 +17,13 @@ from gradtx.core.combine import chain
 from gradtx.core.engine import Composed
 from gradtx.core.layout import active_leaves
 from gradtx.core.program import Program
-from gradtx.formulas.expression import Expression, digest, intern, rewrite, symbol, within
+from gradtx.formulas.expression import Expression, digest, intern, rewrite, symbol, symbols, within
 from gradtx.formulas.interpret import interpret
 from gradtx.formulas.naming import OTHER, Cell, NamedState
 from gradtx.formulas.runs import STAND_IN, Value, one
+
+UNNAMED = "#"
+"""What the names of a leaf begin with that a formula has no name for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,13 @@ class Traced:
     update: Expression
     cells: list[Cell]
     definitions: dict[str, Expression]
+
+    @property
+    def others(self) -> list[str]:
+        """What the names of other leaves begin with."""
+        names = symbols(self.update, *(cell.new for cell in self.cells if cell.kind != "other"))
+        prefixed = (n.partition(".")[0] + "." for n in names if n.startswith((UNNAMED, OTHER)))
+        return sorted(set(prefixed))
 
 
 def composed(tx: Any) -> Composed:
@@ -146,7 +156,7 @@ class Tracing:
 
 def _prefix(leaf: int) -> str:
     """What the names of a leaf begin with in a tracing, and no other name does."""
-    return f"#{leaf}."
+    return f"{UNNAMED}{leaf}."
 
 
 def trace(tx: Composed, params: Any, leaf: int, other: int | None = None) -> Traced:

@@ -100,9 +100,10 @@ class Comparison:
         if around_b and around_b[0] not in around_a:
             return self._around(b, self._merged(a, _inner(b), place), place, in_a=False)
         left, right = _listed(a), _listed(b)
-        if len(left) == len(right) == 1 and not around_a and (_is_open(a) or _is_open(b)):
+        alone = len(left) == len(right) == 1 and ours != theirs
+        if alone and not around_a and (_is_open(a) or _is_open(b)):
             left, right = _opened(left), _opened(right)
-        elif len(left) == len(right) == 1:
+        elif alone:
             return self._choice(Change(place, name or f"{ours} or {theirs}", show(a), show(b)), a, b)
         members = self._members(left, right, place)
         return lambda chosen: chain(*members(chosen))

@@ -13,7 +13,6 @@ from gradtx.core import leaves as lv
 from gradtx.core.spec import show
 from gradtx.formulas.formula import present
 from gradtx.formulas.notation import text
-from gradtx.formulas.trace import companion, signatures, trace
 from gradtx.inspect.changes import Change, Comparison
 from gradtx.inspect.table import filled
 from gradtx.inspect.trajectory import LATER, Divergence, Followed, divergences, representatives, steps_for
@@ -173,7 +172,7 @@ def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
         update=next((p for p in partings if p.name == "update"), None),
         causes=tuple(written.changes[i] for i in causes),
         others=tuple(change for i, change in enumerate(written.changes) if i not in causes),
-        formulas=(_formula(a, first, 0, params), _formula(b, first, 1, params)) if first else None,
+        formulas=(_formula(first, 0), _formula(first, 1)) if first else None,
         opaque=tuple(sorted(a.opaque | b.opaque)),
         steps=steps,
     )
@@ -184,12 +183,10 @@ def _parting(divergence: Divergence, paths: list[str]) -> Parting:
     return Parting(divergence.step, divergence.names[0], leaf, *divergence.values)
 
 
-def _formula(of: Followed, divergence: Divergence, which: int, params: Any) -> str:
+def _formula(divergence: Divergence, which: int) -> str:
     """What parts, as one of the two optimizers computes it."""
-    leaf, name = divergence.trajectories[which].leaf, divergence.names[which]
-    shown = present(trace(of.tx, params, leaf, companion(signatures(of.tx, params), leaf)))
-    everything = {**shown.definitions, **shown.slots, "update": shown.update}
-    return text(everything[name])
+    shown = present(divergence.trajectories[which].traced)
+    return text({**shown.definitions, **shown.slots, "update": shown.update}[divergence.names[which]])
 
 
 def _causes(
@@ -205,6 +202,8 @@ def _causes(
         return not found or found[0].order > order
 
     every = range(len(written.changes))
+    if len(every) == 1:
+        return [0]
     alone = next((i for i in every if keeps([i])), None)
     if alone is not None:
         return [alone]

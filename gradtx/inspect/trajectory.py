@@ -21,7 +21,7 @@ from gradtx.formulas.numeric import Evaluator, OfElements, is_opaque
 from gradtx.formulas.runs import stand_in
 from gradtx.formulas.trace import Traced, Tracing, composed, programs, signatures
 
-STEPS, MOST_STEPS = 20, 250
+STEPS, LONGEST_PERIOD = 20, 250
 """How many steps optimizers are followed for: more where a whole number among theirs may be one of steps."""
 
 LATER = tuple(2**n for n in range(5, 18))
@@ -79,7 +79,7 @@ class Trajectory:
     def period(self) -> int:
         """The largest number that may be one of steps: a whole one."""
         numbers = [self.start[cell.name] for cell in self.cells if cell.kind == "number"]
-        whole = [int(x) for x in numbers if np.ndim(x) == 0 and x == np.round(x) and 1 < x < MOST_STEPS]
+        whole = [int(x) for x in numbers if np.ndim(x) == 0 and x == np.round(x) and 1 < x <= LONGEST_PERIOD]
         return max(whole, default=0)
 
     def values(self, steps: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -197,7 +197,7 @@ def representatives(a: Any, b: Any, params: Any) -> list[int]:
 def steps_for(a: Followed, b: Followed, leaves: Iterable[int]) -> int:
     """The number of steps to follow two optimizers for, one after the other."""
     periods = [x.trajectory(leaf).period for leaf in leaves for x in (a, b)]
-    return min(STEPS + 2 * max(periods, default=0), MOST_STEPS)
+    return STEPS + 3 * max(periods, default=0) // 2
 
 
 def _of_steps(a: Trajectory, b: Trajectory, steps: int) -> Iterator[Divergence]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import pathlib
 import platform
@@ -27,8 +28,8 @@ writes this page:
 
     python -m tests.benchmarks
 
-`--case NAME` runs one case and `--quick` tries all of them on small trees; neither writes the page. It runs
-on whatever backend JAX finds.
+`--case NAME` runs one case, and with `--update` puts its rows into the page in place of the old ones;
+`--quick` tries all of them on small trees and writes nothing. It runs on whatever backend JAX finds.
 
 {setting}
 
@@ -93,16 +94,37 @@ def table(rows: list[Row]) -> str:
     )
 
 
+def updated(page: str, rows: list[Row]) -> str:
+    """A page with some rows in place of those of the same cases, or after all others."""
+    lines = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| ")]
+    known = [Row(*map(str.strip, line[:-1]), None) for line in lines[2:]]  # type: ignore[arg-type]
+    met = {"yes": True, "no": False}
+    old = [
+        dataclasses.replace(row, met=met.get(line[-1].strip()))
+        for row, line in zip(known, lines[2:], strict=True)
+    ]
+    cases = {row.case for row in rows}
+    first = next((i for i, row in enumerate(old) if row.case in cases), len(old))
+    others = [[row for row in part if row.case not in cases] for part in (old[:first], old[first:])]
+    return INTRODUCTION.format(
+        setting=next(line for line in page.splitlines() if line.startswith("Measured on ")),
+        table=table([*others[0], *rows, *others[1]]),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small trees and few rounds; writes no page")
     parser.add_argument("--case", choices=CASES, action="append", help="only this one; writes no page")
+    parser.add_argument("--update", action="store_true", help="put the rows of --case into the page")
     arguments = parser.parse_args()
     rows: list[Row] = []
     for name in arguments.case or CASES:
         print(f"{name} ...", file=sys.stderr, flush=True)
         rows += CASES[name](arguments.quick)
     print(setting(), table(rows), sep="\n\n")
+    if arguments.update and arguments.case and not arguments.quick:
+        PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
     if not arguments.quick and not arguments.case:
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(INTRODUCTION.format(setting=setting(), table=table(rows)), encoding="utf-8")

@@ -31,9 +31,9 @@ TORCH = {
 }
 
 
-def grouped() -> Any:
+def grouped(rate: float = 3e-4) -> Any:
     """Three groups, clipped and guarded, over accumulated gradients."""
-    groups = {"embedding": gradtx.set_to_zero(), "norm": gradtx.adam(3e-4), "body": clipped(gradtx)}
+    groups = {"embedding": gradtx.set_to_zero(), "norm": gradtx.adam(rate), "body": clipped(gradtx)}
     tx = gradtx.partition(groups, {"wte": "embedding", "*ln_*": "norm", "*": "body"})
     return gradtx.accumulate(gradtx.guard(tx), 8)
 
@@ -57,7 +57,7 @@ def calls(quick: bool) -> dict[str, Callable[[], Any]]:
         "str": lambda: str(several),
         "describe": lambda: str(gradtx.describe(several, params)),
         "formula": lambda: str(gradtx.formula(several, params, "h0/fc/kernel")),
-        "diff": lambda: str(gradtx.diff(several, several, params)),
+        "diff": lambda: str(gradtx.diff(several, grouped(1e-4), params)),
         "check": lambda: str(gradtx.check(several, params, steps=1_000)),
         "to_config": lambda: json.dumps(gradtx.to_config(several)),
         "from_config": lambda: gradtx.from_config(config),
