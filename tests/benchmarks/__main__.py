@@ -57,8 +57,8 @@ leaves.
   a new transform for each, gradtx's is set in the state.
 - **state bytes**: what `init` makes; gradtx's has the hyperparameters in it.
 - **once, 1,000 leaves**: what looks into an optimizer, takes it along or moves it in, called once with
-  nothing traced before. The optimizer is AdamW, clipped and scheduled, in one of three groups, guarded, over
-  accumulated gradients; that which moves is AdamW, clipped and scheduled from Optax, plain from torch.
+  nothing traced before. The optimizer is AdamW, clipped and scheduled, in one of three groups, or that
+  guarded, over accumulated gradients; what moves is AdamW, clipped and scheduled from Optax, plain from torch.
 - **import**: CPU time that the import adds to a process that has imported what is named.
 
 Return what you donate in the order in which it came, as in `step(params, state, grads) -> (params, state)`.
