@@ -58,7 +58,8 @@ leaves.
 - **state bytes**: what `init` makes; gradtx's has the hyperparameters in it.
 - **once, 1,000 leaves**: what looks into an optimizer, takes it along or moves it in, called once with
   nothing traced before. The optimizer is AdamW, clipped and scheduled, in one of three groups, or that
-  guarded, over accumulated gradients; what moves is AdamW, clipped and scheduled from Optax, plain from torch.
+  guarded, over accumulated gradients; what moves in is AdamW, clipped and scheduled of Optax, plain of
+  torch.
 - **import**: CPU time that the import adds to a process that has imported what is named.
 
 Return what you donate in the order in which it came, as in `step(params, state, grads) -> (params, state)`.
