@@ -80,7 +80,9 @@ def symbol(name: str, counts: bool = False) -> Expression:
 ZERO, ONE, TRUE, FALSE = number(0), number(1), number(True), number(False)
 
 
-def within(roots: Iterable[Expression]) -> list[Expression]:
+def within(
+    roots: Iterable[Expression], parts: Callable[[Expression], Iterable[Expression]] = lambda x: x.parts
+) -> list[Expression]:
     """Every expression inside of some, themselves included, in an order to compute in."""
     found: dict[int, Expression] = {}
     stack = list(roots)
@@ -88,7 +90,7 @@ def within(roots: Iterable[Expression]) -> list[Expression]:
         node = stack.pop()
         if node.order not in found:
             found[node.order] = node
-            stack.extend(node.parts)
+            stack.extend(parts(node))
     return [found[order] for order in sorted(found)]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gradtx.formulas.expression import Expression
+from gradtx.formulas.expression import Expression, within
 
 _OR, _AND, _NOT, _COMPARE, _ADD, _MUL, _POWER, _ATOM = range(8)
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=", "ne": "!="}
@@ -36,18 +36,18 @@ def lines(named: Iterable[tuple[str, Expression]]) -> list[tuple[str, str]]:
     """Names and what they are, where a long part that occurs more than once has a line of its own before."""
     named = list(named)
     roots = {x for _, x in named}
-    uses = collections.Counter(part for node in _shown_within(roots) for part in _shown_parts(node))
+    uses = collections.Counter(part for node in within(roots, _shown_parts) for part in _shown_parts(node))
     draft, parts = _People(), set()
-    for node in _shown_within(roots):
+    for node in within(roots, _shown_parts):
         often = uses[node] > 1 and node not in roots and bool(node.parts)
         if often and len(draft.write(node)[0]) >= _LONG:
             parts.add(node)
             draft.known[node] = "x0", _ATOM
-    taken = {x.args[0] for x in _shown_within(roots) if x.op == "symbol"}
+    taken = {x.args[0] for x in within(roots, _shown_parts) if x.op == "symbol"}
     free = (f"x{i}" for i in itertools.count(1) if f"x{i}" not in taken)
     writer, result = _People(), []
     for name, x in named:
-        for node in _shown_within([x]):
+        for node in within([x], _shown_parts):
             if node in parts:
                 parts.remove(node)
                 part = next(free)
@@ -64,17 +64,6 @@ _LONG = 32
 def _shown_parts(x: Expression) -> tuple[Expression, ...]:
     """The parts that are written: a sum over all leaves shows the one over the first."""
     return x.parts[:1] if x.op in ("total", "every", "any") else x.parts
-
-
-def _shown_within(roots: Iterable[Expression]) -> list[Expression]:
-    found: dict[int, Expression] = {}
-    stack = list(roots)
-    while stack:
-        node = stack.pop()
-        if node.order not in found:
-            found[node.order] = node
-            stack.extend(_shown_parts(node))
-    return [found[order] for order in sorted(found)]
 
 
 def source(expression: Expression) -> str:

@@ -10,16 +10,25 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
-import pathlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeGuard
 
-from gradtx.core.combine import Chain, chain
-from gradtx.core.engine import Composed
+from gradtx.core.combine import chain
 from gradtx.core.recipe import Recipe
-from gradtx.core.spec import FACTORIES, Spec, same, show
+from gradtx.core.spec import Spec, same, show
+from gradtx.inspect.calls import (
+    arguments_of,
+    code_of,
+    inner_of,
+    is_open,
+    members_of,
+    name_of,
+    opened,
+    rebuilt,
+    wrapped,
+    wrappers_of,
+)
 from gradtx.inspect.words import meaning
 
 Render = Callable[[Collection[int]], Any]
@@ -80,8 +89,8 @@ class Comparison:
             items = [self._item(x, y, place, i, name) for i, (x, y) in enumerate(zip(a, b, strict=True))]
             kind = tuple if isinstance(b, tuple) else list
             return lambda chosen: kind(item(chosen) for item in items)
-        words = name or " or ".join(dict.fromkeys(map(_name, (a, b))))
-        return self._choice(Change(place, words, _code(a), _code(b), meaning(call, name)), a, b)
+        words = name or " or ".join(dict.fromkeys(map(name_of, (a, b))))
+        return self._choice(Change(place, words, code_of(a), code_of(b), meaning(call, name)), a, b)
 
     def _item(self, a: Any, b: Any, place: str, i: int, name: str) -> Render:
         """Two elements of a sequence, which may be named transforms."""
@@ -91,18 +100,18 @@ class Comparison:
         return self._merged(a, b, place, f"{name}[{i}]")
 
     def _specs(self, a: Spec, b: Spec, place: str, name: str = "", label: str = "") -> Render:
-        ours, theirs = _name(a), _name(b)
+        ours, theirs = name_of(a), name_of(b)
         if ours == theirs != "chain":
             return self._call(a, b, f"{place}.{label or ours}".lstrip("."), place)
-        around_a, around_b = _wrappers(a), _wrappers(b)
+        around_a, around_b = wrappers_of(a), wrappers_of(b)
         if around_a and around_a[0] not in around_b:
-            return self._around(a, self._merged(_inner(a), b, place), place, in_a=True)
+            return self._around(a, self._merged(inner_of(a), b, place), place, in_a=True)
         if around_b and around_b[0] not in around_a:
-            return self._around(b, self._merged(a, _inner(b), place), place, in_a=False)
-        left, right = _listed(a), _listed(b)
+            return self._around(b, self._merged(a, inner_of(b), place), place, in_a=False)
+        left, right = members_of(a), members_of(b)
         alone = len(left) == len(right) == 1 and ours != theirs
-        if alone and not around_a and (_is_open(a) or _is_open(b)):
-            left, right = _opened(left), _opened(right)
+        if alone and not around_a and (is_open(a) or is_open(b)):
+            left, right = opened(left), opened(right)
         elif alone:
             return self._choice(Change(place, name or f"{ours} or {theirs}", show(a), show(b)), a, b)
         members = self._members(left, right, place)
@@ -110,7 +119,7 @@ class Comparison:
 
     def _call(self, a: Spec, b: Spec, here: str, place: str) -> Render:
         """Two calls of the same, argument by argument."""
-        name, before = _name(a), len(self.changes)
+        name, before = name_of(a), len(self.changes)
         if type(a) is not type(b):
             kinds = [f"{type(x).__module__}.{type(x).__qualname__}" for x in (a, b)]
             return self._choice(Change(place, f"the code of {name}", *kinds), a, b)
@@ -124,22 +133,22 @@ class Comparison:
 
     def _around(self, wrapper: Any, inner: Render, place: str, *, in_a: bool) -> Render:
         """A wrapper that one of two transforms has around what both have."""
-        alone = show(rebuilt(wrapper, {**arguments_of(wrapper), _wrapped(wrapper): chain()}))
+        alone = show(rebuilt(wrapper, {**arguments_of(wrapper), wrapped(wrapper): chain()}))
         alone = alone.replace("chain()", "...", 1)
-        change = Change(place, _name(wrapper), *((alone, "") if in_a else ("", alone)))
+        change = Change(place, name_of(wrapper), *((alone, "") if in_a else ("", alone)))
         is_there = self._choice(change, in_a, not in_a)
 
         def render(chosen: Collection[int]) -> Any:
             made = inner(chosen)
             if not is_there(chosen):
                 return made
-            return rebuilt(wrapper, {**arguments_of(wrapper), _wrapped(wrapper): made})
+            return rebuilt(wrapper, {**arguments_of(wrapper), wrapped(wrapper): made})
 
         return render
 
     def _members(self, a: list[Any], b: list[Any], place: str) -> Render:
         """The members of two chains: what is equal first, then what has the same name."""
-        ours, theirs = list(map(_name, a)), list(map(_name, b))
+        ours, theirs = list(map(name_of, a)), list(map(name_of, b))
         if ours != theirs and Counter(ours) == Counter(theirs):
             return self._reordered(a, b, place)
         pieces: list[Render] = []
@@ -155,15 +164,15 @@ class Comparison:
         """Members of two chains that stand at the same place of both."""
         if kind == "replace" and len(a) == len(b) == 1:
             return [_listing(self._merged(a[0], b[0], place))]
-        if kind == "replace" and any(_is_open(x) for x in (*a, *b)):
-            return [self._members(_opened(a), _opened(b), place)]
+        if kind == "replace" and any(is_open(x) for x in (*a, *b)):
+            return [self._members(opened(a), opened(b), place)]
         both = min(len(a), len(b))
         if kind == "equal":
             merged = [self._labelled(*each, place) for each in zip(a, b, labels, strict=True)]
         else:
             merged = [self._merged(x, y, place) for x, y in zip(a, b, strict=False)]
-        alone = [self._choice(Change(place, _name(x), show(x), ""), [x], []) for x in a[both:]]
-        alone += [self._choice(Change(place, _name(y), "", show(y)), [], [y]) for y in b[both:]]
+        alone = [self._choice(Change(place, name_of(x), show(x), ""), [x], []) for x in a[both:]]
+        alone += [self._choice(Change(place, name_of(y), "", show(y)), [], [y]) for y in b[both:]]
         return [*map(_listing, merged), *alone]
 
     def _labelled(self, a: Any, b: Any, label: str, place: str) -> Render:
@@ -171,7 +180,7 @@ class Comparison:
         return self._specs(a, b, place, label=label) if both else self._merged(a, b, place)
 
     def _reordered(self, a: list[Any], b: list[Any], place: str) -> Render:
-        ours, theirs = list(map(_name, a)), list(map(_name, b))
+        ours, theirs = list(map(name_of, a)), list(map(name_of, b))
         change = Change(place, "the order", " then ".join(ours), " then ".join(theirs))
         labels_a, labels_b = ([_label(names, i) for i in range(len(names))] for names in (ours, theirs))
         order = self._choice(change, labels_a, labels_b)
@@ -206,71 +215,3 @@ def _are_alike(a: Any, b: Any) -> TypeGuard[Any]:
 
 def _is_named(x: Any) -> bool:
     return type(x) is tuple and len(x) == 2 and isinstance(x[0], str)
-
-
-def _name(tx: Any) -> str:
-    return tx._call()[0] if isinstance(tx, Spec) else _code(tx)
-
-
-def _code(x: Any) -> str:
-    """A value as code, or what tells it from others: whose it is, or the line that a function stands in."""
-    shown, code, update = show(x), getattr(x, "__code__", None), getattr(x, "update", None)
-    if not shown.startswith("<"):
-        return shown
-    if inspect.isfunction(update):
-        library, name = update.__module__.partition(".")[0], update.__qualname__.partition(".")[0]
-        return f"<{name} of {library}>"
-    if code is None:
-        return shown
-    return f"{shown} of {pathlib.PurePath(code.co_filename).name}:{code.co_firstlineno}"
-
-
-def _is_open(tx: Any) -> bool:
-    """Whether it consists of members."""
-    return isinstance(tx, Chain | Recipe)
-
-
-def _listed(tx: Any) -> list[Any]:
-    return list(tx.members) if isinstance(tx, Chain) else [tx]
-
-
-def _opened(members: list[Any]) -> list[Any]:
-    """The same with every recipe replaced by what it is made of."""
-    return [m for tx in members for m in _listed(tx.inner if isinstance(tx, Recipe) else tx)]
-
-
-def _wrapped(tx: Any) -> str:
-    """The argument that holds the one transform that a wrapper is around; empty for anything else."""
-    if not isinstance(tx, Composed) or _is_open(tx):
-        return ""
-    held = [key for key, value in arguments_of(tx).items() if isinstance(value, Composed)]
-    return held[0] if len(held) == 1 else ""
-
-
-def _inner(tx: Any) -> Any:
-    return arguments_of(tx)[_wrapped(tx)]
-
-
-def _wrappers(tx: Any) -> list[str]:
-    """The names of the wrappers around a transform, the outermost first."""
-    return [_name(tx), *_wrappers(_inner(tx))] if _wrapped(tx) else []
-
-
-def arguments_of(spec: Spec) -> dict[str, Any]:
-    """All arguments of the call that builds a value, by name, defaults included."""
-    name, args, kwargs = spec._call()
-    if name not in FACTORIES:
-        return dict(kwargs)
-    bound = inspect.signature(FACTORIES[name]).bind(*args, **kwargs)
-    bound.apply_defaults()
-    return dict(bound.arguments)
-
-
-def rebuilt(spec: Spec, arguments: Mapping[str, Any]) -> Any:
-    """The value that the same call builds of other arguments."""
-    name = spec._call()[0]
-    if name not in FACTORIES:
-        return type(spec)(**arguments)
-    bound = inspect.signature(FACTORIES[name]).bind_partial()
-    bound.arguments.update(arguments)
-    return FACTORIES[name](*bound.args, **bound.kwargs)

@@ -14,8 +14,9 @@ from gradtx.core.spec import show
 from gradtx.formulas.formula import present
 from gradtx.formulas.notation import text
 from gradtx.inspect.changes import Change, Comparison
+from gradtx.inspect.divergence import Divergence, divergences, representatives, steps_for
 from gradtx.inspect.table import filled
-from gradtx.inspect.trajectory import LATER, Divergence, Followed, divergences, representatives, steps_for
+from gradtx.inspect.trajectory import LATER, Followed
 
 LONGEST = 6
 """The number of lines of a formula that a report shows; `formula` has all of it."""
