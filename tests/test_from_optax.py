@@ -321,7 +321,6 @@ def test_a_transform_that_stays_optaxs_moves_inside_a_chain():
     jax.tree.map(np.testing.assert_array_equal, gradtx.to_optax_state(ours, moved, theirs.init(P)), state)
 
 
-@pytest.mark.skipif(not hasattr(optax, "snapshot"), reason="Optax 0.2.5 measures nothing")
 def test_what_is_measured_does_not_hinder():
     theirs = optax.chain(optax.snapshot("norm", gradtx.global_norm), optax.adam(0.1))
     ours = gradtx.chain(gradtx.monitor({"norm": gradtx.global_norm}), gradtx.adam(0.1))
