@@ -8,8 +8,21 @@ from typing import Any
 
 from gradtx import tree
 from gradtx._names import explain
-from gradtx.core.combine import add, chain, masked, named_chain, ratio
-from gradtx.core.fields import (
+from gradtx.core.compose.combine import add, chain, masked, named_chain, ratio
+from gradtx.core.compose.recipe import recipe
+from gradtx.core.compose.rule import Key, Rule, Slot, WholeScalar
+from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.rebase import rebase
+from gradtx.core.engine.transform import (
+    GradientTransformation,
+    Transform,
+    apply_gradients,
+    apply_updates,
+)
+from gradtx.core.numbers.hyperparams import hyperparams, set_hyperparams, step_count
+from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.numerics import Decay
+from gradtx.core.spec.fields import (
     DTypeName,
     Fraction,
     NonNegative,
@@ -18,19 +31,6 @@ from gradtx.core.fields import (
     Rate,
     Scalar,
     ScalarOrSchedule,
-)
-from gradtx.core.hyperparams import hyperparams, set_hyperparams, step_count
-from gradtx.core.leaves import Mask
-from gradtx.core.numerics import Decay
-from gradtx.core.rebase import rebase
-from gradtx.core.recipe import recipe
-from gradtx.core.rule import Key, Rule, Slot, WholeScalar
-from gradtx.core.schedule import Schedule
-from gradtx.core.transform import (
-    GradientTransformation,
-    Transform,
-    apply_gradients,
-    apply_updates,
 )
 from gradtx.formulas.formula import formula
 from gradtx.inspect.check import check

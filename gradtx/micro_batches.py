@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leaves import flatten, paths
+from gradtx.core.engine.leaves import flatten, paths
 from gradtx.core.numerics import cast, compute_dtype, is_trainable, real_dtype
 
 PyTree = Any

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from gradtx.core.structure import Structure
-from gradtx.core.transform import apply_gradients
+from gradtx.core.engine.structure import Structure
+from gradtx.core.engine.transform import apply_gradients
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import leaves as lv
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.stages import mixing
 from gradtx.core.numerics import (
     Decay,
     cast,
@@ -18,7 +19,6 @@ from gradtx.core.numerics import (
     one_minus_power,
     real_dtype,
 )
-from gradtx.core.stages import mixing
 
 
 def bias_correction(moment: Any, decay: Any, count: Any) -> Any:

@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 
-from gradtx.core.engine import Composed
-from gradtx.core.layout import check_slots
-from gradtx.core.leaves import align
-from gradtx.core.program import Path, Program, is_declared, lookup, nest
-from gradtx.core.spec import show
+from gradtx.core.engine.layout import check_slots
+from gradtx.core.engine.leaves import align
+from gradtx.core.engine.program import Program, is_declared
+from gradtx.core.engine.update import Composed
+from gradtx.core.numbers.paths import Path, lookup, nest
+from gradtx.core.spec.spec import show
 
 PyTree = Any
 
@@ -87,8 +88,8 @@ class _Map:
             old = lookup(state["slots"], path)
             if path in program.leaf_slot_paths:
                 slots[path] = self.like_params(old)
-            elif path in program.parts and program.unit_at[path[:-1]].transform.sees_leaves:
-                slots[path] = self.state(program.parts[path], old)
+            elif path in program.wrapped and program.unit_at[path[:-1]].transform.sees_leaves:
+                slots[path] = self.state(program.wrapped[path], old)
             elif path in program.unit_at and not is_declared(program.unit_at[path]):
                 slots[path] = self.state(program.unit_at[path].transform, old)
             else:

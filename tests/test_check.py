@@ -9,7 +9,7 @@ import pytest
 
 import gradtx
 from catalogue import ALIASES, ENTRIES
-from gradtx.formulas import kinds
+from gradtx.formulas import leaf_groups
 from test_describe import COSINE, PARAMS, TREE, shape
 
 UNDECAYED = ("!*bias", "!*norm*")
@@ -133,8 +133,8 @@ def test_a_step_may_grow_with_the_parameter_it_is_for():
 
 
 def test_leaves_of_one_kind_are_followed_together(monkeypatch):
-    chosen, right = [], kinds.Tracing
-    monkeypatch.setattr(kinds, "Tracing", lambda *args: chosen.append(args[2]) or right(*args))
+    chosen, right = [], leaf_groups.Tracing
+    monkeypatch.setattr(leaf_groups, "Tracing", lambda *args: chosen.append(args[2]) or right(*args))
     groups = {str(i): gradtx.lion(10.0**-i, weight_decay=0.0) for i in (1, 2, 4, 5)}
     params = {f"{i}/{j}": jnp.full(8, 1.0 + j, jnp.bfloat16) for i in (1, 2, 4, 5) for j in range(5)}
     found = only(gradtx.partition(groups, lambda path, leaf: path[0]), params)

@@ -12,8 +12,8 @@ import pytest
 
 import gradtx
 from catalogue import ALIASES, ENTRIES
+from gradtx.core.numbers.schedule import SCHEDULES
 from gradtx.core.numerics import abs_sq, divide, sqrt
-from gradtx.core.schedule import SCHEDULES
 from gradtx.schedules.linear import LinearSchedule
 from gradtx.transforms.adam import ScaleByAdam
 from gradtx.transforms.lion import ScaleByLion

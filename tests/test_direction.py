@@ -8,7 +8,7 @@ import pytest
 
 import gradtx
 from catalogue import ALIASES, ENTRIES
-from gradtx.formulas import direction, kinds
+from gradtx.formulas import direction, leaf_groups
 from gradtx.formulas.decay import Coupling
 from gradtx.formulas.direction import Direction, movements
 
@@ -258,8 +258,8 @@ def test_what_has_no_half_life():
 
 
 def test_leaves_of_one_kind_are_traced_once(monkeypatch):
-    chosen, right = [], kinds.Tracing
-    monkeypatch.setattr(kinds, "Tracing", lambda *args: chosen.append(args[2]) or right(*args))
+    chosen, right = [], leaf_groups.Tracing
+    monkeypatch.setattr(leaf_groups, "Tracing", lambda *args: chosen.append(args[2]) or right(*args))
     tree = {f"layer{i}": TREE["dense"] for i in range(50)}
     assert directions(gradtx.adamw(0.1, mask="*kernel"), tree) == [DESCENT] * 100
     (leaves,) = chosen

@@ -16,8 +16,8 @@ from flax.training import train_state
 
 import gradtx
 from catalogue import ENTRIES
-from gradtx.core.program import is_declared
-from gradtx.core.structure import Structure
+from gradtx.core.engine.program import is_declared
+from gradtx.core.engine.structure import Structure
 from gradtx.interop.fitting import plain
 from gradtx.interop.optax.table import row_of
 from trajectories import deviation, x64

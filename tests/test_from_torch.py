@@ -8,7 +8,7 @@ from flax import nnx
 
 import gradtx
 from golden import TORCH_CASES
-from gradtx.core.structure import Structure
+from gradtx.core.engine.structure import Structure
 from test_torch import TORCH, step
 from trajectories import x64
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradtx
 import gradtx.flax
-from gradtx.core.fields import Scalar, ScalarOrSchedule
+from gradtx.core.spec.fields import Scalar, ScalarOrSchedule
 from trajectories import x64
 
 PARAMS = {"w": jnp.array([[0.5, -1.0, 2.0], [1.0, 0.25, -0.5]]), "b": jnp.array([1.0, -2.0])}

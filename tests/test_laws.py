@@ -13,7 +13,7 @@ import pytest
 
 from catalogue import ALIASES, ENTRIES
 from gradtx import testing
-from kinds import DTYPES, MODES, TREES, case
+from law_dimensions import DTYPES, MODES, TREES, case
 from pairwise import cover, pairs
 from trajectories import x64
 

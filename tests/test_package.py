@@ -53,27 +53,34 @@ def test_imports_run_one_way_and_stay_within_the_dependencies(path):
             assert allowed, f"{path} imports {module}"
 
 
-AROUND_THE_ENGINE = {
-    "arguments.py",
-    "combine.py",
-    "fields.py",
-    "hyperparams.py",
-    "labels.py",
-    "rebase.py",
-    "recipe.py",
-    "schedule.py",
-    "spec.py",
-}
-FOR_WRAPPERS = {"call.py", "wrapper.py"}
+CORE = {"numerics.py": 130, "spec": 460, "numbers": 460, "engine": 1_800, "compose": 420}
+"""The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""
 
 
-def test_the_engine_stays_small():
-    """The lines of code of the core without docstrings, comments and blank lines."""
-    lines = {path.name: code_lines(path) for path in (PACKAGE / "core").glob("*.py")}
-    engine = {name: n for name, n in lines.items() if name not in AROUND_THE_ENGINE | FOR_WRAPPERS}
-    assert sum(engine.values()) < 1_450, engine
-    assert sum(lines[name] for name in FOR_WRAPPERS) < 220
-    assert sum(lines.values()) < 2_660
+@pytest.mark.parametrize("room, bound", CORE.items())
+def test_each_room_of_the_core_stays_small(room, bound):
+    """The lines of code without docstrings, comments and blank lines."""
+    assert sum(map(code_lines, rooms()[room])) < bound
+
+
+@pytest.mark.parametrize("room", CORE)
+def test_a_room_of_the_core_imports_those_before_it(room):
+    before = list(CORE)[: list(CORE).index(room) + 1]
+    allowed = {f"gradtx.core.{name.removesuffix('.py')}" for name in before}
+    for path in rooms()[room]:
+        for module in imports(path):
+            if module.startswith("gradtx."):
+                assert ".".join(module.split(".")[:3]) in allowed, f"{path} imports {module}"
+
+
+def rooms():
+    """The files of each room."""
+    found = {room: [] for room in CORE}
+    for path in (PACKAGE / "core").rglob("*.py"):
+        room = path.relative_to(PACKAGE / "core").parts[0]
+        if room != "__init__.py":
+            found[room].append(path)
+    return found
 
 
 def code_lines(path):

@@ -9,7 +9,7 @@ import pytest
 
 import gradtx
 from golden import TORCH_CASES, load_torch
-from gradtx.core.structure import Structure
+from gradtx.core.engine.structure import Structure
 from trajectories import x64
 
 TORCH = load_torch()

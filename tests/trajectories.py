@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx
-from gradtx.core.structure import Structure
+from gradtx.core.engine.structure import Structure
 
 STEPS = 120
 REAL = {"cube": (2, 3, 4), "empty": (0,), "scalar": (), "vector": (7,)}

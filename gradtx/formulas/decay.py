@@ -12,7 +12,7 @@ import numpy as np
 from gradtx.formulas.expression import ZERO, Expression, intern, reached, rewrite, symbol, symbols, within
 from gradtx.formulas.formula import Formula, present
 from gradtx.formulas.numeric import Evaluator
-from gradtx.formulas.rounds import half_life
+from gradtx.formulas.period import half_life
 from gradtx.formulas.scaling import coefficient_of, degree
 from gradtx.formulas.simplify import LAST, make
 from gradtx.formulas.trace import Traced
@@ -29,7 +29,7 @@ class Coupling(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Decay:
+class DecayKind:
     """The weight decay of a leaf.
 
     Attributes:
@@ -56,7 +56,7 @@ class _Share:
     factor: Expression | None = None
 
 
-def decay_of(traced: Traced, calls: int | None) -> Decay | None:
+def decay_of(traced: Traced, calls: int | None) -> DecayKind | None:
     """Follows each product of numbers and the parameter through a formula whose round has so many calls."""
     formula = present(traced)
     clocks = {cell.name for cell in traced.cells if cell.kind == "step"}
@@ -76,10 +76,10 @@ def decay_of(traced: Traced, calls: int | None) -> Decay | None:
     coupling = next(c for c in Coupling if any(share.coupling is c for share in shares))
     factors = [share.factor for share in shares if share.factor is not None]
     if coupling is Coupling.COUPLED or len(factors) < len(shares):
-        return Decay(coupling, None, None)
+        return DecayKind(coupling, None, None)
     whole = functools.reduce(functools.partial(make, "add"), factors)
     step, factor = _largest(formula, whole)
-    return Decay(coupling, factor, half_life(traced, clocks, step, factor, calls))
+    return DecayKind(coupling, factor, half_life(traced, clocks, step, factor, calls))
 
 
 def _entered(formula: Formula, product: Expression, k: Expression, free: set[str]) -> _Share | None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core import leaves as lv
-from gradtx.formulas.decay import Decay, decay_of
+from gradtx.core.engine import leaves as lv
+from gradtx.formulas.decay import DecayKind, decay_of
 from gradtx.formulas.expression import ONE, ZERO, Expression, reached, rewrite, symbol, symbols
-from gradtx.formulas.kinds import Alike, kinds
+from gradtx.formulas.leaf_groups import Alike, kinds
 from gradtx.formulas.naming import OTHER, Cell
 from gradtx.formulas.numeric import Evaluator
-from gradtx.formulas.rounds import LONGEST_ROUND, calls_of_a_round
+from gradtx.formulas.period import LONGEST_ROUND, calls_of_a_round
 from gradtx.formulas.runs import stand_in
 from gradtx.formulas.simplify import make
 from gradtx.formulas.trace import Traced
@@ -30,7 +30,9 @@ class Direction(enum.Enum):
     DESCENT = "descent, down the gradient"
 
 
-def movements(tx: Any, params: Any, steps: int | None = None) -> tuple[list[Direction], list[Decay | None]]:
+def movements(
+    tx: Any, params: Any, steps: int | None = None
+) -> tuple[list[Direction], list[DecayKind | None]]:
     """For each leaf, in flatten order, where its update goes, and how weight decay enters it if it does.
 
     A leaf without a gradient goes nowhere. In a run of `steps` calls one that climbs for a part of it climbs.
@@ -40,11 +42,11 @@ def movements(tx: Any, params: Any, steps: int | None = None) -> tuple[list[Dire
 
 def movements_of(
     alike: list[Alike] | None, leaves: int, steps: int | None
-) -> tuple[list[Direction], list[Decay | None]]:
+) -> tuple[list[Direction], list[DecayKind | None]]:
     """The same from the kinds of leaves; where these could not be told nothing is known."""
     nowhere = Direction.UNKNOWN if alike is None else Direction.NONE
     directions = [nowhere] * leaves
-    decays: list[Decay | None] = [None] * leaves
+    decays: list[DecayKind | None] = [None] * leaves
     for kind in alike or ():
         traced = _needed(kind.traced)
         calls = calls_of_a_round(traced)

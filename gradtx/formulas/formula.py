@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core import leaves as lv
-from gradtx.core.arguments import suggestion
-from gradtx.core.hyperparams import tidy
+from gradtx.core.engine import leaves as lv
+from gradtx.core.numbers.hyperparams import tidy
 from gradtx.core.numerics import number_dtype
+from gradtx.core.spec.arguments import suggestion
 from gradtx.formulas.expression import ZERO, Expression, reached, rewrite, symbol, symbols, within
 from gradtx.formulas.naming import Cell
 from gradtx.formulas.notation import lines, text

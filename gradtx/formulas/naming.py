@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import jax
 
-from gradtx.core.engine import Composed
-from gradtx.core.hyperparams import by_name, entries_of, hyperparams
-from gradtx.core.program import Path, Program, lookup
-from gradtx.core.schedule import SCHEDULES
-from gradtx.core.stages import resolve
+from gradtx.core.engine.program import Program
+from gradtx.core.engine.stages import argument_values
+from gradtx.core.engine.update import Composed
+from gradtx.core.numbers.hyperparams import by_name, entries_of, hyperparams
+from gradtx.core.numbers.paths import Path, lookup
+from gradtx.core.numbers.schedule import SCHEDULES
 from gradtx.formulas.expression import ONE, Expression, symbol
 from gradtx.formulas.interpret import interpret
 from gradtx.formulas.runs import Value, one, runs
@@ -104,7 +105,7 @@ class NamedState:
             note((*dict_keys("numbers"), *keys), [((name,), kind, "") for name, kind in named])
         for path in program.slot_paths:
             slot, where = lookup(state["slots"], path), dict_keys("slots", *path)
-            part = program.parts.get(path)
+            part = program.wrapped.get(path)
             if isinstance(part, Composed):
                 seen = program.unit_at[path[:-1]].transform.sees_leaves
                 self._walk(part.program, slot, (*outer, *where), leafwise and seen, (*parts, *path))
@@ -188,7 +189,7 @@ class NamedState:
                 def record(path: Path, value: Any, old: Any = old) -> None:
                     found[self.numbers[id(old), path][0]] = value
 
-                resolve(program, traced["numbers"], traced["step"], record)
+                argument_values(program, traced["numbers"], traced["step"], record)
             return found
 
         if not schedules and not functions:
@@ -200,7 +201,7 @@ class NamedState:
 
 def _states(tx: Composed, state: Any, traced: Any) -> Iterator[tuple[Program, Any, Any]]:
     yield tx.program, state, traced
-    for path, part in tx.program.parts.items():
+    for path, part in tx.program.wrapped.items():
         if isinstance(part, Composed):
             yield from _states(part, lookup(state["slots"], path), lookup(traced["slots"], path))
 

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core import leaves as lv
-from gradtx.core.combine import chain
-from gradtx.core.engine import Composed
-from gradtx.core.layout import active_leaves
-from gradtx.core.program import Program
+from gradtx.core.compose.combine import chain
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.layout import active_leaves
+from gradtx.core.engine.program import Program
+from gradtx.core.engine.update import Composed
 from gradtx.formulas.expression import Expression, digest, intern, rewrite, symbol, symbols, within
 from gradtx.formulas.interpret import interpret
 from gradtx.formulas.naming import OTHER, Cell, NamedState
@@ -59,7 +59,7 @@ def composed(tx: Any) -> Composed:
 def programs(tx: Composed) -> Iterator[Program]:
     """The program of a transform and those of what its wrappers run."""
     yield tx.program
-    for part in tx.program.parts.values():
+    for part in tx.program.wrapped.values():
         if isinstance(part, Composed):
             yield from programs(part)
 
@@ -72,7 +72,7 @@ def signatures(tx: Composed, params: Any) -> list[tuple[bool, ...] | None]:
     def visit(program: Program, tree: Any) -> None:
         active = active_leaves(program, tree, lv.flatten(tree)[0])
         columns.extend(active[unit.path] for unit in [*program.units, *program.joins])
-        for path, part in program.parts.items():
+        for path, part in program.wrapped.items():
             unit = program.unit_at[path[:-1]]
             if isinstance(part, Composed) and unit.transform.sees_leaves:
                 on = active[unit.path]

@@ -7,10 +7,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from gradtx.core.combine import Chain
-from gradtx.core.engine import Composed
-from gradtx.core.recipe import Recipe
-from gradtx.core.spec import FACTORIES, Spec, show
+from gradtx.core.compose.combine import Chain
+from gradtx.core.compose.recipe import Recipe
+from gradtx.core.engine.update import Composed
+from gradtx.core.spec.spec import FACTORIES, Spec, show
 
 
 def name_of(tx: Any) -> str:

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeGuard
 
-from gradtx.core.combine import chain
-from gradtx.core.recipe import Recipe
-from gradtx.core.spec import Spec, same, show
+from gradtx.core.compose.combine import chain
+from gradtx.core.compose.recipe import Recipe
+from gradtx.core.spec.spec import Spec, same, show
 from gradtx.inspect.calls import (
     arguments_of,
     code_of,
@@ -29,7 +29,7 @@ from gradtx.inspect.calls import (
     wrapped,
     wrappers_of,
 )
-from gradtx.inspect.words import meaning
+from gradtx.inspect.docstrings import meaning
 
 Render = Callable[[Collection[int]], Any]
 

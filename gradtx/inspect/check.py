@@ -7,18 +7,18 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gradtx.core import leaves as lv
-from gradtx.core.combine import SetToZero
-from gradtx.core.program import Path
-from gradtx.formulas.decay import Coupling, Decay
+from gradtx.core.compose.combine import SetToZero
+from gradtx.core.engine import leaves as lv
+from gradtx.core.numbers.paths import Path
+from gradtx.formulas.decay import Coupling, DecayKind
 from gradtx.formulas.direction import Direction, movements_of
-from gradtx.formulas.kinds import Alike, kinds
-from gradtx.inspect.courses import courses
+from gradtx.formulas.leaf_groups import Alike, kinds
 from gradtx.inspect.findings import Finding, Findings
 from gradtx.inspect.rates import course_findings, rates
 from gradtx.inspect.rounding import too_coarse
+from gradtx.inspect.schedules_over_run import courses
 from gradtx.inspect.storage import GRADIENT, lossy_slots
-from gradtx.inspect.survey import Level, checked_arguments, survey
+from gradtx.inspect.survey import Surveyed, checked_arguments, survey
 from gradtx.inspect.table import named
 
 SHORT = 100
@@ -89,7 +89,7 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
     return Findings(sorted(found, key=lambda finding: finding.rank))
 
 
-def _moves(level: Level, directions: list[Direction]) -> Iterator[Finding]:
+def _moves(level: Surveyed, directions: list[Direction]) -> Iterator[Finding]:
     """Leaves that climb, that nothing works on, or that stay where they are."""
     working = _working(level)
     descending = {on for on, way in zip(working, directions, strict=True) if way is Direction.DESCENT}
@@ -142,7 +142,7 @@ FROZEN = Finding(
 )
 
 
-def _working(level: Level) -> list[frozenset[tuple[Path, Any]]]:
+def _working(level: Surveyed) -> list[frozenset[tuple[Path, Any]]]:
     """For each leaf, the transforms that work on it, with their places; wrappers count by what is inside."""
     result: list[set[tuple[Path, Any]]] = [set() for _ in level.paths]
     for unit in level.program.units:
@@ -159,7 +159,7 @@ def _working(level: Level) -> list[frozenset[tuple[Path, Any]]]:
     return [frozenset(on) for on in result]
 
 
-def _storage(level: Level) -> Iterator[Finding]:
+def _storage(level: Surveyed) -> Iterator[Finding]:
     for slot in lossy_slots(level):
         remedy = f"Store it in float32: {slot.field}='float32', or leave {slot.field} out."
         if slot.stuck:
@@ -177,7 +177,7 @@ def _storage(level: Level) -> Iterator[Finding]:
 
 
 def _rounding(
-    params: Any, level: Level, directions: list[Direction], alike: list[Alike], turns: set[int]
+    params: Any, level: Surveyed, directions: list[Direction], alike: list[Alike], turns: set[int]
 ) -> Iterator[Finding]:
     known = [direction is not Direction.UNKNOWN for direction in directions]
     coarse = list(too_coarse(params, level, known, alike, turns))
@@ -192,7 +192,7 @@ def _rounding(
         yield Finding("rounding", "warning", what, remedy, tuple(leaf.path for leaf in coarse))
 
 
-def _decays(level: Level, decays: list[Decay | None]) -> Iterator[Finding]:
+def _decays(level: Surveyed, decays: list[DecayKind | None]) -> Iterator[Finding]:
     found = [
         (path, leaf, decay)
         for path, leaf, decay in zip(level.paths, level.leaves, decays, strict=True)

@@ -9,17 +9,18 @@ from typing import Any
 
 import jax
 
-from gradtx.core.labels import Labelled
-from gradtx.core.leaves import Excluding
-from gradtx.core.program import Unit, is_declared, is_rule, lookup
-from gradtx.core.spec import FACTORIES, maker, show
-from gradtx.core.transform import GradientTransformation
+from gradtx.core.engine.labels import Labelled
+from gradtx.core.engine.leaves import Excluding
+from gradtx.core.engine.program import Unit, is_declared, is_rule
+from gradtx.core.engine.transform import GradientTransformation
+from gradtx.core.numbers.paths import lookup
+from gradtx.core.spec.spec import FACTORIES, maker, show
 from gradtx.formulas.direction import movements
-from gradtx.inspect.courses import courses
 from gradtx.inspect.description import Description, Part, SlotSize
+from gradtx.inspect.docstrings import summary
 from gradtx.inspect.outline import Node
-from gradtx.inspect.survey import Level, checked_arguments, survey
-from gradtx.inspect.words import summary
+from gradtx.inspect.schedules_over_run import courses
+from gradtx.inspect.survey import Surveyed, checked_arguments, survey
 
 LONGEST = 60
 """The letters of the longest mask that is shown as code, so that it stays on its line."""
@@ -89,7 +90,7 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
     )
 
 
-def _part(node: Node, level: Level) -> Part:
+def _part(node: Node, level: Surveyed) -> Part:
     on = level.included[node.path]
     slots: tuple[SlotSize, ...] = ()
     inside = [_part(n, level) for n in node.inside]
@@ -117,7 +118,7 @@ def _part(node: Node, level: Level) -> Part:
     )
 
 
-def _purpose(node: Node, level: Level) -> str:
+def _purpose(node: Node, level: Surveyed) -> str:
     """The first line of what is written about it: of a rule its formula, of the others their purpose."""
     if node.unit is None:
         return summary(FACTORIES.get(node.name))
@@ -143,7 +144,7 @@ def _mask(node: Node) -> str:
     return f"what is not in {code}" if isinstance(mask, Excluding) else code
 
 
-def _slots(unit: Unit, level: Level) -> Iterator[SlotSize]:
+def _slots(unit: Unit, level: Surveyed) -> Iterator[SlotSize]:
     state = level.state["slots"]
     paths = [p for p in level.program.slot_paths if p not in level.inner]
     for path in paths:

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from gradtx.core.program import Path
-from gradtx.core.spec import show
-from gradtx.formulas.decay import Decay
+from gradtx.core.numbers.paths import Path
+from gradtx.core.spec.spec import show
+from gradtx.formulas.decay import DecayKind
 from gradtx.formulas.direction import Direction
-from gradtx.inspect.courses import Course
 from gradtx.inspect.outline import Kind
+from gradtx.inspect.schedules_over_run import Course
 from gradtx.inspect.table import columns, count, filled, size, some
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ class Description:
     parts: tuple[Part, ...]
     schedules: tuple[Course, ...]
     directions: dict[str, Direction]
-    decays: dict[str, Decay]
+    decays: dict[str, DecayKind]
 
     def __str__(self) -> str:
         head = (

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core import leaves as lv
-from gradtx.core.spec import show
+from gradtx.core.engine import leaves as lv
+from gradtx.core.spec.spec import show
 from gradtx.formulas.formula import present
 from gradtx.formulas.notation import text
 from gradtx.inspect.changes import Change, Comparison

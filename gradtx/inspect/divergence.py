@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core import leaves as lv
+from gradtx.core.engine import leaves as lv
 from gradtx.formulas.trace import composed, signatures
 from gradtx.inspect.trajectory import MAGNITUDES, STEPS, Followed, Trajectory
 

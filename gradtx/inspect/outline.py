@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from gradtx.core.program import Builder, Fork, Join, Path, Swap, Unit
+from gradtx.core.engine.program import Builder, Fork, Join, Swap, Unit
+from gradtx.core.numbers.paths import Path
 
 Kind = Literal["recipe", "group", "unit", "join", "branch"]
 
@@ -22,7 +23,7 @@ class Node:
         name: the name of the constructor, of a recipe or a join.
         masks: the masks that it stands under.
         unit: the step that runs, of a unit.
-        inside: the parts of it, in order; those of a unit that is a wrapper are in its own `Level`s.
+        inside: the parts of it, in order; those of a unit that is a wrapper are in its own `Surveyed`s.
         position: the number of steps before it.
     """
 

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.combine import checked
-from gradtx.core.fields import as_number
+from gradtx.core.compose.combine import checked
+from gradtx.core.engine.transform import apply_gradients
 from gradtx.core.numerics import number_dtype
-from gradtx.core.spec import show
-from gradtx.core.transform import apply_gradients
-from gradtx.inspect.courses import sampled
+from gradtx.core.spec.fields import as_number
+from gradtx.core.spec.spec import show
+from gradtx.inspect.schedules_over_run import sampled
 
 Axes = Any
 """A `matplotlib.axes.Axes`."""

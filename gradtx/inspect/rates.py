@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from gradtx.core.schedule import Schedule
+from gradtx.core.numbers.schedule import Schedule
 from gradtx.formulas.expression import ZERO, Expression, rewrite, symbols
 from gradtx.formulas.simplify import make
 from gradtx.formulas.trace import Traced
-from gradtx.inspect.courses import Course, sampled
 from gradtx.inspect.findings import Finding
+from gradtx.inspect.schedules_over_run import Course, sampled
 
 TOLERANCE = 0.05
 """The part of its length or of its range by which a schedule may miss the end of the run."""

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import leaves as lv
+from gradtx.core.engine import leaves as lv
 from gradtx.formulas.expression import symbols
-from gradtx.formulas.kinds import Alike
+from gradtx.formulas.leaf_groups import Alike
 from gradtx.formulas.naming import OTHER
 from gradtx.formulas.numeric import Evaluator
 from gradtx.formulas.trace import Traced
-from gradtx.inspect.survey import Level
+from gradtx.inspect.survey import Surveyed
 
 GRADIENTS = np.array([0.0, 1e-3, 1e-2])
 """Where what the last two add to the update is as large, its size is known without knowing the gradients'."""
@@ -59,7 +59,7 @@ def is_narrow(leaf: Any) -> bool:
 
 
 def too_coarse(
-    params: Any, level: Level, known: Sequence[bool], alike: Iterable[Alike], turns: Iterable[int]
+    params: Any, level: Surveyed, known: Sequence[bool], alike: Iterable[Alike], turns: Iterable[int]
 ) -> Iterator[Coarse]:
     """The 16-bit leaves whose updates are rounded away, of those whose way is known.
 

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.program import is_rule
+from gradtx.core.engine.program import is_rule
 from gradtx.formulas.expression import symbols
 from gradtx.formulas.numeric import Evaluator
 from gradtx.formulas.trace import composed, trace
-from gradtx.inspect.survey import Level
+from gradtx.inspect.survey import Surveyed
 
 GRADIENT = 1e-4
 """An ordinary gradient of a large model."""
@@ -47,7 +47,7 @@ class Lossy:
     leaves: tuple[str, ...]
 
 
-def lossy_slots(level: Level) -> Iterator[Lossy]:
+def lossy_slots(level: Surveyed) -> Iterator[Lossy]:
     """The slots of 16 bits that lose what float32 would keep."""
     for inner in level.levels():
         for unit in filter(is_rule, inner.program.units):

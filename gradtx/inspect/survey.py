@@ -9,20 +9,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core import leaves as lv
-from gradtx.core.combine import Chain, checked, visit
-from gradtx.core.engine import Composed
-from gradtx.core.hyperparams import by_name, entries_of, is_state
-from gradtx.core.layout import active_leaves, initial_state
-from gradtx.core.program import Path, Program, Unit, lookup, nest
-from gradtx.core.schedule import CALLABLE, COMPLEMENT
-from gradtx.core.spec import is_array, show
-from gradtx.core.structure import is_ours
+from gradtx.core.compose.combine import Chain, checked, visit
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.layout import active_leaves, initial_state
+from gradtx.core.engine.program import Program, Unit
+from gradtx.core.engine.structure import is_ours
+from gradtx.core.engine.update import Composed
+from gradtx.core.numbers.hyperparams import by_name, entries_of, is_state
+from gradtx.core.numbers.paths import Path, lookup, nest
+from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT
+from gradtx.core.spec.spec import is_array, show
 from gradtx.inspect.outline import Node, Outline
 
 
 @dataclasses.dataclass
-class Level:
+class Surveyed:
     """A program on a tree, from shapes alone.
 
     Attributes:
@@ -45,7 +46,7 @@ class Level:
     leaves: list[Any]
     included: dict[Path, list[bool]]
     active: dict[Path, list[bool]]
-    inner: dict[Path, Level]
+    inner: dict[Path, Surveyed]
     state: Any = None
     names: dict[Path, str] = dataclasses.field(default_factory=dict)
 
@@ -63,7 +64,7 @@ class Level:
             names[field]: self.program.scopes[scope][key][0] for field, (scope, key) in unit.sources.items()
         }
 
-    def levels(self) -> Iterator[Level]:
+    def levels(self) -> Iterator[Surveyed]:
         """Itself, and every level inside."""
         yield self
         for level in self.inner.values():
@@ -85,9 +86,9 @@ def checked_arguments(where: str, tx: Any, params: Any, steps: int | None) -> No
         raise ValueError(f"{where}: steps must be at least 1, got {steps}.")
 
 
-def survey(tx: Any, params: Any) -> Level:
+def survey(tx: Any, params: Any) -> Surveyed:
     """The levels of a transform on a tree of parameters, which may be abstract; no large array is made."""
-    found: list[Level] = []
+    found: list[Surveyed] = []
 
     def look(params: Any) -> Any:
         level = _level(tx, params, ())
@@ -110,7 +111,7 @@ def survey(tx: Any, params: Any) -> Level:
     return level
 
 
-def _attach(level: Level, state: Any) -> None:
+def _attach(level: Surveyed, state: Any) -> None:
     """Gives a level and those inside their states; another library's state counts as a slot."""
     (foreign, *_) = [unit.path for unit in level.program.units] or [()]
     level.state = state if is_state(state) else {"numbers": {}, "slots": nest({foreign: state})}
@@ -128,7 +129,7 @@ def _has_shape(x: Any) -> bool:
     return is_array(x) or isinstance(x, jax.ShapeDtypeStruct | int | float | complex | np.generic)
 
 
-def _level(tx: Any, params: Any, place: Path) -> Level:
+def _level(tx: Any, params: Any, place: Path) -> Surveyed:
     outline = Outline()
     visit(tx, outline)
     program = tx.program if isinstance(tx, Composed) else Chain((tx,)).program
@@ -136,10 +137,10 @@ def _level(tx: Any, params: Any, place: Path) -> Level:
     active = active_leaves(program, params, leaves)
     chosen = lv.Inclusion(params, leaves)
     included = {part.path: chosen.of(part.masks, ".".join(part.path)) for part in _all(outline.parts)}
-    inner: dict[Path, Level] = {}
-    for path, part in program.parts.items():
+    inner: dict[Path, Surveyed] = {}
+    for path, part in program.wrapped.items():
         unit = program.unit_at[path[:-1]]
         kept = structure.unflatten([x if a else None for x, a in zip(leaves, active[unit.path], strict=True)])
         inner[path] = _level(part, unit.transform.view(kept), place + path)
     shapes = [lv.shape_of(x) if _has_shape(x) else None for x in leaves]
-    return Level(place, program, outline.parts, lv.paths(params), shapes, included, active, inner)
+    return Surveyed(place, program, outline.parts, lv.paths(params), shapes, included, active, inner)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core.structure import is_ours
+from gradtx.core.engine.structure import is_ours
 from gradtx.formulas.expression import Expression, symbol, symbols
 from gradtx.formulas.numeric import Evaluator, OfElements, is_opaque
 from gradtx.formulas.runs import stand_in

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.engine import Composed
-from gradtx.core.hyperparams import held
-from gradtx.core.layout import initial_numbers
+from gradtx.core.engine.layout import initial_numbers
+from gradtx.core.engine.program import Program, is_declared
+from gradtx.core.engine.stages import Scope, with_values
+from gradtx.core.engine.update import Composed
+from gradtx.core.numbers.hyperparams import held
 from gradtx.core.numerics import is_complex, is_trainable, number_dtype, real_dtype, widest
-from gradtx.core.program import Program, is_declared
-from gradtx.core.spec import show
-from gradtx.core.stages import Scope, bound
+from gradtx.core.spec.spec import show
 
 
 def plain(tree: Any) -> Any:
@@ -91,7 +91,7 @@ def depends_on_step(program: Program) -> str:
     for unit in program.rules:
         if unit.transform.scalars or not set(unit.transform.needs) <= {"params"}:
             continue
-        rule, seen = bound(unit, arguments), []
+        rule, seen = with_values(unit, arguments), []
         for step in jnp.arange(3, dtype=number_dtype()):
             made = rule.prepare(Scope(step=step, t=step + 1, extra={}))
             seen.append([np.asarray(x) for x in jax.tree.leaves(made)])

@@ -11,9 +11,9 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union
 
-from gradtx.core.arguments import suggestion
-from gradtx.core.spec import FACTORIES, same, show
-from gradtx.core.transform import GradientTransformation
+from gradtx.core.engine.transform import GradientTransformation
+from gradtx.core.spec.arguments import suggestion
+from gradtx.core.spec.spec import FACTORIES, same, show
 
 CALL = "call"
 NAME = "name"

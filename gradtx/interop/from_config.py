@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core.arguments import suggestion
-from gradtx.core.combine import checked
-from gradtx.core.schedule import Schedule
+from gradtx.core.compose.combine import checked
+from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.spec.arguments import suggestion
 from gradtx.interop.forms import (
     CALL,
     LONGEST,

@@ -13,10 +13,10 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gradtx.core import leaves as lv
-from gradtx.core.hyperparams import held
-from gradtx.core.spec import is_array, is_key, show
-from gradtx.core.structure import is_ours
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.structure import is_ours
+from gradtx.core.numbers.hyperparams import held
+from gradtx.core.spec.spec import is_array, is_key, show
 from gradtx.interop.archive import pack, unpack
 from gradtx.interop.restored import Restored
 
@@ -133,7 +133,7 @@ def _by_path(tree: PyTree) -> tuple[dict[str, Any], Any]:
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     found: dict[str, Any] = {}
     for path, x in leaves:
-        key = "/".join(_ESCAPED.sub(lambda m: f"%{ord(m[0]):02X}", part) for part in lv.parts(path))
+        key = "/".join(_ESCAPED.sub(lambda m: f"%{ord(m[0]):02X}", part) for part in lv.path_parts(path))
         if key in found:
             raise ValueError(f"Two leaves of the state have the path {key!r}. Rename one of them.")
         found[key] = x

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core.engine import Composed
-from gradtx.core.spec import Spec, same, show
+from gradtx.core.engine.update import Composed
+from gradtx.core.spec.spec import Spec, same, show
 from gradtx.interop.forms import (
     CALL,
     NAME,

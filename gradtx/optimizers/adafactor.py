@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gradtx.core.combine import chain
-from gradtx.core.fields import DType, ScalarOrSchedule
-from gradtx.core.leaves import Mask
-from gradtx.core.recipe import recipe
-from gradtx.core.transform import Transform
+from gradtx.core.compose.combine import chain
+from gradtx.core.compose.recipe import recipe
+from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.optimizers.sgd import coupled
 from gradtx.transforms.average import ema
 from gradtx.transforms.clip import clip_by_block_rms

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from gradtx.core.combine import chain
-from gradtx.core.fields import DType, ScalarOrSchedule
-from gradtx.core.leaves import Mask
-from gradtx.core.recipe import recipe
-from gradtx.core.spec import show
-from gradtx.core.transform import Transform
+from gradtx.core.compose.combine import chain
+from gradtx.core.compose.recipe import recipe
+from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.fields import DType, ScalarOrSchedule
+from gradtx.core.spec.spec import show
 from gradtx.optimizers.sgd import coupled
 from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.decay import add_decayed_weights

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gradtx.core.combine import chain
-from gradtx.core.fields import ScalarOrSchedule
-from gradtx.core.leaves import Mask
-from gradtx.core.recipe import recipe
-from gradtx.core.transform import Transform
+from gradtx.core.compose.combine import chain
+from gradtx.core.compose.recipe import recipe
+from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.fields import ScalarOrSchedule
 from gradtx.optimizers.sgd import coupled
 from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.adagrad import scale_by_rss

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gradtx.core.combine import chain
-from gradtx.core.fields import DType, ScalarOrSchedule
-from gradtx.core.leaves import Mask
-from gradtx.core.recipe import recipe
-from gradtx.core.transform import Transform
+from gradtx.core.compose.combine import chain
+from gradtx.core.compose.recipe import recipe
+from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.transforms.ademamix import scale_by_ademamix
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate

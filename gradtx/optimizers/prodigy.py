@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gradtx.core.fields import ScalarOrSchedule
-from gradtx.core.recipe import recipe
-from gradtx.core.transform import Transform
+from gradtx.core.compose.recipe import recipe
+from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.fields import ScalarOrSchedule
 from gradtx.transforms.prodigy import scale_by_prodigy
 
 

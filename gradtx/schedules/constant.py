@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 
-from gradtx.core.arguments import factory
-from gradtx.core.fields import Number, Scalar
-from gradtx.core.schedule import Schedule
+from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import Number, Scalar
 
 
 class ConstantSchedule(Schedule, name="constant_schedule"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.arguments import factory
-from gradtx.core.fields import NonNegative, Number, Positive, Scalar
-from gradtx.core.schedule import Schedule
+from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import NonNegative, Number, Positive, Scalar
 from gradtx.schedules.linear import between, check_warmup, progress
 
 

@@ -7,9 +7,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.arguments import factory
-from gradtx.core.fields import NonNegative, Number, Positive, Scalar
-from gradtx.core.schedule import Schedule
+from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import NonNegative, Number, Positive, Scalar
 
 
 class ExponentialDecay(Schedule, name="exponential_decay"):

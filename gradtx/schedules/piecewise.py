@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.arguments import factory
-from gradtx.core.fields import Number, Scalar, ScalarOrSchedule
-from gradtx.core.schedule import Schedule
-from gradtx.core.spec import call_arguments
+from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import Number, Scalar, ScalarOrSchedule
+from gradtx.core.spec.spec import call_arguments
 
 
 class PiecewiseConstantSchedule(Schedule, name="piecewise_constant_schedule"):

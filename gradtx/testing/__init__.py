@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gradtx.testing import ours, starts, steps
+from gradtx.testing import gradtx_laws, init_laws, step_laws
 from gradtx.testing.case import LAWS, OURS, Case, example_grads, example_params, law, law_of_ours
 from gradtx.testing.compare import PyTree
 
 __all__ = ["LAWS", "OURS", "Case", "check", "example_grads", "example_params", "law", "law_of_ours"]
 
-del ours, starts, steps  # imported for their laws
+del gradtx_laws, init_laws, step_laws  # imported for their laws
 
 
 def check(

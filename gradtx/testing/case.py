@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx
-from gradtx.core.hyperparams import by_name, entries_of
-from gradtx.core.leaves import flatten, is_trainable_leaf
-from gradtx.core.program import Path, Program, lookup
-from gradtx.core.structure import is_ours
-from gradtx.core.transform import accepted
+from gradtx.core.engine.leaves import flatten, is_trainable_leaf
+from gradtx.core.engine.program import Program
+from gradtx.core.engine.structure import is_ours
+from gradtx.core.engine.transform import accepted
+from gradtx.core.numbers.hyperparams import by_name, entries_of
+from gradtx.core.numbers.paths import Path, lookup
 from gradtx.testing.compare import PyTree
 
 LAWS: dict[str, Callable[[Case], None]] = {}
@@ -167,7 +168,7 @@ class Case:
 def _leaf_slots(program: Program, state: PyTree, prefix: Path) -> dict[Path, PyTree]:
     """The slots of leaves in a state, and in the states of what it wraps, if that sees the same leaves."""
     found = {(*prefix, "slots", *path): lookup(state["slots"], path) for path in program.leaf_slot_paths}
-    for path, part in program.parts.items():
+    for path, part in program.wrapped.items():
         if not program.unit_at[path[:-1]].transform.sees_leaves:
             continue
         inner = lookup(state["slots"], path)

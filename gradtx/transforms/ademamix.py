@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 
-from gradtx.core.arguments import factory
-from gradtx.core.fields import DType, DTypeName, NonNegative, ScalarOrSchedule
+from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.rule import Rule, Slot
-from gradtx.core.transform import Transform
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import DType, DTypeName, NonNegative, ScalarOrSchedule
 
 
 class ScaleByAdemamix(Rule, name="scale_by_ademamix"):

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.arguments import factory
-from gradtx.core.fields import Positive, ScalarOrSchedule
-from gradtx.core.rule import Rule, Slot, WholeScalar
-from gradtx.core.transform import Transform
+from gradtx.core.compose.rule import Rule, Slot, WholeScalar
+from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import Positive, ScalarOrSchedule
 
 
 class ApplyEvery(Rule, name="apply_every"):

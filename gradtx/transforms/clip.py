@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import leaves as lv
-from gradtx.core.arguments import factory
-from gradtx.core.fields import NonNegative, Positive, ScalarOrSchedule
+from gradtx.core.compose.rule import Rule
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.stages import measure_squares
+from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import divide, root_mean_square, sqrt, sum_of_squares, total
-from gradtx.core.rule import Rule
-from gradtx.core.stages import measure_squares
-from gradtx.core.transform import Transform
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import NonNegative, Positive, ScalarOrSchedule
 
 
 class Clip(Rule, name="clip"):

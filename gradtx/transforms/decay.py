@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 
-from gradtx.core.arguments import factory
-from gradtx.core.fields import NonNegative, ScalarOrSchedule
-from gradtx.core.leaves import Mask
-from gradtx.core.rule import Rule
-from gradtx.core.transform import Transform
+from gradtx.core.compose.rule import Rule
+from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
 
 class AddDecayedWeights(Rule, name="add_decayed_weights"):

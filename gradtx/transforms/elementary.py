@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.arguments import factory
-from gradtx.core.combine import SetToZero, chain
-from gradtx.core.fields import Number, ScalarOrSchedule
+from gradtx.core.compose.combine import SetToZero, chain
+from gradtx.core.compose.rule import Rule
+from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide
 from gradtx.core.numerics import sign as phase
 from gradtx.core.numerics import sqrt as safe_sqrt
-from gradtx.core.rule import Rule
-from gradtx.core.transform import Transform
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import Number, ScalarOrSchedule
 
 
 @factory

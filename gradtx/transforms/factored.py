@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.arguments import factory
-from gradtx.core.fields import NonNegative, Number, ScalarOrSchedule
+from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, root_mean_square, sqrt
-from gradtx.core.rule import Rule, Slot
-from gradtx.core.transform import Transform
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import NonNegative, Number, ScalarOrSchedule
 
 Shape = tuple[int, ...]
 

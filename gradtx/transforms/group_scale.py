@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from gradtx.core.arguments import factory
-from gradtx.core.engine import Composed
-from gradtx.core.fields import ScalarOrSchedule, as_number
-from gradtx.core.labels import Labelled, Labels, check_labels
-from gradtx.core.program import Builder
-from gradtx.core.spec import show
-from gradtx.core.transform import Transform
+from gradtx.core.engine.labels import Labelled, Labels, check_labels
+from gradtx.core.engine.program import Builder
+from gradtx.core.engine.transform import Transform
+from gradtx.core.engine.update import Composed
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import ScalarOrSchedule, as_number
+from gradtx.core.spec.spec import show
 from gradtx.transforms.scale import Scale
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.arguments import factory
-from gradtx.core.fields import DType, DTypeName, Fraction, Number, ScalarOrSchedule
-from gradtx.core.rule import Rule, Slot
-from gradtx.core.transform import Transform
+from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import DType, DTypeName, Fraction, Number, ScalarOrSchedule
 
 
 class Trace(Rule, name="trace"):

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core.arguments import factory
-from gradtx.core.fields import NonNegative, ScalarOrSchedule
+from gradtx.core.compose.rule import Key, Rule
+from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import sqrt
-from gradtx.core.rule import Key, Rule
-from gradtx.core.transform import Transform
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
 
 def _typed_key(rule: AddNoise) -> jax.Array:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import leaves as lv
+from gradtx.core.engine import leaves as lv
 from gradtx.core.numerics import abs_sq, cast, compute_dtype, is_trainable, real_dtype, sqrt
 
 PyTree = Any

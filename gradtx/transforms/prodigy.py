@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.arguments import factory
-from gradtx.core.fields import NonNegative, Positive, Rate, ScalarOrSchedule
+from gradtx.core.compose.rule import Rule, Slot, WholeScalar
+from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.rule import Rule, Slot, WholeScalar
-from gradtx.core.transform import Transform
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import NonNegative, Positive, Rate, ScalarOrSchedule
 
 
 class ScaleByProdigy(Rule, name="scale_by_prodigy"):

@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 
-from gradtx.core.arguments import factory
-from gradtx.core.combine import chain
-from gradtx.core.fields import Number, Rate, ScalarOrSchedule
-from gradtx.core.rule import Rule
-from gradtx.core.transform import Transform
+from gradtx.core.compose.combine import chain
+from gradtx.core.compose.rule import Rule
+from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import Number, Rate, ScalarOrSchedule
 
 
 class Scale(Rule, name="scale"):

@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.arguments import factory
-from gradtx.core.call import Call
-from gradtx.core.fields import DType, DTypeName, Positive, ScalarOrSchedule
+from gradtx.core.compose.rule import Slot, WholeScalar
+from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine.call import Call
+from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import cast, real_dtype
-from gradtx.core.rule import Slot, WholeScalar
-from gradtx.core.spec import show
-from gradtx.core.transform import Transform
-from gradtx.core.wrapper import Wrapper
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import DType, DTypeName, Positive, ScalarOrSchedule
+from gradtx.core.spec.spec import show
 
 NonFinite = Literal["drop", "skip", "keep"]
 
@@ -32,7 +32,7 @@ class Accumulating(Wrapper):
     skipped = WholeScalar(dtype="int32")
     latest = WholeScalar(dtype="int32")
 
-    def parts(self) -> dict[str, Any]:
+    def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
     def updates_in(self, calls: int) -> int | None:

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.arguments import factory
-from gradtx.core.combine import checked, visit
-from gradtx.core.engine import Composed
-from gradtx.core.fields import DType, DTypeName, NonNegative, Scalar, ScalarOrSchedule
+from gradtx.core.compose.combine import checked, visit
+from gradtx.core.compose.rule import EVAL, Rule, Slot
+from gradtx.core.engine.program import Builder
+from gradtx.core.engine.transform import Transform, added
+from gradtx.core.engine.update import Composed
 from gradtx.core.numerics import Decay
-from gradtx.core.program import Builder
-from gradtx.core.rule import EVAL, Rule, Slot
-from gradtx.core.spec import call_arguments
-from gradtx.core.transform import Transform, added
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import DType, DTypeName, NonNegative, Scalar, ScalarOrSchedule
+from gradtx.core.spec.spec import call_arguments
 
 
 class Average(Rule):

@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import leaves as lv
-from gradtx.core.arguments import factory
-from gradtx.core.call import Call
-from gradtx.core.fields import NonNegative, ScalarOrSchedule
-from gradtx.core.rule import WholeScalar
-from gradtx.core.transform import Transform, accepted
-from gradtx.core.wrapper import Wrapper
+from gradtx.core.compose.rule import WholeScalar
+from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.call import Call
+from gradtx.core.engine.transform import Transform, accepted
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
 
 class ApplyIfFinite(Wrapper, name="apply_if_finite"):
@@ -29,7 +29,7 @@ class ApplyIfFinite(Wrapper, name="apply_if_finite"):
     last_finite = WholeScalar(lambda rule: True, dtype="bool")
     total_notfinite = WholeScalar(dtype="int32")
 
-    def parts(self) -> dict[str, Any]:
+    def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
@@ -101,7 +101,7 @@ class Conditional(Wrapper):
         named = [p for p in others if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         return tuple(p.name for p in named if p.default is p.empty)
 
-    def parts(self) -> dict[str, Any]:
+    def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
     def updates_in(self, calls: int) -> int | None:

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import leaves as lv
-from gradtx.core.hyperparams import held, states_of
+from gradtx.core.compose.rule import EVAL
+from gradtx.core.engine import leaves as lv
+from gradtx.core.numbers.hyperparams import held, states_of
 from gradtx.core.numerics import cast
-from gradtx.core.rule import EVAL
 
 
 def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:

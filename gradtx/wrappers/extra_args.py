@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradtx.core.combine import checked
-from gradtx.core.transform import GradientTransformation, Transform
+from gradtx.core.compose.combine import checked
+from gradtx.core.engine.transform import GradientTransformation, Transform
 
 
 def with_extra_args_support(tx: Any) -> Transform:

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import leaves as lv
-from gradtx.core import transform
-from gradtx.core.arguments import factory
-from gradtx.core.call import Call
+from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine import transform
+from gradtx.core.engine.call import Call
+from gradtx.core.engine.placement import Placement, replicated
+from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.numerics import compute_dtype, is_complex, widest
-from gradtx.core.placement import Placement, replicated
-from gradtx.core.transform import Transform, cast_like
-from gradtx.core.wrapper import Wrapper
+from gradtx.core.spec.arguments import factory
 
 Leaves = list[Any]
 
@@ -29,7 +29,7 @@ class Flatten(Wrapper, name="flatten"):
     in_place = False
     sees_leaves = False
 
-    def parts(self) -> dict[str, Any]:
+    def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
     def view(self, params: Any) -> Any:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from gradtx.core.arguments import factory
-from gradtx.core.combine import SetToZero, chain, checked, masked, visit
-from gradtx.core.engine import Composed
-from gradtx.core.labels import Labelled, Labels, check_labels
-from gradtx.core.leaves import Excluding, Mask
-from gradtx.core.program import Builder
-from gradtx.core.recipe import recipe
-from gradtx.core.spec import show
-from gradtx.core.transform import Transform
+from gradtx.core.compose.combine import SetToZero, chain, checked, masked, visit
+from gradtx.core.compose.recipe import recipe
+from gradtx.core.engine.labels import Labelled, Labels, check_labels
+from gradtx.core.engine.leaves import Excluding, Mask
+from gradtx.core.engine.program import Builder
+from gradtx.core.engine.transform import Transform
+from gradtx.core.engine.update import Composed
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.spec import show
 
 
 class Partition(Composed):

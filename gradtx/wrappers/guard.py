@@ -8,17 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import leaves as lv
-from gradtx.core.arguments import factory
-from gradtx.core.call import Call
-from gradtx.core.fields import NonNegative, Positive, ScalarOrSchedule
+from gradtx.core.compose.rule import Slot, Whole, WholeScalar
+from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.call import Call
+from gradtx.core.engine.transform import Transform, missing
 from gradtx.core.numerics import Decay, sqrt, total
-from gradtx.core.rule import Slot, Whole, WholeScalar
-from gradtx.core.spec import show
-from gradtx.core.transform import Transform, missing
-from gradtx.core.wrapper import Wrapper
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import NonNegative, Positive, ScalarOrSchedule
+from gradtx.core.spec.spec import show
 from gradtx.wrappers.blackbox import Verdict, empty_marks, empty_metrics, record
-from gradtx.wrappers.level import Level, choose
+from gradtx.wrappers.spikes import RunningLevel, choose
 
 Watch = Literal["gradient_norm", "loss"]
 
@@ -56,7 +56,7 @@ class Guard(Wrapper, name="guard"):
         """The loss, if it is watched."""
         return ("value",) if self.watch == "loss" else ()
 
-    def parts(self) -> dict[str, Any]:
+    def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
@@ -64,7 +64,7 @@ class Guard(Wrapper, name="guard"):
         norm = call.number(sqrt(lv.over_axes(total(call.squares()), self.axis_name, self.name)))
         loss = self._loss(call)
         watched = norm if self.watch == "gradient_norm" or loss is None else loss
-        level = Level(slots.mean, slots.std, slots.seen)
+        level = RunningLevel(slots.mean, slots.std, slots.seen)
         limit = None if self.deviations is None else level.limit(self.deviations, self.warmup)
         no = jnp.array(False)
         spike = no if limit is None else ~(watched <= limit)

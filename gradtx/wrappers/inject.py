@@ -9,16 +9,16 @@ from typing import Any
 
 import jax
 
-from gradtx.core.arguments import bind, factory
-from gradtx.core.call import Call
-from gradtx.core.engine import Composed
-from gradtx.core.fields import DType, dtype_name
-from gradtx.core.hyperparams import set_hyperparams
+from gradtx.core.compose.rule import Whole
+from gradtx.core.compose.wrapper import Wrapper, in_dtypes_of
+from gradtx.core.engine.call import Call
+from gradtx.core.engine.transform import Transform
+from gradtx.core.engine.update import Composed
+from gradtx.core.numbers.hyperparams import set_hyperparams
 from gradtx.core.numerics import number_dtype
-from gradtx.core.rule import Whole
-from gradtx.core.spec import show
-from gradtx.core.transform import Transform
-from gradtx.core.wrapper import Wrapper, stored
+from gradtx.core.spec.arguments import bind_call, factory
+from gradtx.core.spec.fields import DType, dtype_name
+from gradtx.core.spec.spec import show
 
 
 class Injected(Wrapper, name="inject_hyperparams"):
@@ -36,7 +36,7 @@ class Injected(Wrapper, name="inject_hyperparams"):
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         return self.__dict__["code"], (), self.__dict__["arguments"]
 
-    def parts(self) -> dict[str, Any]:
+    def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
@@ -44,7 +44,7 @@ class Injected(Wrapper, name="inject_hyperparams"):
         values = {k: call.number(s(old[k], **call.extra)) for k, s in self.schedules.items()}
         result, inner = call.run(self.inner, gs, set_hyperparams(slots.inner, **values))
         new = {k: s.update(old[k], **call.extra) for k, s in self.schedules.items()}
-        return result, {"states": stored(new, old), "inner": inner}
+        return result, {"states": in_dtypes_of(new, old), "inner": inner}
 
 
 def _is_stateful(x: Any) -> bool:
@@ -131,7 +131,7 @@ def _built(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     try:
         tx = fn(*args, **kwargs)
     except TypeError as error:
-        bind(fn, args, kwargs)
+        bind_call(fn, args, kwargs)
         error.add_note(
             "inject_hyperparams: the function gets schedules as they are, not their values. Do no arithmetic "
             "on its arguments; scale_by_learning_rate flips the sign."

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.core.arguments import factory
-from gradtx.core.call import Call
-from gradtx.core.fields import Fraction, Positive, ScalarOrSchedule
+from gradtx.core.compose.rule import EVAL, Slot, WholeScalar
+from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine.call import Call
+from gradtx.core.engine.rebase import restarted
+from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.numerics import Decay, cast
-from gradtx.core.rebase import restarted
-from gradtx.core.rule import EVAL, Slot, WholeScalar
-from gradtx.core.transform import Transform, cast_like
-from gradtx.core.wrapper import Wrapper
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import Fraction, Positive, ScalarOrSchedule
 
 
 class Lookahead(Wrapper, name="lookahead"):
@@ -31,7 +31,7 @@ class Lookahead(Wrapper, name="lookahead"):
     needs = ("params",)
     last: ClassVar[bool] = True
 
-    def parts(self) -> dict[str, Any]:
+    def wrapped(self) -> dict[str, Any]:
         return {"inner": self.fast_optimizer}
 
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:

@@ -8,19 +8,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.arguments import factory
-from gradtx.core.call import Call
-from gradtx.core.combine import checked
-from gradtx.core.engine import Composed
-from gradtx.core.fields import DType, DTypeName, ScalarOrSchedule
+from gradtx.core.compose.combine import checked
+from gradtx.core.compose.rule import Slot, Whole
+from gradtx.core.compose.wrapper import Wrapper, in_dtypes_of
+from gradtx.core.engine.call import Call
+from gradtx.core.engine.program import Builder
+from gradtx.core.engine.stages import mixing
+from gradtx.core.engine.transform import Transform
+from gradtx.core.engine.update import Composed
+from gradtx.core.numbers.schedule import CALLABLE, SCHEDULES
 from gradtx.core.numerics import Decay, cast, compute_dtype, is_trainable, like, number_dtype
-from gradtx.core.program import Builder
-from gradtx.core.rule import Slot, Whole
-from gradtx.core.schedule import CALLABLE, SCHEDULES
-from gradtx.core.spec import show
-from gradtx.core.stages import mixing
-from gradtx.core.transform import Transform
-from gradtx.core.wrapper import Wrapper, stored
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
+from gradtx.core.spec.spec import show
 
 Measure = Callable[[Any], Any]
 """A function of a tree of updates, which has `None` where there is no gradient."""
@@ -47,7 +47,7 @@ class Measurement(Wrapper, name="measurement"):
     value = Whole(lambda wrapper, params: _zeros(wrapper.measure, params))
 
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
-        return gs, {"value": stored(self.measure(call.tree(gs)), slots.value)}
+        return gs, {"value": in_dtypes_of(self.measure(call.tree(gs)), slots.value)}
 
 
 class MeasureWithEma(Wrapper, name="measure_with_ema"):
@@ -84,7 +84,7 @@ class MeasureWithEma(Wrapper, name="measure_with_ema"):
             return Decay(part.astype(old.real.dtype)).mix(old, new)
 
         average = jax.tree.map(moved, slots.value, self.measure(call.tree(gs)))
-        return gs, {"value": stored(average, slots.value)}
+        return gs, {"value": in_dtypes_of(average, slots.value)}
 
 
 class MeasureByTransform(Wrapper, name="measure_by_transform"):
@@ -95,7 +95,7 @@ class MeasureByTransform(Wrapper, name="measure_by_transform"):
     in_place = False
     value = Slot()
 
-    def parts(self) -> dict[str, Any]:
+    def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.arguments import factory
-from gradtx.core.call import Call
-from gradtx.core.fields import DType, DTypeName, ScalarOrSchedule
-from gradtx.core.rule import Whole
-from gradtx.core.spec import call_arguments
-from gradtx.core.transform import Transform
+from gradtx.core.compose.rule import Whole
+from gradtx.core.engine.call import Call
+from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
+from gradtx.core.spec.spec import call_arguments
 from gradtx.wrappers.accumulate import Accumulating
 
 Skip = Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core import leaves as lv
-from gradtx.core.hyperparams import array_of, is_state, outermost_states
-from gradtx.core.program import Path
+from gradtx.core.engine import leaves as lv
+from gradtx.core.numbers.hyperparams import array_of, is_state, outermost_states
+from gradtx.core.numbers.paths import Path
 from gradtx.wrappers.blackbox import LIMIT_IS_KNOWN, LOSS_IS_KNOWN, MARKS, METRICS, Verdict
 from gradtx.wrappers.guard import Guard
 

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import leaves as lv
-from gradtx.core.fields import Scalar
+from gradtx.core.engine import leaves as lv
 from gradtx.core.numerics import sum_of_squares, total
+from gradtx.core.spec.fields import Scalar
 
 PyTree = Any
 

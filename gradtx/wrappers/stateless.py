@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 
-from gradtx.core.arguments import factory
-from gradtx.core.call import Call
-from gradtx.core.rule import Rule
-from gradtx.core.spec import show
-from gradtx.core.transform import Transform
-from gradtx.core.wrapper import Wrapper
+from gradtx.core.compose.rule import Rule
+from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine.call import Call
+from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.spec import show
 
 
 def _checked(where: str, f: Any) -> Any:

@@ -8,18 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.arguments import factory
-from gradtx.core.call import Call
-from gradtx.core.engine import Composed
-from gradtx.core.fields import Positive, ScalarOrSchedule
-from gradtx.core.hyperparams import array_of, is_state, outermost_states, tidy
-from gradtx.core.leaves import Mask
+from gradtx.core.compose.rule import Whole, WholeScalar
+from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine.call import Call
+from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.stages import argument_values
+from gradtx.core.engine.transform import Transform
+from gradtx.core.engine.update import Composed
+from gradtx.core.numbers.hyperparams import array_of, is_state, outermost_states, tidy
+from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numerics import divide, number_dtype, sqrt, sum_of_squares, total
-from gradtx.core.program import Path, lookup
-from gradtx.core.rule import Whole, WholeScalar
-from gradtx.core.stages import resolve
-from gradtx.core.transform import Transform
-from gradtx.core.wrapper import Wrapper
+from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.fields import Positive, ScalarOrSchedule
 from gradtx.transforms.clip import ClipByGlobalNorm
 
 NORMS = ("gradient_norm", "update_norm", "parameter_norm", "update_ratio")
@@ -39,11 +39,11 @@ def _rates(tx: Any, state: Any, outer: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Each learning rate inside a transform with its place, and its value for the next update of a state."""
     if not isinstance(tx, Composed):
         return
-    values = {} if state is None else resolve(tx.program, state["numbers"], state["step"])
+    values = {} if state is None else argument_values(tx.program, state["numbers"], state["step"])
     for scope, arguments in tx.program.scopes.items():
         if "learning_rate" in arguments:
             yield (*outer, *scope), values.get((scope, "learning_rate"))
-    for path, part in tx.program.parts.items():
+    for path, part in tx.program.wrapped.items():
         inner = None if state is None else lookup(state["slots"], path)
         yield from _rates(part, inner, (*outer, *path))
 
@@ -66,7 +66,7 @@ class Track(Wrapper, name="track"):
 
     needs = ("params",)
 
-    def parts(self) -> dict[str, Any]:
+    def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:

@@ -7,16 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core.hyperparams import held, placed
-from gradtx.core.layout import check_state
-from gradtx.core.program import Path, lookup
-from gradtx.core.rebase import rebase, replaced
-from gradtx.core.rule import EVAL
-from gradtx.core.transform import Transform
+from gradtx.core.compose.rule import EVAL
+from gradtx.core.engine.layout import check_state
+from gradtx.core.engine.rebase import rebase, replaced
+from gradtx.core.engine.transform import Transform
+from gradtx.core.numbers.hyperparams import held, placed
+from gradtx.core.numbers.paths import Path, lookup
 from gradtx.interop.fitting import own_transform, plain
-from gradtx.interop.optax.links import linked
+from gradtx.interop.optax.counts import settle
+from gradtx.interop.optax.match import linked
 from gradtx.interop.optax.states import numbered
-from gradtx.interop.optax.steps import settle
 from gradtx.interop.optax.values import check_injected, copied, given, injected_numbers, taken, written
 
 PyTree = Any

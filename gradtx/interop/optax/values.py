@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import leaves as lv
-from gradtx.core.hyperparams import entries_of, placed, tidy
-from gradtx.core.program import Path, is_declared, lookup
-from gradtx.core.rule import EVAL
-from gradtx.core.spec import show
+from gradtx.core.compose.rule import EVAL
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.program import is_declared
+from gradtx.core.numbers.hyperparams import entries_of, placed, tidy
+from gradtx.core.numbers.paths import Path, lookup
+from gradtx.core.spec.spec import show
 from gradtx.interop.fitting import fitted
-from gradtx.interop.optax.links import Clock, Copy, Link
+from gradtx.interop.optax.match import Clock, Copy, Link
 
 SOURCE = "Optax state"
 

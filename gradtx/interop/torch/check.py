@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core.engine import Composed
-from gradtx.core.program import Unit
-from gradtx.core.spec import show
+from gradtx.core.engine.program import Unit
+from gradtx.core.engine.update import Composed
+from gradtx.core.spec.spec import show
 from gradtx.interop.torch.rate import RATE, in_rate, is_multiplier, is_scheduled, misplaced
 from gradtx.interop.torch.table import Kind, Options, is_decoupled, refuse_foreign
 

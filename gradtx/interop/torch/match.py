@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gradtx.core import leaves as lv
-from gradtx.core.engine import Composed
-from gradtx.core.layout import active_leaves
-from gradtx.core.program import Unit, is_rule
-from gradtx.core.spec import show
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.layout import active_leaves
+from gradtx.core.engine.program import Unit, is_rule
+from gradtx.core.engine.update import Composed
+from gradtx.core.spec.spec import show
 from gradtx.interop.fitting import count, depends_on_step
 from gradtx.interop.torch.check import Read, check, equal
 from gradtx.interop.torch.rate import (

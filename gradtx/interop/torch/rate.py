@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core.hyperparams import tidy
+from gradtx.core.engine.program import Unit
+from gradtx.core.engine.stages import with_values
+from gradtx.core.numbers.hyperparams import tidy
 from gradtx.core.numerics import number_dtype
-from gradtx.core.program import Unit
-from gradtx.core.stages import bound
 
 RATE = "scale_by_learning_rate"
 MULTIPLIERS = ("scale", "scale_by_schedule", "negate", RATE)
@@ -55,7 +55,7 @@ def misplaced(units: list[Unit]) -> Iterator[str]:
 def factor(units: list[Unit], arguments: Arguments) -> float:
     """The product of some multipliers, with its sign."""
     # A multiplier's factor is what it makes of 1.
-    factors = [tidy(np.asarray(bound(u, arguments).apply(1.0, {}, None)[0])) for u in units]
+    factors = [tidy(np.asarray(with_values(u, arguments).apply(1.0, {}, None)[0])) for u in units]
     return tidy(np.asarray(np.prod(factors), number_dtype()))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core import leaves as lv
-from gradtx.core.arguments import suggestion
-from gradtx.core.spec import show
+from gradtx.core.engine import leaves as lv
+from gradtx.core.spec.arguments import suggestion
+from gradtx.core.spec.spec import show
 
 Name = str | int
 """Torch's name of a parameter, or its index."""

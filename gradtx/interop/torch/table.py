@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core.combine import chain
-from gradtx.core.spec import show
-from gradtx.core.transform import Transform
+from gradtx.core.compose.combine import chain
+from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.spec import show
 from gradtx.optimizers.adam import adam, adamw
 from gradtx.optimizers.adaptive import adadelta, adagrad, rmsprop
 from gradtx.optimizers.sgd import sgd

@@ -1,0 +1,1 @@
+"""What people compose: rules, wrappers, chains, masks, parallel branches and recipes."""

@@ -1,0 +1,110 @@
+"""Recipes: ready-made compositions, whose arguments are read and set under the recipe's own names."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import jax
+import numpy as np
+
+from gradtx.core.engine.program import Builder
+from gradtx.core.engine.transform import Transform
+from gradtx.core.engine.update import Composed
+from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.spec.arguments import bind_call
+from gradtx.core.spec.fields import GivenAsArray, Scalar, ScalarOrSchedule, as_number, dtype_name
+from gradtx.core.spec.spec import FACTORIES, call_arguments, is_key
+
+P = ParamSpec("P")
+
+
+class Argument(float):
+    """A number given to a recipe: an object of its own, by which the rule that gets it is found."""
+
+
+class Recipe(Composed):
+    """The result of a recipe: its name and arguments, and the composition that they make."""
+
+    name: str
+    arguments: dict[str, Any]
+    inner: Composed
+
+    def __init__(self, name: str, arguments: dict[str, Any], inner: Composed) -> None:
+        self._set(name=name, arguments=arguments, inner=inner)
+
+    def _identity(self) -> Any:
+        return self.name, self.arguments
+
+    def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        return call_arguments(self.name, self.arguments)
+
+    def _visit(self, builder: Builder) -> None:
+        scope = builder.claim(self.name)
+        owners = {id(v): (scope, k) for k, v in self.arguments.items() if _is_hyperparameter(v)}
+        with builder.inside(owners=owners):
+            self.inner._visit(builder)
+
+
+def _is_hyperparameter(value: Any) -> bool:
+    return value is not None and not isinstance(value, bool | str | int | tuple | list | dict)
+
+
+def _distinct(value: Any, seen: set[int]) -> Any:
+    """The same hyperparameter as an object of its own."""
+    if isinstance(value, int | float) and not isinstance(value, Argument | GivenAsArray):
+        value = Argument(value)
+    elif isinstance(value, Schedule) and id(value) in seen:
+        value = value._with()
+    seen.add(id(value))
+    return value
+
+
+def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
+    """Makes a recipe of a function that composes transforms from its arguments.
+
+    An argument annotated `Scalar` or `ScalarOrSchedule` (or one of them `| None`) is a hyperparameter.
+    Wherever the function passes it, the state keeps one number for it, under the recipe's name and the
+    argument's. The function does no arithmetic on it, and its structure does not depend on its value.
+
+    Examples:
+        >>> import gradtx
+        >>> @gradtx.recipe
+        ... def clipped_sgd(learning_rate: gradtx.ScalarOrSchedule, max_norm: gradtx.ScalarOrSchedule = 1.0):
+        ...     return gradtx.chain(gradtx.clip_by_global_norm(max_norm), gradtx.sgd(learning_rate))
+        >>> clipped_sgd(0.1)
+        clipped_sgd(0.1)
+    """
+
+    @functools.cache
+    def hyperparameters() -> tuple[str, ...]:
+        kinds = (Scalar, ScalarOrSchedule, Scalar | None, ScalarOrSchedule | None)
+        hints = typing.get_type_hints(fn)
+        return tuple(k for k in inspect.signature(fn).parameters if hints.get(k) in kinds)
+
+    @functools.wraps(fn)
+    def construct(*args: P.args, **kwargs: P.kwargs) -> Transform:
+        arguments = bind_call(fn, args, kwargs)
+        seen: set[int] = set()
+        for key in hyperparameters():
+            if arguments[key] is not None:
+                number = as_number(f"{fn.__name__}: {key}", arguments[key], None)
+                arguments[key] = _distinct(number, seen)
+        for key, value in arguments.items():
+            if is_key(value):
+                arguments[key] = tuple(np.asarray(jax.random.key_data(value)).tolist())
+            elif isinstance(value, np.dtype) or (isinstance(value, type) and hasattr(value, "dtype")):
+                arguments[key] = dtype_name(value)
+        try:
+            inner = fn(**arguments)  # type: ignore[call-arg]
+        except (TypeError, ValueError) as error:
+            error.add_note(f"This was raised while {fn.__name__} was built.")
+            raise
+        assert isinstance(inner, Composed)
+        return Recipe(fn.__name__, arguments, inner)
+
+    FACTORIES[fn.__name__] = construct
+    return construct

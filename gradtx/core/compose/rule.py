@@ -1,0 +1,182 @@
+"""Rules: a per-leaf concept as one small class.
+
+The hyperparameters are the fields, the slots are declared, and `apply` states the arithmetic on one array.
+Everything else (trees, dtypes, `None`, masks, the step, storage, errors) is the engine's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.engine.program import Builder
+from gradtx.core.engine.update import Composed
+from gradtx.core.numerics import number_dtype
+from gradtx.core.spec.fields import Declared
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """What a rule remembers for each leaf, by default zeros like the leaf in at least float32.
+
+    Attributes:
+        real: real also for a complex leaf.
+        dtype: the field that names the dtype to store it in.
+        init: `init(rule, param)`, the initial value: a number or an array of the slot's shape.
+        shape: `shape(rule, shape)`, the slot's shape for a leaf of the given shape, or None for no slot.
+    """
+
+    real: bool = False
+    dtype: str | None = None
+    init: Callable[[Any, Any], Any] | None = None
+    shape: Callable[[Any, tuple[int, ...]], tuple[int, ...] | None] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeScalar:
+    """A number that a rule remembers once for the whole tree; `init(rule)` gives its first value."""
+
+    init: Callable[[Any], Any] = lambda rule: 0.0
+    dtype: str | None = None
+    is_key: ClassVar[bool] = False
+
+    def initial(self, rule: Any, params: Any) -> jax.Array:
+        """The first value, as it is stored: in the dtype of hyperparameters unless it has another."""
+        return jnp.array(self.init(rule), self.dtype or number_dtype(), copy=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A random key that a rule keeps; `init(rule)` gives it.
+
+    `leaf.key` is one of its own for each step and leaf. The state holds its raw data, which any checkpointer
+    takes.
+    """
+
+    init: Callable[[Any], jax.Array]
+    is_key: ClassVar[bool] = True
+
+    def initial(self, rule: Any, params: Any) -> jax.Array:
+        """The raw data of the key."""
+        return jnp.array(jax.random.key_data(self.init(rule)), copy=True)
+
+
+EVAL = "eval_params"
+"""The slot of parameters to evaluate with, by which a state, which holds no code, is known to have some."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A tree of small arrays that a wrapper remembers once for the whole tree.
+
+    `init(wrapper, params)` gives its first value, from the parameters that the wrapper works on.
+    """
+
+    init: Callable[[Any, Any], Any]
+    is_key: ClassVar[bool] = False
+
+    def initial(self, rule: Any, params: Any) -> Any:
+        """The first value, strongly typed."""
+        return jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x)), self.init(rule, params))
+
+
+class Slotted(Declared, Composed):
+    """A transform with declared fields and slots: a rule or a wrapper."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What `update` must be given: `"params"`, or the names of keyword arguments."""
+
+    last: ClassVar[bool] = False
+    """Whether it remembers the parameters that the update makes: nothing may change the update after it.
+
+    Such a rule passes the update on as it is; such a wrapper may change it.
+    """
+
+    slots: ClassVar[dict[str, Slot]] = {}
+    scalars: ClassVar[dict[str, WholeScalar | Key | Whole]] = {}
+
+    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(name=name, **kwargs)
+        own = vars(cls)
+        cls.slots = {**cls.slots, **{k: v for k, v in own.items() if isinstance(v, Slot)}}
+        cls.scalars = {
+            **cls.scalars,
+            **{k: v for k, v in own.items() if isinstance(v, WholeScalar | Key | Whole)},
+        }
+        if EVAL in cls.slots and not cls.last:
+            raise TypeError(
+                f"{cls.__name__}: a slot {EVAL!r} is what gradtx.eval_params returns, an average of the new "
+                f"parameters. Set `last = True` where it is one, or give the slot another name."
+            )
+
+    def _visit(self, builder: Builder) -> None:
+        builder.add_declared(self)
+
+
+class Rule(Slotted):
+    """A per-leaf transform.
+
+    A subclass gives its name, its fields, its slots, and `apply`; the others when it needs them. For each
+    update the engine calls, in this order:
+
+    1. `prepare(now)`, once: scalars from the step (`now.step` from 0, `now.t` from 1), from keyword
+       arguments (`now.extra`) and from whole-tree scalars (`now.<name>`).
+    2. `measure(g, slots, leaf)` for each leaf, if defined: real scalars, which are summed over the tree.
+    3. `conclude(totals, now)`, once, if `measure` is defined: more scalars, from the sums.
+    4. `apply(g, slots, leaf)` for each leaf: the new update and the new slots.
+
+    `leaf` has `param`, `key`, and each scalar that `prepare` and `conclude` returned, as attributes. A
+    returned scalar with the name of a `WholeScalar` is also remembered. Arrays come in the compute dtype.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> class Soften(gradtx.Rule, name="soften"):
+        ...     '''u = g / (1 + |g| / bound)'''
+        ...
+        ...     bound: gradtx.Positive
+        ...
+        ...     def apply(self, g, slots, leaf):
+        ...         return g / (1 + abs(g) / self.bound), slots
+        >>> tx = gradtx.chain(Soften(bound=1.0), gradtx.sgd(1.0))
+        >>> tx
+        chain(Soften(bound=1.0), sgd(1.0))
+        >>> tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0].tolist()
+        [-0.5, -0.5]
+    """
+
+    supports_complex: ClassVar[bool] = True
+    """Whether the formula has a meaning for complex leaves."""
+
+    gives_real: ClassVar[bool] = False
+    """Whether the update is real for a complex leaf, as a squared magnitude is."""
+
+    takes_any_leaf: ClassVar[bool] = False
+    """Whether a leaf that has no gradient, such as an integer, is no error but left as it is."""
+
+    measures: ClassVar[bool] = False
+    has_key: ClassVar[bool] = False
+
+    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(name=name, **kwargs)
+        cls.measures = cls.measure is not Rule.measure
+        cls.has_key = any(s.is_key for s in cls.scalars.values())
+
+    def prepare(self, now: Any) -> dict[str, Any]:
+        """Scalars of this update, computed once."""
+        return {}
+
+    def measure(self, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
+        """Real scalars of one leaf, to be summed over the tree."""
+        raise NotImplementedError
+
+    def conclude(self, totals: Any, now: Any) -> dict[str, Any]:
+        """Scalars that follow from the sums."""
+        return {}
+
+    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+        """The update of one leaf, and its new slots by name."""
+        raise NotImplementedError

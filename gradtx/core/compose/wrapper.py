@@ -1,0 +1,58 @@
+"""Wrappers: transforms of whole trees, usually around other transforms.
+
+A wrapper declares its fields and slots as a rule does, and sees the leaves that it works on as lists; trees,
+`None`, masks, dtypes and the state's layout are the engine's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.compose.combine import checked
+from gradtx.core.compose.rule import Slotted
+from gradtx.core.engine.call import Call
+
+
+def in_dtypes_of(new: Any, old: Any) -> Any:
+    """A tree in the dtypes of another, strongly typed, as it is remembered."""
+    return jax.tree.map(lambda x, o: jnp.asarray(x, o.dtype), new, old)
+
+
+class Wrapper(Slotted):
+    """A transform of whole trees.
+
+    A subclass gives its name, its fields, its slots, the transforms that it wraps (`wrapped`), and `run`. Its
+    schedules run by the step of the chain that it stands in, or by its own scalar named `clock`.
+    """
+
+    whole = True
+
+    in_place: ClassVar[bool] = True
+    """Whether its result may be the new parameters: it is what `call.run` gave, or heeds `call.apply`."""
+
+    sees_leaves: ClassVar[bool] = True
+    """Whether the wrapped transforms see the parameters' leaves, and have slots for each."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        for part in self.wrapped().values():
+            checked(self.name, part)
+
+    def wrapped(self) -> dict[str, Any]:
+        """The wrapped transforms by name; each has a state of its own under it."""
+        return {}
+
+    def view(self, params: Any) -> Any:
+        """The tree that the wrapped transforms see of the parameters; another one unless `sees_leaves`."""
+        return params
+
+    def updates_in(self, calls: int) -> int | None:
+        """How many updates the wrapped transforms make in so many calls; None where that is not known."""
+        return calls
+
+    def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
+        """The result for the leaves' gradients, and the new slots and states by name."""
+        raise NotImplementedError

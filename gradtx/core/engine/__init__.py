@@ -1,0 +1,1 @@
+"""What runs: programs, the layout of the state, and one update of one tree."""

@@ -1,0 +1,261 @@
+"""What a wrapper sees of one update: the parameters, the keyword arguments, and how to run what it wraps."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from gradtx.core.engine import transform
+from gradtx.core.engine.leaves import Inclusion, align
+from gradtx.core.engine.transform import Shared, cast_like
+from gradtx.core.numerics import cast, number_dtype, sum_of_squares
+
+State = Any
+Leaves = list[Any]
+T = TypeVar("T")
+
+
+class Call:
+    """One update of the leaves that a wrapper works on, as lists in one order.
+
+    Attributes:
+        params: the parameters, in their own dtypes; None where the caller gave none.
+        every: for each leaf that the wrapper has state for, its parameter (None where the caller gave none)
+            and its place in the lists, None where it has no gradient this time.
+        step: the number of updates before this one.
+        extra: the keyword arguments of the call.
+        apply: whether a result is the new parameters, in place of the updates.
+        positions: where each leaf stands among all leaves of the tree, `None` included.
+    """
+
+    def __init__(
+        self,
+        structure: Any,
+        on: list[int],
+        active: list[bool],
+        gs: Leaves,
+        params: Leaves | None,
+        step: Any,
+        extra: Any,
+        squares: Leaves,
+        *,
+        apply: bool,
+    ) -> None:
+        self.step, self.extra, self.apply = step, extra, apply
+        self._structure, self.positions, self._gs, self._squares = structure, on, gs, squares
+        self.params = None if params is None else [params[i] for i in on]
+        place = {i: n for n, i in enumerate(on)}
+        self.every = [
+            (None if params is None else params[i], place.get(i)) for i, a in enumerate(active) if a
+        ]
+
+    def tree(self, leaves: Leaves) -> Any:
+        """Leaves as the tree that the caller knows, `None` for the others."""
+        return self._structure.unflatten(self._among_all(leaves))
+
+    def leaves(self, tree: Any) -> Leaves:
+        """The leaves of such a tree."""
+        found = align(self._structure, tree, self.tree([0] * len(self.positions)), "updates", "gradients")
+        return [found[i] for i in self.positions]
+
+    def chosen(self, mask: Any, where: str) -> list[bool]:
+        """For each leaf, whether a mask of the parameters includes it."""
+        leaves = self._gs if self.params is None else self.params
+        found = Inclusion(self.tree(leaves), self._among_all(leaves)).of((mask,), where)
+        return [found[i] for i in self.positions]
+
+    def squares(self) -> Leaves:
+        """The sum of |g|² of each leaf's gradient, in at least float32.
+
+        It is measured once: a wrapped transform that clips by the global norm gets it from here.
+        """
+        self._squares = [
+            _sum_of_squares(g) if s is None else s for g, s in zip(self._gs, self._squares, strict=True)
+        ]
+        return self._squares
+
+    def finite(self) -> jax.Array:
+        """For each leaf, whether the sum of |g|² of its gradient is finite.
+
+        It is not where an element is Inf or NaN, or so large (1e19 in float32) that a second moment would be
+        Inf ever after.
+        """
+        if not self._gs:
+            return jnp.ones(0, bool)
+        return jnp.isfinite(jnp.stack([cast(s, number_dtype()) for s in self.squares()]))
+
+    def run(
+        self,
+        tx: Any,
+        gs: Leaves,
+        state: State,
+        when: Any = True,
+        otherwise: Leaves | None = None,
+    ) -> tuple[Leaves, State]:
+        """A wrapped transform on gradients: its result and its state.
+
+        With `when`, a traced bool, it runs where that is true, and costs nothing where it is false: then the
+        result changes nothing (or is `otherwise`, in a wrapper that is not `in_place`) and the state is kept
+        bit for bit. Updates come from a `cond`, through which reverse mode works. Parameters are moved inside
+        a loop of one trip or none, where XLA passes them through without copying them; that is for forward
+        mode alone.
+        """
+        squares = self._squares if gs is self._gs else None
+
+        def step(params: Leaves | None, old: State, gs: Leaves) -> Any:
+            return self._step(tx, gs, old, params, self._shared(gs, squares), apply=self.apply)
+
+        if when is True:
+            return step(self.params, state, gs)
+        if self.apply and isinstance(when, Tracer):
+
+            def trip(i: jax.Array, carry: Any) -> Any:
+                # XLA would otherwise move what depends on the gradients alone out of the loop, and compute it
+                # also where there is no trip.
+                inside, _ = jax.lax.optimization_barrier((gs, i))
+                params, old = carry
+                return step(params, old, inside)
+
+            return jax.lax.fori_loop(0, when.astype(jnp.int32), trip, (self.params, state))
+        if self.apply:
+            return _cond(when, lambda: step(self.params, state, gs), lambda: (self.params, state))
+        shapes, _ = jax.eval_shape(step, self.params, state, gs)
+
+        def skip(gs: Leaves) -> Any:
+            passed = [jnp.zeros_like(g) for g in gs] if otherwise is None else otherwise
+            return [cast(x, s.dtype) for x, s in zip(passed, shapes, strict=True)], state
+
+        return _cond(when, lambda gs: step(self.params, state, gs), skip, gs)
+
+    def spend(
+        self,
+        tx: Any,
+        sums: Leaves,
+        state: State,
+        when: jax.Array,
+        change: Callable[[Leaves], Leaves],
+        *,
+        checked: bool,
+    ) -> tuple[Leaves, State, Leaves, jax.Array]:
+        """The same on `change(sums)`: the result, the state, the sums, then zero, and whether it ran.
+
+        If `checked`, it does not run on gradients that are not finite, and the sums are zero all the same.
+        """
+
+        def step(params: Leaves | None, old: State, sums: Leaves, _: Any) -> Any:
+            inside = copy.copy(self)
+            inside._gs, inside.params = change(sums), params
+            inside._squares = [None] * len(sums)
+            sound = inside.finite().all() if checked else jnp.array(True)
+            result, after = inside.run(tx, inside._gs, old, when=sound if checked else True)
+            return result, after, [jnp.zeros_like(s) for s in sums], sound
+
+        start = (self.params, state, sums, jnp.array(False))
+        if self.apply and isinstance(when, Tracer):
+            return jax.lax.fori_loop(0, when.astype(jnp.int32), lambda _, carry: step(*carry), start)
+        if self.apply:
+            return _cond(when, lambda: step(*start), lambda: start)
+        shapes = jax.eval_shape(step, *start)[0]
+
+        def skip(sums: Leaves) -> Any:
+            return [jnp.zeros(s.shape, s.dtype) for s in shapes], state, sums, jnp.array(False)
+
+        return _cond(when, lambda sums: step(self.params, state, sums, None), skip, sums)
+
+    def look(self, when: Any, found: Callable[[Leaves | None, State], T], otherwise: T, state: State) -> T:
+        """What `found(params, state)` gives where `when`, a traced bool, else `otherwise`, at no cost.
+
+        The parameters and the state come out as they went in, so that XLA looks before it moves them in place
+        and need not copy them. The state to go on with is `self.state`.
+        """
+
+        def looked(params: Leaves | None, state: State) -> Any:
+            return found(params, state), *jax.lax.optimization_barrier((params, state))
+
+        def passed(params: Leaves | None, state: State) -> Any:
+            return otherwise, *jax.lax.optimization_barrier((params, state))
+
+        result, self.params, self.state = _cond(when, looked, passed, self.params, state)
+        return result
+
+    def preview(
+        self, tx: Any, gs: Leaves, state: State, params: Leaves | None, always: Any
+    ) -> tuple[Leaves, list[tuple[Any, dict[str, Any]]]]:
+        """The updates that a wrapped transform would give, and what its rules concluded; nothing moves.
+
+        They come out of a conditional on `always`, a traced bool that is true: XLA on a CPU would otherwise
+        compute them inside each reduction over them, several times as slowly.
+        """
+        rules: list[Any] = []
+
+        def step(gs: Leaves) -> Any:
+            shared = self._shared(gs, self._squares)
+            updates, _ = self._step(tx, gs, state, params, shared, apply=False)
+            rules[:] = [rule for rule, _ in shared.concluded]
+            return updates, [scalars for _, scalars in shared.concluded]
+
+        def nothing(gs: Leaves) -> Any:
+            return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(step, gs))
+
+        updates, concluded = _cond(always, step, nothing, gs)
+        return updates, list(zip(rules, concluded, strict=True))
+
+    def _step(
+        self, tx: Any, gs: Leaves, state: State, params: Leaves | None, shared: Shared, *, apply: bool
+    ) -> tuple[Leaves, State]:
+        tree = None if params is None else self.tree(params)
+        result, after = transform.step(tx, self.tree(gs), state, tree, self.extra, shared, apply=apply)
+        return self.leaves(result), jax.tree.map(cast_like, after, state)
+
+    def _shared(self, gs: Leaves, squares: Leaves | None) -> Shared:
+        known = [None] * len(gs) if squares is None else list(map(_known, gs, squares))
+        return Shared(self._among_all(known))
+
+    def _among_all(self, leaves: Leaves) -> Leaves:
+        full: Leaves = [None] * self._structure.num_leaves
+        for i, x in zip(self.positions, leaves, strict=True):
+            full[i] = x
+        return full
+
+    def added(self, updates: Leaves) -> Leaves:
+        """The parameters after some updates, in at least float32."""
+        assert self.params is not None
+        return [transform.added(p, u) for p, u in zip(self.params, updates, strict=True)]
+
+    def number(self, x: Any) -> jax.Array:
+        """A scalar in the dtype of hyperparameters."""
+        return cast(jnp.asarray(x), number_dtype())
+
+
+def _cond(condition: jax.Array, true: Callable[..., Any], false: Callable[..., Any], *args: Any) -> Any:
+    """A `cond`; outside of `jit`, where the condition is known, a plain `if`, which compiles nothing."""
+    if isinstance(condition, Tracer):
+        return jax.lax.cond(condition, true, false, *args)
+    return (true if condition else false)(*args)
+
+
+_sum_of_squares = jax.jit(sum_of_squares)
+
+
+@jax.custom_jvp
+def _measured(g: jax.Array, squares: jax.Array) -> jax.Array:
+    return squares
+
+
+@_measured.defjvp
+def _measured_jvp(primals: Any, tangents: Any) -> Any:
+    (g, squares), (dg, _) = primals, tangents
+    return squares, jax.jvp(sum_of_squares, (g,), (dg,))[1]
+
+
+def _known(g: jax.Array, squares: jax.Array | None) -> jax.Array | None:
+    """The sum of |g|² that was taken outside, whose derivative is taken where it is used.
+
+    Where a step is skipped, none is: 2 g times a cotangent of 0 would be NaN for an Inf in g.
+    """
+    return None if squares is None else _measured(g, jax.lax.stop_gradient(squares))

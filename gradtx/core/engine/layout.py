@@ -1,0 +1,216 @@
+"""The layout of the state: what `init` makes for a program and a tree, and what `update` must be given.
+
+The state is `{"step", "numbers", "slots"}`: nested dicts of arrays, never code. Its order means nothing; the
+order of a chain comes from the transform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.placement import Placement, Size
+from gradtx.core.engine.program import Program, Unit, changed_after, is_declared, is_rule
+from gradtx.core.engine.stages import argument_values, with_values
+from gradtx.core.numbers.paths import Path, nest
+from gradtx.core.numbers.schedule import CALLABLE, pack_schedules
+from gradtx.core.numerics import compute_dtype, is_complex, number_dtype, real_dtype, widest
+
+PyTree = Any
+State = dict[str, Any]
+
+REMEDY = (
+    "Pass the state that this transform's init made, or a checkpoint of it; for an old state and new "
+    "settings use gradtx.rebase(tx, state)."
+)
+
+
+def initial_state(program: Program, params: PyTree) -> State:
+    """The state of step 0, with the shardings of the parameters and no alias of their buffers."""
+    leaves, structure = lv.flatten(params)
+    place = Placement(leaves)
+    numbers, arguments = initial_numbers(program)
+    active = active_leaves(program, params, leaves)
+    _check_order(program, params, active)
+    complex_at = [
+        program.complex_units(lambda path, i=i: active[path][i])
+        if lv.is_trainable_leaf(x) and is_complex(jnp.result_type(x))
+        else set()
+        for i, x in enumerate(leaves)
+    ]
+    slots: dict[Path, Any] = {}
+    for unit in program.units:
+        on = active[unit.path]
+        kept = structure.unflatten([x if a else None for x, a in zip(leaves, on, strict=True)])
+        if not is_declared(unit):
+            slots[unit.path] = unit.transform.init(kept)
+            continue
+        if not is_rule(unit):
+            for name, part in unit.transform.wrapped().items():
+                slots[*unit.path, name] = part.init(unit.transform.view(kept))
+        rule = with_values(unit, arguments)
+        for name in rule.slots:
+            make = _slot_maker(unit, rule, name, place)
+            made = [
+                make(x, unit.path in complex_at[i]) if a else None
+                for i, (x, a) in enumerate(zip(leaves, on, strict=True))
+            ]
+            slots[*unit.path, name] = structure.unflatten(made)
+        for name, scalar in rule.scalars.items():
+            slots[*unit.path, name] = jax.tree.map(place.scalar, scalar.initial(rule, kept))
+    return {
+        "step": place.scalar(jnp.zeros((), jnp.int32)),
+        "numbers": jax.tree.map(place.scalar, pack_schedules(numbers)),
+        "slots": nest(slots),
+    }
+
+
+def initial_numbers(program: Program) -> tuple[dict[str, Any], dict[Any, Any]]:
+    """The state's numbers as the transform gives them, and the value of each argument at step 0."""
+    dtype = number_dtype()
+    flat = {
+        path: jnp.zeros((), dtype) if path[-1] == CALLABLE else jnp.array(value, dtype)
+        for path, value in program.numbers.items()
+    }
+    arguments = argument_values(program, nest(flat), jnp.zeros((), jnp.int32), flat.__setitem__)
+    return nest(flat), arguments
+
+
+def _check_order(program: Program, tree: PyTree, active: dict[Path, list[bool]]) -> None:
+    """Raises where an update is changed after what remembers the parameters that it makes."""
+    for position, names in program.last.items():
+        on = active[program.steps[position].path]
+        for later in program.changes_after(position):
+            both = [i for i, (a, b) in enumerate(zip(on, active[later.path], strict=True)) if a and b]
+            if both:
+                raise ValueError(changed_after(names[-1], later.where, lv.paths(tree)[both[0]]))
+
+
+def _slot_maker(unit: Unit, rule: Any, name: str, place: Placement) -> Callable[[Any, bool], Any]:
+    slot = rule.slots[name]
+    declared = getattr(rule, slot.dtype) if slot.dtype else None
+
+    def make(x: Any, complex_input: bool) -> Any:
+        shape = slot.shape(rule, Size.of(jnp.shape(x))) if slot.shape else jnp.shape(x)
+        if shape is None:
+            return None
+        dtype = jnp.result_type(x)
+        stored = np.dtype(declared) if declared else real_dtype(compute_dtype(dtype))
+        # What remembers parameters is complex as they are, whatever the updates are.
+        may_be_complex = complex_input or (unit.transform.last and is_complex(dtype))
+        if may_be_complex and not slot.real:
+            if stored.itemsize < 4:
+                raise ValueError(
+                    f"{unit.where}: {slot.dtype}={declared!r} cannot store {name!r} of a complex leaf; give "
+                    f"'float32' or a wider dtype, of which it takes the complex form."
+                )
+            stored = widest(stored, np.dtype(np.complex64))
+        value = 0.0 if slot.init is None or place.abstract else slot.init(rule, x)
+        return place.slot(shape, stored, value, x)
+
+    return make
+
+
+def active_leaves(program: Program, tree: PyTree, leaves: list[Any]) -> dict[Path, list[bool]]:
+    """For each unit, the leaves it works on; an error for a leaf that it is asked to and cannot."""
+    trainable = [lv.is_trainable_leaf(x) for x in leaves]
+    inclusion = lv.Inclusion(tree, leaves)
+    result: dict[Path, list[bool]] = {}
+    for unit in [*program.units, *program.joins]:
+        on = inclusion.of(unit.masks, unit.where)
+        if is_rule(unit) and unit.transform.takes_any_leaf:
+            on = [a and b for a, b in zip(on, trainable, strict=True)]
+        elif on != trainable:
+            for i, (wanted, possible) in enumerate(zip(on, trainable, strict=True)):
+                if wanted and not possible:
+                    raise TypeError(
+                        f"{unit.where}: the leaf {lv.paths(tree)[i]!r} is {_describe(leaves[i])}, which has "
+                        f"no gradient. Leave it out of the parameters, or mask it out, as in "
+                        f"gradtx.masked(tx, lambda path, leaf: ...)."
+                    )
+        if is_rule(unit) and not unit.transform.supports_complex:
+            for i, x in enumerate(leaves):
+                if on[i] and jnp.iscomplexobj(x):
+                    raise TypeError(
+                        f"{unit.where} has no meaning for the complex leaf {lv.paths(tree)[i]!r}. Mask it "
+                        f"out, or train its real and imaginary parts as two real leaves."
+                    )
+        result[unit.path] = on
+    return result
+
+
+def _describe(x: Any) -> str:
+    dtype = getattr(x, "dtype", None)
+    return f"of type {type(x).__name__}" if dtype is None else f"{dtype.name}{list(x.shape)}"
+
+
+def check_state(program: Program, state: Any) -> None:
+    """Raises for a state that is not this program's, saying where it differs."""
+    if not isinstance(state, Mapping) or set(state) != {"step", "numbers", "slots"}:
+        shown = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+        raise TypeError(f"This is not a gradtx state (step, numbers, slots) but {shown}. {REMEDY}")
+    if jax.tree.structure(state["numbers"]) != program.number_structure:
+        _refuse("hyperparameters", _names(state["numbers"]), {name for name, _ in program.number_shapes})
+    dtype = number_dtype()
+    for (name, shape), number in zip(program.number_shapes, jax.tree.leaves(state["numbers"]), strict=True):
+        _check_number(name, number, shape, dtype)
+    _check_number("step", state["step"], (), np.dtype(np.int32))
+    check_slots(program, state)
+
+
+def check_slots(program: Program, state: Any) -> None:
+    """Raises for a state that has other slots than this program."""
+    found = set(_slot_paths(state["slots"], program.slot_depths))
+    if found != set(program.slot_paths):
+        _refuse("slots", {"/".join(p) for p in found}, {"/".join(p) for p in program.slot_paths})
+
+
+def _slot_paths(slots: Any, depths: set[Path]) -> list[Path]:
+    found: list[Path] = []
+
+    def walk(node: Any, path: Path) -> None:
+        if (path in depths or not path) and isinstance(node, Mapping):
+            for key, child in node.items():
+                walk(child, (*path, key))
+        else:
+            found.append(path)
+
+    if slots:
+        walk(slots, ())
+    return found
+
+
+def _names(tree: Any) -> set[str]:
+    return {
+        jax.tree_util.keystr(p, simple=True, separator="/")
+        for p, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def _refuse(what: str, found: set[str], wanted: set[str]) -> None:
+    lacks, other = sorted(wanted - found), sorted(found - wanted)
+    parts = [f"lacks the {what} {', '.join(lacks)}"] if lacks else []
+    parts += (
+        [f"has {', '.join(other)} instead" if lacks else f"has other {what}: {', '.join(other)}"]
+        if other
+        else []
+    )
+    raise ValueError(f"This state is not this transform's: it {' and '.join(parts)}. {REMEDY}")
+
+
+def _check_number(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    if jnp.shape(x) != shape:
+        raise ValueError(
+            f"{name} in the state has shape {jnp.shape(x)}, not {shape}: if this is a sweep, call update "
+            f"under jax.vmap over the state."
+        )
+    if jnp.result_type(x) != dtype:
+        raise TypeError(
+            f"{name} in the state is {jnp.result_type(x)}, not {dtype.name}: the state was cast, or made "
+            f"under another jax_enable_x64. Cast the slots only, or rebase(tx, state)."
+        )

@@ -1,0 +1,245 @@
+"""The contract: a transform has `init` and `update`, and parameters move by its updates."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.engine import leaves as lv
+from gradtx.core.numerics import cast, compute_dtype, is_complex
+from gradtx.core.spec.spec import Spec
+
+PyTree = Any
+
+
+@dataclasses.dataclass
+class Shared:
+    """What a wrapper and the transform that it runs tell each other.
+
+    Attributes:
+        squares: the sum of |g|² of each gradient, None where it is not known.
+        concluded: what the transform's measuring rules concluded from the whole tree, by rule.
+    """
+
+    squares: list[Any]
+    concluded: list[tuple[Any, dict[str, Any]]] = dataclasses.field(default_factory=list)
+
+
+class Transform(Spec):
+    """A gradient transformation: a pure `(init, update)` pair.
+
+    `state = tx.init(params)`, then `updates, state = tx.update(grads, state, params, **extra)`. It unpacks
+    into its two functions, so `optax.GradientTransformationExtraArgs(*tx)` is the same transform for Optax.
+    """
+
+    foreign: ClassVar[bool] = False
+    """Whether it expects the dtypes that a caller sees, rather than the wider ones inside a chain."""
+
+    def init(self, params: PyTree) -> PyTree:
+        """The state for parameters (arrays or `jax.ShapeDtypeStruct`s)."""
+        raise NotImplementedError
+
+    def update(
+        self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        """The updates to add to the parameters, and the next state."""
+        raise NotImplementedError
+
+    def apply_gradients(
+        self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        """The next parameters and state; see `gradtx.apply_gradients`."""
+        updates, state = self.update(grads, state, params, **extra)
+        return apply_updates(params, updates), state
+
+    def step(
+        self,
+        grads: PyTree,
+        state: PyTree,
+        params: PyTree,
+        extra: dict[str, Any],
+        shared: Shared | None,
+        *,
+        apply: bool,
+    ) -> tuple[PyTree, PyTree]:
+        """`apply_gradients`, or `update`; `shared` is for a wrapper around it."""
+        if apply:
+            return self.apply_gradients(grads, state, params, **extra)
+        return self.update(grads, state, params, **accepted(self.update, extra))
+
+    def structure(self) -> Any:
+        """What programs are told apart by: all of it but the numbers that live in the state."""
+        return self
+
+    def last_units(self) -> list[str]:
+        """The names of what is in it that remembers the new parameters, and must see the final update."""
+        return []
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        return iter((self.init, self.update))
+
+
+class GradientTransformation(Transform):
+    """A transform made from `init_fn(params)` and `update_fn(updates, state, params, **extra)`.
+
+    Keyword arguments that `update_fn` names without a default are required of whoever calls `update`.
+
+    Examples:
+        >>> import gradtx, jax, jax.numpy as jnp
+        >>> halve = gradtx.GradientTransformation(
+        ...     lambda params: (),
+        ...     lambda updates, state, params=None: (jax.tree.map(lambda u: u / 2, updates), state),
+        ... )
+        >>> tx = gradtx.chain(halve, gradtx.sgd(1.0))
+        >>> float(tx.update(jnp.float32(1.0), tx.init(jnp.float32(0.0)))[0])
+        -0.5
+    """
+
+    foreign = True
+    init_fn: Callable[..., Any]
+    update_fn: Callable[..., Any]
+
+    def __init__(self, init_fn: Callable[..., Any], update_fn: Callable[..., Any]) -> None:
+        self._set(init_fn=init_fn, update_fn=update_fn)
+
+    def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        return "GradientTransformation", (self.init_fn, self.update_fn), {}
+
+    def init(self, params: PyTree) -> PyTree:
+        """Calls `init_fn`."""
+        return self.init_fn(params)
+
+    def update(
+        self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        """Calls `update_fn` with the keyword arguments that it takes."""
+        for name in needed(self.update_fn):
+            if name not in extra:
+                raise TypeError(missing("This transform", name))
+        return self.update_fn(updates, state, params, **accepted(self.update_fn, extra))
+
+
+def accepted(fn: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments among `extra` that `fn` takes."""
+    parameters = inspect.signature(fn).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return extra
+    return {k: v for k, v in extra.items() if k in parameters}
+
+
+def needed(fn: Callable[..., Any]) -> tuple[str, ...]:
+    """The keyword-only arguments that `fn` cannot do without."""
+    return tuple(
+        p.name
+        for p in inspect.signature(fn).parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+    )
+
+
+def missing(where: str, name: str) -> str:
+    """The error for a keyword argument that a transform cannot do without."""
+    return (
+        f"{where} needs the keyword argument {name!r}: call update(grads, state, params, {name}=...). "
+        f"Optax's own combinators drop it; wrap this transform for them as "
+        f"optax.GradientTransformationExtraArgs(*tx)."
+    )
+
+
+def added(param: Any, update: Any) -> Any:
+    """`param + update` for one leaf, computed in at least float32 and kept in the parameter's dtype."""
+    if update is None or param is None:
+        return param
+    param, update = lv.as_array(param), lv.as_array(update)
+    if not lv.is_trainable_leaf(param):
+        return (param + update.astype(param.dtype)).astype(param.dtype)
+    compute = compute_dtype(param.dtype, update.dtype)
+    result = cast(param, compute) + cast(update, compute)
+    if is_complex(result.dtype) and not is_complex(param.dtype):
+        result = jnp.real(result)
+    return cast(result, param.dtype)
+
+
+def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
+    """`params + updates`: each parameter keeps its dtype, and a `None` update leaves it as it is.
+
+    The sum is taken in at least float32 and rounded once.
+
+    Args:
+        params: a tree of arrays.
+        updates: the same tree, as `update` gives it.
+
+    Returns:
+        The new parameters.
+
+    Raises:
+        ValueError: the trees differ; the first path that differs is named.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> gradtx.apply_updates({"w": jnp.ones(2)}, {"w": jnp.array([0.5, -0.5])})["w"].tolist()
+        [1.5, 0.5]
+    """
+    old, structure = lv.flatten(params)
+    new = lv.align(structure, updates, params, "updates", "params")
+    return structure.unflatten([added(p, u) for p, u in zip(old, new, strict=True)])
+
+
+def apply_gradients(
+    tx: Any, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
+) -> tuple[PyTree, PyTree]:
+    """Updates and applies in one: the new parameters and the new state.
+
+    The same as `tx.update` followed by `apply_updates`, except that nothing is narrowed in between: with
+    bfloat16 parameters the update is added in float32 and rounded once.
+
+    Args:
+        tx: a transform of any library.
+        grads: the gradients, a tree like `params`; `None` for a leaf that is not trained this step.
+        state: the state from `tx.init` or an earlier step.
+        params: the parameters.
+        **extra: what some transforms need, such as `value=`.
+
+    Returns:
+        `(params, state)`.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, params = gradtx.sgd(0.5), {"w": jnp.ones(2)}
+        >>> params, state = gradtx.apply_gradients(tx, {"w": jnp.ones(2)}, tx.init(params), params)
+        >>> params["w"].tolist()
+        [0.5, 0.5]
+    """
+    if isinstance(tx, Transform):
+        return tx.apply_gradients(grads, state, params, **extra)
+    updates, state = tx.update(grads, state, params, **accepted(tx.update, extra))
+    return apply_updates(params, updates), state
+
+
+def step(
+    tx: Any,
+    grads: PyTree,
+    state: PyTree,
+    params: PyTree,
+    extra: dict[str, Any],
+    shared: Shared | None,
+    *,
+    apply: bool,
+) -> tuple[PyTree, PyTree]:
+    """`apply_gradients`, or `update`, of a transform of any library."""
+    if isinstance(tx, Transform):
+        return tx.step(grads, state, params, extra, shared, apply=apply)
+    if apply:
+        return apply_gradients(tx, grads, state, params, **extra)
+    return tx.update(grads, state, params, **accepted(tx.update, extra))
+
+
+def cast_like(new: Any, old: Any) -> Any:
+    """`new` in the dtype of `old`, so that a state goes out as it came in."""
+    if old is None or not isinstance(new, jax.Array) or new.dtype == jnp.result_type(old):
+        return new
+    return new.astype(old.dtype)

@@ -1,0 +1,1 @@
+"""Hyperparameters as numbers in the state: schedules, domains, reading and setting."""

@@ -1,0 +1,298 @@
+"""Reading and setting hyperparameters, in a state or in what holds one.
+
+`x` is an optimizer state, anything that contains one (an `optax.chain`'s state), a `TrainState`, or an
+`nnx.Optimizer`. A name is the end of a number's dotted path that nothing else has: `learning_rate`,
+`learning_rate.peak_value`, `adamw.b1`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gradtx.core.numbers.domains import DOMAINS
+from gradtx.core.numbers.paths import Path, lookup
+from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT, read_schedule, split_schedules, with_number
+from gradtx.core.spec.arguments import suggestion
+from gradtx.core.spec.fields import ANY, as_number
+
+T = TypeVar("T")
+Kind = Literal["number", "decay", "schedule", "code"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """One readable name of a state: its parts, where its own part starts, and what it stands for."""
+
+    parts: Path
+    own: int
+    kind: Kind
+    state: Any
+    path: Path
+    value: Any
+
+    def ends_with(self, query: Path) -> bool:
+        return self.parts[-len(query) :] == query
+
+    @property
+    def is_settable(self) -> bool:
+        return self.kind in ("number", "decay")
+
+    def read(self) -> Any:
+        if self.kind == "schedule":
+            # A wrapper that counts something else than calls has a clock of its own beside its slots.
+            clock = lookup(self.state["slots"], self.path[:-1]).get("clock", self.state["step"])
+            return tidy(read_schedule(self.value)(array_of(clock)))
+        return tidy(self.value, self.kind == "decay")
+
+
+def is_state(x: Any) -> bool:
+    """Whether `x` is a gradtx state."""
+    return isinstance(x, Mapping) and set(x) == {"step", "numbers", "slots"}
+
+
+def array_of(x: Any) -> Any:
+    """The array of a state's leaf, which may stand in a model framework's variable."""
+    return x if isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct) else x[...]
+
+
+def held(x: Any) -> Any:
+    """The optimizer's state in what holds one."""
+    # A TrainState and an nnx.Optimizer have theirs as opt_state.
+    return getattr(x, "opt_state", x)
+
+
+def outermost_states(x: Any) -> list[Any]:
+    """The gradtx states in `x` that are not inside another one."""
+    return [s for s in jax.tree.leaves(held(x), is_leaf=is_state) if is_state(s)]
+
+
+def _states(x: Any) -> list[Any]:
+    found = outermost_states(x)
+    return found + [inner for s in found for inner in _states(dict(s["slots"]))]
+
+
+def states_of(x: Any) -> list[Any]:
+    """Every gradtx state in `x`, the outermost first; an error where it holds none."""
+    states = _states(x)
+    if not states:
+        raise TypeError(f"There is no gradtx state in this {type(x).__name__}.")
+    return states
+
+
+def entries_of(x: Any) -> list[_Entry]:
+    """What can be read in each state that `x` holds; an error where it holds none."""
+    states = states_of(x)
+    result: list[_Entry] = []
+    for i, state in enumerate(states):
+        prefix = (str(i),) if len(states) > 1 else ()
+        result.extend(_walk(state, split_schedules(_arrays(state["numbers"])), prefix, (), None))
+    return result
+
+
+def _arrays(numbers: Any) -> Any:
+    """The numbers of a state on the host, unless they are traced or abstract."""
+    if isinstance(numbers, Mapping):
+        return {key: _arrays(node) for key, node in numbers.items()}
+    x = array_of(numbers)
+    return x if isinstance(x, Tracer | jax.ShapeDtypeStruct) else np.asarray(x)
+
+
+def _walk(state: Any, node: Any, parts: Path, path: Path, own: int | None) -> Iterator[_Entry]:
+    for key in sorted(node, key=lambda k: k.removeprefix(COMPLEMENT)):
+        child, here = node[key], (*path, key)
+        name = (*parts, key.removeprefix(COMPLEMENT))
+        start = len(parts) if own is None else own
+        if not isinstance(child, Mapping):
+            kind: Kind = "decay" if key.startswith(COMPLEMENT) else "number"
+            yield _Entry(name, start, kind, state, here, child)
+        elif set(child) == {CALLABLE}:
+            yield _Entry(name, start, "code", state, (*here, CALLABLE), child[CALLABLE])
+        elif read_schedule(child) is not None:
+            yield _Entry(name, start, "schedule", state, here, child)
+            ((schedule, inner),) = child.items()
+            yield from _walk(state, inner, name, (*here, schedule), start)
+        else:
+            yield from _walk(state, child, name, here, own)
+
+
+def by_name(entries: list[_Entry]) -> dict[str, _Entry]:
+    """Each entry under the shortest name, from its own part leftwards, that nothing else ends with."""
+    result = {}
+    for entry in entries:
+        start = entry.own
+        while start and sum(other.ends_with(entry.parts[start:]) for other in entries) > 1:
+            start -= 1
+        result[".".join(entry.parts[start:])] = entry
+    return result
+
+
+def tidy(x: Any, decay: bool = False) -> Any:
+    """A host number that prints as it was given; an array for a batch of states, as it is when traced."""
+    if isinstance(x, Tracer | jax.ShapeDtypeStruct):
+        return 1 - x if decay and isinstance(x, Tracer) else x
+    x = np.asarray(x)
+    if x.dtype.kind in "biu":
+        return x if x.ndim else x.item()
+    if x.ndim:
+        return np.array([tidy(v, decay) for v in x.ravel()]).reshape(x.shape)
+    if x.dtype == np.float64:
+        return 1 - float(x) if decay else float(x)
+    digits = Decimal(str(x[()]))
+    return float(1 - digits if decay else digits)
+
+
+def hyperparams(x: Any) -> dict[str, Any]:
+    """The hyperparameters in force, by name: the values that the next update will use.
+
+    Args:
+        x: an optimizer state, or what holds one: a `TrainState`, an `nnx.Optimizer`, another library's state.
+
+    Returns:
+        A dict of Python floats that print as they were given. Where a value is a schedule, its name has the
+        value for the next update, and `<name>.<number>` each number of the schedule. A batch of states gives
+        numpy arrays; inside a traced function the values are tracers.
+
+    Raises:
+        TypeError: there is no gradtx state in `x`.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> gradtx.hyperparams(gradtx.lion(3e-4).init(jnp.zeros(3)))
+        {'b1': 0.9, 'b2': 0.99, 'learning_rate': 0.0003, 'weight_decay': 0.001}
+    """
+    return {name: entry.read() for name, entry in by_name(entries_of(x)).items()}
+
+
+def set_hyperparams(x: T, **values: Any) -> T:
+    """`x` with some hyperparameters set. Nothing is compiled again.
+
+    Args:
+        x: an optimizer state or what holds one. An `nnx.Optimizer` is changed in place and returned.
+        **values: numbers by name, as `hyperparams` lists them. A dotted name goes in a dict:
+            `set_hyperparams(state, **{"learning_rate.peak_value": 1e-3})`.
+
+    Returns:
+        The same kind of object; the arrays keep dtype, shape, sharding and placement.
+
+    Raises:
+        KeyError: a name is unknown or ambiguous; the names to use are listed.
+        ValueError: the name's value is a schedule (what can be set is listed), or the number is out of its
+            domain.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> state = gradtx.adamw(3e-4).init(jnp.zeros(3))
+        >>> gradtx.hyperparams(gradtx.set_hyperparams(state, weight_decay=0.2))["weight_decay"]
+        0.2
+    """
+    entries = entries_of(x)
+    changes: list[tuple[_Entry, Any]] = []
+    for name, value in values.items():
+        entry = _find(entries, name)
+        domain = DOMAINS.get(entry.path, ANY)
+        shape = np.shape(entry.value)
+        if np.shape(value) == shape != ():
+            given = np.vectorize(lambda v, d=domain, n=name: as_number(n, float(v), d))(np.asarray(value))
+        else:
+            given = as_number(name, value, domain)
+            if callable(given):
+                raise TypeError(f"{name} must be a number here: {REBUILD}")
+        changes.append((entry, 1 - given if entry.kind == "decay" else given))
+    return _changed(x, changes)
+
+
+REBUILD = "another schedule is another program: build a new transform and use gradtx.rebase(tx, state)."
+
+
+def _find(entries: list[_Entry], name: str) -> _Entry:
+    names = by_name(entries)
+    found = [e for e in entries if e.ends_with(tuple(name.split(".")))]
+    if name in names:
+        found = [names[name]]
+    settable = [n for n, e in names.items() if e.is_settable]
+    if not found:
+        hint = " ".join(["", suggestion(name, None, settable)]).rstrip()
+        raise KeyError(f"There is no hyperparameter {name!r}.{hint} There are {', '.join(settable)}.")
+    if len(found) > 1:
+        which = [n for n, e in names.items() if e in found]
+        raise KeyError(f"{name!r} is ambiguous: it may be {', '.join(which)}.")
+    (entry,) = found
+    if entry.kind == "code":
+        raise ValueError(f"{name} is a function of the step, which is code: {REBUILD}")
+    if entry.kind == "schedule":
+        inner = [n for n in settable if names[n].path[: len(entry.path)] == entry.path]
+        raise ValueError(
+            f"{name} is a schedule, which sets it each step. What can be set is "
+            f"{', '.join(inner) or 'nothing'}; {REBUILD}"
+        )
+    return entry
+
+
+def placed(value: Any, dtype: Any, shape: tuple[int, ...], beside: Any) -> Any:
+    """`value` as an array of a dtype and shape, placed as `beside` is."""
+    if isinstance(value, Tracer) or isinstance(beside, Tracer):
+        return jnp.broadcast_to(jnp.asarray(value).astype(dtype), shape)
+    host = np.broadcast_to(np.asarray(value, dtype), shape)
+    if isinstance(beside, jax.Array) and beside.committed:
+        return jax.device_put(host, beside.sharding)
+    return jnp.array(host)
+
+
+def _changed(x: T, changes: list[tuple[_Entry, Any]]) -> T:
+    in_place = False
+
+    def merged(old: Any, before: Any, after: Any) -> Any:
+        nonlocal in_place
+        if after is before:
+            return old
+        if isinstance(old, Mapping):
+            return {key: merged(old[key], before[key], after[key]) for key in old}
+        array = array_of(old)
+        new = placed(after, array.dtype, array.shape, array)
+        if array is old:
+            return new
+        in_place, old[...] = True, new
+        return old
+
+    def numbers(state: Any) -> Any:
+        before = after = _arrays(state["numbers"])
+        for entry, value in changes:
+            if entry.state is state:
+                after = with_number(after, entry.path, value)
+        return merged(state["numbers"], before, after)
+
+    states = {id(entry.state): entry.state for entry, _ in changes}
+    new = {key: numbers(state) for key, state in states.items()}
+    if in_place:
+        return x
+
+    def replaced(s: Any) -> Any:
+        if not is_state(s):
+            return s
+        slots = jax.tree.map(replaced, s["slots"], is_leaf=is_state)
+        return {**s, "numbers": new.get(id(s), s["numbers"]), "slots": slots}
+
+    return jax.tree.map(replaced, x, is_leaf=is_state)
+
+
+def step_count(x: Any) -> Any:
+    """The number of updates made so far: a Python int, or an array for a batch of states.
+
+    Args:
+        x: an optimizer state, or what holds one; of nested states the outermost counts.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> gradtx.step_count(gradtx.adam(1e-3).init(jnp.zeros(3)))
+        0
+    """
+    step = array_of(states_of(x)[0]["step"])
+    return step if isinstance(step, Tracer) or step.ndim else int(step)

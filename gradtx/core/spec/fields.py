@@ -1,0 +1,194 @@
+"""Declared hyperparameters: the kinds a field may have, their domains, and the values they accept."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Union
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gradtx.core.numerics import Decay
+from gradtx.core.spec.spec import FACTORIES, Spec, call_arguments, is_array, show
+
+Scalar = float | jax.Array | np.ndarray
+"""A number: a Python float or int, or a 0-d array."""
+
+ScalarOrSchedule = float | jax.Array | np.ndarray | Callable[[Any], Any]
+"""A number, or a schedule: a function of the step, from 0, that gives one."""
+
+DType = Any
+"""Anything that names a dtype, such as `'bfloat16'` or `jnp.float32`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """The values that a hyperparameter may take, in words and as a test of a float."""
+
+    words: str
+    contains: Callable[[float], bool]
+    remedy: str = ""
+
+    def check(self, where: str, value: float) -> None:
+        """Raises `ValueError` for a value outside; NaN is outside of every domain."""
+        if math.isnan(value) or not self.contains(value):
+            raise ValueError(f"{where} must be {self.words}, got {show(value)}.{self.remedy}")
+
+
+ANY = Domain("a number other than NaN", lambda x: True)
+DECAY = Domain("in [0, 1)", lambda x: 0 <= x < 1)
+Number = Annotated[Any, ANY]
+NonNegative = Annotated[Any, Domain(">= 0", lambda x: x >= 0)]
+Positive = Annotated[Any, Domain("> 0", lambda x: x > 0)]
+Fraction = Annotated[Any, Domain("in [0, 1]", lambda x: 0 <= x <= 1)]
+Rate = Annotated[
+    Any,
+    Domain(">= 0", lambda x: x >= 0, " A negative one climbs; to maximize, negate the loss."),
+]
+DTypeName = Annotated[str | None, "dtype"]
+
+
+class GivenAsArray(float):
+    """A number that was given as a concrete 0-d array; it is a Python float in every other respect."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One declared argument: its name, and its domain if it is a hyperparameter."""
+
+    name: str
+    domain: Domain | None
+    decay: bool
+    optional: bool
+    dtype: bool
+    default: Any
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the value lives in the state; otherwise it is code and stays in the spec."""
+        return self.domain is not None
+
+
+_REQUIRED = object()
+
+
+def _field(name: str, annotation: Any, default: Any) -> Field:
+    options = typing.get_args(annotation)
+    is_union = typing.get_origin(annotation) in (Union, types.UnionType)
+    optional = is_union and type(None) in options
+    kinds = [o for o in options if o is not type(None)] if is_union else [annotation]
+    marks = [m for k in kinds for m in getattr(k, "__metadata__", ())]
+    domain = next((m for m in marks if isinstance(m, Domain)), None)
+    decay = Decay in kinds
+    return Field(name, DECAY if decay else domain, decay, optional, "dtype" in marks, default)
+
+
+def dtype_name(dtype: DType) -> str | None:
+    """The canonical name of a dtype, or None."""
+    return None if dtype is None else jax.dtypes.canonicalize_dtype(dtype).name
+
+
+def as_number(where: str, value: Any, domain: Domain | None = ANY) -> Any:
+    """A hyperparameter as it is kept: a Python number, a tracer, or a schedule.
+
+    A concrete 0-d array becomes a Python number; a bool, a string or an array with axes is an error.
+    """
+    if is_array(value) or isinstance(value, np.number):
+        if value.shape != ():
+            raise ValueError(
+                f"{where} must be a number, got an array of shape {value.shape}. To try several values at "
+                f"once, build the optimizer under jax.vmap."
+            )
+        if isinstance(value, Tracer):
+            return value
+        exact = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+        kept = np.asarray(value)[()]
+        number = GivenAsArray(kept if exact else str(kept))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        number = value
+    elif callable(value) and not isinstance(value, type):
+        return value
+    else:
+        raise TypeError(f"{where} must be a number, a 0-d array or a schedule, got {show(value)}.")
+    if domain is not None:
+        domain.check(where, number)
+    return number
+
+
+class Declared(Spec):
+    """A spec whose arguments are the annotated fields of its class.
+
+    A field annotated `Number`, `NonNegative`, `Positive`, `Fraction`, `Rate` or `Decay` (or one of them
+    `| None`) is a hyperparameter; any other annotation is code, kept as given.
+    """
+
+    name: ClassVar[str] = ""
+    whole: ClassVar[bool] = False
+    """Whether, as a transform, it works on whole trees, not leaf by leaf."""
+    _fields: ClassVar[dict[str, Field]] = {}
+
+    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.name = name or cls.name
+        # Annotations may be strings that name what is local to where the class is defined.
+        frame: Any = sys._getframe(1)
+        while frame.f_code.co_name == "__init_subclass__":
+            frame = frame.f_back
+        hints = typing.get_type_hints(cls, localns=frame.f_locals, include_extras=True)
+        cls._fields = {
+            key: _field(key, annotation, getattr(cls, key, _REQUIRED))
+            for key, annotation in hints.items()
+            if typing.get_origin(annotation) is not ClassVar
+        }
+
+    @classmethod
+    def fields(cls) -> dict[str, Field]:
+        """The declared fields in order."""
+        return cls._fields
+
+    def __init__(self, **values: Any) -> None:
+        fields = self.fields()
+        for key in values:
+            if key not in fields:
+                raise TypeError(f"{self.name} has no field {key!r}. It has {', '.join(fields)}.")
+        for key, field in fields.items():
+            value = values.get(key, field.default)
+            if value is _REQUIRED:
+                raise TypeError(f"{self.name} needs {key}.")
+            self._set(**{key: self._keep(field, value)})
+        self.check()
+
+    def check(self) -> None:
+        """Raises for a combination of arguments that has no meaning."""
+
+    def _keep(self, field: Field, value: Any) -> Any:
+        if field.dtype:
+            if value is not None and not jnp.issubdtype(jnp.dtype(value), jnp.inexact):
+                raise ValueError(f"{self.name}: {field.name} must be a floating dtype, got {show(value)}.")
+            return dtype_name(value)
+        if not field.is_number or (value is None and field.optional):
+            return value
+        return as_number(f"{self.name}: {field.name}", value, field.domain)
+
+    def _values(self) -> dict[str, Any]:
+        return {key: self.__dict__[key] for key in self.fields()}
+
+    def _identity(self) -> Any:
+        return self._values()
+
+    def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        name = self.name if self.name in FACTORIES else type(self).__name__
+        return call_arguments(name, self._values())
+
+    def _with(self, **values: Any) -> Any:
+        """A copy with some fields replaced by arrays, unchecked: what runs inside a traced function."""
+        copy = object.__new__(type(self))
+        copy._set(**{**self._values(), **values})
+        return copy

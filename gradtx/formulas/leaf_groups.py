@@ -1,0 +1,44 @@
+"""The leaves of a tree by what works on them, with the update of each kind as an expression."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from gradtx.core.engine.structure import is_ours
+from gradtx.formulas.trace import Traced, Tracing, companion, composed, signatures
+
+
+@dataclasses.dataclass(frozen=True)
+class Alike:
+    """Leaves that the same transforms work on.
+
+    Attributes:
+        traced: the update of the first.
+        leaves: their positions in flatten order.
+    """
+
+    traced: Traced
+    leaves: list[int]
+
+
+def kinds(tx: Any, params: Any) -> list[Alike] | None:
+    """The leaves that have gradients, by kind; one of each stands for all, and all of them are traced once.
+
+    A transform of another library may need keyword arguments that its signature does not name, such as a line
+    search's; where it cannot be traced there are none to tell.
+    """
+    own = composed(tx)
+    alike: dict[Any, list[int]] = {}
+    found = signatures(own, params)
+    for i, row in enumerate(found):
+        if row is not None:
+            alike.setdefault(row, []).append(i)
+    pairs = {row: (leaves[0], companion(found, leaves[0])) for row, leaves in alike.items()}
+    try:
+        tracing = Tracing(own, params, {i for pair in pairs.values() for i in pair if i is not None})
+    except Exception:
+        if is_ours(tx):
+            raise
+        return None
+    return [Alike(tracing.view(*pairs[row]), leaves) for row, leaves in alike.items()]

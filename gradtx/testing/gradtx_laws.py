@@ -1,0 +1,163 @@
+"""Laws for transforms of this library: numbers in the state, absent gradients, masks, reprs."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gradtx
+from gradtx.core.engine.leaves import flatten, is_trainable_leaf, paths
+from gradtx.core.numbers.paths import lookup
+from gradtx.core.numbers.schedule import split_schedules, with_number
+from gradtx.core.numerics import abs_sq
+from gradtx.core.spec.spec import FACTORIES
+from gradtx.testing.case import Case, changed, copied, law_of_ours, like_params, stacked_leaves
+from gradtx.testing.compare import (
+    PyTree,
+    close,
+    identical,
+    layout,
+    leaf_paths,
+    wide,
+    x64,
+)
+
+
+@law_of_ours
+def one_compilation_serves_all_settings(case: Case) -> None:
+    """Init, steps, 100 settings and steps again: one program."""
+    step = case.jitted
+    params, state, _ = step(copied(case.params), copied(case.start), case.grads[0])
+    for i in range(100):
+        state = changed(case, state, 1 - i / 200)
+        params, state, _ = step(copied(params), state, case.grads[i % len(case.grads)])
+    # Where an argument is float0, JAX does not use the cache whose size this is.
+    programs = max(step._cache_size(), case.traces)
+    assert programs == 1, f"{programs} programs for 100 settings"
+
+
+@law_of_ours
+def numbers_live_in_the_state(case: Case) -> None:
+    """The state of a transform of other numbers continues as that transform would."""
+    other = case.alternative
+    if other is None:
+        return
+    step = functools.partial(case.update, other)
+    expected = case.run(other.init(case.params), step=jax.jit(step) if case.compiled else step)
+    old = case.params
+    for (one, _, u), (two, _, _) in zip(case.run(other.init(case.params)), expected, strict=True):
+        close(one, two, "params", old, like_params(u, old))
+        old = two
+
+
+@law_of_ours
+def absent_gradients_change_nothing(case: Case) -> None:
+    """`None` or float0 for a gradient: the update is `None`, and the slots keep every bit."""
+    params, state, _ = case.trajectory[0]
+    # Each kind on one leaf of two: it is the tree that is looked at, before any arithmetic.
+    for turn, i in enumerate(case.trainable):
+        absent = np.zeros(flatten(params)[0][i].shape, jax.dtypes.float0) if turn % 2 else None
+        grads = case.with_leaf(case.grads[1], i, lambda g, absent=absent: absent)
+        new, after, updates = case.update(case.tx, params, state, grads)
+        where = f"leaf {paths(params)[i]} without a gradient:"
+        assert flatten(updates)[0][i] is None, f"{where} its update is not None"
+        identical(flatten(new)[0][i], flatten(params)[0][i], f"{where} params")
+        identical(case.leaf_slots(after, i), case.leaf_slots(state, i), where)
+
+
+@law_of_ours
+def masked_leaves_cost_no_state(case: Case) -> None:
+    """A leaf that is masked out has no slots, and the others move as they would without it."""
+    last = case.trainable[-1]
+    mask = case.with_leaf(jax.tree.map(is_trainable_leaf, case.params), last, lambda x: False)
+    tx = gradtx.masked(case.tx, mask)
+    state = tx.init(case.params)
+    for path, slot in case.leaf_slots(state, last).items():
+        assert slot is None, f"{path} of the masked leaf {paths(case.params)[last]} is {layout(slot)}"
+    updates, _ = tx.update(case.grads[0], state, case.params, **case.extra)
+    identical(
+        np.asarray(flatten(updates)[0][last], flatten(case.grads[0])[0][last].dtype),
+        np.asarray(flatten(case.grads[0])[0][last]),
+        "the update of the masked leaf",
+    )
+    if len(case.trainable) == 1:
+        return
+    rest, grads = (case.with_leaf(tree, last, lambda x: None) for tree in (case.params, case.grads[0]))
+    expected, _ = case.tx.update(grads, case.tx.init(rest), rest, **case.extra)
+    identical(case.with_leaf(updates, last, lambda x: None), expected, "update beside a masked leaf,")
+
+
+@law_of_ours
+def repr_rebuilds_it(case: Case) -> None:
+    """The repr is code for an equal object; a pickle is one too; equal objects have equal hashes."""
+    tx = case.tx
+    unpickled = pickle.loads(pickle.dumps(tx))
+    assert unpickled == tx and hash(unpickled) == hash(tx), f"{tx!r} came out of pickle as {unpickled!r}"
+    code = repr(tx)
+    if "<" not in code:
+        rebuilt = eval(code, _names())
+        assert rebuilt == tx and hash(rebuilt) == hash(tx), f"{code} gave {rebuilt!r}"
+        assert repr(rebuilt) == code, f"{code} gave {rebuilt!r}"
+    if case.alternative is not None and gradtx.hyperparams(case.start):
+        assert case.alternative != tx, f"{case.alternative!r} == {tx!r}"
+
+
+class _Modules(dict[str, Any]):
+    """Names for a repr: every factory, and modules that are imported already."""
+
+    def __missing__(self, name: str) -> Any:
+        return sys.modules[name]
+
+
+def _names() -> dict[str, Any]:
+    return _Modules(FACTORIES)
+
+
+@law_of_ours
+def hyperparameters_have_gradients(case: Case) -> None:
+    """`jax.grad` of a final loss by every number in the state agrees with differences, in float64."""
+    with x64():
+        # One leaf is enough, and the compiler need not optimize: it would take most of the time of all laws.
+        params, *grads = (_last_widened(case, tree) for tree in (case.params, *case.grads))
+        stacked = jax.tree.map(stacked_leaves, *grads)
+        state = case.tx.init(params)
+
+        def loss(numbers: PyTree) -> jax.Array:
+            def step(carry: Any, g: PyTree) -> Any:
+                p, s = carry
+                return case.update(case.tx, p, s, g)[:2], None
+
+            (p, _), _ = jax.lax.scan(step, (params, {**state, "numbers": numbers}), stacked)
+            (x,) = jax.tree.leaves(p)
+            return jnp.sum(abs_sq(x) + 0.3 * jnp.real(x))
+
+        quickly = {"xla_backend_optimization_level": 0}
+        both = jax.jit(jax.value_and_grad(loss), compiler_options=quickly)
+        _, exact = both(state["numbers"])
+        gradients = split_schedules(exact)
+        for path, x in zip(
+            leaf_paths(gradients), jax.tree.leaves(split_schedules(state["numbers"])), strict=True
+        ):
+            keys = tuple(path.split("/"))
+            if keys[-1] in (*case.rough, "callable"):
+                continue
+            h = 1e-5 * max(abs(float(x)), 1e-2)
+            ends = [with_number(state["numbers"], keys, x + sign * h) for sign in (1, -1)]
+            values = [float(both(end)[0]) for end in ends]
+            difference, gradient = (values[0] - values[1]) / (2 * h), float(lookup(gradients, keys))
+            noise = 1e-15 * max(map(abs, values)) / h
+            bound = 1e-5 * max(abs(difference), abs(gradient)) + 10 * noise
+            assert abs(difference - gradient) <= bound, f"{path}: {gradient}, by differences {difference}"
+
+
+def _last_widened(case: Case, tree: PyTree) -> PyTree:
+    """A tree in double precision, with its last trained leaf alone."""
+    leaves, structure = flatten(tree)
+    last = case.trainable[-1]
+    return structure.unflatten([jnp.asarray(wide(x)) if i == last else None for i, x in enumerate(leaves)])

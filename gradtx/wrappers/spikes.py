@@ -1,0 +1,54 @@
+"""The running level of a number: its mean and standard deviation, and what counts as a spike above it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.numerics import Decay, divide
+
+ROUNDING = 3e-4
+"""What summing millions of squares in float32 may do to a norm, relatively: less deviation is none."""
+
+
+class RunningLevel(NamedTuple):
+    """Mean and standard deviation by an exponential average, both corrected for its start.
+
+    After n numbers x_i the weights are w_i = (1 - b) b^(n - i) / (1 - b^n), which sum to 1:
+
+        mean = sum w_i x_i,   std² = sum w_i (x_i - mean)²
+
+    They are moved on by a = (1 - b) / (1 - b^n) and d = x - mean, without the cancellation of E[x²] - E[x]²:
+    mean += a d, std² = (1 - a) (std² + a d²).
+    """
+
+    mean: jax.Array
+    std: jax.Array
+    seen: jax.Array
+
+    def limit(self, deviations: jax.Array, warmup: jax.Array) -> jax.Array:
+        """The limit mean + deviations * std; infinite until `warmup` numbers, and at least one, were seen."""
+        std = jnp.maximum(self.std, ROUNDING * jnp.abs(self.mean))
+        warm = self.seen.astype(warmup.dtype) >= jnp.maximum(warmup, 1.0)
+        return jnp.where(warm, self.mean + deviations * std, jnp.inf)
+
+    def after(self, x: jax.Array, decay: Decay) -> RunningLevel:
+        """With one more number."""
+        count = jnp.minimum(self.seen, jnp.iinfo(jnp.int32).max - 1) + 1
+        first = count == 1
+        share = divide(decay.complement, decay.correction(count.astype(x.dtype)))
+        d = x - self.mean
+        rest = jnp.sqrt(jnp.maximum(1 - share, 0.0))
+        std = rest * jnp.hypot(self.std, jnp.sqrt(share) * d)
+        return RunningLevel(jnp.where(first, x, self.mean + share * d), jnp.where(first, 0.0, std), count)
+
+    def restarted(self) -> RunningLevel:
+        """Without any number."""
+        return RunningLevel(*map(jnp.zeros_like, self))
+
+
+def choose(condition: jax.Array, one: RunningLevel, other: RunningLevel) -> RunningLevel:
+    """One level or the other."""
+    return RunningLevel(*(jnp.where(condition, a, b) for a, b in zip(one, other, strict=True)))
