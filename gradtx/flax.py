@@ -18,10 +18,10 @@ from flax import nnx
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 from flax.training import train_state
 
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.rebase import rebase
 from gradtx.core.engine.structure import Structure
 from gradtx.core.engine.transform import apply_gradients
-from gradtx.core.engine.update import Composed
 from gradtx.micro_batches import check_count, combined
 
 _pure: Any = getattr(nnx, "as_pure", None) or getattr(nnx, "pure")  # noqa: B009 - by Flax's version

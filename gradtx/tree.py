@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.stages import mixing
+from gradtx.core.engine.kernels import mixing
 from gradtx.core.numerics import (
     Decay,
     cast,

@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import check_slots
 from gradtx.core.engine.leaves import align
-from gradtx.core.engine.program import Program, is_declared
-from gradtx.core.engine.update import Composed
+from gradtx.core.engine.program import Program
+from gradtx.core.engine.steps import is_declared
 from gradtx.core.numbers.paths import Path, lookup, nest
 from gradtx.core.spec.spec import show
 

@@ -16,7 +16,7 @@ from flax.training import train_state
 
 import gradtx
 from catalogue import ENTRIES
-from gradtx.core.engine.program import is_declared
+from gradtx.core.engine.steps import is_declared
 from gradtx.core.engine.structure import Structure
 from gradtx.interop.fitting import plain
 from gradtx.interop.optax.table import row_of

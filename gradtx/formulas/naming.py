@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import jax
 
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Program
-from gradtx.core.engine.stages import argument_values
-from gradtx.core.engine.update import Composed
 from gradtx.core.numbers.hyperparams import by_name, entries_of, hyperparams
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.schedule import SCHEDULES
@@ -183,13 +182,13 @@ class NamedState:
             read = hyperparams(state)
             found = {ours: read[name] for name, ours in schedules.items()}
             for program, old, traced in _states(self.tx, self.state, state):
-                if not program.has_callables:
+                if not program.coded:
                     continue
 
                 def record(path: Path, value: Any, old: Any = old) -> None:
                     found[self.numbers[id(old), path][0]] = value
 
-                argument_values(program, traced["numbers"], traced["step"], record)
+                program.argument_values(traced["numbers"], traced["step"], record)
             return found
 
         if not schedules and not functions:

@@ -14,9 +14,9 @@ import numpy as np
 
 from gradtx.core.compose.combine import chain
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import active_leaves
 from gradtx.core.engine.program import Program
-from gradtx.core.engine.update import Composed
 from gradtx.formulas.expression import Expression, digest, intern, rewrite, symbol, symbols, within
 from gradtx.formulas.interpret import interpret
 from gradtx.formulas.naming import OTHER, Cell, NamedState

@@ -9,7 +9,7 @@ from typing import Any
 
 from gradtx.core.compose.combine import Chain
 from gradtx.core.compose.recipe import Recipe
-from gradtx.core.engine.update import Composed
+from gradtx.core.engine.composed import Composed
 from gradtx.core.spec.spec import FACTORIES, Spec, show
 
 

@@ -11,7 +11,7 @@ import jax
 
 from gradtx.core.engine.labels import Labelled
 from gradtx.core.engine.leaves import Excluding
-from gradtx.core.engine.program import Unit, is_declared, is_rule
+from gradtx.core.engine.steps import Unit, is_declared, is_rule
 from gradtx.core.engine.transform import GradientTransformation
 from gradtx.core.numbers.paths import lookup
 from gradtx.core.spec.spec import FACTORIES, maker, show

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from gradtx.core.engine.program import Builder, Fork, Join, Swap, Unit
+from gradtx.core.engine.program import Builder
+from gradtx.core.engine.steps import Fork, Join, Swap, Unit
 from gradtx.core.numbers.paths import Path
 
 Kind = Literal["recipe", "group", "unit", "join", "branch"]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.engine.program import is_rule
+from gradtx.core.engine.steps import is_rule
 from gradtx.formulas.expression import symbols
 from gradtx.formulas.numeric import Evaluator
 from gradtx.formulas.trace import composed, trace

@@ -11,10 +11,11 @@ import numpy as np
 
 from gradtx.core.compose.combine import Chain, checked, visit
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import active_leaves, initial_state
-from gradtx.core.engine.program import Program, Unit
+from gradtx.core.engine.program import Program
+from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.structure import is_ours
-from gradtx.core.engine.update import Composed
 from gradtx.core.numbers.hyperparams import by_name, entries_of, is_state
 from gradtx.core.numbers.paths import Path, lookup, nest
 from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT

@@ -131,7 +131,7 @@ class Followed:
 
     def __init__(self, tx: Any, params: Any, leaves: Collection[int]) -> None:
         self.tx = composed(tx)
-        exact = is_ours(self.tx) and not any(program.has_callables for program in programs(self.tx))
+        exact = is_ours(self.tx) and not any(program.coded for program in programs(self.tx))
         self.tolerance = EXACTLY if exact else ROUNDED
         self._tracing, self._made = Tracing(self.tx, params, leaves), {}
 

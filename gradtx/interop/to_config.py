@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core.engine.update import Composed
+from gradtx.core.engine.composed import Composed
 from gradtx.core.spec.spec import Spec, same, show
 from gradtx.interop.forms import (
     CALL,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.stages import measure_squares
+from gradtx.core.engine.kernels import measure_squares
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import divide, root_mean_square, sqrt, sum_of_squares, total
 from gradtx.core.spec.arguments import factory

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labelled, Labels, check_labels
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.update import Composed
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import ScalarOrSchedule, as_number
 from gradtx.core.spec.spec import show

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Slot, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine.call import Call
 from gradtx.core.engine.transform import Transform
+from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numerics import cast, real_dtype
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import DType, DTypeName, Positive, ScalarOrSchedule

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.call import Call
 from gradtx.core.engine.transform import Transform, accepted
+from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 

@@ -12,9 +12,9 @@ import numpy as np
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine import transform
-from gradtx.core.engine.call import Call
 from gradtx.core.engine.placement import Placement, replicated
 from gradtx.core.engine.transform import Transform, cast_like
+from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numerics import compute_dtype, is_complex, widest
 from gradtx.core.spec.arguments import factory
 

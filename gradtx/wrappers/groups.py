@@ -7,11 +7,11 @@ from typing import Any
 
 from gradtx.core.compose.combine import SetToZero, chain, checked, masked, visit
 from gradtx.core.compose.recipe import recipe
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labelled, Labels, check_labels
 from gradtx.core.engine.leaves import Excluding, Mask
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.update import Composed
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.spec import show
 

@@ -11,8 +11,8 @@ import numpy as np
 from gradtx.core.compose.rule import Slot, Whole, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.call import Call
 from gradtx.core.engine.transform import Transform, missing
+from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numerics import Decay, sqrt, total
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import NonNegative, Positive, ScalarOrSchedule

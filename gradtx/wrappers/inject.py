@@ -11,9 +11,9 @@ import jax
 
 from gradtx.core.compose.rule import Whole
 from gradtx.core.compose.wrapper import Wrapper, in_dtypes_of
-from gradtx.core.engine.call import Call
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.update import Composed
+from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numbers.hyperparams import set_hyperparams
 from gradtx.core.numerics import number_dtype
 from gradtx.core.spec.arguments import bind_call, factory

@@ -10,9 +10,9 @@ from jax.core import Tracer
 
 from gradtx.core.compose.rule import EVAL, Slot, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine.call import Call
 from gradtx.core.engine.rebase import restarted
 from gradtx.core.engine.transform import Transform, cast_like
+from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numerics import Decay, cast
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import Fraction, Positive, ScalarOrSchedule

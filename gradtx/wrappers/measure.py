@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from gradtx.core.compose.combine import checked
 from gradtx.core.compose.rule import Slot, Whole
 from gradtx.core.compose.wrapper import Wrapper, in_dtypes_of
-from gradtx.core.engine.call import Call
+from gradtx.core.engine.composed import Composed
+from gradtx.core.engine.kernels import mixing
 from gradtx.core.engine.program import Builder
-from gradtx.core.engine.stages import mixing
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.update import Composed
+from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numbers.schedule import CALLABLE, SCHEDULES
 from gradtx.core.numerics import Decay, cast, compute_dtype, is_trainable, like, number_dtype
 from gradtx.core.spec.arguments import factory

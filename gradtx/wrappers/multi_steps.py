@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Whole
-from gradtx.core.engine.call import Call
 from gradtx.core.engine.transform import Transform
+from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
 from gradtx.core.spec.spec import call_arguments

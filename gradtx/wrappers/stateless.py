@@ -9,8 +9,8 @@ import jax
 
 from gradtx.core.compose.rule import Rule
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine.call import Call
 from gradtx.core.engine.transform import Transform
+from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.spec import show
 

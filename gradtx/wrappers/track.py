@@ -10,11 +10,10 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Whole, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine.call import Call
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import Mask
-from gradtx.core.engine.stages import argument_values
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.update import Composed
+from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numbers.hyperparams import array_of, is_state, outermost_states, tidy
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numerics import divide, number_dtype, sqrt, sum_of_squares, total
@@ -39,7 +38,7 @@ def _rates(tx: Any, state: Any, outer: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Each learning rate inside a transform with its place, and its value for the next update of a state."""
     if not isinstance(tx, Composed):
         return
-    values = {} if state is None else argument_values(tx.program, state["numbers"], state["step"])
+    values = {} if state is None else tx.program.argument_values(state["numbers"], state["step"])
     for scope, arguments in tx.program.scopes.items():
         if "learning_rate" in arguments:
             yield (*outer, *scope), values.get((scope, "learning_rate"))
@@ -82,8 +81,8 @@ class Track(Wrapper, name="track"):
                 found["clip_fraction"] = mean + (jnp.stack(clips).any() - mean) / number
             return {name: call.number(x) for name, x in found.items()}
 
-        metrics = call.look(due, measure, slots.metrics, slots.inner)
-        result, inner = call.run(self.inner, gs, call.state)
+        metrics, call, state = call.look(due, measure, slots.metrics, slots.inner)
+        result, inner = call.run(self.inner, gs, state)
         return result, {
             "metrics": metrics,
             "measured": jnp.where(due, number, slots.measured),

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.rule import EVAL, Rule
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import Excluding, Including, Mask
-from gradtx.core.engine.program import Builder, Fork, Swap
+from gradtx.core.engine.program import Builder
+from gradtx.core.engine.steps import Fork, Swap
 from gradtx.core.engine.transform import GradientTransformation, Transform
-from gradtx.core.engine.update import Composed
 from gradtx.core.numbers.schedule import CALLABLE, SCHEDULES
 from gradtx.core.numerics import divide
 from gradtx.core.spec.arguments import factory

@@ -11,9 +11,9 @@ from typing import Any, ParamSpec
 import jax
 import numpy as np
 
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.update import Composed
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.spec.arguments import bind_call
 from gradtx.core.spec.fields import GivenAsArray, Scalar, ScalarOrSchedule, as_number, dtype_name

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
-from gradtx.core.engine.update import Composed
 from gradtx.core.numerics import number_dtype
 from gradtx.core.spec.fields import Declared
 

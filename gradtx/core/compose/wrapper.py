@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.combine import checked
 from gradtx.core.compose.rule import Slotted
-from gradtx.core.engine.call import Call
+from gradtx.core.engine.wrapped_update import Call
 
 
 def in_dtypes_of(new: Any, old: Any) -> Any:

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.kernels import with_values
 from gradtx.core.engine.placement import Placement, Size
-from gradtx.core.engine.program import Program, Unit, changed_after, is_declared, is_rule
-from gradtx.core.engine.stages import argument_values, with_values
+from gradtx.core.engine.program import Program, changed_after
+from gradtx.core.engine.steps import Unit, is_declared, is_rule
 from gradtx.core.numbers.paths import Path, nest
 from gradtx.core.numbers.schedule import CALLABLE, pack_schedules
 from gradtx.core.numerics import compute_dtype, is_complex, number_dtype, real_dtype, widest
@@ -77,7 +78,7 @@ def initial_numbers(program: Program) -> tuple[dict[str, Any], dict[Any, Any]]:
         path: jnp.zeros((), dtype) if path[-1] == CALLABLE else jnp.array(value, dtype)
         for path, value in program.numbers.items()
     }
-    arguments = argument_values(program, nest(flat), jnp.zeros((), jnp.int32), flat.__setitem__)
+    arguments = program.argument_values(nest(flat), jnp.zeros((), jnp.int32), flat.__setitem__)
     return nest(flat), arguments
 
 

@@ -1,14 +1,12 @@
 """Programs: a composition flattened into the list of steps that the engine runs.
 
 A spec is a tree, as it was written; its program is a list of units in order, with unique names, the masks
-that apply to each, and where in the state each hyperparameter lives. Parallel branches become stack
-operations (`Fork`, `Swap`, `Join`), so that a program stays one list that can be cut anywhere.
+that apply to each, and where in the state each hyperparameter lives.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,73 +14,15 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core.engine.leaves import Mask, Selection
+from gradtx.core.engine.kernels import PrepareKernel, bound_arguments, hashable, shared
+from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.stages import stages_of
+from gradtx.core.engine.steps import Join, Unit, is_declared, is_rule, through
 from gradtx.core.engine.transform import GradientTransformation, Transform, needed
 from gradtx.core.numbers.domains import DOMAINS
-from gradtx.core.numbers.paths import Path, lookup, nest
-from gradtx.core.numbers.schedule import (
-    CALLABLE,
-    bind_numbers,
-    form,
-    numbers_of,
-    pack_schedules,
-    split_schedules,
-)
-from gradtx.core.spec.fields import DECAY, Declared, Domain, GivenAsArray
-from gradtx.core.spec.spec import is_array
-
-
-@dataclasses.dataclass(frozen=True)
-class Unit:
-    """One step of a program that transforms updates: a rule, or a transform of whole trees."""
-
-    path: Path
-    transform: Any
-    masks: tuple[Mask, ...]
-    sources: dict[str, tuple[Path, str]]
-    """For each hyperparameter of a rule, the scope and the argument that the state keeps it under."""
-
-    @property
-    def where(self) -> str:
-        """The name for errors."""
-        return ".".join(self.path)
-
-
-@dataclasses.dataclass(frozen=True)
-class Fork:
-    """Starts parallel branches: keeps the input beside the value the first branch works on."""
-
-    def __call__(self, stack: list[Any]) -> list[Any]:
-        return [*stack, stack[-1]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Swap:
-    """Ends a branch and starts the next one on the input."""
-
-    def __call__(self, stack: list[Any]) -> list[Any]:
-        *rest, original, result = stack
-        return [*rest, result, original, original]
-
-
-@dataclasses.dataclass(frozen=True)
-class Join:
-    """Ends the last branch: joins the results of all; where masked out, the input passes."""
-
-    branches: int
-    how: Callable[..., Any]
-    path: Path
-    masks: tuple[Mask, ...] = dataclasses.field(compare=False)
-
-    def __call__(self, stack: list[Any], inside: bool = True) -> list[Any]:
-        *below, original, last = stack
-        cut = len(below) - self.branches + 1
-        return [*below[:cut], self.how(*below[cut:], last) if inside else original]
-
-    @property
-    def where(self) -> str:
-        """The name for errors."""
-        return ".".join(self.path)
+from gradtx.core.numbers.paths import Path, nest
+from gradtx.core.numbers.schedule import contains_code, form, numbers_of, pack_schedules
+from gradtx.core.spec.fields import DECAY, Domain, GivenAsArray
 
 
 class Builder:
@@ -147,25 +87,6 @@ class Builder:
         self.steps.append(Unit(self.claim(name), transform, self._masks, {}))
 
 
-def hashable(x: Any) -> Any:
-    """A hashable stand-in for an argument that is code: equal exactly for equal arguments."""
-    if isinstance(x, Mapping):
-        return (type(x), *((k, hashable(v)) for k, v in x.items()))
-    if isinstance(x, tuple | list):
-        return (type(x), *map(hashable, x))
-    if isinstance(x, Selection):
-        return (type(x), *map(hashable, vars(x).values()))
-    if isinstance(x, Transform):
-        return (type(x), x.structure())
-    if is_array(x):
-        return (x.shape, str(x.dtype), id(x) if isinstance(x, Tracer) else x.tobytes())
-    try:
-        hash(x)
-    except TypeError:
-        return id(x)
-    return (type(x), x)
-
-
 class Program:
     """A composition ready to run. It compares by structure, so that one trace serves all settings."""
 
@@ -182,16 +103,21 @@ class Program:
                 for path, number, number_domain in numbers_of(key, value, domain, decay):
                     self.numbers[scope + path] = number
                     DOMAINS[scope + path] = number_domain
-        self.given = {
+        self.arrays = {
             path: value for path, value in self.numbers.items() if isinstance(value, Tracer | GivenAsArray)
         }
+        self.given = {
+            (scope, key): value
+            for scope, arguments in self.scopes.items()
+            for key, (value, _, _) in arguments.items()
+        }
+        self.coded = {source: value for source, value in self.given.items() if contains_code(value)}
         kept = pack_schedules(nest(dict.fromkeys(self.numbers, np.float32(0))))
         self.number_structure = jax.tree.structure(kept)
         self.number_shapes = [
             (jax.tree_util.keystr(path, simple=True, separator="/"), np.shape(x))
             for path, x in jax.tree_util.tree_flatten_with_path(kept)[0]
         ]
-        self.has_callables = any(path[-1] == CALLABLE for path in self.numbers)
         self.rules = [unit for unit in self.units if is_rule(unit)]
         declared = [unit for unit in self.units if is_declared(unit)]
         self.unit_at = {unit.path: unit for unit in self.units}
@@ -212,10 +138,16 @@ class Program:
         self.needs = {unit.where: _needs(unit) for unit in self.units}
         self.last = {i: names for i, step in enumerate(self.steps) if (names := _last_units(step))}
         self.wanted = {name for unit in self.rules for name in unit.transform.needs}
-        self.stages = list(_stages(self.steps))
+        self.stages = list(stages_of(self.steps))
+        self.preparation = shared(PrepareKernel(self.rules, self._uncoded()))
         self.key = tuple(_step_key(step) for step in self.steps)
         self.masks = tuple(hashable(unit.masks) for unit in self.units)
         self._hash = hash(self.key)
+
+    def _uncoded(self) -> dict[tuple[Path, str], Any]:
+        """The arguments of rules that hold no user's function."""
+        used = {source for unit in self.rules for source in unit.sources.values()}
+        return {s: value for s, value in self.given.items() if s in used and s not in self.coded}
 
     def __hash__(self) -> int:
         return self._hash
@@ -225,53 +157,61 @@ class Program:
 
     def complex_units(self, working: Callable[[Path], bool]) -> set[Path]:
         """The units whose input is complex for a complex leaf that the units at some paths work on."""
-        stack, found = [True], set()
-        for step in self.steps:
-            if isinstance(step, Join):
-                joined = dataclasses.replace(step, how=lambda *branches: any(branches))
-                stack = joined(stack, working(step.path))
-            elif not isinstance(step, Unit):
-                stack = step(stack)
-            elif stack[-1] and working(step.path):
-                found.add(step.path)
-                stack[-1] = not (is_rule(step) and step.transform.gives_real)
+        found = set()
+
+        def unit(step: Unit, is_complex: bool) -> bool:
+            if not (is_complex and working(step.path)):
+                return is_complex
+            found.add(step.path)
+            return not (is_rule(step) and step.transform.gives_real)
+
+        def join(step: Join, original: bool, results: list[bool]) -> bool:
+            return any(results) if working(step.path) else original
+
+        through(self.steps, [True], unit, join)
         return found
 
-    def changes_after(self, position: int) -> Iterator[Unit | Join]:
+    def changes_after(self, position: int) -> list[Unit | Join]:
         """The steps that may change what a step gave: a parallel branch does not, and its join does."""
-        depth = 0
-        for step in self.steps[position + 1 :]:
-            if isinstance(step, Fork) or (isinstance(step, Swap) and not depth):
-                depth += 1
-            elif isinstance(step, Join):
-                depth = max(depth - 1, 0)
-            remembers = isinstance(step, Unit) and is_rule(step) and step.transform.last
-            if isinstance(step, Unit | Join) and not depth and not remembers:
-                yield step
+        found: list[Unit | Join] = []
 
-    def arguments(self, numbers: Any, record: Any = None) -> dict[tuple[Path, str], Any]:
-        """Each argument over the state's arrays: an array, a `Decay`, or a function of the step."""
-        result, numbers = {}, split_schedules(numbers)
-        for scope, arguments in self.scopes.items():
-            node = lookup(numbers, scope)
-            for key, (value, _, _) in arguments.items():
+        def unit(step: Unit, value: str) -> str:
+            remembers = is_rule(step) and step.transform.last
+            if value == "given" and not remembers:
+                found.append(step)
+            return value
 
-                def at(path: Path, v: Any, scope: Path = scope) -> None:
-                    if record is not None:
-                        record(scope + path, v)
+        def join(step: Join, original: str, results: list[str]) -> str:
+            if not {original, *results} & {"given", "copied"}:
+                return "other"
+            found.append(step)
+            return "given"
 
-                result[scope, key] = bind_numbers(value, node, key, at)
-        return result
+        stack = through(self.steps[:position], ["other"], lambda s, v: v, lambda s, o, r: "other")
+        through(
+            self.steps[position + 1 :],
+            [*stack[:-1], "given"],
+            unit,
+            join,
+            copy=lambda value: "copied" if value == "given" else value,
+        )
+        return found
 
+    def called(self, numbers: Any, step: Any, record: Any = None) -> dict[tuple[Path, str], Any]:
+        """The value of each argument that is a user's function, or has one inside, at a step.
 
-def is_declared(step: Any) -> bool:
-    """Whether a step of a program declares its fields and slots: a rule or a wrapper."""
-    return isinstance(step, Unit) and isinstance(step.transform, Declared)
+        They are called here, outside of what gradtx compiles: with a concrete step where there is one.
+        """
+        if not self.coded:
+            return {}
+        return {k: v(step) for k, v in bound_arguments(self.coded, numbers, record).items()}
 
-
-def is_rule(step: Any) -> bool:
-    """Whether a step of a program is a rule, which works leaf by leaf."""
-    return is_declared(step) and not step.transform.whole
+    def argument_values(
+        self, numbers: Any, step: Any, record: Any = None, of: Iterable[tuple[Path, str]] | None = None
+    ) -> dict[tuple[Path, str], Any]:
+        """The value of each argument at a step, or of some: an array or a `Decay`."""
+        chosen = self.given if of is None else {source: self.given[source] for source in of}
+        return {k: v(step) if callable(v) else v for k, v in bound_arguments(chosen, numbers, record).items()}
 
 
 def _needs(unit: Unit) -> tuple[str, ...]:
@@ -315,18 +255,3 @@ def _step_key(step: Any) -> Any:
         if k != "mask"
     )
     return (type(rule), step.path, code, tuple(step.sources.items()))
-
-
-def _stages(steps: list[Any]) -> Iterator[tuple[str, int, int]]:
-    """Cuts a program where the whole tree is needed: `(kind, start, stop)`, ending with a leaf stage."""
-    start = 0
-    for i, step in enumerate(steps):
-        tree = isinstance(step, Unit) and not is_rule(step)
-        measure = is_rule(step) and step.transform.measures
-        if not (tree or measure):
-            continue
-        if i > start:
-            yield "leaf", start, i
-        yield "tree" if tree else "measure", i, i + 1
-        start = i + 1 if tree else i
-    yield "leaf", start, len(steps)

@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import check_slots, initial_numbers
 from gradtx.core.engine.program import Program
-from gradtx.core.engine.stages import argument_values
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.update import Composed
 from gradtx.core.numbers.hyperparams import array_of, by_name, entries_of, is_state, placed
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.schedule import CALLABLE, pack_schedules
@@ -57,12 +56,12 @@ def _rebased(program: Program, state: Any) -> Any:
     check_slots(program, state)
     numbers, _ = initial_numbers(program)
     step = array_of(state["step"])
-    if program.has_callables and not step.ndim:
+    if program.coded and not step.ndim:
 
         def record(path: Path, value: Any) -> None:
             lookup(numbers, path[:-1])[path[-1]] = value
 
-        argument_values(program, numbers, step, record)
+        program.argument_values(numbers, step, record)
     numbers = jax.tree.map(
         lambda new: placed(new, new.dtype, step.shape + new.shape, step), pack_schedules(numbers)
     )

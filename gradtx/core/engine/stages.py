@@ -1,246 +1,190 @@
-"""The pure functions that the engine runs, each traced once for a structure and shared by all settings.
+"""The stages of a program, each with one `run`: where the tree is crossed leaf by leaf, and where as a whole.
 
-Their static arguments are a program, which compares by structure, and positions in it. Hyperparameters, the
-step and slots are arguments, so that changing one compiles nothing.
+A rule that measures the whole tree, a wrapper and a transform of another library cut a program. What stands
+between two cuts is one leaf stage, in which each leaf goes through all rules before the next leaf does.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.engine.program import Join, Program, Unit
-from gradtx.core.engine.transform import added
-from gradtx.core.numbers.paths import Path
-from gradtx.core.numerics import (
-    Decay,
-    compute_dtype,
-    is_trainable,
-    like,
-    number_dtype,
-    real_dtype,
-    sum_of_squares,
-    total,
-)
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.kernels import LeafKernel, MeasureKernel, Scope, measure_squares, mixing, pack, shared
+from gradtx.core.engine.slots import load, store
+from gradtx.core.engine.steps import Join, Step, Unit, is_declared, is_rule
+from gradtx.core.engine.transform import accepted
+from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.numerics import compute_dtype, like
 
-Values = dict[str, Any]
+if TYPE_CHECKING:
+    from gradtx.core.engine.update import Update
 
 
-class Scope(SimpleNamespace):
-    """Named values that a rule sees: `now` in `prepare` and `conclude`, `leaf` in `measure` and `apply`."""
+class Stage(Protocol):
+    """A part of an update: it moves the values, the slots and the results of a running `Update`."""
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"There is no {name!r} here, only {', '.join(sorted(vars(self)))}.")
-
-
-class _Nothing:
-    """The sums over no leaves: each is 0."""
-
-    def __getattr__(self, name: str) -> jax.Array:
-        return jnp.zeros((), jnp.float32)
+    def run(self, update: Update) -> None:
+        """Does the stage's part."""
 
 
-def argument_values(program: Program, numbers: Any, step: Any, record: Any = None) -> dict[Any, Any]:
-    """The value of each argument at a step: an array or a `Decay`."""
-    arguments = program.arguments(numbers, record)
-    return {k: v(step) if callable(v) else v for k, v in arguments.items()}
+def stages_of(steps: list[Any]) -> Iterator[Stage]:
+    """The stages of a program; the last one is a leaf stage, which makes the results."""
+    start = 0
+    for i, step in enumerate(steps):
+        whole = isinstance(step, Unit) and not is_rule(step)
+        measures = isinstance(step, Unit) and not whole and step.transform.measures
+        if not (whole or measures):
+            continue
+        if i > start:
+            yield LeafStage(steps[start:i], last=False)
+        if measures:
+            yield MeasureStage(step)
+        else:
+            yield WrapperStage(step, last=i + 1 == len(steps)) if is_declared(step) else ForeignStage(step)
+        start = i + 1 if whole else i
+    yield LeafStage(steps[start:], last=True)
 
 
-def with_values(unit: Unit, arguments: dict[Any, Any]) -> Any:
-    """The rule of a unit with arrays for its hyperparameters."""
-    return unit.transform._with(**_fields(unit, arguments))
-
-
-def _fields(unit: Unit, arguments: dict[Any, Any]) -> Values:
-    result = {}
-    for key, source in unit.sources.items():
-        value, decay = arguments[source], unit.transform.fields()[key].decay
-        if decay and not isinstance(value, Decay):
-            value = Decay(1 - value)
-        elif isinstance(value, Decay) and not decay:
-            value = value.value
-        result[key] = value
-    return result
-
-
-def _now(unit: Unit, step: jax.Array, kept: Values, extra: Values) -> Scope:
-    dtype = number_dtype()
-    scalars = {k: v for k, v in kept.items() if not unit.transform.scalars[k].is_key}
-    wanted = {k: extra[k] for k in unit.transform.needs if k in extra}
-    t = step.astype(dtype)
-    return Scope(step=t, t=t + 1, extra=wanted, **scalars)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def prepare(
-    program: Program, numbers: Any, step: jax.Array, kept: dict[Path, Values], extra: Values
-) -> tuple[dict[Path, Values], dict[Path, Values], jax.Array, dict[Path, jax.Array]]:
-    """What is computed once: each rule's fields and scalars, the next step, and what callables give then."""
-    arguments = argument_values(program, numbers, step)
-    fields = {unit.path: _fields(unit, arguments) for unit in program.rules}
-    scalars = {}
-    for unit in program.rules:
-        rule = unit.transform._with(**fields[unit.path])
-        made = dict(rule.prepare(_now(unit, step, kept[unit.path], extra)))
-        for name, scalar in rule.scalars.items():
-            if scalar.is_key:
-                made["key"] = jax.random.fold_in(jax.random.wrap_key_data(kept[unit.path][name]), step)
-        scalars[unit.path] = made
-    last = np.int32(np.iinfo(np.int32).max)
-    following = jnp.where(step < last, step + np.int32(1), last)
-    coded: dict[Path, jax.Array] = {}
-    if program.has_callables:
-        argument_values(program, numbers, following, coded.__setitem__)
-    return fields, scalars, following, coded
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def conclude(
-    program: Program,
-    position: int,
-    step: jax.Array,
-    parts: list[Values],
-    values: tuple[Values, Values],
-    kept: Values,
-    extra: Values,
-) -> Values:
-    """The scalars that follow from the sums of a rule's measures."""
-    unit = program.steps[position]
-    rule = unit.transform._with(**values[0])
-    totals = Scope(**{k: total([part[k] for part in parts]) for k in parts[0]}) if parts else _Nothing()
-    now = _now(unit, step, kept, extra)
-    vars(now).update(values[1])
-    return rule.conclude(totals, now)
-
-
-def _load(stack: list[jax.Array], param: Any) -> tuple[list[jax.Array], Any, Any]:
-    compute = compute_dtype(*(x.dtype for x in (*stack, param) if x is not None))
-    loaded = None if param is None else param.astype(like(param.dtype, compute))
-    return [u.astype(like(u.dtype, compute)) for u in stack], loaded, compute
-
-
-def _cast(values: Any, dtype: Any) -> Any:
-    return jax.tree.map(lambda x: x.astype(dtype) if is_trainable(x.dtype) else x, values)
-
-
-def _leaf_view(
-    unit: Unit, values: tuple[Values, Values], slots: Values, param: Any, index: Any, compute: Any
-) -> tuple[Any, Scope, Scope]:
-    fields, scalars = _cast(values[0], real_dtype(compute)), dict(values[1])
-    key = scalars.pop("key", None)
-    leaf = Scope(param=param, **_cast(scalars, real_dtype(compute)))
-    if key is not None:
-        leaf.key = jax.random.fold_in(key, index)
-    loaded = Scope(
-        **{
-            k: v.astype(like(v.dtype, compute)) if v is not None and is_trainable(v.dtype) else v
-            for k, v in slots.items()
-        }
-    )
-    return unit.transform._with(**fields), loaded, leaf
-
-
-def mixing() -> Any:
-    """A context in which dtypes may meet whatever promotion the user has set: complex and real, int and bool.
-
-    The engine has cast all that a rule or a wrapper sees to one precision, and casts what comes back.
-    """
-    return jax.numpy_dtype_promotion("standard")
-
-
-def _measure(
-    program: Program, position: int, stack: Any, param: Any, slots: Any, values: Any, index: Any
-) -> Values:
-    """The real scalars that a rule measures on one leaf, in at least float32."""
-    unit = program.steps[position]
-    with jax.named_scope(unit.where), mixing():
-        stack, param, compute = _load(stack, param)
-        rule, loaded, leaf = _leaf_view(unit, values, slots, param, index, compute)
-        return rule.measure(stack[-1], loaded, leaf)
-
-
-def measure_squares(self: Any, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
-    """The measure of a global norm: a wrapper that has taken it already hands it to the rules inside."""
-    return {"squares": sum_of_squares(g)}
-
-
-@dataclasses.dataclass(frozen=True)
 class LeafStage:
-    """What is static about a stage for one leaf; hashed once, since outside of jit each leaf looks it up."""
+    """Consecutive rules, forks and joins, leaf by leaf."""
 
-    program: Program
-    start: int
-    stop: int
-    finish: Any
-    """The dtype of the result in the last stage, "apply" to add it to the parameter, None in other stages."""
-    form: Any
-    """The structure of the values, whose leaves alone are passed."""
-    packed: tuple[bool, ...]
-    """Which of the values come in one vector."""
+    def __init__(self, steps: list[Step], *, last: bool) -> None:
+        self.units = [step for step in steps if isinstance(step, Unit | Join)]
+        self.kernel, self.last = shared(LeafKernel(steps)), last
+        self.draws = any(unit.transform.has_key for unit in self.units if isinstance(unit, Unit))
+        # Without forks, a leaf that no unit works on passes as it is.
+        self.may_pass = not last and all(isinstance(step, Unit) for step in steps)
 
-    @functools.cached_property
-    def _hash(self) -> int:
-        return hash((self.program, self.start, self.stop, self.finish, self.form, self.packed))
-
-    def __hash__(self) -> int:
-        return self._hash
-
-
-def _run(
-    stage: LeafStage,
-    stack: list[jax.Array],
-    param: Any,
-    slots: list[Values | None],
-    vector: Any,
-    others: list[jax.Array],
-    index: Any,
-) -> tuple[Any, list[Values | None]]:
-    """One leaf through one stage: the new stack and slots; None among `slots` masks a unit out."""
-    scalars, rest = iter(vector if vector is not None else ()), iter(others)
-    values = stage.form.unflatten([next(scalars if packed else rest) for packed in stage.packed])
-    finish = stage.finish
-    original = param
-    stack, param, compute = _load(stack, param)
-    given = zip(slots, values, strict=True)
-    stored: list[Values | None] = []
-    for step in stage.program.steps[stage.start : stage.stop]:
-        if not isinstance(step, Unit | Join):
-            stack = step(stack)
-            continue
-        own, numbers = next(given)
-        if isinstance(step, Join):
-            with mixing():
-                stack = step(stack, inside=own is not None)
-            stored.append(own)
-            continue
-        if own is None:
-            stored.append(None)
-            continue
-        with jax.named_scope(step.where), mixing():
-            rule, loaded, leaf = _leaf_view(step, numbers, own, param, index, compute)
-            update, kept = rule.apply(stack[-1], loaded, leaf)
-        kept = kept if isinstance(kept, dict) else vars(kept)
-        stack = [*stack[:-1], update.astype(like(update.dtype, compute))]
-        stored.append({k: None if v is None else kept[k].astype(v.dtype) for k, v in own.items()})
-    if finish is None:
-        return stack, stored
-    if finish == "apply":
-        return added(original, stack[-1]), stored
-    return stack[-1].astype(finish), stored
+    def run(self, update: Update) -> None:
+        packing, vector, others = pack([update.values(unit) for unit in self.units])
+        packings: dict[Any, Any] = {}
+        for i in update.live:
+            if i in update.results:
+                continue
+            own = [update.own_slots(unit, i) for unit in self.units]
+            if self.may_pass and all(slots is None for slots in own):
+                continue
+            finish = None if not self.last else "apply" if update.apply else update.outer_dtype(i)
+            if finish not in packings:
+                packings[finish] = dataclasses.replace(packing, finish=finish)
+            made, stored = self.kernel.compiled(
+                packings[finish],
+                update.stacks[i],
+                update.ps[i],
+                own,
+                vector,
+                others,
+                update.number(i) if self.draws else None,
+            )
+            if self.last:
+                update.results[i] = made
+            else:
+                update.stacks[i] = made
+            for unit, slots in zip(self.units, stored, strict=True):
+                for name in slots or ():
+                    update.slots[*unit.path, name][i] = slots[name]
 
 
-@jax.jit
-def pack(scalars: list[jax.Array]) -> jax.Array:
-    """Scalars as one vector: each kernel of each leaf then takes one array in place of many."""
-    return jnp.stack(scalars)
+class MeasureStage:
+    """What a rule measures on each leaf, summed over the tree, and the scalars that follow from it."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit, self.kernel = unit, shared(MeasureKernel(unit))
+
+    def run(self, update: Update) -> None:
+        unit, kept = self.unit, update.kept[self.unit.path]
+        values, number = update.values(unit), np.uint32(0)
+        parts = []
+        for i in update.live:
+            own = update.own_slots(unit, i)
+            if own is None:
+                continue
+            squares = update.squares(i) if type(unit.transform).measure is measure_squares else None
+            if squares is not None:
+                parts.append({"squares": squares})
+            else:
+                parts.append(self.kernel.measured(update.stacks[i], update.ps[i], own, values, number))
+        more = self.kernel.concluded(update.state["step"], parts, values, kept, update.wanted)
+        update.scalars[unit.path] = {**update.scalars[unit.path], **more}
+        update.shared.concluded.append((unit.transform, more))
 
 
-run_leaf: Callable[..., Any] = jax.jit(_run, static_argnums=0)
-measure_leaf: Callable[..., Any] = jax.jit(_measure, static_argnums=(0, 1))
+class WrapperStage:
+    """A wrapper on the leaves that it works on. The last one may make the new parameters in place."""
+
+    def __init__(self, unit: Unit, *, last: bool) -> None:
+        self.unit, self.last = unit, last
+
+    def run(self, update: Update) -> None:
+        unit, on = self.unit, update.working(self.unit)
+        wrapper = update.with_values(unit)
+        compute = [
+            compute_dtype(*(x.dtype for x in (*update.stacks[i], update.ps[i]) if x is not None)) for i in on
+        ]
+        gs = [
+            u.astype(like(u.dtype, c))
+            for u, c in zip((update.stacks[i][-1] for i in on), compute, strict=True)
+        ]
+        own: dict[str, Any] = {}
+        for name in wrapper.slots:
+            leaves = update.slots[*unit.path, name]
+            own[name] = [load(leaves[i], c) for i, c in zip(on, compute, strict=True)]
+        for name in (*wrapper.scalars, *wrapper.wrapped()):
+            own[name] = update.slots[*unit.path, name]
+        call = Call(
+            structure=update.structure,
+            positions=on,
+            gs=gs,
+            params=None if update.params is None else [update.ps[i] for i in on],
+            every=update.every(unit, on),
+            step=update.state["step"],
+            extra=update.extra_for(unit, on),
+            known=[update.squares(i) for i in on],
+            apply=update.apply and self.last and wrapper.in_place and on == update.live,
+        )
+        with jax.named_scope(unit.where), mixing():
+            result, new = wrapper.run(gs, Scope(**own), call)
+        for name, value in new.items():
+            path = (*unit.path, name)
+            if name in wrapper.slots:
+                for i, x in zip(on, value, strict=True):
+                    update.slots[path][i] = store(x, update.slots[path][i])
+            else:
+                update.slots[path] = jax.tree.map(store, value, update.slots[path])
+        for i, x in zip(on, result, strict=True):
+            if call.apply:
+                update.results[i] = x
+            else:
+                update.stacks[i] = [*update.stacks[i][:-1], x]
+
+
+class ForeignStage:
+    """A transform of whole trees that the engine does not know: it gets and gives the caller's dtypes."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+
+    def run(self, update: Update) -> None:
+        unit, on = self.unit, update.working(self.unit)
+        tree: list[Any] = [None] * len(update.us)
+        params: list[Any] = [None] * len(update.us)
+        for i in on:
+            u = update.stacks[i][-1]
+            tree[i] = u.astype(update.outer_dtype(i)) if unit.transform.foreign else u
+            params[i] = update.ps[i]
+        old = update.slots[unit.path]
+        updates, new = unit.transform.update(
+            update.structure.unflatten(tree),
+            old,
+            None if update.params is None else update.structure.unflatten(params),
+            **accepted(unit.transform.update, update.extra_for(unit, on)),
+        )
+        update.slots[unit.path] = jax.tree.map(store, new, old)
+        results = lv.align(update.structure, updates, update.grads, f"updates of {unit.where}", "gradients")
+        for i in on:
+            update.stacks[i] = [*update.stacks[i][:-1], results[i]]

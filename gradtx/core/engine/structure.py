@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradtx.core.engine.program import Builder, is_declared
-from gradtx.core.engine.update import Composed
+from gradtx.core.engine.composed import Composed
+from gradtx.core.engine.program import Builder
+from gradtx.core.engine.steps import is_declared
 
 
 class Structure(Composed):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -20,6 +19,7 @@ from jax.core import Tracer
 from gradtx.core.numbers.domains import DOMAINS
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT, read_schedule, split_schedules, with_number
+from gradtx.core.numbers.tidy import tidy
 from gradtx.core.spec.arguments import suggestion
 from gradtx.core.spec.fields import ANY, as_number
 
@@ -132,21 +132,6 @@ def by_name(entries: list[_Entry]) -> dict[str, _Entry]:
             start -= 1
         result[".".join(entry.parts[start:])] = entry
     return result
-
-
-def tidy(x: Any, decay: bool = False) -> Any:
-    """A host number that prints as it was given; an array for a batch of states, as it is when traced."""
-    if isinstance(x, Tracer | jax.ShapeDtypeStruct):
-        return 1 - x if decay and isinstance(x, Tracer) else x
-    x = np.asarray(x)
-    if x.dtype.kind in "biu":
-        return x if x.ndim else x.item()
-    if x.ndim:
-        return np.array([tidy(v, decay) for v in x.ravel()]).reshape(x.shape)
-    if x.dtype == np.float64:
-        return 1 - float(x) if decay else float(x)
-    digits = Decimal(str(x[()]))
-    return float(1 - digits if decay else digits)
 
 
 def hyperparams(x: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.numerics import Decay, number_dtype
-from gradtx.core.spec.fields import ANY, Declared, Domain, as_number
+from gradtx.core.spec.fields import ANY, Declared, Domain, as_number, complement
 
 SCHEDULES: dict[str, type[Schedule]] = {}
 """The schedule classes by name, by which a state's schedules are evaluated."""
@@ -98,7 +98,7 @@ def numbers_of(
     elif callable(value):
         yield (key, CALLABLE), value, ANY
     elif decay:
-        yield (COMPLEMENT + key,), 1 - value, domain
+        yield (COMPLEMENT + key,), complement(value), domain
     else:
         yield (key,), value, domain
 
@@ -154,6 +154,32 @@ def with_number(numbers: dict[str, Any], path: tuple[str, ...], value: Any) -> d
             new = np.array(node)
             new[..., i] = value
     return {**numbers, name: new}
+
+
+def number_at(numbers: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    """One of the numbers that the state keeps."""
+    node = split_schedules(numbers)
+    for name in path:
+        node = node[name]
+    return node
+
+
+def contains_code(value: Any) -> bool:
+    """Whether an argument is a plain callable or has one inside."""
+    if isinstance(value, Schedule):
+        return any(contains_code(part) for _, part, _ in _contents(value))
+    if isinstance(value, tuple):
+        return any(map(contains_code, value))
+    return callable(value)
+
+
+def without_numbers(value: Any) -> Any:
+    """An argument with 0 for each number: what is left is its form."""
+    if isinstance(value, Schedule):
+        return value._with(**{key: without_numbers(part) for key, part, _ in _contents(value)})
+    if isinstance(value, tuple):
+        return tuple(map(without_numbers, value))
+    return value if value is None or callable(value) else 0.0
 
 
 def form(value: Any) -> Any:

@@ -59,6 +59,31 @@ class GivenAsArray(float):
     """A number that was given as a concrete 0-d array; it is a Python float in every other respect."""
 
 
+class GivenForOneUpdate(GivenAsArray):
+    """A number that Optax's `inject_hyperparams` gives to a transform that it builds for one update."""
+
+
+def complement(decay: Any) -> Any:
+    """`1 - decay` of a number as it was given."""
+    return type(decay)(1 - decay) if isinstance(decay, GivenAsArray) else 1 - decay
+
+
+def _is_injected() -> bool:
+    """Whether Optax's `inject_hyperparams` is building a transform.
+
+    It builds one for each update, from the numbers in its own state, which are then in force.
+    """
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == _INJECTING and frame.f_code.co_name in ("init_fn", "update_fn"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+_INJECTING = "optax.schedules._inject"
+
+
 @dataclasses.dataclass(frozen=True)
 class Field:
     """One declared argument: its name, and its domain if it is a hyperparameter."""
@@ -110,7 +135,8 @@ def as_number(where: str, value: Any, domain: Domain | None = ANY) -> Any:
             return value
         exact = jax.config.jax_enable_x64  # type: ignore[attr-defined]
         kept = np.asarray(value)[()]
-        number = GivenAsArray(kept if exact else str(kept))
+        kind = GivenForOneUpdate if _is_injected() else GivenAsArray
+        number = kind(kept if exact else str(kept))
     elif isinstance(value, int | float) and not isinstance(value, bool):
         number = value
     elif callable(value) and not isinstance(value, type):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradtx.core.engine.update import Composed
+from gradtx.core.engine.composed import Composed
 from gradtx.interop.fitting import count, depends_on_step
 from gradtx.interop.optax.match import Clock, Link
 

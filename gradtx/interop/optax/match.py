@@ -9,9 +9,9 @@ from typing import Any
 import jax
 
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labelled
-from gradtx.core.engine.program import Unit, is_declared
-from gradtx.core.engine.update import Composed
+from gradtx.core.engine.steps import Unit, is_declared
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.interop.optax.states import Item, Reading, numbered, read, unmasked
 from gradtx.interop.optax.table import MEASURES, Row, row_of

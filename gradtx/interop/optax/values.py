@@ -12,7 +12,7 @@ import numpy as np
 
 from gradtx.core.compose.rule import EVAL
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.program import is_declared
+from gradtx.core.engine.steps import is_declared
 from gradtx.core.numbers.hyperparams import entries_of, placed, tidy
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.spec.spec import show

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core.engine.program import Unit
-from gradtx.core.engine.update import Composed
+from gradtx.core.engine.composed import Composed
+from gradtx.core.engine.steps import Unit
 from gradtx.core.spec.spec import show
 from gradtx.interop.torch.rate import RATE, in_rate, is_multiplier, is_scheduled, misplaced
 from gradtx.interop.torch.table import Kind, Options, is_decoupled, refuse_foreign

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import active_leaves
-from gradtx.core.engine.program import Unit, is_rule
-from gradtx.core.engine.update import Composed
+from gradtx.core.engine.steps import Unit, is_rule
 from gradtx.core.spec.spec import show
 from gradtx.interop.fitting import count, depends_on_step
 from gradtx.interop.torch.check import Read, check, equal

@@ -10,9 +10,8 @@ import numpy as np
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.layout import check_state
-from gradtx.core.engine.program import Unit
 from gradtx.core.engine.rebase import rebase, replaced
-from gradtx.core.engine.stages import argument_values
+from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numbers.hyperparams import placed, tidy
 from gradtx.core.numbers.paths import lookup
@@ -89,7 +88,7 @@ def from_torch_state_dict(
     match = Match(own, state_dict, names, params, order, as_given)
     match.check()
     at_step = match.step(step)
-    arguments = argument_values(own.program, fresh["numbers"], np.int32(at_step))
+    arguments = own.program.argument_values(fresh["numbers"], np.int32(at_step))
     match.check_rates(arguments)
     state = {**fresh, "step": placed(at_step, np.int32, (), fresh["step"])}
     for unit, slot, entry, on in match.slots():
@@ -175,7 +174,7 @@ def to_torch_state_dict(
     """
     own, state = own_transform("to_torch_state_dict", tx), plain(state)
     check_state(own.program, state)
-    arguments = argument_values(own.program, state["numbers"], state["step"])
+    arguments = own.program.argument_values(state["numbers"], state["step"])
 
     def in_force(unit: Unit, field: str) -> Any:
         given = as_given(unit, field)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core.engine.program import Unit
-from gradtx.core.engine.stages import with_values
+from gradtx.core.engine.kernels import with_values
+from gradtx.core.engine.steps import Unit
 from gradtx.core.numbers.hyperparams import tidy
 from gradtx.core.numerics import number_dtype
 

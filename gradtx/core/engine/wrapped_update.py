@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,52 +21,45 @@ Leaves = list[Any]
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Call:
     """One update of the leaves that a wrapper works on, as lists in one order.
 
     Attributes:
+        structure: the structure of the tree that the caller knows.
+        positions: where each leaf stands among all leaves of the tree, `None` included.
+        gs: the gradients, in the dtype to compute in.
         params: the parameters, in their own dtypes; None where the caller gave none.
         every: for each leaf that the wrapper has state for, its parameter (None where the caller gave none)
             and its place in the lists, None where it has no gradient this time.
         step: the number of updates before this one.
         extra: the keyword arguments of the call.
+        known: the sum of |g|² of each leaf's gradient where it has been measured already, None elsewhere.
         apply: whether a result is the new parameters, in place of the updates.
-        positions: where each leaf stands among all leaves of the tree, `None` included.
     """
 
-    def __init__(
-        self,
-        structure: Any,
-        on: list[int],
-        active: list[bool],
-        gs: Leaves,
-        params: Leaves | None,
-        step: Any,
-        extra: Any,
-        squares: Leaves,
-        *,
-        apply: bool,
-    ) -> None:
-        self.step, self.extra, self.apply = step, extra, apply
-        self._structure, self.positions, self._gs, self._squares = structure, on, gs, squares
-        self.params = None if params is None else [params[i] for i in on]
-        place = {i: n for n, i in enumerate(on)}
-        self.every = [
-            (None if params is None else params[i], place.get(i)) for i, a in enumerate(active) if a
-        ]
+    structure: Any
+    positions: list[int]
+    gs: Leaves
+    params: Leaves | None
+    every: list[tuple[Any, int | None]]
+    step: Any
+    extra: dict[str, Any]
+    known: Leaves
+    apply: bool
 
     def tree(self, leaves: Leaves) -> Any:
         """Leaves as the tree that the caller knows, `None` for the others."""
-        return self._structure.unflatten(self._among_all(leaves))
+        return self.structure.unflatten(self._among_all(leaves))
 
     def leaves(self, tree: Any) -> Leaves:
         """The leaves of such a tree."""
-        found = align(self._structure, tree, self.tree([0] * len(self.positions)), "updates", "gradients")
+        found = align(self.structure, tree, self.tree([0] * len(self.positions)), "updates", "gradients")
         return [found[i] for i in self.positions]
 
     def chosen(self, mask: Any, where: str) -> list[bool]:
         """For each leaf, whether a mask of the parameters includes it."""
-        leaves = self._gs if self.params is None else self.params
+        leaves = self.gs if self.params is None else self.params
         found = Inclusion(self.tree(leaves), self._among_all(leaves)).of((mask,), where)
         return [found[i] for i in self.positions]
 
@@ -74,10 +68,15 @@ class Call:
 
         It is measured once: a wrapped transform that clips by the global norm gets it from here.
         """
-        self._squares = [
-            _sum_of_squares(g) if s is None else s for g, s in zip(self._gs, self._squares, strict=True)
-        ]
         return self._squares
+
+    @functools.cached_property
+    def _squares(self) -> Leaves:
+        return [_sum_of_squares(g) if s is None else s for g, s in zip(self.gs, self.known, strict=True)]
+
+    def _measured(self) -> Leaves:
+        """What is known of the squares by now."""
+        return vars(self).get("_squares", self.known)
 
     def finite(self) -> jax.Array:
         """For each leaf, whether the sum of |g|² of its gradient is finite.
@@ -85,7 +84,7 @@ class Call:
         It is not where an element is Inf or NaN, or so large (1e19 in float32) that a second moment would be
         Inf ever after.
         """
-        if not self._gs:
+        if not self.gs:
             return jnp.ones(0, bool)
         return jnp.isfinite(jnp.stack([cast(s, number_dtype()) for s in self.squares()]))
 
@@ -105,7 +104,7 @@ class Call:
         a loop of one trip or none, where XLA passes them through without copying them; that is for forward
         mode alone.
         """
-        squares = self._squares if gs is self._gs else None
+        squares = self._measured() if gs is self.gs else None
 
         def step(params: Leaves | None, old: State, gs: Leaves) -> Any:
             return self._step(tx, gs, old, params, self._shared(gs, squares), apply=self.apply)
@@ -148,11 +147,10 @@ class Call:
         """
 
         def step(params: Leaves | None, old: State, sums: Leaves, _: Any) -> Any:
-            inside = copy.copy(self)
-            inside._gs, inside.params = change(sums), params
-            inside._squares = [None] * len(sums)
+            unknown: Leaves = [None] * len(sums)
+            inside = dataclasses.replace(self, gs=change(sums), params=params, known=unknown)
             sound = inside.finite().all() if checked else jnp.array(True)
-            result, after = inside.run(tx, inside._gs, old, when=sound if checked else True)
+            result, after = inside.run(tx, inside.gs, old, when=sound if checked else True)
             return result, after, [jnp.zeros_like(s) for s in sums], sound
 
         start = (self.params, state, sums, jnp.array(False))
@@ -167,11 +165,13 @@ class Call:
 
         return _cond(when, lambda sums: step(self.params, state, sums, None), skip, sums)
 
-    def look(self, when: Any, found: Callable[[Leaves | None, State], T], otherwise: T, state: State) -> T:
+    def look(
+        self, when: Any, found: Callable[[Leaves | None, State], T], otherwise: T, state: State
+    ) -> tuple[T, Call, State]:
         """What `found(params, state)` gives where `when`, a traced bool, else `otherwise`, at no cost.
 
         The parameters and the state come out as they went in, so that XLA looks before it moves them in place
-        and need not copy them. The state to go on with is `self.state`.
+        and need not copy them: go on with the update and the state that this gives.
         """
 
         def looked(params: Leaves | None, state: State) -> Any:
@@ -180,8 +180,8 @@ class Call:
         def passed(params: Leaves | None, state: State) -> Any:
             return otherwise, *jax.lax.optimization_barrier((params, state))
 
-        result, self.params, self.state = _cond(when, looked, passed, self.params, state)
-        return result
+        result, params, state = _cond(when, looked, passed, self.params, state)
+        return result, dataclasses.replace(self, params=params), state
 
     def preview(
         self, tx: Any, gs: Leaves, state: State, params: Leaves | None, always: Any
@@ -194,7 +194,7 @@ class Call:
         rules: list[Any] = []
 
         def step(gs: Leaves) -> Any:
-            shared = self._shared(gs, self._squares)
+            shared = self._shared(gs, self._measured())
             updates, _ = self._step(tx, gs, state, params, shared, apply=False)
             rules[:] = [rule for rule, _ in shared.concluded]
             return updates, [scalars for _, scalars in shared.concluded]
@@ -217,7 +217,7 @@ class Call:
         return Shared(self._among_all(known))
 
     def _among_all(self, leaves: Leaves) -> Leaves:
-        full: Leaves = [None] * self._structure.num_leaves
+        full: Leaves = [None] * self.structure.num_leaves
         for i, x in zip(self.positions, leaves, strict=True):
             full[i] = x
         return full

@@ -1,0 +1,373 @@
+"""Kernels: the pure functions of arrays that the engine compiles, each once for all settings.
+
+The static part of a kernel is code: rules without their numbers, and where they stand. Hyperparameters, the
+step and slots are arguments, so that changing one compiles nothing. Equal kernels share one compiled
+function, through a table that holds no code of a user alive: where all static parts are gradtx's own and
+plain values it keeps the kernel, so that an optimizer that is built again and again is compiled once;
+otherwise the kernel lives as long as some optimizer that uses it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import weakref
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gradtx.core.engine.leaves import Selection
+from gradtx.core.engine.slots import load, load_update, store
+from gradtx.core.engine.steps import Join, Step, Unit, through
+from gradtx.core.engine.transform import Transform, added
+from gradtx.core.numbers.paths import Path
+from gradtx.core.numbers.schedule import bind_numbers, form, split_schedules, without_numbers
+from gradtx.core.numerics import (
+    Decay,
+    is_trainable,
+    like,
+    number_dtype,
+    real_dtype,
+    sum_of_squares,
+    total,
+)
+from gradtx.core.spec.spec import is_array
+
+Values = dict[str, Any]
+K = TypeVar("K", bound="Kernel")
+
+
+class Scope(SimpleNamespace):
+    """Named values that a rule sees: `now` in `prepare` and `conclude`, `leaf` in `measure` and `apply`."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"There is no {name!r} here, only {', '.join(sorted(vars(self)))}.")
+
+
+class Kernel:
+    """A pure function of arrays with static parts; kernels are equal where these are."""
+
+    def __init__(self, *static: Any) -> None:
+        self._static = static
+        self._hash = hash((type(self), static))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (type(self) is type(other) and self._static == vars(other)["_static"])
+
+
+_LIVING: weakref.WeakKeyDictionary[Kernel, weakref.ref[Kernel]] = weakref.WeakKeyDictionary()
+_PLAIN: set[Kernel] = set()
+
+
+def shared(kernel: K) -> K:
+    """The kernel that stands for all that are equal to this one."""
+    reference = _LIVING.get(kernel)
+    found: Any = reference and reference()
+    if found is None:
+        _LIVING[kernel] = weakref.ref(kernel)
+        found = kernel
+        if is_plain(kernel._static):
+            _PLAIN.add(kernel)
+    return found
+
+
+def is_plain(x: Any) -> bool:
+    """Whether `x` consists of numbers, words, dtypes and what gradtx itself defines."""
+    if isinstance(x, tuple | list | frozenset):
+        return all(map(is_plain, x))
+    if isinstance(x, type) or callable(x):
+        return str(getattr(x, "__module__", "")).partition(".")[0] in ("gradtx", "builtins", "numpy", "jax")
+    if dataclasses.is_dataclass(x):
+        return is_plain(type(x)) and is_plain(tuple(vars(x).values()))
+    return x is None or isinstance(x, bool | int | float | str | bytes | np.dtype)
+
+
+def hashable(x: Any) -> Any:
+    """A hashable stand-in for an argument that is code: equal exactly for equal arguments."""
+    if isinstance(x, Mapping):
+        return (type(x), *((k, hashable(v)) for k, v in x.items()))
+    if isinstance(x, tuple | list):
+        return (type(x), *map(hashable, x))
+    if isinstance(x, Selection):
+        return (type(x), *map(hashable, vars(x).values()))
+    if isinstance(x, Transform):
+        return (type(x), x.structure())
+    if is_array(x):
+        return (x.shape, str(x.dtype), id(x) if isinstance(x, Tracer) else x.tobytes())
+    try:
+        hash(x)
+    except TypeError:
+        return id(x)
+    return (type(x), x)
+
+
+def code_of(rule: Any) -> tuple[Any, ...]:
+    """What of a rule or a wrapper is code: its class, its options, and which numbers it was not given."""
+    options = tuple(
+        (key, rule.__dict__[key] is None if field.is_number else hashable(rule.__dict__[key]))
+        for key, field in rule.fields().items()
+        if key != "mask"
+    )
+    return type(rule), options
+
+
+def _bare(step: Step) -> Step:
+    """A step without numbers and masks, which are no code of a kernel."""
+    if not isinstance(step, Unit):
+        return step if not isinstance(step, Join) else dataclasses.replace(step, masks=())
+    rule = step.transform
+    left_out = {key: None for key, field in rule.fields().items() if field.is_number or key == "mask"}
+    return dataclasses.replace(step, transform=rule._with(**left_out), masks=())
+
+
+def _key(step: Step) -> Any:
+    return (step.path, *code_of(step.transform)) if isinstance(step, Unit) else step
+
+
+def mixing() -> Any:
+    """A context in which dtypes may meet whatever promotion the user has set: complex and real, int and bool.
+
+    The engine has cast all that a rule or a wrapper sees to one precision, and casts what comes back.
+    """
+    return jax.numpy_dtype_promotion("standard")
+
+
+def field_values(unit: Unit, arguments: dict[Any, Any]) -> Values:
+    """The values of a unit's hyperparameters, from those of the arguments that they were given as."""
+    result = {}
+    for key, source in unit.sources.items():
+        value, decay = arguments[source], unit.transform.fields()[key].decay
+        if decay and not isinstance(value, Decay):
+            value = Decay(1 - value)
+        elif isinstance(value, Decay) and not decay:
+            value = value.value
+        result[key] = value
+    return result
+
+
+def _now(unit: Unit, step: jax.Array, kept: Values, extra: Values) -> Scope:
+    scalars = {k: v for k, v in kept.items() if not unit.transform.scalars[k].is_key}
+    wanted = {k: extra[k] for k in unit.transform.needs if k in extra}
+    t = step.astype(number_dtype())
+    return Scope(step=t, t=t + 1, extra=wanted, **scalars)
+
+
+def with_values(unit: Unit, arguments: dict[Any, Any]) -> Any:
+    """The rule or wrapper of a unit with arrays for its hyperparameters."""
+    return unit.transform._with(**field_values(unit, arguments))
+
+
+class PrepareKernel(Kernel):
+    """What is computed once for an update: each rule's fields and scalars, and the next step."""
+
+    def __init__(self, rules: list[Unit], arguments: dict[tuple[Path, str], Any]) -> None:
+        self.rules: list[Any] = [_bare(unit) for unit in rules]
+        self.arguments = {source: without_numbers(value) for source, value in arguments.items()}
+        forms = tuple((source, form(value)) for source, value in arguments.items())
+        super().__init__(tuple((_key(u), tuple(u.sources.items())) for u in rules), forms)
+        self.compiled = jax.jit(_method(self, "prepare"))
+
+    def prepare(
+        self,
+        numbers: Any,
+        called: dict[tuple[Path, str], Any],
+        step: jax.Array,
+        kept: dict[Path, Values],
+        extra: Values,
+    ) -> tuple[dict[Path, Values], dict[Path, Values], jax.Array]:
+        """The fields and the scalars of each rule, and the next step; `called` is what callables give."""
+        bound = bound_arguments(self.arguments, numbers)
+        arguments = {**{k: v(step) if callable(v) else v for k, v in bound.items()}, **called}
+        fields = {unit.path: field_values(unit, arguments) for unit in self.rules}
+        scalars = {}
+        for unit in self.rules:
+            rule = unit.transform._with(**fields[unit.path])
+            made = dict(rule.prepare(_now(unit, step, kept[unit.path], extra)))
+            for name, scalar in rule.scalars.items():
+                if scalar.is_key:
+                    made["key"] = jax.random.fold_in(jax.random.wrap_key_data(kept[unit.path][name]), step)
+            scalars[unit.path] = made
+        last = np.int32(np.iinfo(np.int32).max)
+        return fields, scalars, jnp.where(step < last, step + np.int32(1), last)
+
+
+def bound_arguments(arguments: dict[tuple[Path, str], Any], numbers: Any, record: Any = None) -> Any:
+    """Each argument over the state's arrays: an array, a `Decay`, or a function of the step."""
+    numbers = split_schedules(numbers)
+    result = {}
+    for (scope, key), value in arguments.items():
+        node = numbers
+        for name in scope:
+            node = node.get(name, {})
+
+        def at(path: Path, v: Any, scope: Path = scope) -> None:
+            if record is not None:
+                record(scope + path, v)
+
+        result[scope, key] = bind_numbers(value, node, key, at)
+    return result
+
+
+class _Nothing:
+    """The sums over no leaves: each is 0."""
+
+    def __getattr__(self, name: str) -> jax.Array:
+        return jnp.zeros((), jnp.float32)
+
+
+class MeasureKernel(Kernel):
+    """What a rule measures on each leaf, and what it concludes from the sums."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit: Any = _bare(unit)
+        super().__init__(_key(unit))
+        self.measured = jax.jit(_method(self, "measure"))
+        self.concluded = jax.jit(_method(self, "conclude"))
+
+    def measure(self, stack: Any, param: Any, slots: Any, values: Any, number: Any) -> Values:
+        """The real scalars of one leaf, in at least float32."""
+        with jax.named_scope(self.unit.where), mixing():
+            stack, param, compute = load_update(stack, param)
+            rule, loaded, leaf = _seen(self.unit, values, slots, param, number, compute)
+            return rule.measure(stack[-1], loaded, leaf)
+
+    def conclude(
+        self, step: jax.Array, parts: list[Values], values: tuple[Values, Values], kept: Values, extra: Values
+    ) -> Values:
+        """The scalars that follow from the sums."""
+        rule = self.unit.transform._with(**values[0])
+        totals = Scope(**{k: total([part[k] for part in parts]) for k in parts[0]}) if parts else _Nothing()
+        now = _now(self.unit, step, kept, extra)
+        vars(now).update(values[1])
+        return rule.conclude(totals, now)
+
+
+def measure_squares(self: Any, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
+    """The measure of a global norm: a wrapper that has taken it already hands it to the rules inside."""
+    return {"squares": sum_of_squares(g)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """How a leaf kernel is called: the result's form, and how the rules' numbers are passed.
+
+    Scalars come in one vector, so that each kernel of each leaf takes one array in place of many.
+    """
+
+    finish: Any
+    """The dtype of the result in the last stage, "apply" to add it to the parameter, None in other stages."""
+    structure: Any
+    """The structure of the values, whose leaves alone are passed."""
+    packed: tuple[bool, ...]
+    """Which of the values come in one vector."""
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.finish, self.structure, self.packed))
+
+    def __hash__(self) -> int:  # outside of jit each leaf looks it up
+        return self._hash
+
+
+def pack(values: Any) -> tuple[Packing, Any, list[jax.Array]]:
+    """Values for a leaf kernel that is not the last, the vector of the scalars, and the others."""
+    leaves, structure = jax.tree.flatten(values)
+    packed = tuple(v.dtype == number_dtype() and v.shape == () for v in leaves)
+    vector = _stack([v for v, p in zip(leaves, packed, strict=True) if p]) if any(packed) else None
+    others = [v for v, p in zip(leaves, packed, strict=True) if not p]
+    return Packing(None, structure, packed), vector, others
+
+
+_stack = jax.jit(jnp.stack)
+
+
+def unpack(packing: Packing, vector: Any, others: list[jax.Array]) -> Any:
+    """The values that were packed."""
+    scalars, rest = iter(vector if vector is not None else ()), iter(others)
+    return packing.structure.unflatten([next(scalars if p else rest) for p in packing.packed])
+
+
+class LeafKernel(Kernel):
+    """Consecutive rules, forks and joins on one leaf: it is loaded, taken through all, and stored."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = [_bare(step) for step in steps]
+        super().__init__(tuple(map(_key, steps)))
+        self.compiled = jax.jit(_method(self, "leaf"), static_argnums=0)
+
+    def leaf(
+        self,
+        packing: Packing,
+        stack: list[jax.Array],
+        param: Any,
+        slots: list[Values | None],
+        vector: Any,
+        others: list[jax.Array],
+        number: Any,
+    ) -> tuple[Any, list[Values | None]]:
+        """The new stack, or in the last stage the result, and the new slots; None among them masks out."""
+        given = zip(slots, unpack(packing, vector, others), strict=True)
+        original = param
+        stack, param, compute = load_update(stack, param)
+        stored: list[Values | None] = []
+
+        def unit(step: Unit, u: jax.Array) -> jax.Array:
+            own, values = next(given)
+            if own is None:
+                stored.append(None)
+                return u
+            with jax.named_scope(step.where), mixing():
+                rule, loaded, leaf = _seen(step, values, own, param, number, compute)
+                update, kept = rule.apply(u, loaded, leaf)
+            kept = kept if isinstance(kept, dict) else vars(kept)
+            stored.append({k: None if v is None else store(kept[k], v) for k, v in own.items()})
+            return update.astype(like(update.dtype, compute))
+
+        def join(step: Join, original: jax.Array, results: list[jax.Array]) -> jax.Array:
+            own, _ = next(given)
+            stored.append(own)
+            with mixing():
+                return original if own is None else step.how(*results)
+
+        stack = through(self.steps, stack, unit, join)
+        if packing.finish is None:
+            return stack, stored
+        if packing.finish == "apply":
+            return added(original, stack[-1]), stored
+        return stack[-1].astype(packing.finish), stored
+
+
+def _cast(values: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(dtype) if is_trainable(x.dtype) else x, values)
+
+
+def _seen(
+    unit: Unit, values: tuple[Values, Values], slots: Values, param: Any, number: Any, compute: Any
+) -> tuple[Any, Scope, Scope]:
+    """What a rule sees of one leaf: itself with arrays for its fields, the slots, and `leaf`."""
+    fields, scalars = _cast(values[0], real_dtype(compute)), dict(values[1])
+    key = scalars.pop("key", None)
+    leaf = Scope(param=param, **_cast(scalars, real_dtype(compute)))
+    if key is not None:
+        leaf.key = jax.random.fold_in(key, number)
+    loaded = Scope(**{name: load(x, compute) for name, x in slots.items()})
+    return unit.transform._with(**fields), loaded, leaf
+
+
+def _method(kernel: Kernel, name: str) -> Any:
+    """A method as a function that does not hold its kernel, which the compiled function would keep alive."""
+    reference, function = weakref.ref(kernel), getattr(type(kernel), name)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(reference(), *args)
+
+    return call
