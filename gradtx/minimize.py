@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from gradtx.core.engine.structure import Structure
+from gradtx.core.engine.composed import Composed
+from gradtx.core.engine.kernels import is_plain
+from gradtx.core.engine.program import Program
 from gradtx.core.engine.transform import apply_gradients
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _loop(loss: Any, tx: Any, steps: int, params: Any, state: Any) -> tuple[Any, Any]:
-    def body(carry: Any, _: Any) -> tuple[Any, jax.Array]:
-        params, state = carry
-        value, grads = jax.value_and_grad(loss)(params)
-        params, state = apply_gradients(tx, grads, state, params, value=value, grad=grads, value_fn=loss)
-        return (params, state), value
-
-    (params, _), values = jax.lax.scan(body, (params, state), None, length=steps)
-    return params, {"loss": values}
 
 
 def minimize(
@@ -44,4 +34,50 @@ def minimize(
         >>> round(float(params), 2), float(history["loss"][0])
         (3.0, 9.0)
     """
-    return _loop(loss, Structure.of(tx), steps, params, tx.init(params))
+    return _loop(loss, tx, steps)(params, tx.init(params))
+
+
+class _Loops:
+    """The compiled loops of one loss. They live as long as it does, and as functions that the optimizer has."""
+
+    def __init__(self) -> None:
+        self.plain: dict[Any, Any] = {}
+        self.coded: weakref.WeakKeyDictionary[Program, dict[int, Any]] = weakref.WeakKeyDictionary()
+
+
+_LOOPS: weakref.WeakKeyDictionary[Any, _Loops] = weakref.WeakKeyDictionary()
+
+
+def _loop(loss: Any, tx: Any, steps: int) -> Any:
+    """The compiled loop of a loss and an optimizer up to its numbers."""
+    try:
+        loops = _LOOPS.setdefault(loss, _Loops())
+    except TypeError:  # it has no hash or no weak reference, so nothing can be kept with it
+        return _compiled(lambda: loss, lambda: tx, steps)
+    if not isinstance(tx, Composed):
+        return _compiled(lambda: loss, lambda: tx, steps)
+    reference, program = weakref.ref(loss), tx.program
+    if is_plain(program):
+        key = program, program.masks, steps
+        return loops.plain.setdefault(key, _compiled(reference, lambda: tx, steps))
+    lengths = loops.coded.setdefault(program, {})
+    owner = weakref.ref(tx)
+    return lengths.setdefault(steps, _compiled(reference, owner, steps))
+
+
+def _compiled(loss: Callable[[], Any], tx: Callable[[], Any], steps: int) -> Any:
+    def run(params: Any, state: Any) -> tuple[Any, Any]:
+        function, optimizer = loss(), tx()
+
+        def body(carry: Any, _: Any) -> tuple[Any, jax.Array]:
+            params, state = carry
+            value, grads = jax.value_and_grad(function)(params)
+            params, state = apply_gradients(
+                optimizer, grads, state, params, value=value, grad=grads, value_fn=function
+            )
+            return (params, state), value
+
+        (params, _), values = jax.lax.scan(body, (params, state), None, length=steps)
+        return params, {"loss": values}
+
+    return jax.jit(run)

@@ -84,7 +84,7 @@ def test_without_noise_it_is_gradient_descent():
 
 
 def test_follows_its_reference_on_the_noise_that_it_drew():
-    """theta <- theta - eta (g + sqrt(0.01 / t^0.55) n), n from the key of the step and the leaf."""
+    """theta <- theta - eta (g + sqrt(0.01 / t^0.55) n), n from the key of the step and the leaf's path."""
     rng = np.random.default_rng(0)
     grads = {"a": rng.normal(size=(100, 3)), "b": rng.normal(size=(100, 2, 2))}
     with x64():

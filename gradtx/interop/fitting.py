@@ -85,7 +85,7 @@ def depends_on_step(program: Program) -> str:
     clocked = [u for u in program.units if is_declared(u) and "clock" in u.transform.scalars]
     own = {source for unit in clocked for source in unit.sources.values()}
     for scope, arguments in program.scopes.items():
-        for key, (value, _, _) in arguments.items():
+        for key, (value, _) in arguments.items():
             if callable(value) and (scope, key) not in own:
                 return ".".join((*scope, key))
     _, arguments = initial_numbers(program)

@@ -45,8 +45,7 @@ class Flatten(Wrapper, name="flatten"):
         present = [i for i, place in enumerate(places) if place is not None]
         is_part = len(present) < len(places)
         ps = None if call.params is None else whole.join(call.params, present)
-        result, state = transform.step(
-            self.inner,
+        result, state = transform.adapted(self.inner).step(
             whole.join(gs, present),
             whole.taken(slots.inner, present, self.inner) if is_part else slots.inner,
             ps,

@@ -14,7 +14,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import Excluding, Including, Mask
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.steps import Fork, Swap
-from gradtx.core.engine.transform import GradientTransformation, Transform
+from gradtx.core.engine.transform import Transform, adapted
 from gradtx.core.numbers.schedule import CALLABLE, SCHEDULES
 from gradtx.core.numerics import divide
 from gradtx.core.spec.arguments import factory
@@ -32,15 +32,8 @@ def checked(where: str, tx: Any) -> Any:
 
 
 def visit(tx: Any, builder: Builder) -> None:
-    """Adds any transform to a program; one that is not of the engine's kind works on whole trees."""
-    if isinstance(tx, Composed):
-        tx._visit(builder)
-    elif isinstance(tx, GradientTransformation):
-        builder.add_tree("transform", tx)
-    elif isinstance(tx, Transform):
-        builder.add_tree(tx._call()[0], tx)
-    else:
-        builder.add_tree("foreign", tx)
+    """Adds a transform of any library to a program."""
+    adapted(tx)._visit(builder)
 
 
 class Chain(Composed):

@@ -10,20 +10,18 @@ from typing import Any, ParamSpec
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.spec.argument import argument, no_arithmetic
 from gradtx.core.spec.arguments import bind_call
-from gradtx.core.spec.fields import GivenAsArray, Scalar, ScalarOrSchedule, as_number, dtype_name
+from gradtx.core.spec.fields import Scalar, ScalarOrSchedule, as_number, dtype_name
 from gradtx.core.spec.spec import FACTORIES, call_arguments, is_key
 
 P = ParamSpec("P")
-
-
-class Argument(float):
-    """A number given to a recipe: an object of its own, by which the rule that gets it is found."""
 
 
 class Recipe(Composed):
@@ -53,14 +51,24 @@ def _is_hyperparameter(value: Any) -> bool:
     return value is not None and not isinstance(value, bool | str | int | tuple | list | dict)
 
 
-def _distinct(value: Any, seen: set[int]) -> Any:
-    """The same hyperparameter as an object of its own."""
-    if isinstance(value, int | float) and not isinstance(value, Argument | GivenAsArray):
-        value = Argument(value)
+def _distinct(where: str, value: Any, seen: set[int]) -> Any:
+    """The same hyperparameter as an object of its own, by which the rule that gets it is found."""
+    if isinstance(value, int | float):
+        value = argument(where, value)
     elif isinstance(value, Schedule) and id(value) in seen:
         value = value._with()
     seen.add(id(value))
     return value
+
+
+def _check_traced(name: str, arguments: dict[str, Any], inner: Composed) -> None:
+    """Raises where a number is computed from traced arguments, which no class of ours can forbid."""
+    traced = {key: value for key, value in arguments.items() if isinstance(value, Tracer)}
+    if traced:
+        known = set(map(id, traced.values()))
+        for value in inner.program.given.values():
+            if isinstance(value, Tracer) and id(value) not in known:
+                raise TypeError(no_arithmetic(f"{name}: {', '.join(traced)}"))
 
 
 def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
@@ -68,7 +76,8 @@ def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
 
     An argument annotated `Scalar` or `ScalarOrSchedule` (or one of them `| None`) is a hyperparameter.
     Wherever the function passes it, the state keeps one number for it, under the recipe's name and the
-    argument's. The function does no arithmetic on it, and its structure does not depend on its value.
+    argument's. The function does no arithmetic on it, which is an error, and its structure does not depend on
+    its value: a factor is a transform of its own, `gradtx.scale(0.5)` in the chain.
 
     Examples:
         >>> import gradtx
@@ -92,7 +101,7 @@ def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
         for key in hyperparameters():
             if arguments[key] is not None:
                 number = as_number(f"{fn.__name__}: {key}", arguments[key], None)
-                arguments[key] = _distinct(number, seen)
+                arguments[key] = _distinct(f"{fn.__name__}: {key}", number, seen)
         for key, value in arguments.items():
             if is_key(value):
                 arguments[key] = tuple(np.asarray(jax.random.key_data(value)).tolist())
@@ -104,6 +113,7 @@ def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
             error.add_note(f"This was raised while {fn.__name__} was built.")
             raise
         assert isinstance(inner, Composed)
+        _check_traced(fn.__name__, arguments, inner)
         return Recipe(fn.__name__, arguments, inner)
 
     FACTORIES[fn.__name__] = construct

@@ -16,7 +16,7 @@ from gradtx.core.numbers.paths import Path
 from gradtx.core.numbers.schedule import number_at, with_number
 from gradtx.core.numbers.tidy import tidy
 from gradtx.core.numerics import number_dtype
-from gradtx.core.spec.fields import GivenForOneUpdate
+from gradtx.core.spec.argument import GivenForOneUpdate
 
 
 class Composed(Transform):

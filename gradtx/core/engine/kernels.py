@@ -83,6 +83,8 @@ def is_plain(x: Any) -> bool:
     """Whether `x` consists of numbers, words, dtypes and what gradtx itself defines."""
     if isinstance(x, tuple | list | frozenset):
         return all(map(is_plain, x))
+    if hasattr(x, "static_parts"):
+        return is_plain(x.static_parts)
     if isinstance(x, type) or callable(x):
         return str(getattr(x, "__module__", "")).partition(".")[0] in ("gradtx", "builtins", "numpy", "jax")
     if dataclasses.is_dataclass(x):

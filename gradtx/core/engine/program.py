@@ -18,11 +18,10 @@ from gradtx.core.engine.kernels import PrepareKernel, bound_arguments, hashable,
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.stages import stages_of
 from gradtx.core.engine.steps import Join, Unit, is_declared, is_rule, through
-from gradtx.core.engine.transform import GradientTransformation, Transform, needed
-from gradtx.core.numbers.domains import DOMAINS
+from gradtx.core.engine.transform import adapted
 from gradtx.core.numbers.paths import Path, nest
 from gradtx.core.numbers.schedule import contains_code, form, numbers_of, pack_schedules
-from gradtx.core.spec.fields import DECAY, Domain, GivenAsArray
+from gradtx.core.spec.argument import GivenAsArray, plain
 
 
 class Builder:
@@ -30,7 +29,7 @@ class Builder:
 
     def __init__(self) -> None:
         self.steps: list[Any] = []
-        self.scopes: dict[Path, dict[str, tuple[Any, Domain, bool]]] = {}
+        self.scopes: dict[Path, dict[str, tuple[Any, bool]]] = {}
         self._prefix: Path = ()
         self._masks: tuple[Mask, ...] = ()
         self._owners: dict[int, tuple[Path, str]] = {}
@@ -67,12 +66,9 @@ class Builder:
             if not field.is_number or value is None:
                 continue
             scope, argument = self._owners.get(id(value), (path, key))
-            domain, decay = field.domain, field.decay
             known = self.scopes.setdefault(scope, {})
-            if argument in known:
-                decay = decay or known[argument][2]
-                domain = DECAY if decay else known[argument][1]
-            known[argument] = (value, domain, decay)
+            # A number that is a decay for one of several rules is kept as a decay for all.
+            known[argument] = plain(value), field.decay or (argument in known and known[argument][1])
             sources[key] = (scope, argument)
         mask = rule.__dict__.get("mask")
         masks = self._masks if mask is None else (*self._masks, mask)
@@ -99,17 +95,16 @@ class Program:
         self.joins = [step for step in self.steps if isinstance(step, Join)]
         self.numbers: dict[Path, Any] = {}
         for scope, arguments in self.scopes.items():
-            for key, (value, domain, decay) in arguments.items():
-                for path, number, number_domain in numbers_of(key, value, domain, decay):
+            for key, (value, decay) in arguments.items():
+                for path, number in numbers_of(key, value, decay):
                     self.numbers[scope + path] = number
-                    DOMAINS[scope + path] = number_domain
         self.arrays = {
             path: value for path, value in self.numbers.items() if isinstance(value, Tracer | GivenAsArray)
         }
         self.given = {
             (scope, key): value
             for scope, arguments in self.scopes.items()
-            for key, (value, _, _) in arguments.items()
+            for key, (value, _) in arguments.items()
         }
         self.coded = {source: value for source, value in self.given.items() if contains_code(value)}
         kept = pack_schedules(nest(dict.fromkeys(self.numbers, np.float32(0))))
@@ -135,7 +130,7 @@ class Program:
             *(u.path for u in self.units if not is_declared(u)),
         ]
         self.slot_depths = {path[:i] for path in self.slot_paths for i in range(len(path))}
-        self.needs = {unit.where: _needs(unit) for unit in self.units}
+        self.needs = {unit.where: unit.transform.needs for unit in self.units}
         self.last = {i: names for i, step in enumerate(self.steps) if (names := _last_units(step))}
         self.wanted = {name for unit in self.rules for name in unit.transform.needs}
         self.stages = list(stages_of(self.steps))
@@ -148,6 +143,11 @@ class Program:
         """The arguments of rules that hold no user's function."""
         used = {source for unit in self.rules for source in unit.sources.values()}
         return {s: value for s, value in self.given.items() if s in used and s not in self.coded}
+
+    @property
+    def static_parts(self) -> Any:
+        """What of it is code or an option."""
+        return self.key, self.masks
 
     def __hash__(self) -> int:
         return self._hash
@@ -214,20 +214,13 @@ class Program:
         return {k: v(step) if callable(v) else v for k, v in bound_arguments(chosen, numbers, record).items()}
 
 
-def _needs(unit: Unit) -> tuple[str, ...]:
-    if is_declared(unit):
-        return unit.transform.needs
-    made = isinstance(unit.transform, GradientTransformation)
-    return needed(unit.transform.update_fn if made else unit.transform.update)
-
-
 def _last_units(step: Any) -> list[str]:
     if not is_declared(step):
         return []
     found = [step.where] if step.transform.last else []
     parts = {} if is_rule(step) else step.transform.wrapped()
     for key, part in parts.items():
-        inside = part.last_units() if isinstance(part, Transform) else []
+        inside = adapted(part).last_units()
         if inside and (step.transform.last or not step.transform.in_place):
             raise ValueError(changed_after(f"{step.where}.{key}.{inside[-1]}", step.where))
         found += [f"{step.where}.{key}.{name}" for name in inside]

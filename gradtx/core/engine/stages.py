@@ -17,7 +17,6 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import LeafKernel, MeasureKernel, Scope, measure_squares, mixing, pack, shared
 from gradtx.core.engine.slots import load, store
 from gradtx.core.engine.steps import Join, Step, Unit, is_declared, is_rule
-from gradtx.core.engine.transform import accepted
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numerics import compute_dtype, like
 
@@ -182,7 +181,7 @@ class ForeignStage:
             update.structure.unflatten(tree),
             old,
             None if update.params is None else update.structure.unflatten(params),
-            **accepted(unit.transform.update, update.extra_for(unit, on)),
+            **update.extra_for(unit, on),
         )
         update.slots[unit.path] = jax.tree.map(store, new, old)
         results = lv.align(update.structure, updates, update.grads, f"updates of {unit.where}", "gradients")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.numerics import cast, compute_dtype, is_complex
-from gradtx.core.spec.spec import Spec
+from gradtx.core.spec.spec import Spec, show
 
 PyTree = Any
 
@@ -39,6 +39,9 @@ class Transform(Spec):
 
     foreign: ClassVar[bool] = False
     """Whether it expects the dtypes that a caller sees, rather than the wider ones inside a chain."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What `update` must be given: `"params"`, or the names of keyword arguments."""
 
     def init(self, params: PyTree) -> PyTree:
         """The state for parameters (arrays or `jax.ShapeDtypeStruct`s)."""
@@ -70,11 +73,15 @@ class Transform(Spec):
         """`apply_gradients`, or `update`; `shared` is for a wrapper around it."""
         if apply:
             return self.apply_gradients(grads, state, params, **extra)
-        return self.update(grads, state, params, **accepted(self.update, extra))
+        return self.update(grads, state, params, **extra)
 
     def structure(self) -> Any:
         """What programs are told apart by: all of it but the numbers that live in the state."""
         return self
+
+    def _visit(self, builder: Any) -> None:
+        """Adds this transform to a program: one that the engine does not know works on whole trees."""
+        builder.add_tree(self._call()[0], self)
 
     def last_units(self) -> list[str]:
         """The names of what is in it that remembers the new parameters, and must see the final update."""
@@ -110,6 +117,14 @@ class GradientTransformation(Transform):
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         return "GradientTransformation", (self.init_fn, self.update_fn), {}
 
+    def _visit(self, builder: Any) -> None:
+        builder.add_tree("transform", self)
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The keyword arguments that `update_fn` cannot do without."""
+        return needed(self.update_fn)
+
     def init(self, params: PyTree) -> PyTree:
         """Calls `init_fn`."""
         return self.init_fn(params)
@@ -118,10 +133,52 @@ class GradientTransformation(Transform):
         self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         """Calls `update_fn` with the keyword arguments that it takes."""
-        for name in needed(self.update_fn):
+        for name in self.needs:
             if name not in extra:
                 raise TypeError(missing("This transform", name))
         return self.update_fn(updates, state, params, **accepted(self.update_fn, extra))
+
+
+class Foreign(Transform):
+    """Another library's transform, as this library's contract has it."""
+
+    foreign = True
+    tx: Any
+
+    def __init__(self, tx: Any) -> None:
+        self._set(tx=tx)
+
+    def __repr__(self) -> str:
+        return show(self.tx)
+
+    def _identity(self) -> Any:
+        return self.tx
+
+    def structure(self) -> Any:
+        return self.tx
+
+    def _visit(self, builder: Any) -> None:
+        builder.add_tree("foreign", self)
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The keyword arguments that its `update` cannot do without."""
+        return needed(self.tx.update)
+
+    def init(self, params: PyTree) -> PyTree:
+        """Calls its `init`."""
+        return self.tx.init(params)
+
+    def update(
+        self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        """Calls its `update` with the keyword arguments that it takes."""
+        return self.tx.update(updates, state, params, **accepted(self.tx.update, extra))
+
+
+def adapted(tx: Any) -> Transform:
+    """A transform of any library as one of this library's contract."""
+    return tx if isinstance(tx, Transform) else Foreign(tx)
 
 
 def accepted(fn: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
@@ -214,28 +271,7 @@ def apply_gradients(
         >>> params["w"].tolist()
         [0.5, 0.5]
     """
-    if isinstance(tx, Transform):
-        return tx.apply_gradients(grads, state, params, **extra)
-    updates, state = tx.update(grads, state, params, **accepted(tx.update, extra))
-    return apply_updates(params, updates), state
-
-
-def step(
-    tx: Any,
-    grads: PyTree,
-    state: PyTree,
-    params: PyTree,
-    extra: dict[str, Any],
-    shared: Shared | None,
-    *,
-    apply: bool,
-) -> tuple[PyTree, PyTree]:
-    """`apply_gradients`, or `update`, of a transform of any library."""
-    if isinstance(tx, Transform):
-        return tx.step(grads, state, params, extra, shared, apply=apply)
-    if apply:
-        return apply_gradients(tx, grads, state, params, **extra)
-    return tx.update(grads, state, params, **accepted(tx.update, extra))
+    return adapted(tx).apply_gradients(grads, state, params, **extra)
 
 
 def cast_like(new: Any, old: Any) -> Any:

@@ -209,7 +209,9 @@ class Call:
         self, tx: Any, gs: Leaves, state: State, params: Leaves | None, shared: Shared, *, apply: bool
     ) -> tuple[Leaves, State]:
         tree = None if params is None else self.tree(params)
-        result, after = transform.step(tx, self.tree(gs), state, tree, self.extra, shared, apply=apply)
+        result, after = transform.adapted(tx).step(
+            self.tree(gs), state, tree, self.extra, shared, apply=apply
+        )
         return self.leaves(result), jax.tree.map(cast_like, after, state)
 
     def _shared(self, gs: Leaves, squares: Leaves | None) -> Shared:

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core.numbers.domains import DOMAINS
+from gradtx.core.numbers.domains import domain_of
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT, read_schedule, split_schedules, with_number
 from gradtx.core.numbers.tidy import tidy
 from gradtx.core.spec.arguments import suggestion
-from gradtx.core.spec.fields import ANY, as_number
+from gradtx.core.spec.fields import as_number
 
 T = TypeVar("T")
 Kind = Literal["number", "decay", "schedule", "code"]
@@ -182,7 +182,7 @@ def set_hyperparams(x: T, **values: Any) -> T:
     changes: list[tuple[_Entry, Any]] = []
     for name, value in values.items():
         entry = _find(entries, name)
-        domain = DOMAINS.get(entry.path, ANY)
+        domain = domain_of(entry.path)
         shape = np.shape(entry.value)
         if np.shape(value) == shape != ():
             given = np.vectorize(lambda v, d=domain, n=name: as_number(n, float(v), d))(np.asarray(value))

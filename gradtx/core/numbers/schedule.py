@@ -21,7 +21,8 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.numerics import Decay, number_dtype
-from gradtx.core.spec.fields import ANY, Declared, Domain, as_number, complement
+from gradtx.core.spec.argument import complement, plain
+from gradtx.core.spec.fields import Declared, as_number
 
 SCHEDULES: dict[str, type[Schedule]] = {}
 """The schedule classes by name, by which a state's schedules are evaluated."""
@@ -50,8 +51,8 @@ class Schedule(Declared):
 
     def _keep(self, field: Any, value: Any) -> Any:
         if isinstance(value, tuple | list) and not field.is_number:
-            return tuple(as_number(f"{self.name}: {field.name}", v) for v in value)
-        return super()._keep(field, value)
+            return tuple(plain(as_number(f"{self.name}: {field.name}", v)) for v in value)
+        return plain(super()._keep(field, value))
 
     def at(self, step: jax.Array) -> jax.Array:
         """The value at a step, a float scalar from 0."""
@@ -72,15 +73,8 @@ class Schedule(Declared):
         return None if math.isinf(last) else last
 
 
-def _contents(schedule: Schedule) -> Iterator[tuple[str, Any, Domain]]:
-    for key, value in schedule._values().items():
-        yield key, value, schedule.fields()[key].domain or ANY
-
-
-def numbers_of(
-    key: str, value: Any, domain: Domain, decay: bool = False
-) -> Iterator[tuple[tuple[str, ...], Any, Domain]]:
-    """Each number under an argument: its path in the state, its given value and its domain.
+def numbers_of(key: str, value: Any, decay: bool = False) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each number under an argument: its path in the state and its given value.
 
     A constant decay stands as its complement under `one_minus_<name>`; a schedule as
     `<name>/<schedule>/<its numbers>`; a plain callable as `<name>/callable`.
@@ -88,19 +82,19 @@ def numbers_of(
     if value is None:
         return
     if isinstance(value, Schedule):
-        for inner, part, part_domain in _contents(value):
-            for path, number, dom in numbers_of(inner, part, part_domain):
-                yield (key, value.name, *path), number, dom
+        for inner, part in value._values().items():
+            for path, number in numbers_of(inner, part):
+                yield (key, value.name, *path), number
     elif isinstance(value, tuple):
         for i, part in enumerate(value):
-            for path, number, dom in numbers_of(str(i), part, domain):
-                yield (key, *path), number, dom
+            for path, number in numbers_of(str(i), part):
+                yield (key, *path), number
     elif callable(value):
-        yield (key, CALLABLE), value, ANY
+        yield (key, CALLABLE), value
     elif decay:
-        yield (COMPLEMENT + key,), complement(value), domain
+        yield (COMPLEMENT + key,), complement(value)
     else:
-        yield (key,), value, domain
+        yield (key,), value
 
 
 def pack_schedules(numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,7 +161,7 @@ def number_at(numbers: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 def contains_code(value: Any) -> bool:
     """Whether an argument is a plain callable or has one inside."""
     if isinstance(value, Schedule):
-        return any(contains_code(part) for _, part, _ in _contents(value))
+        return any(contains_code(part) for part in value._values().values())
     if isinstance(value, tuple):
         return any(map(contains_code, value))
     return callable(value)
@@ -176,7 +170,7 @@ def contains_code(value: Any) -> bool:
 def without_numbers(value: Any) -> Any:
     """An argument with 0 for each number: what is left is its form."""
     if isinstance(value, Schedule):
-        return value._with(**{key: without_numbers(part) for key, part, _ in _contents(value)})
+        return value._with(**{key: without_numbers(part) for key, part in value._values().items()})
     if isinstance(value, tuple):
         return tuple(map(without_numbers, value))
     return value if value is None or callable(value) else 0.0
@@ -185,7 +179,7 @@ def without_numbers(value: Any) -> Any:
 def form(value: Any) -> Any:
     """The structure of an argument: all that the compiled program depends on, and none of its numbers."""
     if isinstance(value, Schedule):
-        return (type(value), *(form(part) for _, part, _ in _contents(value)))
+        return (type(value), *(form(part) for part in value._values().values()))
     if isinstance(value, tuple):
         return tuple(form(part) for part in value)
     if value is None or callable(value):
@@ -209,7 +203,7 @@ def bind_numbers(value: Any, numbers: Any = None, key: str = "", record: Any = N
             if record is not None:
                 record((key, value.name, *path), v)
 
-        bound = value._with(**{k: bind_numbers(part, inner, k, sub) for k, part, _ in _contents(value)})
+        bound = value._with(**{k: bind_numbers(part, inner, k, sub) for k, part in value._values().items()})
         return lambda step: bound.at(jnp.asarray(step).astype(dtype))
     if isinstance(value, tuple):
         inner = None if numbers is None else numbers.get(key, {})

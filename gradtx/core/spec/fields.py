@@ -7,6 +7,7 @@ import math
 import sys
 import types
 import typing
+import weakref
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Union
 
@@ -16,6 +17,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.numerics import Decay
+from gradtx.core.spec.argument import GivenAsArray, GivenForOneUpdate
 from gradtx.core.spec.spec import FACTORIES, Spec, call_arguments, is_array, show
 
 Scalar = float | jax.Array | np.ndarray
@@ -53,19 +55,6 @@ Rate = Annotated[
     Domain(">= 0", lambda x: x >= 0, " A negative one climbs; to maximize, negate the loss."),
 ]
 DTypeName = Annotated[str | None, "dtype"]
-
-
-class GivenAsArray(float):
-    """A number that was given as a concrete 0-d array; it is a Python float in every other respect."""
-
-
-class GivenForOneUpdate(GivenAsArray):
-    """A number that Optax's `inject_hyperparams` gives to a transform that it builds for one update."""
-
-
-def complement(decay: Any) -> Any:
-    """`1 - decay` of a number as it was given."""
-    return type(decay)(1 - decay) if isinstance(decay, GivenAsArray) else 1 - decay
 
 
 def _is_injected() -> bool:
@@ -148,6 +137,10 @@ def as_number(where: str, value: Any, domain: Domain | None = ANY) -> Any:
     return number
 
 
+DECLARED: weakref.WeakSet[type[Declared]] = weakref.WeakSet()
+"""The classes with declared arguments, as long as they are defined."""
+
+
 class Declared(Spec):
     """A spec whose arguments are the annotated fields of its class.
 
@@ -173,6 +166,8 @@ class Declared(Spec):
             for key, annotation in hints.items()
             if typing.get_origin(annotation) is not ClassVar
         }
+        if cls.name:
+            DECLARED.add(cls)
 
     @classmethod
     def fields(cls) -> dict[str, Field]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -109,7 +110,7 @@ def is_key(x: Any) -> bool:
 def show(x: Any) -> str:
     """Code for `x` where there is such code, `<...>` where there is none."""
     if isinstance(x, float):
-        return repr(x) if np.isfinite(x) else f"float('{x}')"
+        return float.__repr__(x) if math.isfinite(x) else f"float('{x}')"
     if isinstance(x, np.bool_):
         return repr(bool(x))
     if isinstance(x, enum.Enum):

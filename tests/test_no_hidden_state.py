@@ -1,0 +1,282 @@
+"""The state and the spec decide: nothing that this process has built, run or kept."""
+
+import gc
+import pickle
+import subprocess
+import sys
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+from catalogue import ENTRIES
+from counting import compilations
+from gradtx.core.numbers.domains import domain_of
+from gradtx.core.numbers.schedule import SCHEDULES
+from gradtx.core.spec.fields import ANY, DECAY
+
+PARAMS = {"w": jnp.ones(3)}
+GRADS = {"w": jnp.array([1.0, 2.0, 3.0])}
+
+
+def moved(tx, state):
+    return np.asarray(tx.update(GRADS, state, PARAMS)[0]["w"] / GRADS["w"])
+
+
+# Numbers that were given as arrays.
+
+
+def test_equal_transforms_do_the_same_whichever_made_the_state():
+    made, other = gradtx.sgd(jnp.float32(0.1)), gradtx.sgd(jnp.float32(0.1))
+    state = made.init(PARAMS)
+    assert made == other and hash(made) == hash(other)
+    np.testing.assert_array_equal(moved(made, state), moved(other, state))
+    state = gradtx.set_hyperparams(state, learning_rate=0.5)
+    for tx in (made, other):
+        with pytest.raises(ValueError, match=r"array 0\.1, and is 0\.5 in .*rebase.*set_hyperparams"):
+            tx.update(GRADS, state, PARAMS)
+        np.testing.assert_allclose(moved(tx, gradtx.rebase(tx, state)[0]), -0.1, rtol=1e-6)
+    np.testing.assert_array_equal(moved(gradtx.sgd(0.1), state), np.float32(-0.5))
+
+
+def test_under_jit_the_states_number_is_in_force_whichever_is_traced_first():
+    step = jax.jit(lambda tx, state: tx.update(GRADS, state, PARAMS)[0]["w"], static_argnums=0)
+    state = gradtx.sgd(0.5).init(PARAMS)
+    for tx in (gradtx.sgd(jnp.float32(0.1)), gradtx.sgd(jnp.float32(0.1))):
+        np.testing.assert_array_equal(step(tx, state), -0.5 * GRADS["w"])
+
+
+def test_a_decay_given_as_an_array_is_compared_too():
+    tx = gradtx.adam(0.1, b1=jnp.float32(0.9))
+    state = tx.init(PARAMS)
+    tx.update(GRADS, state, PARAMS)
+    with pytest.raises(ValueError, match="b1"):
+        tx.update(GRADS, gradtx.set_hyperparams(state, b1=0.5), PARAMS)
+
+
+def test_a_restored_state_is_not_ignored_in_a_new_process(tmp_path):
+    (tmp_path / "state").write_bytes(pickle.dumps(jax.device_get(gradtx.sgd(0.5).init(PARAMS))))
+    code = f"""
+import pickle, gradtx, jax.numpy as jnp
+state = pickle.load(open({str(tmp_path / "state")!r}, "rb"))
+for rate in (0.1, jnp.float32(0.1)):
+    try:
+        print(gradtx.sgd(rate).update({{"w": jnp.ones(3)}}, state)[0]["w"].tolist())
+    except ValueError as error:
+        print(error)
+for wrong in ({{"learning_rate": -1.0}}, {{"learning_rate": float("nan")}}):
+    try:
+        gradtx.set_hyperparams(state, **wrong)
+        print("accepted", wrong)
+    except ValueError as error:
+        print(error)
+"""
+    lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    first, second, *others = lines.splitlines()
+    assert first == "[-0.5, -0.5, -0.5]" and "is 0.5 in the state" in second
+    assert len(others) == 2 and all("learning_rate must be >= 0" in line for line in others)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_optaxs_inject_hyperparams_around_gradtx(compiled):
+    ours, theirs = (
+        optax.inject_hyperparams(factory)(learning_rate=optax.linear_schedule(0.5, 0.1, 4), b1=0.9)
+        for factory in (gradtx.adam, optax.adam)
+    )
+    states, params = [ours.init(PARAMS), theirs.init(PARAMS)], PARAMS
+    update = [jax.jit(tx.update) if compiled else tx.update for tx in (ours, theirs)]
+    for step in range(6):
+        if step == 3:
+            for state in states:
+                state.hyperparams["b1"] = jnp.asarray(0.5)
+        with jax.numpy_dtype_promotion("standard"):  # Optax's schedules ask for it
+            results = [u(GRADS, s, params) for u, s in zip(update, states, strict=True)]
+        states = [state for _, state in results]
+        np.testing.assert_allclose(results[0][0]["w"], results[1][0]["w"], rtol=2e-6)
+
+
+# The domain of a number.
+
+
+def numbers(tx):
+    """The paths of all numbers of a transform, with the domain that its specs give them."""
+    for program in [tx.program, *(p.program for p in tx.program.wrapped.values() if hasattr(p, "program"))]:
+        for unit in program.rules:
+            for field, (scope, argument) in unit.sources.items():
+                declared = unit.transform.fields()[field]
+                value = unit.transform.__dict__[field]
+                if isinstance(value, float | int):
+                    name = f"one_minus_{argument}" if declared.decay else argument
+                    yield (*scope, name), DECAY if declared.decay else declared.domain
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_the_state_says_the_domain_that_the_spec_says(entry):
+    for path, domain in numbers(ENTRIES[entry].transform()):
+        assert domain_of(path).words == domain.words, path
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedules_numbers_have_its_domains(name):
+    for key, field in SCHEDULES[name].fields().items():
+        path = ("adamw", "learning_rate", name, key)
+        assert domain_of(path).words == (field.domain or ANY).words
+
+
+def test_another_rule_of_the_same_name_makes_no_transform_stricter():
+    state = gradtx.scale(-1.0).init(PARAMS)
+
+    class Scale(gradtx.Rule, name="scale"):
+        step_size: gradtx.Positive
+
+        def apply(self, g, slots, leaf):
+            return self.step_size * g, slots
+
+    assert gradtx.hyperparams(gradtx.set_hyperparams(state, step_size=-2.0)) == {"step_size": -2.0}
+    own = Scale(step_size=1.0).init(PARAMS)
+    assert gradtx.hyperparams(gradtx.set_hyperparams(own, step_size=-2.0)) == {"step_size": -2.0}
+
+
+def test_a_users_rule_changes_nothing_for_the_librarys_optimizers():
+    class Climb(gradtx.Rule, name="climb"):
+        learning_rate: gradtx.Number
+
+        def apply(self, g, slots, leaf):
+            return self.learning_rate * g, slots
+
+    state = Climb(learning_rate=-1.0).init(PARAMS)
+    assert gradtx.hyperparams(gradtx.set_hyperparams(state, learning_rate=-2.0)) == {"learning_rate": -2.0}
+    with pytest.raises(ValueError, match="learning_rate must be >= 0"):
+        gradtx.set_hyperparams(gradtx.adamw(0.1).init(PARAMS), learning_rate=-2.0)
+
+
+# What a recipe does with its arguments.
+
+
+def recipe_of(change):
+    @gradtx.recipe
+    def half(learning_rate: gradtx.ScalarOrSchedule):
+        return gradtx.sgd(change(learning_rate))
+
+    return half
+
+
+ARITHMETIC = {
+    "product": lambda x: x * 0.5,
+    "product from the right": lambda x: 0.5 * x,
+    "sum": lambda x: x + 1,
+    "difference": lambda x: 1 - x,
+    "quotient": lambda x: x / 2,
+    "negation": lambda x: -x,
+    "power": lambda x: x**2,
+    "magnitude": lambda x: abs(x),
+    "float": lambda x: float(x) / 2,
+    "jnp": lambda x: jnp.sqrt(x),
+    "numpy": lambda x: np.sqrt(x),
+}
+
+
+@pytest.mark.parametrize("change", ARITHMETIC.values(), ids=ARITHMETIC)
+def test_arithmetic_on_an_argument_of_a_recipe_is_an_error(change):
+    with pytest.raises(TypeError, match=r"half.*learning_rate.*chain\("):
+        recipe_of(change)(0.1)
+    with pytest.raises(TypeError, match=r"half.*learning_rate"):
+        recipe_of(change)(jnp.float32(0.1))
+    with pytest.raises(TypeError):  # the conversion of a traced number is JAX's own error
+        jax.jit(lambda rate: recipe_of(change)(rate).init(PARAMS)["numbers"])(0.1)
+
+
+def test_an_argument_that_is_passed_as_it_is_is_read_and_set_under_its_name():
+    half = recipe_of(lambda x: x)
+    for rate in (0.1, jnp.float32(0.1), gradtx.constant_schedule(0.1)):
+        tx = half(rate)
+        assert gradtx.hyperparams(tx.init(PARAMS))["learning_rate"] == 0.1
+    assert repr(half(0.1)) == "half(0.1)"
+    read = jax.jit(lambda rate: half(rate).init(PARAMS)["numbers"]["half"]["learning_rate"])(0.1)
+    assert read == np.float32(0.1)
+
+
+# What is kept alive, and what is compiled again.
+
+
+class Captured:
+    """Something that a function holds, such as a table."""
+
+
+def holders(big):
+    """Optimizers with a function that holds `big`, one for each place of a function."""
+    schedule = lambda t, held=big: 0.1  # noqa: E731
+    return {
+        "schedule": lambda: gradtx.adamw(schedule),
+        "schedule in a schedule": lambda: gradtx.sgd(
+            gradtx.join_schedules([schedule, gradtx.constant_schedule(0.1)], [3])
+        ),
+        "labels": lambda: gradtx.partition(
+            {"a": gradtx.adam(0.1), "b": gradtx.sgd(0.1)}, lambda path, x, held=big: "a"
+        ),
+        "mask": lambda: gradtx.adamw(0.1, mask=lambda p, held=big: jax.tree.map(lambda x: True, p)),
+        "stateless": lambda: gradtx.stateless(lambda u, p, held=big: u),
+        "stateless_with_tree_map": lambda: gradtx.stateless_with_tree_map(lambda u, p, held=big: u),
+        "monitor": lambda: gradtx.monitor({"zero": lambda u, held=big: jnp.zeros(())}),
+        "condition": lambda: gradtx.conditionally_mask(gradtx.sgd(0.1), lambda t, held=big: t < 3),
+        "wrapped": lambda: gradtx.guard(gradtx.accumulate(gradtx.adamw(schedule), 2)),
+        "flattened": lambda: gradtx.flatten(gradtx.adamw(schedule)),
+        "foreign": lambda: gradtx.chain(
+            optax.stateless(lambda u, p, held=big: u), gradtx.clip_by_global_norm(1.0)
+        ),
+        "rule": lambda: gradtx.chain(rule_of(big)(), gradtx.sgd(0.1)),
+    }
+
+
+def rule_of(big):
+    class Holding(gradtx.Rule, name="holding"):
+        held = big
+
+        def apply(self, g, slots, leaf):
+            return g, slots
+
+    return Holding
+
+
+def use(tx):
+    state = tx.init(PARAMS)
+    _, state = tx.update(GRADS, state, PARAMS)
+    gradtx.apply_gradients(tx, GRADS, state, PARAMS)
+    jax.jit(lambda g, s, p: tx.update(g, s, p))(GRADS, state, PARAMS)
+
+
+@pytest.mark.parametrize("place", list(holders(None)))
+def test_what_a_function_holds_goes_with_the_optimizer(place):
+    big = Captured()
+    alive, make = weakref.ref(big), holders(big)[place]
+    use(make())
+    del big, make
+    gc.collect()
+    assert alive() is None
+
+
+def test_minimize_keeps_neither_the_loss_nor_the_optimizer():
+    big, other = Captured(), Captured()
+    alive = [weakref.ref(big), weakref.ref(other)]
+    loss, tx = lambda x, held=big: (x - 3) ** 2, holders(other)["schedule"]()
+    gradtx.minimize(loss, jnp.float32(0), tx, 3)
+    del big, other, loss, tx
+    gc.collect()
+    assert [found() for found in alive] == [None, None]
+
+
+def test_an_eager_loop_that_builds_its_optimizer_anew_compiles_once():
+    def once():
+        tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(lambda t: 0.1))
+        tx.update(GRADS, tx.init(PARAMS), PARAMS)
+        gc.collect()
+
+    once()
+    with compilations() as count:
+        for _ in range(3):
+            once()
+    assert count() == 0
