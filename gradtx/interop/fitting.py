@@ -13,6 +13,7 @@ from gradtx.core.engine.program import Program, is_declared
 from gradtx.core.engine.stages import Scope, with_values
 from gradtx.core.engine.update import Composed
 from gradtx.core.numbers.hyperparams import held
+from gradtx.core.numbers.steps import Steps
 from gradtx.core.numerics import is_complex, is_trainable, number_dtype, real_dtype, widest
 from gradtx.core.spec.spec import show
 
@@ -93,7 +94,7 @@ def depends_on_step(program: Program) -> str:
             continue
         rule, seen = with_values(unit, arguments), []
         for step in jnp.arange(3, dtype=number_dtype()):
-            made = rule.prepare(Scope(step=step, t=step + 1, extra={}))
+            made = rule.prepare(Scope(step=step, t=step + 1, exact_t=Steps.of(step + 1), extra={}))
             seen.append([np.asarray(x) for x in jax.tree.leaves(made)])
         if any(not np.array_equal(a, b) for later in seen[1:] for a, b in zip(seen[0], later, strict=True)):
             return unit.where

@@ -131,7 +131,8 @@ class Builder:
             known = self.scopes.setdefault(scope, {})
             if argument in known:
                 decay = decay or known[argument][2]
-                domain = DECAY if decay else known[argument][1]
+                domains = known[argument][1], domain
+                domain = DECAY if decay else max(domains, key=lambda d: d.counts_steps)
             known[argument] = (value, domain, decay)
             sources[key] = (scope, argument)
         mask = rule.__dict__.get("mask")

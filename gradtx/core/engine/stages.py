@@ -14,11 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradtx.core.engine.program import Join, Program, Unit
 from gradtx.core.engine.transform import added
 from gradtx.core.numbers.paths import Path
+from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import (
     Decay,
     compute_dtype,
@@ -61,7 +61,12 @@ def with_values(unit: Unit, arguments: dict[Any, Any]) -> Any:
 def _fields(unit: Unit, arguments: dict[Any, Any]) -> Values:
     result = {}
     for key, source in unit.sources.items():
-        value, decay = arguments[source], unit.transform.fields()[key].decay
+        value, field = arguments[source], unit.transform.fields()[key]
+        decay = field.decay
+        if field.domain.counts_steps:
+            value = Steps.of(value)
+        elif isinstance(value, Steps):
+            value = value.value
         if decay and not isinstance(value, Decay):
             value = Decay(1 - value)
         elif isinstance(value, Decay) and not decay:
@@ -75,7 +80,7 @@ def _now(unit: Unit, step: jax.Array, kept: Values, extra: Values) -> Scope:
     scalars = {k: v for k, v in kept.items() if not unit.transform.scalars[k].is_key}
     wanted = {k: extra[k] for k in unit.transform.needs if k in extra}
     t = step.astype(dtype)
-    return Scope(step=t, t=t + 1, extra=wanted, **scalars)
+    return Scope(step=t, t=t + 1, exact_t=Steps.of(next_count(step)), extra=wanted, **scalars)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -93,8 +98,7 @@ def prepare(
             if scalar.is_key:
                 made["key"] = jax.random.fold_in(jax.random.wrap_key_data(kept[unit.path][name]), step)
         scalars[unit.path] = made
-    last = np.int32(np.iinfo(np.int32).max)
-    following = jnp.where(step < last, step + np.int32(1), last)
+    following = next_count(step)
     coded: dict[Path, jax.Array] = {}
     if program.has_callables:
         argument_values(program, numbers, following, coded.__setitem__)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.core.numbers.steps import REST, Steps, missing, nearest
 from gradtx.core.numerics import Decay, number_dtype
 from gradtx.core.spec.fields import ANY, Declared, Domain, as_number
 
@@ -49,12 +50,12 @@ class Schedule(Declared):
         SCHEDULES[cls.name] = cls
 
     def _keep(self, field: Any, value: Any) -> Any:
-        if isinstance(value, tuple | list) and not field.is_number:
-            return tuple(as_number(f"{self.name}: {field.name}", v) for v in value)
+        if isinstance(value, tuple | list):
+            return tuple(as_number(f"{self.name}: {field.name}", v, field.domain or ANY) for v in value)
         return super()._keep(field, value)
 
-    def at(self, step: jax.Array) -> jax.Array:
-        """The value at a step, a float scalar from 0."""
+    def at(self, step: Steps) -> jax.Array:
+        """The value at a step from 0, whose differences and comparisons are exact; else it is a float."""
         raise NotImplementedError
 
     def __call__(self, step: Any) -> jax.Array:
@@ -82,7 +83,8 @@ def numbers_of(
 ) -> Iterator[tuple[tuple[str, ...], Any, Domain]]:
     """Each number under an argument: its path in the state, its given value and its domain.
 
-    A constant decay stands as its complement under `one_minus_<name>`; a schedule as
+    A constant decay stands as its complement under `one_minus_<name>`; a number of steps as the nearest
+    float under its name and what is missing under `<name>_rest`; a schedule as
     `<name>/<schedule>/<its numbers>`; a plain callable as `<name>/callable`.
     """
     if value is None:
@@ -99,8 +101,17 @@ def numbers_of(
         yield (key, CALLABLE), value, ANY
     elif decay:
         yield (COMPLEMENT + key,), 1 - value, domain
+    elif domain.counts_steps:
+        yield (key,), nearest(value), domain
+        yield (key + REST,), missing(value), ANY
     else:
         yield (key,), value, domain
+
+
+def order_in(schedule: str) -> list[str]:
+    """The names of a schedule's numbers in the order in which a vector in the state has them."""
+    fields = SCHEDULES[schedule].fields()
+    return [*fields, *(key + REST for key, f in fields.items() if f.domain and f.domain.counts_steps)]
 
 
 def pack_schedules(numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +120,7 @@ def pack_schedules(numbers: Mapping[str, Any]) -> dict[str, Any]:
     def kept(name: str, node: Any) -> Any:
         if not isinstance(node, Mapping):
             return node
-        order = SCHEDULES[name].fields() if name in SCHEDULES else {}
+        order = order_in(name) if name in SCHEDULES else []
         if set(node) != set(order) or any(isinstance(part, Mapping) for part in node.values()):
             return pack_schedules(node)
         parts = [node[key] for key in order]
@@ -127,7 +138,7 @@ def split_schedules(numbers: Mapping[str, Any]) -> dict[str, Any]:
             return split_schedules(node)
         if name not in SCHEDULES:
             return node
-        return {key: _part(node, i) for i, key in enumerate(SCHEDULES[name].fields())}
+        return {key: _part(node, i) for i, key in enumerate(order_in(name))}
 
     return {name: parts(name, node) for name, node in numbers.items()}
 
@@ -139,20 +150,26 @@ def _part(vector: Any, i: int) -> Any:
 
 
 def with_number(numbers: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """The numbers that the state keeps with one of them replaced."""
+    """The numbers that the state keeps with one of them replaced; a number of steps in both of its parts."""
     name, *rest = path
     node = numbers[name]
     if not rest:
-        new = value
-    elif isinstance(node, Mapping):
+        if name + REST not in numbers:
+            return {**numbers, name: value}
+        return {**numbers, name: nearest(value), name + REST: missing(value)}
+    if isinstance(node, Mapping):
         new = with_number(dict(node), tuple(rest), value)
     else:
-        i = list(SCHEDULES[name].fields()).index(rest[0])
-        if isinstance(node, Tracer) or isinstance(value, Tracer):
-            new = jnp.asarray(node).at[..., i].set(value)
-        else:
-            new = np.array(node)
-            new[..., i] = value
+        order, key = order_in(name), rest[0]
+        counts_steps = key + REST in order
+        parts = {key: nearest(value), key + REST: missing(value)} if counts_steps else {key: value}
+        traced = isinstance(node, Tracer) or isinstance(value, Tracer)
+        new = jnp.asarray(node) if traced else np.array(node)
+        for part, x in parts.items():
+            if traced:
+                new = new.at[..., order.index(part)].set(jnp.asarray(x).astype(new.dtype))
+            else:
+                new[..., order.index(part)] = x
     return {**numbers, name: new}
 
 
@@ -167,10 +184,13 @@ def form(value: Any) -> Any:
     return "number"
 
 
-def bind_numbers(value: Any, numbers: Any = None, key: str = "", record: Any = None) -> Any:
-    """An argument over the state's arrays for it: an array, a `Decay`, or a function of the step.
+def bind_numbers(
+    value: Any, numbers: Any = None, key: str = "", record: Any = None, domain: Domain = ANY
+) -> Any:
+    """An argument over the state's arrays for it: an array, a `Decay`, `Steps`, or a function of the step.
 
-    `numbers` is the dict that has the argument under `key`; without it the value's own numbers are used.
+    `numbers` is the dict that has the argument under `key`; without it the value's own numbers are used, of
+    which `domain` says whether they are numbers of steps.
     `record` is called with the path and the value of every plain callable that is evaluated.
     """
     dtype = number_dtype()
@@ -183,8 +203,9 @@ def bind_numbers(value: Any, numbers: Any = None, key: str = "", record: Any = N
             if record is not None:
                 record((key, value.name, *path), v)
 
-        bound = value._with(**{k: bind_numbers(part, inner, k, sub) for k, part, _ in _contents(value)})
-        return lambda step: bound.at(jnp.asarray(step).astype(dtype))
+        parts = _contents(value)
+        bound = value._with(**{k: bind_numbers(part, inner, k, sub, dom) for k, part, dom in parts})
+        return lambda step: bound.at(Steps.of(step))
     if isinstance(value, tuple):
         inner = None if numbers is None else numbers.get(key, {})
 
@@ -193,13 +214,13 @@ def bind_numbers(value: Any, numbers: Any = None, key: str = "", record: Any = N
                 if record is not None:
                     record((key, *path), v)
 
-            return bind_numbers(value[i], inner, str(i), sub)
+            return bind_numbers(value[i], inner, str(i), sub, domain)
 
         return tuple(nth(i) for i in range(len(value)))
     if callable(value):
 
         def call(step: Any) -> jax.Array:
-            result = jnp.asarray(value(jnp.asarray(step).astype(jnp.int32)))
+            result = jnp.asarray(value(Steps.of(step).floor()))
             if result.shape != ():
                 raise ValueError(f"A schedule must give a scalar, got shape {result.shape} from {value}.")
             result = result.astype(dtype)
@@ -209,9 +230,16 @@ def bind_numbers(value: Any, numbers: Any = None, key: str = "", record: Any = N
 
         return call
     if numbers is None:
-        return jnp.asarray(value, dtype)
+        return Steps.of(value) if domain.counts_steps else jnp.asarray(value, dtype)
+    return _number(numbers, key)
+
+
+def _number(numbers: Mapping[str, Any], key: str) -> Any:
+    """A number of the state as what its names there say that it is."""
     if COMPLEMENT + key in numbers:
         return Decay(numbers[COMPLEMENT + key])
+    if key + REST in numbers:
+        return Steps.of(numbers[key], numbers[key + REST])
     return numbers[key]
 
 
@@ -226,12 +254,18 @@ def read_schedule(node: Any) -> Any:
         return None
     cls = SCHEDULES[name]
 
-    def read(part: Any) -> Any:
-        if isinstance(part, Mapping) and all(k.isdigit() for k in part):
-            return tuple(read(part[str(i)]) for i in range(len(part)))
-        return read_schedule(part) or part
+    def read(numbers: Any, key: str) -> Any:
+        part = numbers[key]
+        if not isinstance(part, Mapping):
+            return _number(numbers, key)
+        members = [k for k in part if not k.endswith(REST)]
+        if all(k.isdigit() for k in members):
+            return tuple(read(part, str(i)) for i in range(len(members)))
+        return read_schedule(part)
 
-    bound = object.__new__(cls)
-    bound._set(**{key: read(inner[key]) if key in inner else None for key in cls.fields()})
-    dtype = number_dtype()
-    return lambda step: bound.at(jnp.asarray(step).astype(dtype))
+    def at(step: Any) -> jax.Array:
+        bound = object.__new__(cls)
+        bound._set(**{key: read(inner, key) if key in inner else None for key in cls.fields()})
+        return bound.at(Steps.of(step))
+
+    return at
