@@ -181,9 +181,15 @@ def _missing_of_integer(x: jax.Array) -> jax.Array:
 
 @jax.jit
 def whole_and_rest(near: jax.Array, rest: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A float and what is missing to a number of steps, as a whole number from 0 and the rest."""
-    whole = jnp.floor(jnp.clip(jax.lax.stop_gradient(near), 0.0, _LARGEST))
-    return whole.astype(np.int32), near - whole + rest
+    """A float and what is missing to a number of steps, as a whole number from 0, and the rest."""
+    held = jnp.floor(jnp.clip(jax.lax.stop_gradient(near), 0.0, _LARGEST))
+    # The parts are added as integers: XLA takes sums of constant floats in another order.
+    parts = [near - held, rest]
+    whole = [jnp.trunc(jnp.clip(jax.lax.stop_gradient(x), -(2.0**30), 2.0**30)) for x in parts]
+    start, more = held.astype(np.int32), whole[0].astype(np.int32) + whole[1].astype(np.int32)
+    taken = jnp.clip(more, -start, np.int32(LAST) - start)
+    left = (parts[0] - whole[0]) + (parts[1] - whole[1])
+    return start + taken, left + cast(more - taken, left.dtype)
 
 
 @jax.jit
