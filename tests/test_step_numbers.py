@@ -1,6 +1,7 @@
 """Numbers of steps past 2^24, which float32 does not hold: all is exact to 2^31 - 1."""
 
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +109,7 @@ def test_the_state_reads_and_takes_numbers_that_float32_does_not_hold():
     """As they were given, in one compilation, and in a sweep."""
     tx = gradtx.sgd(gradtx.piecewise_constant_schedule(1.0, {2**24 + 1: 0.5}))
     state = {**tx.init(jnp.zeros(())), "step": jnp.int32(2**24)}
-    update = jax.jit(tx.update)
+    update: Any = jax.jit(tx.update)
     for boundary in (2**24 + 1, 2**24 + 3, 2**30 + 1, 2**31 - 1, 4.3, 7):
         new = gradtx.set_hyperparams(state, **{"learning_rate.boundaries.0": boundary})
         assert gradtx.hyperparams(new)["learning_rate.boundaries.0"] == boundary
@@ -116,7 +117,7 @@ def test_the_state_reads_and_takes_numbers_that_float32_does_not_hold():
             at = {**new, "step": jnp.int32(int(min(np.ceil(boundary) + step, LAST)))}
             u, _ = update(jnp.ones(()), at)
             assert -float(u) == (0.5 if int(at["step"]) >= boundary else 1.0)
-    assert update._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
+    assert update._cache_size() == 1
     line = gradtx.sgd(gradtx.linear_schedule(1.0, 0.0, 2**24 + 3, 4.3)).init(jnp.zeros(()))
     read = gradtx.hyperparams(line)
     assert read["learning_rate.transition_steps"] == 2**24 + 3
@@ -166,7 +167,8 @@ def test_a_traced_number_of_steps_is_exact():
 
 
 def test_a_number_given_as_an_array_is_exact():
-    for given_as in (jnp.float32(2**30), jnp.int32(2**30 + 1), np.int64(2**24 + 1)):
+    numbers: tuple[Any, ...] = (jnp.float32(2**30), jnp.int32(2**30 + 1), np.int64(2**24 + 1))
+    for given_as in numbers:
         state = gradtx.track(gradtx.sgd(0.1), every=given_as).init(jnp.zeros(()))
         assert gradtx.hyperparams(state)["every"] == int(given_as)
 
@@ -176,7 +178,7 @@ def test_a_schedule_of_ones_own_computes_with_the_step_as_a_float():
         init_value: gradtx.Number
         begin: gradtx.NonNegative
 
-        def at(self, step):
+        def at(self, step: Any):
             return self.init_value * jnp.exp2(-(step - self.begin) / 2) + 0 * jnp.sqrt(step)
 
     assert [float(Halving(init_value=1.0, begin=2.0)(t)) for t in (2, 4, 6)] == [1.0, 0.5, 0.25]

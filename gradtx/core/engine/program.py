@@ -261,7 +261,7 @@ class Program:
                     if record is not None:
                         record(scope + path, v)
 
-                result[scope, key] = bind_numbers(value, node, key, at)
+                result[scope, key] = bind_numbers(value, node, key, at, where=".".join((*scope, key)))
         return result
 
 

@@ -23,6 +23,7 @@ from jax.core import Tracer
 from gradtx.core.numbers.steps import REST, Steps, missing, nearest
 from gradtx.core.numerics import Decay, number_dtype
 from gradtx.core.spec.fields import ANY, Declared, Domain, as_number
+from gradtx.core.spec.spec import show
 
 SCHEDULES: dict[str, type[Schedule]] = {}
 """The schedule classes by name, by which a state's schedules are evaluated."""
@@ -164,7 +165,7 @@ def with_number(numbers: dict[str, Any], path: tuple[str, ...], value: Any) -> d
         counts_steps = key + REST in order
         parts = {key: nearest(value), key + REST: missing(value)} if counts_steps else {key: value}
         traced = isinstance(node, Tracer) or isinstance(value, Tracer)
-        new = jnp.asarray(node) if traced else np.array(node)
+        new: Any = jnp.asarray(node) if traced else np.array(node)
         for part, x in parts.items():
             if traced:
                 new = new.at[..., order.index(part)].set(jnp.asarray(x).astype(new.dtype))
@@ -184,13 +185,22 @@ def form(value: Any) -> Any:
     return "number"
 
 
+def contains_code(value: Any) -> bool:
+    """Whether an argument is a plain function of the step, or a schedule with one inside."""
+    if isinstance(value, Schedule):
+        return any(contains_code(part) for _, part, _ in _contents(value))
+    if isinstance(value, tuple):
+        return any(map(contains_code, value))
+    return callable(value)
+
+
 def bind_numbers(
-    value: Any, numbers: Any = None, key: str = "", record: Any = None, domain: Domain = ANY
+    value: Any, numbers: Any = None, key: str = "", record: Any = None, domain: Domain = ANY, where: str = ""
 ) -> Any:
     """An argument over the state's arrays for it: an array, a `Decay`, `Steps`, or a function of the step.
 
     `numbers` is the dict that has the argument under `key`; without it the value's own numbers are used, of
-    which `domain` says whether they are numbers of steps.
+    which `domain` says whether they are numbers of steps. `where` is the argument's name for errors.
     `record` is called with the path and the value of every plain callable that is evaluated.
     """
     dtype = number_dtype()
@@ -203,8 +213,10 @@ def bind_numbers(
             if record is not None:
                 record((key, value.name, *path), v)
 
-        parts = _contents(value)
-        bound = value._with(**{k: bind_numbers(part, inner, k, sub, dom) for k, part, dom in parts})
+        name, parts = where or value.name, _contents(value)
+        bound = value._with(
+            **{k: bind_numbers(part, inner, k, sub, dom, f"{name}.{k}") for k, part, dom in parts}
+        )
         return lambda step: bound.at(Steps.of(step))
     if isinstance(value, tuple):
         inner = None if numbers is None else numbers.get(key, {})
@@ -214,16 +226,13 @@ def bind_numbers(
                 if record is not None:
                     record((key, *path), v)
 
-            return bind_numbers(value[i], inner, str(i), sub, domain)
+            return bind_numbers(value[i], inner, str(i), sub, domain, f"{where}.{i}")
 
         return tuple(nth(i) for i in range(len(value)))
     if callable(value):
 
         def call(step: Any) -> jax.Array:
-            result = jnp.asarray(value(Steps.of(step).floor()))
-            if result.shape != ():
-                raise ValueError(f"A schedule must give a scalar, got shape {result.shape} from {value}.")
-            result = result.astype(dtype)
+            result = _called(value, Steps.of(step).floor(), where).astype(dtype)
             if record is not None:
                 record((key, CALLABLE), result)
             return result
@@ -232,6 +241,39 @@ def bind_numbers(
     if numbers is None:
         return Steps.of(value) if domain.counts_steps else jnp.asarray(value, dtype)
     return _number(numbers, key)
+
+
+_ON_A_TRACER = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What is raised where Python code asks a traced value for a number; a bool is asked for by the first."""
+
+
+def _called(fn: Any, step: jax.Array, where: str) -> jax.Array:
+    """What a plain function gives at a step, or at each of several."""
+    if step.ndim:
+        steps = step.ravel()
+        try:
+            values = jax.vmap(lambda t: _called(fn, t, where))(steps)
+        except TypeError as error:
+            if isinstance(step, Tracer) or not isinstance(error.__cause__, _ON_A_TRACER):
+                raise
+            values = jnp.stack([_called(fn, t, where) for t in steps])
+        return values.reshape(step.shape)
+    try:
+        result = jnp.asarray(fn(step))
+    except _ON_A_TRACER as error:
+        raise TypeError(
+            f"{where or 'This schedule'} is a Python function of the step, {show(fn)}, which asked for the "
+            f"value of a step that is traced: under jax.jit it has none yet. Decide with jnp.where in place "
+            f"of `if`, compute with jnp in place of np and math, and look up in a jnp array in place of a "
+            f"list; or use a schedule of gradtx, such as piecewise_constant_schedule or join_schedules."
+        ) from error
+    if result.shape != ():
+        raise ValueError(f"A schedule must give a scalar, got shape {result.shape} from {show(fn)}.")
+    return result
 
 
 def _number(numbers: Mapping[str, Any], key: str) -> Any:

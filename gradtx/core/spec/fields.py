@@ -114,7 +114,7 @@ def as_number(where: str, value: Any, domain: Domain | None = ANY) -> Any:
         if isinstance(value, Tracer):
             return value
         exact = jax.config.jax_enable_x64  # type: ignore[attr-defined]
-        kept = np.asarray(value)[()]
+        kept: Any = np.asarray(value)[()]
         # A whole number is exact; of another one of 32 bits the shortest decimal is what was meant.
         exact = exact or (abs(kept) < 2**32 and kept == np.floor(kept))
         number = GivenAsArray(kept if exact else str(kept))
