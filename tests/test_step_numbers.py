@@ -184,6 +184,24 @@ def test_a_schedule_of_ones_own_computes_with_the_step_as_a_float():
     assert [float(Halving(init_value=1.0, begin=2.0)(t)) for t in (2, 4, 6)] == [1.0, 0.5, 0.25]
 
 
+def test_a_subclass_may_shift_the_steps_that_a_schedule_sees():
+    """Exactly, also by a whole number past the last one; and by any arithmetic, as a float."""
+
+    class Ahead(type(gradtx.linear_schedule(0.0, 1.0, 4)), name="ahead"):
+        def at(self, step: Any):
+            return super().at(step + 1)
+
+    class Fast(type(gradtx.linear_schedule(0.0, 1.0, 4)), name="fast"):
+        def at(self, step: Any):
+            return super().at(step * 2)
+
+    far = 2**31 - 5
+    ahead = Ahead(init_value=0.0, end_value=1.0, transition_steps=4, transition_begin=far)
+    assert [float(ahead(far - 2 + i)) for i in range(7)] == [0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    fast = Fast(init_value=0.0, end_value=1.0, transition_steps=4, transition_begin=2)
+    assert [float(fast(t)) for t in range(4)] == [0.0, 0.0, 0.5, 1.0]
+
+
 # Periods and counts: the state is set to where float32 or int32 would end.
 
 

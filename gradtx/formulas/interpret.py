@@ -22,8 +22,16 @@ def interpret(traced: Any, inputs: Sequence[Value]) -> list[Value]:
     return _Reader(traced, inputs).run(traced, inputs)
 
 
-def _compared(op: str, whole: Expression, rest: Any, other: Expression, more: Any) -> list[Expression]:
-    return [make(op, whole, other)]
+def _sum(whole: Expression, rest: Expression) -> Expression:
+    return make("add", whole, rest)
+
+
+def _compared(op: str, *parts: Expression) -> list[Expression]:
+    return [make(op, _sum(*parts[:2]), _sum(*parts[2:]))]
+
+
+def _quotient(*parts: Expression) -> list[Expression]:
+    return [make("floor", make("div", _sum(*parts[:2]), _sum(*parts[2:])))]
 
 
 _CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -50,10 +58,10 @@ _OVER_ALL = set(_OVER_A_LEAF.values())
 _RANDOM = {"_normal", "_normal_real", "_normal_complex"}
 _STEPS: dict[str, Callable[..., list[Expression]]] = {
     "whole_and_rest": lambda near, rest: [near, number(0)],
-    "from_zero": lambda whole, rest: [make("max", whole, number(0)), number(0)],
-    "whole_steps": lambda whole, rest: [make("floor", whole)],
-    "ceiling": lambda whole, rest: [make("ceil", whole)],
-    "whole_quotient": lambda whole, rest, length, more: [make("floor", make("div", whole, length))],
+    "from_zero": lambda *parts: [make("max", _sum(*parts), number(0)), number(0)],
+    "whole_steps": lambda *parts: [make("floor", _sum(*parts))],
+    "ceiling": lambda *parts: [make("ceil", _sum(*parts))],
+    "whole_quotient": _quotient,
     **{f"steps_{op}": functools.partial(_compared, op) for op in ("lt", "le", "gt", "ge")},
 }
 """What `gradtx.core.numbers.steps` computes: a formula has no use for two parts of one number."""

@@ -24,7 +24,7 @@ class ExponentialDecay(Schedule, name="exponential_decay"):
     end_value: Number | None = None
 
     def at(self, step: Steps) -> jax.Array:
-        passed, length = (step - self.transition_begin).from_zero(), Steps.of(self.transition_steps)
+        passed, length = (Steps.of(step) - self.transition_begin).from_zero(), Steps.of(self.transition_steps)
         # In the state a bool is a number, 0 or 1, like all that a schedule consists of.
         power = jnp.where(jnp.asarray(self.staircase) != 0, passed // length, passed / length)
         value = self.init_value * jnp.power(self.decay_rate, power)

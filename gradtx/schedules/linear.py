@@ -14,6 +14,8 @@ from gradtx.core.spec.fields import NonNegativeSteps, Number, PositiveSteps, Sca
 def progress(step: Steps, length: Steps) -> jax.Array:
     """How far `step` is through `length` steps, in [0, 1]; a length of 0 is passed at once."""
     none, steps = length <= 0, length.value
+    # One's own subclass may pass on a float.
+    step = Steps.of(step)
     fraction = jnp.clip(step.value / jnp.where(none, jnp.ones_like(steps), steps), 0.0, 1.0)
     return jnp.where(none, jnp.ones_like(fraction), fraction)
 

@@ -80,7 +80,7 @@ class JoinSchedules(Schedule, name="join_schedules"):
         first, *rest = self.schedules
         value = _at(first, step)
         for schedule, boundary in zip(rest, self.boundaries, strict=True):
-            value = jnp.where(step >= boundary, _at(schedule, (step - boundary).from_zero()), value)
+            value = jnp.where(step >= boundary, _at(schedule, (Steps.of(step) - boundary).from_zero()), value)
         return value
 
     def corners(self) -> tuple[float, ...]:

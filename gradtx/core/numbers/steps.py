@@ -39,7 +39,7 @@ def next_count(count: Any, by: Any = 1) -> jax.Array:
 class Steps:
     """A number of steps: a whole one, int32, and the rest, a float that is 0 where it is a whole number.
 
-    Differences and comparisons are exact; in all other arithmetic it is its value, a float.
+    Sums, differences and comparisons are exact; in all other arithmetic it is its value, a float.
     """
 
     def __init__(self, whole: Any, rest: Any) -> None:
@@ -96,8 +96,9 @@ class Steps:
     def __ge__(self, other: Any) -> jax.Array:
         return _compare("ge", self, other)
 
-    def __add__(self, other: Any) -> jax.Array:
-        return self.value + other
+    def __add__(self, other: Any) -> Any:
+        # In the rest, since the whole steps may be the last that int32 holds.
+        return Steps(self.whole, self.rest + Steps.of(other).value)
 
     def __mul__(self, other: Any) -> jax.Array:
         return self.value * other
