@@ -38,7 +38,7 @@ def minimize(
 
 
 class _Loops:
-    """The compiled loops of one loss. They live as long as it does, and as functions that the optimizer has."""
+    """The compiled loops of one loss: they live as long as it, and as what is code in the optimizer."""
 
     def __init__(self) -> None:
         self.plain: dict[Any, Any] = {}

@@ -208,12 +208,12 @@ def test_a_schedules_number_is_set_by_its_dotted_name():
 def test_a_schedule_of_numbers_is_one_array_and_one_with_others_inside_keeps_their_names():
     line = gradtx.linear_schedule(0.0, 1.0, 4)
     numbers = gradtx.sgd(line).init(PARAMS)["numbers"]["sgd"]["learning_rate"]
-    assert jax.tree.map(np.shape, numbers) == {"linear_schedule": (4,)}
+    assert jax.tree.map(np.shape, numbers) == {"linear_schedule": (6,)}
     joined = gradtx.join_schedules([line, gradtx.constant_schedule(0.5)], [10])
     (numbers,) = gradtx.sgd(joined).init(PARAMS)["numbers"]["sgd"]["learning_rate"].values()
     assert jax.tree.map(np.shape, numbers) == {
-        "schedules": {"0": {"linear_schedule": (4,)}, "1": {"constant_schedule": (1,)}},
-        "boundaries": {"0": ()},
+        "schedules": {"0": {"linear_schedule": (6,)}, "1": {"constant_schedule": (1,)}},
+        "boundaries": {"0": (), "0_rest": ()},
     }
 
 

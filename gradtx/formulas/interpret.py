@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gradtx.formulas.expression import Expression, intern, number, within
@@ -20,6 +20,18 @@ from gradtx.formulas.simplify import make
 def interpret(traced: Any, inputs: Sequence[Value]) -> list[Value]:
     """The results of a closed jaxpr on expressions."""
     return _Reader(traced, inputs).run(traced, inputs)
+
+
+def _sum(whole: Expression, rest: Expression) -> Expression:
+    return make("add", whole, rest)
+
+
+def _compared(op: str, *parts: Expression) -> list[Expression]:
+    return [make(op, _sum(*parts[:2]), _sum(*parts[2:]))]
+
+
+def _quotient(*parts: Expression) -> list[Expression]:
+    return [make("floor", make("div", _sum(*parts[:2]), _sum(*parts[2:])))]
 
 
 _CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -44,6 +56,15 @@ _FOLDS = {"reduce_and": "and", "reduce_or": "or", "reduce_max": "max", "reduce_m
 _OVER_A_LEAF = {"and": "all", "or": "some", "max": "largest", "min": "smallest"}
 _OVER_ALL = set(_OVER_A_LEAF.values())
 _RANDOM = {"_normal", "_normal_real", "_normal_complex"}
+_STEPS: dict[str, Callable[..., list[Expression]]] = {
+    "whole_and_rest": lambda near, rest: [near, number(0)],
+    "from_zero": lambda *parts: [make("max", _sum(*parts), number(0)), number(0)],
+    "whole_steps": lambda *parts: [make("floor", _sum(*parts))],
+    "ceiling": lambda *parts: [make("ceil", _sum(*parts))],
+    "whole_quotient": _quotient,
+    **{f"steps_{op}": functools.partial(_compared, op) for op in ("lt", "le", "gt", "ge")},
+}
+"""What `gradtx.core.numbers.steps` computes: a formula has no use for two parts of one number."""
 
 
 class _Reader:
@@ -89,6 +110,8 @@ class _Reader:
         """The results of one equation."""
         name, params = equation.primitive.name, equation.params
         if name in _INLINED:
+            if params.get("name") in _STEPS and not any(isinstance(x, Runs) for x in args):
+                return list(_STEPS[params["name"]](*args))
             if params.get("name") in _RANDOM:
                 return [intern("noise", *(part for part, _ in pieces(args[0], 1)))]
             inner = next(params[key] for key in _CALLS if key in params)

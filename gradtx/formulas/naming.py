@@ -13,8 +13,8 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Program
 from gradtx.core.numbers.hyperparams import by_name, entries_of, hyperparams
 from gradtx.core.numbers.paths import Path, lookup
-from gradtx.core.numbers.schedule import SCHEDULES
-from gradtx.formulas.expression import ONE, Expression, symbol
+from gradtx.core.numbers.schedule import order_in
+from gradtx.formulas.expression import ONE, ZERO, Expression, symbol
 from gradtx.formulas.interpret import interpret
 from gradtx.formulas.runs import Value, one, runs
 from gradtx.formulas.simplify import make
@@ -23,7 +23,7 @@ OTHER = "other."
 ITS_OWN = frozenset({"g", "theta", "t", "update", "noise"})
 """Names that a formula gives itself."""
 
-Kind = Literal["slot", "other", "whole", "step", "number", "decay"]
+Kind = Literal["slot", "other", "whole", "step", "number", "decay", "rest"]
 Element = tuple[Path, Kind, str]
 """What an element of an array is: its path, its kind and the prefix of its leaf."""
 
@@ -99,8 +99,8 @@ class NamedState:
         note(dict_keys("step"), [((*parts, "t"), "step", "")])
         for keys, x in jax.tree_util.tree_flatten_with_path(state["numbers"])[0]:
             path = tuple(k.key for k in keys)
-            fields = SCHEDULES[path[-1]].fields() if x.ndim else [None]
-            named = [self.numbers[id(state), path if f is None else (*path, f)] for f in fields]
+            numbers = [(*path, key) for key in order_in(path[-1])] if x.ndim else [path]
+            named = [self.numbers.get((id(state), number), ("", "rest")) for number in numbers]
             note((*dict_keys("numbers"), *keys), [((name,), kind, "") for name, kind in named])
         for path in program.slot_paths:
             slot, where = lookup(state["slots"], path), dict_keys("slots", *path)
@@ -164,6 +164,8 @@ class NamedState:
                 end = at + size if len(elements) > 1 else x.size
                 before, after = (one(v, at, end) for v in (start, result))
                 at = end
+                if kind == "rest":
+                    continue
                 name = self._name(path, prefix)
                 values = _left(before, kind), _left(after, kind)
                 yield Cell(name, kind, f"{x.dtype.name}{list(x.shape)}", *values)
@@ -211,6 +213,8 @@ def _key_name(key: Any) -> str:
 
 def _entered(name: str, kind: str) -> Expression:
     """What the state holds, in terms of what it is named."""
+    if kind == "rest":
+        return ZERO
     x = symbol(name, counts=kind == "step")
     return make("sub", x, ONE) if kind == "step" else make("sub", ONE, x) if kind == "decay" else x
 

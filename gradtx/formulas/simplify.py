@@ -201,7 +201,7 @@ _RULES: dict[str, Rule] = {
     "where": _where,
     "and": _and,
     "or": _or,
-    "trunc": lambda a: a if _is_whole(a) else None,
+    **dict.fromkeys(("floor", "ceil", "trunc"), lambda a: a if _is_whole(a) else None),
     "max": lambda a, b: a if a is b else None,
     "min": lambda a, b: a if a is b else None,
     "sum": lambda a, axes, count: make("mul", number(count), a) if a.op == "number" else None,

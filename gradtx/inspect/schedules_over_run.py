@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -83,7 +82,7 @@ def sampled(schedule: Any, at: np.ndarray) -> np.ndarray:
     value = bind_numbers(schedule)
     if not callable(value):
         return np.full(at.shape, np.asarray(value))
-    return np.asarray(jax.lax.map(value, jnp.asarray(at)))
+    return np.asarray(value(jnp.asarray(at)))
 
 
 def courses(level: Surveyed, steps: int | None, counts: str = "") -> Iterator[Course]:

@@ -14,6 +14,7 @@ from gradtx.core.engine.layout import initial_numbers
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.steps import is_declared
 from gradtx.core.numbers.hyperparams import held
+from gradtx.core.numbers.steps import Steps
 from gradtx.core.numerics import is_complex, is_trainable, number_dtype, real_dtype, widest
 from gradtx.core.spec.spec import show
 
@@ -85,7 +86,7 @@ def depends_on_step(program: Program) -> str:
     clocked = [u for u in program.units if is_declared(u) and "clock" in u.transform.scalars]
     own = {source for unit in clocked for source in unit.sources.values()}
     for scope, arguments in program.scopes.items():
-        for key, (value, _) in arguments.items():
+        for key, (value, _, _) in arguments.items():
             if callable(value) and (scope, key) not in own:
                 return ".".join((*scope, key))
     _, arguments = initial_numbers(program)
@@ -94,7 +95,7 @@ def depends_on_step(program: Program) -> str:
             continue
         rule, seen = with_values(unit, arguments), []
         for step in jnp.arange(3, dtype=number_dtype()):
-            made = rule.prepare(Scope(step=step, t=step + 1, extra={}))
+            made = rule.prepare(Scope(step=step, t=step + 1, exact_t=Steps.of(step + 1), extra={}))
             seen.append([np.asarray(x) for x in jax.tree.leaves(made)])
         if any(not np.array_equal(a, b) for later in seen[1:] for a, b in zip(seen[0], later, strict=True)):
             return unit.where

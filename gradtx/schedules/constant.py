@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 
 from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.numbers.steps import Steps
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import Number, Scalar
 
@@ -14,7 +15,7 @@ class ConstantSchedule(Schedule, name="constant_schedule"):
 
     value: Number
 
-    def at(self, step: jax.Array) -> jax.Array:
+    def at(self, step: Steps) -> jax.Array:
         return self.value
 
     def corners(self) -> tuple[float, ...]:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.numbers.steps import Steps
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import NonNegative, Number, Positive, Scalar
+from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Number, PositiveSteps, Scalar
 from gradtx.schedules.linear import between, check_warmup, progress
 
 
@@ -19,11 +20,11 @@ class CosineDecaySchedule(Schedule, name="cosine_decay_schedule"):
     """From init_value to alpha init_value along half a cosine."""
 
     init_value: Number
-    decay_steps: Positive
+    decay_steps: PositiveSteps
     alpha: Number = 0.0
     exponent: NonNegative = 1.0
 
-    def at(self, step: jax.Array) -> jax.Array:
+    def at(self, step: Steps) -> jax.Array:
         wave = _wave(progress(step, self.decay_steps), self.exponent)
         return self.init_value * between(self.alpha, jnp.ones_like(self.alpha), wave)
 
@@ -66,15 +67,15 @@ class WarmupCosineDecaySchedule(Schedule, name="warmup_cosine_decay_schedule"):
 
     init_value: Number
     peak_value: Number
-    warmup_steps: NonNegative
-    decay_steps: Positive
+    warmup_steps: NonNegativeSteps
+    decay_steps: PositiveSteps
     end_value: Number = 0.0
     exponent: NonNegative = 1.0
 
     def check(self) -> None:
         check_warmup(self)
 
-    def at(self, step: jax.Array) -> jax.Array:
+    def at(self, step: Steps) -> jax.Array:
         up = between(self.init_value, self.peak_value, progress(step, self.warmup_steps))
         fraction = progress(step - self.warmup_steps, self.decay_steps - self.warmup_steps)
         down = between(self.end_value, self.peak_value, _wave(fraction, self.exponent))

@@ -8,24 +8,25 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.numbers.steps import Steps
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import NonNegative, Number, Positive, Scalar
+from gradtx.core.spec.fields import NonNegativeSteps, Number, Positive, PositiveSteps, Scalar
 
 
 class ExponentialDecay(Schedule, name="exponential_decay"):
     """init_value decay_rate^(steps / transition_steps), bounded by end_value."""
 
     init_value: Number
-    transition_steps: Positive
+    transition_steps: PositiveSteps
     decay_rate: Positive
-    transition_begin: NonNegative = 0
+    transition_begin: NonNegativeSteps = 0
     staircase: bool = False
     end_value: Number | None = None
 
-    def at(self, step: jax.Array) -> jax.Array:
-        power = jnp.maximum(step - self.transition_begin, 0.0) / self.transition_steps
+    def at(self, step: Steps) -> jax.Array:
+        passed, length = (Steps.of(step) - self.transition_begin).from_zero(), Steps.of(self.transition_steps)
         # In the state a bool is a number, 0 or 1, like all that a schedule consists of.
-        power = jnp.where(jnp.asarray(self.staircase) != 0, jnp.floor(power), power)
+        power = jnp.where(jnp.asarray(self.staircase) != 0, passed // length, passed / length)
         value = self.init_value * jnp.power(self.decay_rate, power)
         if self.end_value is None:
             return value

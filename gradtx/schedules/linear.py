@@ -6,14 +6,17 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.numbers.steps import Steps
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import NonNegative, Number, Positive, Scalar
+from gradtx.core.spec.fields import NonNegativeSteps, Number, PositiveSteps, Scalar
 
 
-def progress(step: jax.Array, length: jax.Array) -> jax.Array:
+def progress(step: Steps, length: Steps) -> jax.Array:
     """How far `step` is through `length` steps, in [0, 1]; a length of 0 is passed at once."""
-    none = length <= 0
-    fraction = jnp.clip(step / jnp.where(none, jnp.ones_like(length), length), 0.0, 1.0)
+    none, steps = length <= 0, length.value
+    # One's own subclass may pass on a float.
+    step = Steps.of(step)
+    fraction = jnp.clip(step.value / jnp.where(none, jnp.ones_like(steps), steps), 0.0, 1.0)
     return jnp.where(none, jnp.ones_like(fraction), fraction)
 
 
@@ -27,10 +30,10 @@ class LinearSchedule(Schedule, name="linear_schedule"):
 
     init_value: Number
     end_value: Number
-    transition_steps: Positive
-    transition_begin: NonNegative = 0
+    transition_steps: PositiveSteps
+    transition_begin: NonNegativeSteps = 0
 
-    def at(self, step: jax.Array) -> jax.Array:
+    def at(self, step: Steps) -> jax.Array:
         fraction = progress(step - self.transition_begin, self.transition_steps)
         return between(self.init_value, self.end_value, fraction)
 
@@ -74,14 +77,14 @@ class WarmupLinearDecaySchedule(Schedule, name="warmup_linear_decay_schedule"):
 
     init_value: Number
     peak_value: Number
-    warmup_steps: NonNegative
-    decay_steps: Positive
+    warmup_steps: NonNegativeSteps
+    decay_steps: PositiveSteps
     end_value: Number = 0.0
 
     def check(self) -> None:
         check_warmup(self)
 
-    def at(self, step: jax.Array) -> jax.Array:
+    def at(self, step: Steps) -> jax.Array:
         up = between(self.init_value, self.peak_value, progress(step, self.warmup_steps))
         fraction = progress(step - self.warmup_steps, self.decay_steps - self.warmup_steps)
         down = between(self.peak_value, self.end_value, fraction)
@@ -144,9 +147,9 @@ class WarmupConstantSchedule(Schedule, name="warmup_constant_schedule"):
 
     init_value: Number
     peak_value: Number
-    warmup_steps: NonNegative
+    warmup_steps: NonNegativeSteps
 
-    def at(self, step: jax.Array) -> jax.Array:
+    def at(self, step: Steps) -> jax.Array:
         return between(self.init_value, self.peak_value, progress(step, self.warmup_steps))
 
     def corners(self) -> tuple[float, ...]:

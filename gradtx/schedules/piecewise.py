@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.numbers.steps import Steps
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import Number, Scalar, ScalarOrSchedule
+from gradtx.core.spec.fields import Number, Scalar, ScalarOrSchedule, StepNumber
 from gradtx.core.spec.spec import call_arguments
 
 
@@ -19,7 +20,7 @@ class PiecewiseConstantSchedule(Schedule, name="piecewise_constant_schedule"):
     """init_value times every scale whose boundary has been reached."""
 
     init_value: Number
-    boundaries: tuple[float, ...] = ()
+    boundaries: StepNumber = ()
     scales: tuple[float, ...] = ()
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
@@ -27,7 +28,7 @@ class PiecewiseConstantSchedule(Schedule, name="piecewise_constant_schedule"):
         values = {"init_value": self.__dict__["init_value"], "boundaries_and_scales": pairs or None}
         return call_arguments(self.name, values)
 
-    def at(self, step: jax.Array) -> jax.Array:
+    def at(self, step: Steps) -> jax.Array:
         value = self.init_value
         for boundary, scale in zip(self.boundaries, self.scales, strict=True):
             value = jnp.where(step >= boundary, value * scale, value)
@@ -66,7 +67,7 @@ class JoinSchedules(Schedule, name="join_schedules"):
     """One schedule after another, each counting its own steps."""
 
     schedules: tuple[Any, ...]
-    boundaries: tuple[float, ...]
+    boundaries: StepNumber
 
     def check(self) -> None:
         if len(self.schedules) != len(self.boundaries) + 1:
@@ -75,11 +76,11 @@ class JoinSchedules(Schedule, name="join_schedules"):
                 f"got {len(self.boundaries)}."
             )
 
-    def at(self, step: jax.Array) -> jax.Array:
+    def at(self, step: Steps) -> jax.Array:
         first, *rest = self.schedules
         value = _at(first, step)
         for schedule, boundary in zip(rest, self.boundaries, strict=True):
-            value = jnp.where(step >= boundary, _at(schedule, jnp.maximum(step - boundary, 0.0)), value)
+            value = jnp.where(step >= boundary, _at(schedule, (Steps.of(step) - boundary).from_zero()), value)
         return value
 
     def corners(self) -> tuple[float, ...]:
@@ -93,7 +94,7 @@ class JoinSchedules(Schedule, name="join_schedules"):
         return tuple(sorted(found))
 
 
-def _at(schedule: Any, step: jax.Array) -> Any:
+def _at(schedule: Any, step: Steps) -> Any:
     return schedule(step) if callable(schedule) else schedule
 
 

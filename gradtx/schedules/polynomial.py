@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
+from gradtx.core.numbers.steps import Steps
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import NonNegative, Number, Positive, Scalar
+from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Number, PositiveSteps, Scalar
 from gradtx.schedules.linear import between, progress
 
 
@@ -17,10 +18,10 @@ class PolynomialSchedule(Schedule, name="polynomial_schedule"):
     init_value: Number
     end_value: Number
     power: NonNegative
-    transition_steps: Positive
-    transition_begin: NonNegative = 0
+    transition_steps: PositiveSteps
+    transition_begin: NonNegativeSteps = 0
 
-    def at(self, step: jax.Array) -> jax.Array:
+    def at(self, step: Steps) -> jax.Array:
         left = 1 - progress(step - self.transition_begin, self.transition_steps)
         return between(self.end_value, self.init_value, jnp.power(left, self.power))
 

@@ -9,21 +9,22 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule, Slot, WholeScalar
 from gradtx.core.engine.transform import Transform
+from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import Positive, ScalarOrSchedule
+from gradtx.core.spec.fields import PositiveSteps, ScalarOrSchedule
 
 
 class ApplyEvery(Rule, name="apply_every"):
     """s = s + g;  on each k-th call u = s and s = 0, on the others u = 0."""
 
-    k: Positive
+    k: PositiveSteps
 
     sum = Slot()
     count = WholeScalar(dtype="int32")
 
     def prepare(self, now: Any) -> dict[str, jax.Array]:
-        count = now.count + 1
-        full = count.astype(self.k.dtype) >= self.k
+        count = next_count(now.count)
+        full = Steps.of(count) >= self.k
         return {"full": full, "count": jnp.where(full, 0, count)}
 
     def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:

@@ -12,7 +12,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, root_mean_square, sqrt
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import NonNegative, Number, ScalarOrSchedule
+from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule, StepNumber
 
 Shape = tuple[int, ...]
 
@@ -26,7 +26,7 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
 
     factored: bool
     decay_rate: NonNegative
-    step_offset: Number
+    step_offset: StepNumber
     min_dim_size_to_factor: int
     epsilon: NonNegative
 
@@ -53,7 +53,8 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
     v = Slot(real=True, shape=_full)
 
     def prepare(self, now: Any) -> dict[str, jax.Array]:
-        return {"complement": jnp.power(jnp.maximum(now.t - self.step_offset, 1.0), -self.decay_rate)}
+        t = (now.exact_t - self.step_offset).value
+        return {"complement": jnp.power(jnp.maximum(t, 1.0), -self.decay_rate)}
 
     def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
         decay, squares, axes = Decay(leaf.complement), abs_sq(g) + self.epsilon, self._axes(g.shape)

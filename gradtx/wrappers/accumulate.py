@@ -12,9 +12,10 @@ from gradtx.core.compose.rule import Slot, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import cast, real_dtype
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import DType, DTypeName, Positive, ScalarOrSchedule
+from gradtx.core.spec.fields import DType, DTypeName, PositiveSteps, ScalarOrSchedule
 from gradtx.core.spec.spec import show
 
 NonFinite = Literal["drop", "skip", "keep"]
@@ -24,7 +25,7 @@ class Accumulating(Wrapper):
     """s += g on each micro-step; after k of them inner(s / k), and s starts anew."""
 
     inner: Any
-    every: Positive
+    every: PositiveSteps
     accumulator_dtype: DTypeName = None
     sum = Slot(dtype="accumulator_dtype")
     count = WholeScalar(dtype="int32")
@@ -52,9 +53,9 @@ class Accumulating(Wrapper):
 
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
         good, remembered = self.judge(gs, slots, call)
-        number = slots.count + good
+        number = next_count(slots.count, good)
         sums = [jnp.where(good, s + g, s) for s, g in zip(slots.sum, gs, strict=True)]
-        full = good & (call.number(number) >= self.every)
+        full = good & (Steps.of(number) >= self.every)
 
         def gathered(sums: list[jax.Array]) -> list[jax.Array]:
             return self.gather(sums, call.number(number))
@@ -65,9 +66,9 @@ class Accumulating(Wrapper):
         return result, {
             "sum": sums,
             "count": jnp.where(full, 0, number),
-            "clock": slots.clock + ran,
-            "skipped": slots.skipped + ~good + (full & ~ran),
-            "latest": jnp.where(ran, call.step + 1, slots.latest),
+            "clock": next_count(slots.clock, ran),
+            "skipped": next_count(slots.skipped, ~good | (full & ~ran)),
+            "latest": jnp.where(ran, next_count(call.step), slots.latest),
             "inner": inner,
             **remembered,
         }

@@ -13,9 +13,10 @@ from gradtx.core.compose.rule import EVAL, Rule, Slot
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform, added
+from gradtx.core.numbers.steps import Steps
 from gradtx.core.numerics import Decay
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import DType, DTypeName, NonNegative, Scalar, ScalarOrSchedule
+from gradtx.core.spec.fields import DType, DTypeName, NonNegativeSteps, Scalar, ScalarOrSchedule
 from gradtx.core.spec.spec import call_arguments
 
 
@@ -55,10 +56,10 @@ class EmaParams(Average, name="ema_params"):
 class PolyakAverage(Average, name="polyak_average"):
     """a = a + (p + u - a) / n for the n-th parameters since `start`."""
 
-    start: NonNegative
+    start: NonNegativeSteps
 
     def prepare(self, now: Any) -> dict[str, Any]:
-        n = now.t - jnp.ceil(self.start)
+        n = (now.exact_t - Steps.of(self.start.ceil())).value
         return {"begins": n <= 1, "share": Decay(1 / jnp.maximum(n, 1))}
 
     def mixed(self, old: jax.Array, new: jax.Array, leaf: Any) -> jax.Array:

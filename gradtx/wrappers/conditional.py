@@ -14,15 +14,16 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.transform import Transform, accepted
 from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
+from gradtx.core.spec.fields import NonNegativeSteps, ScalarOrSchedule
 
 
 class ApplyIfFinite(Wrapper, name="apply_if_finite"):
     """inner(g) where g is finite, or after more than `max_consecutive_errors` that were not; else 0."""
 
     inner: Any
-    max_consecutive_errors: NonNegative
+    max_consecutive_errors: NonNegativeSteps
     axis_name: str | tuple[str, ...] | None = None
 
     notfinite_count = WholeScalar(dtype="int32")
@@ -35,13 +36,13 @@ class ApplyIfFinite(Wrapper, name="apply_if_finite"):
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
         faults = (~call.finite()).sum(dtype=jnp.int32)
         finite = lv.over_axes(faults, self.axis_name, self.name) == 0
-        count = jnp.where(finite, 0, slots.notfinite_count + 1)
-        gives_up = call.number(count) > self.max_consecutive_errors
+        count = jnp.where(finite, 0, next_count(slots.notfinite_count))
+        gives_up = Steps.of(count) > self.max_consecutive_errors
         result, inner = call.run(self.inner, gs, slots.inner, when=finite | gives_up)
         return result, {
             "notfinite_count": jnp.where(gives_up, 0, count),
             "last_finite": finite,
-            "total_notfinite": slots.total_notfinite + ~finite,
+            "total_notfinite": next_count(slots.total_notfinite, ~finite),
             "inner": inner,
         }
 
@@ -117,8 +118,7 @@ class Conditional(Wrapper):
             )
         otherwise = None if self.in_place else gs
         result, inner = call.run(self.inner, gs, slots.inner, when=when.astype(bool), otherwise=otherwise)
-        last = jnp.iinfo(jnp.int32).max
-        return result, {"calls": jnp.where(slots.calls < last, slots.calls + 1, last), "inner": inner}
+        return result, {"calls": next_count(slots.calls), "inner": inner}
 
 
 class ConditionallyTransform(Conditional, name="conditionally_transform"):

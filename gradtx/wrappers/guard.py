@@ -13,9 +13,10 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.transform import Transform, missing
 from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay, sqrt, total
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import NonNegative, Positive, ScalarOrSchedule
+from gradtx.core.spec.fields import NonNegativeSteps, Positive, ScalarOrSchedule
 from gradtx.core.spec.spec import show
 from gradtx.wrappers.blackbox import Verdict, empty_marks, empty_metrics, record
 from gradtx.wrappers.spikes import RunningLevel, choose
@@ -30,8 +31,8 @@ class Guard(Wrapper, name="guard"):
     watch: str = "gradient_norm"
     deviations: Positive | None = 6.0
     decay: Decay
-    warmup: NonNegative = 100
-    patience: NonNegative = 10
+    warmup: NonNegativeSteps = 100
+    patience: NonNegativeSteps = 10
     updates: bool = False
     axis_name: str | tuple[str, ...] | None = None
 
@@ -68,7 +69,7 @@ class Guard(Wrapper, name="guard"):
         limit = None if self.deviations is None else level.limit(self.deviations, self.warmup)
         no = jnp.array(False)
         spike = no if limit is None else ~(watched <= limit)
-        is_new_level = spike & (call.number(slots.spikes) >= self.patience)
+        is_new_level = spike & (Steps.of(slots.spikes) >= self.patience)
         cases = {
             Verdict.GRADIENT: faulty.any(),
             Verdict.LOSS: no if loss is None else ~jnp.isfinite(loss),
@@ -93,11 +94,11 @@ class Guard(Wrapper, name="guard"):
         kept = {
             **level._asdict(),
             **record(slots, call.step, verdict, leaf, loss, norm, limit),
-            "faults": [f if f is None else f + faulty[i] for i, f in enumerate(slots.faults)],
+            "faults": [f if f is None else next_count(f, faulty[i]) for i, f in enumerate(slots.faults)],
             "first": jnp.where((slots.first[1] < 0) & (leaf >= 0), fault, slots.first),
-            "skipped": slots.skipped + ~good,
-            "in_a_row": jnp.where(good, 0, slots.in_a_row + 1),
-            "spikes": jnp.where(good, 0, slots.spikes + (verdict == Verdict.SPIKE)),
+            "skipped": next_count(slots.skipped, ~good),
+            "in_a_row": jnp.where(good, 0, next_count(slots.in_a_row)),
+            "spikes": jnp.where(good, 0, next_count(slots.spikes, verdict == Verdict.SPIKE)),
         }
         # The statistics decide and are otherwise not part of any loss: 0 times their derivative may be NaN.
         return result, {**jax.lax.stop_gradient(kept), "inner": inner}

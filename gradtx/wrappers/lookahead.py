@@ -13,16 +13,17 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.rebase import restarted
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay, cast
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import Fraction, Positive, ScalarOrSchedule
+from gradtx.core.spec.fields import Fraction, PositiveSteps, ScalarOrSchedule
 
 
 class Lookahead(Wrapper, name="lookahead"):
     """On every sync_period-th update, after p += u: s += slow_step_size (p - s), p = s."""
 
     fast_optimizer: Any
-    sync_period: Positive
+    sync_period: PositiveSteps
     slow_step_size: Fraction
     reset_state: bool = False
     eval_params = Slot(init=lambda rule, param: param)
@@ -36,8 +37,8 @@ class Lookahead(Wrapper, name="lookahead"):
 
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
         result, inner = call.run(self.fast_optimizer, gs, slots.inner)
-        count = slots.count + 1
-        sync = call.number(count) >= self.sync_period
+        count = next_count(slots.count)
+        sync = Steps.of(count) >= self.sync_period
 
         def synchronized(carry: Any) -> Any:
             slow, params, inner = carry

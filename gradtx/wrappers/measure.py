@@ -17,6 +17,7 @@ from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numbers.schedule import CALLABLE, SCHEDULES
+from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import Decay, cast, compute_dtype, is_trainable, like, number_dtype
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
@@ -76,7 +77,7 @@ class MeasureWithEma(Wrapper, name="measure_with_ema"):
         # m / (1 - b^t) moves towards a new value by the part (1 - b) / (1 - b^t): no second average is kept.
         part = self.decay.complement
         if self.debias:
-            part = jnp.minimum(part / self.decay.correction(call.number(call.step + 1)), 1.0)
+            part = jnp.minimum(part / self.decay.correction(call.number(next_count(call.step))), 1.0)
 
         def moved(old: jax.Array, new: Any) -> jax.Array:
             dtype = compute_dtype(old.dtype)

@@ -53,8 +53,9 @@ class MultiStepsTransform(Accumulating, name="MultiSteps"):
 
     def has_updated(self, state: Any) -> jax.Array:
         """Whether the last call of `update` or `apply_gradients` ran the inner optimizer."""
-        latest = state["slots"][self.name]["latest"]
-        return (latest == state["step"]) & (latest > 0)
+        slots = state["slots"][self.name]
+        # At its end the step stays, so that the sum, which has begun anew, has to tell.
+        return (slots["latest"] == state["step"]) & (slots["latest"] > 0) & (slots["count"] == 0)
 
     def gradient_transformation(self) -> Transform:
         """Itself: it is a transform already."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay, divide
 
 ROUNDING = 3e-4
@@ -28,15 +29,15 @@ class RunningLevel(NamedTuple):
     std: jax.Array
     seen: jax.Array
 
-    def limit(self, deviations: jax.Array, warmup: jax.Array) -> jax.Array:
+    def limit(self, deviations: jax.Array, warmup: Steps) -> jax.Array:
         """The limit mean + deviations * std; infinite until `warmup` numbers, and at least one, were seen."""
         std = jnp.maximum(self.std, ROUNDING * jnp.abs(self.mean))
-        warm = self.seen.astype(warmup.dtype) >= jnp.maximum(warmup, 1.0)
+        warm = (Steps.of(self.seen) >= warmup) & (self.seen > 0)
         return jnp.where(warm, self.mean + deviations * std, jnp.inf)
 
     def after(self, x: jax.Array, decay: Decay) -> RunningLevel:
         """With one more number."""
-        count = jnp.minimum(self.seen, jnp.iinfo(jnp.int32).max - 1) + 1
+        count = next_count(self.seen)
         first = count == 1
         share = divide(decay.complement, decay.correction(count.astype(x.dtype)))
         d = x - self.mean

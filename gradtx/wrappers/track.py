@@ -16,9 +16,10 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numbers.hyperparams import array_of, is_state, outermost_states, tidy
 from gradtx.core.numbers.paths import Path, lookup
+from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import divide, number_dtype, sqrt, sum_of_squares, total
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import Positive, ScalarOrSchedule
+from gradtx.core.spec.fields import PositiveSteps, ScalarOrSchedule
 from gradtx.transforms.clip import ClipByGlobalNorm
 
 NORMS = ("gradient_norm", "update_norm", "parameter_norm", "update_ratio")
@@ -57,7 +58,7 @@ class Track(Wrapper, name="track"):
     """Measures every so many updates; passes everything on as it is."""
 
     inner: Any
-    every: Positive
+    every: PositiveSteps
     groups: Mapping[str, Mask] | None = None
     metrics = Whole(_initial)
     measured = WholeScalar(dtype="int32")
@@ -69,8 +70,8 @@ class Track(Wrapper, name="track"):
         return {"inner": self.inner}
 
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
-        due = call.number(call.step) % jnp.maximum(jnp.floor(self.every), 1) == 0
-        number = slots.measured + 1
+        due = call.step % jnp.maximum(self.every.floor(), 1) == 0
+        number = next_count(slots.measured)
 
         def measure(params: Any, state: Any) -> dict[str, jax.Array]:
             updates, concluded = call.preview(self.inner, gs, state, params, number > 0)

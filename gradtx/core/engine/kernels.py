@@ -27,6 +27,7 @@ from gradtx.core.engine.steps import Join, Step, Unit, through
 from gradtx.core.engine.transform import Transform, added
 from gradtx.core.numbers.paths import Path
 from gradtx.core.numbers.schedule import bind_numbers, form, split_schedules, without_numbers
+from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import (
     Decay,
     is_trainable,
@@ -146,7 +147,12 @@ def field_values(unit: Unit, arguments: dict[Any, Any]) -> Values:
     """The values of a unit's hyperparameters, from those of the arguments that they were given as."""
     result = {}
     for key, source in unit.sources.items():
-        value, decay = arguments[source], unit.transform.fields()[key].decay
+        value, field = arguments[source], unit.transform.fields()[key]
+        decay = field.decay
+        if field.domain.counts_steps:
+            value = Steps.of(value)
+        elif isinstance(value, Steps):
+            value = value.value
         if decay and not isinstance(value, Decay):
             value = Decay(1 - value)
         elif isinstance(value, Decay) and not decay:
@@ -159,7 +165,7 @@ def _now(unit: Unit, step: jax.Array, kept: Values, extra: Values) -> Scope:
     scalars = {k: v for k, v in kept.items() if not unit.transform.scalars[k].is_key}
     wanted = {k: extra[k] for k in unit.transform.needs if k in extra}
     t = step.astype(number_dtype())
-    return Scope(step=t, t=t + 1, extra=wanted, **scalars)
+    return Scope(step=t, t=t + 1, exact_t=Steps.of(next_count(step)), extra=wanted, **scalars)
 
 
 def with_values(unit: Unit, arguments: dict[Any, Any]) -> Any:
@@ -197,8 +203,7 @@ class PrepareKernel(Kernel):
                 if scalar.is_key:
                     made["key"] = jax.random.fold_in(jax.random.wrap_key_data(kept[unit.path][name]), step)
             scalars[unit.path] = made
-        last = np.int32(np.iinfo(np.int32).max)
-        return fields, scalars, jnp.where(step < last, step + np.int32(1), last)
+        return fields, scalars, next_count(step)
 
 
 def bound_arguments(arguments: dict[tuple[Path, str], Any], numbers: Any, record: Any = None) -> Any:
@@ -214,7 +219,7 @@ def bound_arguments(arguments: dict[tuple[Path, str], Any], numbers: Any, record
             if record is not None:
                 record(scope + path, v)
 
-        result[scope, key] = bind_numbers(value, node, key, at)
+        result[scope, key] = bind_numbers(value, node, key, at, where=".".join((*scope, key)))
     return result
 
 

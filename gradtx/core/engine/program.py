@@ -22,6 +22,7 @@ from gradtx.core.engine.transform import adapted
 from gradtx.core.numbers.paths import Path, nest
 from gradtx.core.numbers.schedule import contains_code, form, numbers_of, pack_schedules
 from gradtx.core.spec.argument import GivenAsArray, plain
+from gradtx.core.spec.fields import Domain
 
 
 class Builder:
@@ -29,7 +30,7 @@ class Builder:
 
     def __init__(self) -> None:
         self.steps: list[Any] = []
-        self.scopes: dict[Path, dict[str, tuple[Any, bool]]] = {}
+        self.scopes: dict[Path, dict[str, tuple[Any, Domain, bool]]] = {}
         self._prefix: Path = ()
         self._masks: tuple[Mask, ...] = ()
         self._owners: dict[int, tuple[Path, str]] = {}
@@ -67,8 +68,12 @@ class Builder:
                 continue
             scope, argument = self._owners.get(id(value), (path, key))
             known = self.scopes.setdefault(scope, {})
-            # A number that is a decay for one of several rules is kept as a decay for all.
-            known[argument] = plain(value), field.decay or (argument in known and known[argument][1])
+            domain, decay = field.domain, field.decay
+            if argument in known:
+                # What is a decay, or counts steps, for one of several rules is kept as that for all.
+                decay = decay or known[argument][2]
+                domain = max(known[argument][1], domain, key=lambda d: d.counts_steps)
+            known[argument] = plain(value), domain, decay
             sources[key] = (scope, argument)
         mask = rule.__dict__.get("mask")
         masks = self._masks if mask is None else (*self._masks, mask)
@@ -95,8 +100,8 @@ class Program:
         self.joins = [step for step in self.steps if isinstance(step, Join)]
         self.numbers: dict[Path, Any] = {}
         for scope, arguments in self.scopes.items():
-            for key, (value, decay) in arguments.items():
-                for path, number in numbers_of(key, value, decay):
+            for key, (value, domain, decay) in arguments.items():
+                for path, number in numbers_of(key, value, domain, decay):
                     self.numbers[scope + path] = number
         self.arrays = {
             path: value for path, value in self.numbers.items() if isinstance(value, Tracer | GivenAsArray)
@@ -104,7 +109,7 @@ class Program:
         self.given = {
             (scope, key): value
             for scope, arguments in self.scopes.items()
-            for key, (value, _) in arguments.items()
+            for key, (value, _, _) in arguments.items()
         }
         self.coded = {source: value for source, value in self.given.items() if contains_code(value)}
         kept = pack_schedules(nest(dict.fromkeys(self.numbers, np.float32(0))))

@@ -7,6 +7,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import with_values
@@ -15,8 +16,8 @@ from gradtx.core.engine.program import Program
 from gradtx.core.engine.steps import Join, Unit
 from gradtx.core.engine.transform import PyTree, Shared, missing
 from gradtx.core.numbers.paths import Path, lookup, nest
-from gradtx.core.numbers.schedule import with_number
-from gradtx.core.numerics import widest
+from gradtx.core.numbers.schedule import CALLABLE, with_number
+from gradtx.core.numerics import number_dtype, widest
 
 State = dict[str, Any]
 
@@ -92,13 +93,25 @@ class Update:
         made = list(self.ps if self.apply else self.us)
         for i, result in self.results.items():
             made[i] = result
-        next_called: dict[Path, Any] = {}
-        program.called(numbers, following, next_called.__setitem__)
+        next_called = self._next_called(following)
         return self.structure.unflatten(made), {
             "step": following,
             "numbers": with_numbers(numbers, next_called),
             "slots": nest(self.slots),
         }
+
+    def _next_called(self, following: Any) -> dict[Path, Any]:
+        """What the user's functions of the step will give next, by the path of each number."""
+        found: dict[Path, Any] = {}
+        try:
+            self.program.called(self.state["numbers"], following, found.__setitem__)
+        except Exception:
+            if isinstance(following, Tracer):
+                raise
+            # A list of values may end with this update: that is an error of the next one, if there is one.
+            paths = (path for path in self.program.numbers if path[-1] == CALLABLE)
+            return {path: np.asarray(np.nan, number_dtype()) for path in paths}
+        return found
 
     def values(self, unit: Unit | Join) -> tuple[dict[str, Any], dict[str, Any]]:
         """The fields and the scalars of a rule."""

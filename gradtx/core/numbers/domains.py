@@ -34,7 +34,7 @@ def domain_of(path: Path) -> Domain:
     )
 
 
-_ALSO = {"momentum": "decay"}
+_ALSO = {"momentum": "decay", "clipping_threshold": "threshold"}
 """What an argument of a recipe is called in the rule that it is for, where that is something else."""
 
 

@@ -19,6 +19,7 @@ from jax.core import Tracer
 from gradtx.core.numbers.domains import domain_of
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT, read_schedule, split_schedules, with_number
+from gradtx.core.numbers.steps import REST, given
 from gradtx.core.numbers.tidy import tidy
 from gradtx.core.spec.arguments import suggestion
 from gradtx.core.spec.fields import as_number
@@ -106,13 +107,15 @@ def _arrays(numbers: Any) -> Any:
 
 
 def _walk(state: Any, node: Any, parts: Path, path: Path, own: int | None) -> Iterator[_Entry]:
-    for key in sorted(node, key=lambda k: k.removeprefix(COMPLEMENT)):
+    rests = {key + REST for key in node} & set(node)
+    for key in sorted(set(node) - rests, key=lambda k: k.removeprefix(COMPLEMENT)):
         child, here = node[key], (*path, key)
         name = (*parts, key.removeprefix(COMPLEMENT))
         start = len(parts) if own is None else own
         if not isinstance(child, Mapping):
             kind: Kind = "decay" if key.startswith(COMPLEMENT) else "number"
-            yield _Entry(name, start, kind, state, here, child)
+            value = given(child, node[key + REST]) if key + REST in rests else child
+            yield _Entry(name, start, kind, state, here, value)
         elif set(child) == {CALLABLE}:
             yield _Entry(name, start, "code", state, (*here, CALLABLE), child[CALLABLE])
         elif read_schedule(child) is not None:

@@ -20,9 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.core.numbers.steps import REST, Steps, missing, nearest
 from gradtx.core.numerics import Decay, number_dtype
 from gradtx.core.spec.argument import complement, plain
-from gradtx.core.spec.fields import Declared, as_number
+from gradtx.core.spec.fields import ANY, Declared, Domain, as_number
+from gradtx.core.spec.spec import show
 
 SCHEDULES: dict[str, type[Schedule]] = {}
 """The schedule classes by name, by which a state's schedules are evaluated."""
@@ -50,12 +52,13 @@ class Schedule(Declared):
         SCHEDULES[cls.name] = cls
 
     def _keep(self, field: Any, value: Any) -> Any:
-        if isinstance(value, tuple | list) and not field.is_number:
-            return tuple(plain(as_number(f"{self.name}: {field.name}", v)) for v in value)
+        if isinstance(value, tuple | list):
+            where, domain = f"{self.name}: {field.name}", field.domain or ANY
+            return tuple(plain(as_number(where, v, domain)) for v in value)
         return plain(super()._keep(field, value))
 
-    def at(self, step: jax.Array) -> jax.Array:
-        """The value at a step, a float scalar from 0."""
+    def at(self, step: Steps) -> jax.Array:
+        """The value at a step from 0, whose differences and comparisons are exact; else it is a float."""
         raise NotImplementedError
 
     def __call__(self, step: Any) -> jax.Array:
@@ -73,28 +76,45 @@ class Schedule(Declared):
         return None if math.isinf(last) else last
 
 
-def numbers_of(key: str, value: Any, decay: bool = False) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _contents(schedule: Schedule) -> Iterator[tuple[str, Any, Domain]]:
+    for key, value in schedule._values().items():
+        yield key, value, schedule.fields()[key].domain or ANY
+
+
+def numbers_of(
+    key: str, value: Any, domain: Domain, decay: bool = False
+) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Each number under an argument: its path in the state and its given value.
 
-    A constant decay stands as its complement under `one_minus_<name>`; a schedule as
+    A constant decay stands as its complement under `one_minus_<name>`; a number of steps as the nearest
+    float under its name and what is missing under `<name>_rest`; a schedule as
     `<name>/<schedule>/<its numbers>`; a plain callable as `<name>/callable`.
     """
     if value is None:
         return
     if isinstance(value, Schedule):
-        for inner, part in value._values().items():
-            for path, number in numbers_of(inner, part):
+        for inner, part, part_domain in _contents(value):
+            for path, number in numbers_of(inner, part, part_domain):
                 yield (key, value.name, *path), number
     elif isinstance(value, tuple):
         for i, part in enumerate(value):
-            for path, number in numbers_of(str(i), part):
+            for path, number in numbers_of(str(i), part, domain):
                 yield (key, *path), number
     elif callable(value):
         yield (key, CALLABLE), value
     elif decay:
         yield (COMPLEMENT + key,), complement(value)
+    elif domain.counts_steps:
+        yield (key,), nearest(value)
+        yield (key + REST,), missing(value)
     else:
         yield (key,), value
+
+
+def order_in(schedule: str) -> list[str]:
+    """The names of a schedule's numbers in the order in which a vector in the state has them."""
+    fields = SCHEDULES[schedule].fields()
+    return [*fields, *(key + REST for key, f in fields.items() if f.domain and f.domain.counts_steps)]
 
 
 def pack_schedules(numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +123,7 @@ def pack_schedules(numbers: Mapping[str, Any]) -> dict[str, Any]:
     def kept(name: str, node: Any) -> Any:
         if not isinstance(node, Mapping):
             return node
-        order = SCHEDULES[name].fields() if name in SCHEDULES else {}
+        order = order_in(name) if name in SCHEDULES else []
         if set(node) != set(order) or any(isinstance(part, Mapping) for part in node.values()):
             return pack_schedules(node)
         parts = [node[key] for key in order]
@@ -121,7 +141,7 @@ def split_schedules(numbers: Mapping[str, Any]) -> dict[str, Any]:
             return split_schedules(node)
         if name not in SCHEDULES:
             return node
-        return {key: _part(node, i) for i, key in enumerate(SCHEDULES[name].fields())}
+        return {key: _part(node, i) for i, key in enumerate(order_in(name))}
 
     return {name: parts(name, node) for name, node in numbers.items()}
 
@@ -133,20 +153,26 @@ def _part(vector: Any, i: int) -> Any:
 
 
 def with_number(numbers: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """The numbers that the state keeps with one of them replaced."""
+    """The numbers that the state keeps with one of them replaced; a number of steps in both of its parts."""
     name, *rest = path
     node = numbers[name]
     if not rest:
-        new = value
-    elif isinstance(node, Mapping):
+        if name + REST not in numbers:
+            return {**numbers, name: value}
+        return {**numbers, name: nearest(value), name + REST: missing(value)}
+    if isinstance(node, Mapping):
         new = with_number(dict(node), tuple(rest), value)
     else:
-        i = list(SCHEDULES[name].fields()).index(rest[0])
-        if isinstance(node, Tracer) or isinstance(value, Tracer):
-            new = jnp.asarray(node).at[..., i].set(value)
-        else:
-            new = np.array(node)
-            new[..., i] = value
+        order, key = order_in(name), rest[0]
+        counts_steps = key + REST in order
+        parts = {key: nearest(value), key + REST: missing(value)} if counts_steps else {key: value}
+        traced = isinstance(node, Tracer) or isinstance(value, Tracer)
+        new: Any = jnp.asarray(node) if traced else np.array(node)
+        for part, x in parts.items():
+            if traced:
+                new = new.at[..., order.index(part)].set(jnp.asarray(x).astype(new.dtype))
+            else:
+                new[..., order.index(part)] = x
     return {**numbers, name: new}
 
 
@@ -158,19 +184,10 @@ def number_at(numbers: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     return node
 
 
-def contains_code(value: Any) -> bool:
-    """Whether an argument is a plain callable or has one inside."""
-    if isinstance(value, Schedule):
-        return any(contains_code(part) for part in value._values().values())
-    if isinstance(value, tuple):
-        return any(map(contains_code, value))
-    return callable(value)
-
-
 def without_numbers(value: Any) -> Any:
     """An argument with 0 for each number: what is left is its form."""
     if isinstance(value, Schedule):
-        return value._with(**{key: without_numbers(part) for key, part in value._values().items()})
+        return value._with(**{key: without_numbers(part) for key, part, _ in _contents(value)})
     if isinstance(value, tuple):
         return tuple(map(without_numbers, value))
     return value if value is None or callable(value) else 0.0
@@ -179,7 +196,7 @@ def without_numbers(value: Any) -> Any:
 def form(value: Any) -> Any:
     """The structure of an argument: all that the compiled program depends on, and none of its numbers."""
     if isinstance(value, Schedule):
-        return (type(value), *(form(part) for part in value._values().values()))
+        return (type(value), *(form(part) for _, part, _ in _contents(value)))
     if isinstance(value, tuple):
         return tuple(form(part) for part in value)
     if value is None or callable(value):
@@ -187,10 +204,22 @@ def form(value: Any) -> Any:
     return "number"
 
 
-def bind_numbers(value: Any, numbers: Any = None, key: str = "", record: Any = None) -> Any:
-    """An argument over the state's arrays for it: an array, a `Decay`, or a function of the step.
+def contains_code(value: Any) -> bool:
+    """Whether an argument is a plain function of the step, or a schedule with one inside."""
+    if isinstance(value, Schedule):
+        return any(contains_code(part) for _, part, _ in _contents(value))
+    if isinstance(value, tuple):
+        return any(map(contains_code, value))
+    return callable(value)
 
-    `numbers` is the dict that has the argument under `key`; without it the value's own numbers are used.
+
+def bind_numbers(
+    value: Any, numbers: Any = None, key: str = "", record: Any = None, domain: Domain = ANY, where: str = ""
+) -> Any:
+    """An argument over the state's arrays for it: an array, a `Decay`, `Steps`, or a function of the step.
+
+    `numbers` is the dict that has the argument under `key`; without it the value's own numbers are used, of
+    which `domain` says whether they are numbers of steps. `where` is the argument's name for errors.
     `record` is called with the path and the value of every plain callable that is evaluated.
     """
     dtype = number_dtype()
@@ -203,8 +232,11 @@ def bind_numbers(value: Any, numbers: Any = None, key: str = "", record: Any = N
             if record is not None:
                 record((key, value.name, *path), v)
 
-        bound = value._with(**{k: bind_numbers(part, inner, k, sub) for k, part in value._values().items()})
-        return lambda step: bound.at(jnp.asarray(step).astype(dtype))
+        name, parts = where or value.name, _contents(value)
+        bound = value._with(
+            **{k: bind_numbers(part, inner, k, sub, dom, f"{name}.{k}") for k, part, dom in parts}
+        )
+        return lambda step: bound.at(Steps.of(step))
     if isinstance(value, tuple):
         inner = None if numbers is None else numbers.get(key, {})
 
@@ -213,25 +245,62 @@ def bind_numbers(value: Any, numbers: Any = None, key: str = "", record: Any = N
                 if record is not None:
                     record((key, *path), v)
 
-            return bind_numbers(value[i], inner, str(i), sub)
+            return bind_numbers(value[i], inner, str(i), sub, domain, f"{where}.{i}")
 
         return tuple(nth(i) for i in range(len(value)))
     if callable(value):
 
         def call(step: Any) -> jax.Array:
-            result = jnp.asarray(value(jnp.asarray(step).astype(jnp.int32)))
-            if result.shape != ():
-                raise ValueError(f"A schedule must give a scalar, got shape {result.shape} from {value}.")
-            result = result.astype(dtype)
+            result = _called(value, Steps.of(step).floor(), where).astype(dtype)
             if record is not None:
                 record((key, CALLABLE), result)
             return result
 
         return call
     if numbers is None:
-        return jnp.asarray(value, dtype)
+        return Steps.of(value) if domain.counts_steps else jnp.asarray(value, dtype)
+    return _number(numbers, key)
+
+
+_ON_A_TRACER = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What is raised where Python code asks a traced value for a number; a bool is asked for by the first."""
+
+
+def _called(fn: Any, step: jax.Array, where: str) -> jax.Array:
+    """What a plain function gives at a step, or at each of several."""
+    if step.ndim:
+        steps = step.ravel()
+        try:
+            values = jax.vmap(lambda t: _called(fn, t, where))(steps)
+        except TypeError as error:
+            if isinstance(step, Tracer) or not isinstance(error.__cause__, _ON_A_TRACER):
+                raise
+            values = jnp.stack([_called(fn, t, where) for t in steps])
+        return values.reshape(step.shape)
+    try:
+        result = jnp.asarray(fn(step))
+    except _ON_A_TRACER as error:
+        raise TypeError(
+            f"{where or 'This schedule'} is a Python function of the step, {show(fn)}, which asked for the "
+            f"value of a step that is traced: under jax.jit it has none yet. Decide with jnp.where in place "
+            f"of `if`, compute with jnp in place of np and math, and look up in a jnp array in place of a "
+            f"list; or use a schedule of gradtx, such as piecewise_constant_schedule or join_schedules."
+        ) from error
+    if result.shape != ():
+        raise ValueError(f"A schedule must give a scalar, got shape {result.shape} from {show(fn)}.")
+    return result
+
+
+def _number(numbers: Mapping[str, Any], key: str) -> Any:
+    """A number of the state as what its names there say that it is."""
     if COMPLEMENT + key in numbers:
         return Decay(numbers[COMPLEMENT + key])
+    if key + REST in numbers:
+        return Steps.of(numbers[key], numbers[key + REST])
     return numbers[key]
 
 
@@ -246,12 +315,18 @@ def read_schedule(node: Any) -> Any:
         return None
     cls = SCHEDULES[name]
 
-    def read(part: Any) -> Any:
-        if isinstance(part, Mapping) and all(k.isdigit() for k in part):
-            return tuple(read(part[str(i)]) for i in range(len(part)))
-        return read_schedule(part) or part
+    def read(numbers: Any, key: str) -> Any:
+        part = numbers[key]
+        if not isinstance(part, Mapping):
+            return _number(numbers, key)
+        members = [k for k in part if not k.endswith(REST)]
+        if all(k.isdigit() for k in members):
+            return tuple(read(part, str(i)) for i in range(len(members)))
+        return read_schedule(part)
 
-    bound = object.__new__(cls)
-    bound._set(**{key: read(inner[key]) if key in inner else None for key in cls.fields()})
-    dtype = number_dtype()
-    return lambda step: bound.at(jnp.asarray(step).astype(dtype))
+    def at(step: Any) -> jax.Array:
+        bound = object.__new__(cls)
+        bound._set(**{key: read(inner, key) if key in inner else None for key in cls.fields()})
+        return bound.at(Steps.of(step))
+
+    return at

@@ -37,6 +37,8 @@ class Domain:
     words: str
     contains: Callable[[float], bool]
     remedy: str = ""
+    counts_steps: bool = False
+    """Whether it is a number of steps, which is exact also where it is larger than float32 holds."""
 
     def check(self, where: str, value: float) -> None:
         """Raises `ValueError` for a value outside; NaN is outside of every domain."""
@@ -54,6 +56,9 @@ Rate = Annotated[
     Any,
     Domain(">= 0", lambda x: x >= 0, " A negative one climbs; to maximize, negate the loss."),
 ]
+StepNumber = Annotated[Any, Domain(ANY.words, lambda x: True, counts_steps=True)]
+NonNegativeSteps = Annotated[Any, Domain(">= 0", lambda x: x >= 0, counts_steps=True)]
+PositiveSteps = Annotated[Any, Domain("> 0", lambda x: x > 0, counts_steps=True)]
 DTypeName = Annotated[str | None, "dtype"]
 
 
@@ -123,7 +128,9 @@ def as_number(where: str, value: Any, domain: Domain | None = ANY) -> Any:
         if isinstance(value, Tracer):
             return value
         exact = jax.config.jax_enable_x64  # type: ignore[attr-defined]
-        kept = np.asarray(value)[()]
+        kept: Any = np.asarray(value)[()]
+        # A whole number is exact; of another one of 32 bits the shortest decimal is what was meant.
+        exact = exact or (abs(kept) < 2**32 and kept == np.floor(kept))
         kind = GivenForOneUpdate if _is_injected() else GivenAsArray
         number = kind(kept if exact else str(kept))
     elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -144,8 +151,9 @@ DECLARED: weakref.WeakSet[type[Declared]] = weakref.WeakSet()
 class Declared(Spec):
     """A spec whose arguments are the annotated fields of its class.
 
-    A field annotated `Number`, `NonNegative`, `Positive`, `Fraction`, `Rate` or `Decay` (or one of them
-    `| None`) is a hyperparameter; any other annotation is code, kept as given.
+    A field annotated `Number`, `NonNegative`, `Positive`, `Fraction`, `Rate` or `Decay`, or as a number of
+    steps, `StepNumber`, `NonNegativeSteps` or `PositiveSteps` (or one of them `| None`), is a hyperparameter;
+    any other annotation is code, kept as given.
     """
 
     name: ClassVar[str] = ""
