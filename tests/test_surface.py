@@ -607,7 +607,7 @@ MAPPED = {
     ),
     "no slots": (gradtx.noisy_sgd(0.1), set()),
     "flat vectors": (gradtx.flatten(gradtx.adam(0.1)), set()),
-    "measurements": (gradtx.monitor({"n": norm, "t": gradtx.identity()}), {"slots/monitor/t/value"}),
+    "measurements": (gradtx.monitor({"n": norm, "t": gradtx.identity()}), {"slots/monitor.t/value"}),
     "Optax's own": (optax.adam(0.1), {"0/mu", "0/nu"}),
     "Optax's chain of ours": (
         optax.chain(gradtx.trace(0.9), optax.ema(0.9)),

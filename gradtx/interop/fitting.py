@@ -12,7 +12,7 @@ from gradtx.core.engine.layout import initial_numbers
 from gradtx.core.engine.program import Program, is_declared
 from gradtx.core.engine.stages import Scope, with_values
 from gradtx.core.engine.update import Composed
-from gradtx.core.numbers.hyperparams import held
+from gradtx.core.numbers.states import held
 from gradtx.core.numerics import is_complex, is_trainable, number_dtype, real_dtype, widest
 from gradtx.core.spec.spec import show
 

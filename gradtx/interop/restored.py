@@ -59,7 +59,7 @@ class Restored:
         for title, texts in rows:
             for i, text in enumerate(texts):
                 lines.append(f"{title if i == 0 else '':10}{text}")
-        if self.step and any("slots" in key.split("/") for key in (*self.new, *self.reshaped)):
+        if self.step and any(key.startswith("slots/") for key in (*self.new, *self.reshaped)):
             lines += [
                 f"{'':10}New slots start at step {self.step}. Where the step corrects them, as it does",
                 f"{'':10}Adam's moments, the first updates may be several times too large.",

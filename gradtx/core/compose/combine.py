@@ -9,12 +9,12 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose.rule import EVAL, Rule
+from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.leaves import Excluding, Including, Mask
 from gradtx.core.engine.program import Builder, Fork, Swap
-from gradtx.core.engine.transform import GradientTransformation, Transform
+from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.update import Composed
-from gradtx.core.numbers.schedule import CALLABLE, SCHEDULES
+from gradtx.core.numbers.states import FOREIGN, TRANSFORM
 from gradtx.core.numerics import divide
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.spec import show
@@ -34,12 +34,10 @@ def visit(tx: Any, builder: Builder) -> None:
     """Adds any transform to a program; one that is not of the engine's kind works on whole trees."""
     if isinstance(tx, Composed):
         tx._visit(builder)
-    elif isinstance(tx, GradientTransformation):
-        builder.add_tree("transform", tx)
     elif isinstance(tx, Transform):
-        builder.add_tree(tx._call()[0], tx)
+        builder.add_tree(TRANSFORM, tx)
     else:
-        builder.add_tree("foreign", tx)
+        builder.add_tree(FOREIGN, tx)
 
 
 class Chain(Composed):
@@ -96,7 +94,7 @@ class NamedChain(Composed):
             if not (isinstance(member, tuple) and len(member) == 2 and isinstance(member[0], str)):
                 raise TypeError(f"named_chain takes pairs (name, transform), got {show(member)}.")
             name = member[0]
-            if name in names or name in SCHEDULES or name in (CALLABLE, EVAL, ""):
+            if name in names or not name:
                 raise ValueError(f"named_chain: {name!r} is taken; give each transform a name of its own.")
             names.append(name)
             checked("named_chain", member[1])

@@ -46,8 +46,8 @@ class Target:
     @property
     def where(self) -> str:
         """Its name for errors."""
-        outside = [key for key in self.at if key not in ("slots", "inner")]
-        return ".".join((*outside, *self.unit.path))
+        # A place is "slots", a transform and "inner", as often as there are wrappers around it.
+        return ".".join((*self.at[1::3], *self.unit.path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ def linked(tx: Any, part: Any, where: str, at: Path, state: Any) -> Clock:
     """
     if not isinstance(tx, Composed):
         return Clock(where, tx, [], Reading(), copies=[_copied_whole(at, state, part, where)])
-    names = [name for unit in tx.program.units for name in unit.path]
+    names = [name for unit in tx.program.units for name in unit.where.split(".")]
     clock = Clock(where, tx, [], read(part, where, names))
     items = clock.reading.items
     targets = list(_targets(tx, at, (), state, clock))
