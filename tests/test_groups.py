@@ -393,7 +393,15 @@ def test_two_partitions_with_the_same_labels_and_a_transform_of_a_labels_name():
     tx = gradtx.chain(gradtx.trace(0.7), part, part, gradtx.trace(0.6))
     numbers = tx.init(PARAMS)["numbers"]
     assert sorted(numbers) == [
-        *("trace", "trace_1", "trace_1.trace", "trace_1_1.trace", "trace_2.trace", "trace_3.trace"),
+        *(
+            "trace",
+            "trace_1",
+            "trace_1.trace",
+            "trace_1_1.trace",
+            "trace_1_2.trace",
+            "trace_2.trace",
+            "trace_3",
+        ),
     ]
     assert len(set(tx.program.slot_paths)) == 6
     updates, _ = jax.jit(tx.update)(PARAMS, tx.init(PARAMS))

@@ -154,8 +154,7 @@ class _Reader:
             return None
         if not isinstance(x, Runs):
             return x if equation.invars[0].aval.size == 1 else intern(_OVER_A_LEAF[op], x)
-        parts = [e if n == 1 else intern(_OVER_A_LEAF[op], e) for e, n in x.parts]
-        return functools.reduce(functools.partial(make, op), parts)
+        return _together(op, [e if n == 1 else intern(_OVER_A_LEAF[op], e) for e, n in x.parts])
 
     def read_reduce_sum(self, equation: Any, x: Value) -> Value | None:
         before, axes = equation.invars[0].aval, tuple(equation.params["axes"])
@@ -164,14 +163,13 @@ class _Reader:
             return make("sum", x, None if len(axes) == before.ndim else axes, count)
         if equation.outvars[0].aval.size != 1:
             return None
-        sums = [make("sum", e, None, n) if n > 1 else e for e, n in x.parts]
-        return functools.reduce(functools.partial(make, "add"), sums)
+        return _together("add", [make("sum", e, None, n) if n > 1 else e for e, n in x.parts])
 
     def read_reduce_prod(self, equation: Any, x: Value) -> Value | None:
         if equation.outvars[0].aval.size != 1:
             return None
-        powers = [make("pow", e, number(n)) for e, n in pieces(x, equation.invars[0].aval.size)]
-        return functools.reduce(functools.partial(make, "mul"), powers)
+        runs_of_x = pieces(x, equation.invars[0].aval.size)
+        return _together("mul", [make("pow", e, number(n)) for e, n in runs_of_x])
 
     def read_select_n(self, equation: Any, which: Value, *cases: Value) -> Value | None:
         sizes = [x.aval.size for x in equation.invars]
@@ -222,6 +220,16 @@ class _Reader:
         shape = equation.outvars[0].aval.shape
         counts = len(shape) == 1 and shape[0] <= LONGEST
         return runs([(number(i), 1) for i in range(shape[0])]) if counts else None
+
+
+_OF_NONE = {"add": 0, "mul": 1, "and": True, "or": False, "max": -math.inf, "min": math.inf}
+
+
+def _together(op: str, parts: list[Expression]) -> Expression:
+    """The parts of an array as one; an array without elements has none."""
+    if not parts:
+        return number(_OF_NONE[op])
+    return functools.reduce(functools.partial(make, op), parts)
 
 
 def _choice(index: Expression, *cases: Expression) -> Expression:

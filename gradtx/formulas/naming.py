@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
@@ -42,6 +43,7 @@ class Cell:
         layout: the dtype and shape that it is stored in.
         start: its value after `init`.
         new: its value after the update.
+        written: the number that the transform was given, before a state rounded it; None for what is none.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Cell:
     layout: str
     start: Expression
     new: Expression
+    written: float | None = None
 
 
 class NamedState:
@@ -167,7 +170,19 @@ class NamedState:
                 at = end
                 name = self._name(path, prefix)
                 values = _left(before, kind), _left(after, kind)
-                yield Cell(name, kind, f"{x.dtype.name}{list(x.shape)}", *values)
+                layout = f"{x.dtype.name}{list(x.shape)}"
+                yield Cell(name, kind, layout, *values, self.written.get(name))
+
+    @functools.cached_property
+    def written(self) -> dict[str, float]:
+        """The number that each hyperparameter was given as, by name."""
+        found: dict[str, float] = {}
+        for program, state, _ in _states(self.tx, self.state, self.state):
+            for path, value in program.numbers.items():
+                name, kind = self.numbers.get((id(state), path), ("", ""))
+                if name and isinstance(value, int | float):
+                    found[name] = float(1 - value if kind == "decay" else value)
+        return found
 
     def definitions(self) -> dict[str, Expression]:
         """The value of each schedule, and of each function of the step."""
