@@ -145,6 +145,17 @@ def test_flatten_measures_what_is_left():
     assert updates["b"].tolist() == [1.0, -1.0]
 
 
+def test_flatten_without_the_parameters_names_the_leaf_that_has_no_gradient():
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    tx = gradtx.flatten(gradtx.adam(0.1))
+    with pytest.raises(
+        ValueError, match=r"flatten: the leaf 'b' has no gradient.*update\(grads, state, params"
+    ):
+        tx.update({"a": params["a"], "b": None}, tx.init(params))
+    masked = gradtx.masked(tx, "a")
+    assert masked.update({"a": params["a"], "b": None}, masked.init(params))[0]["a"] is not None
+
+
 def test_flatten_keeps_no_state_for_what_is_masked_out():
     tx = gradtx.masked(gradtx.flatten(gradtx.trace(0.9)), "w")
     params = {"w": jnp.ones((2, 2)), "bias": jnp.ones(3)}

@@ -11,10 +11,10 @@ import numpy as np
 
 from gradtx.core.engine import leaves as lv
 from gradtx.formulas.decay import DecayKind, decay_of
-from gradtx.formulas.expression import ONE, ZERO, Expression, reached, rewrite, symbol, symbols
+from gradtx.formulas.expression import ONE, ZERO, Expression, reached, rewrite, symbol, symbols, within
 from gradtx.formulas.leaf_groups import Alike, kinds
 from gradtx.formulas.naming import OTHER, Cell
-from gradtx.formulas.numeric import Evaluator
+from gradtx.formulas.numeric import Evaluator, is_known
 from gradtx.formulas.period import LONGEST_ROUND, calls_of_a_round
 from gradtx.formulas.runs import stand_in
 from gradtx.formulas.simplify import make
@@ -145,6 +145,13 @@ def _verdict(ways: set[tuple[float, float]]) -> Direction:
     if ways == {(-1, 1)}:
         return Direction.DESCENT
     return Direction.ASCENT if ways == {(1, -1)} else Direction.UNKNOWN
+
+
+def unread(traced: Traced) -> list[str]:
+    """The names of what the update depends on and what no number can be told of, such as a loop."""
+    needed = _needed(traced)
+    nodes = within([needed.update, *(cell.new for cell in needed.cells)])
+    return sorted({node.args[0] if node.op == "call" else node.op for node in nodes if not is_known(node)})
 
 
 def _needed(traced: Traced) -> Traced:

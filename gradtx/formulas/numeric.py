@@ -75,9 +75,12 @@ _LOGICAL = {"where", "and", "or", "not", "every", "any", "all", "some"}
 
 def is_opaque(expression: Expression) -> bool:
     """Whether an expression has a part without a numeric meaning, such as a loop."""
-    return any(
-        node.op not in _VALUES and node.op not in ("number", "symbol") for node in within([expression])
-    )
+    return not all(map(is_known, within([expression])))
+
+
+def is_known(node: Expression) -> bool:
+    """Whether an operation has a numeric meaning."""
+    return node.op in _VALUES or node.op in ("number", "symbol")
 
 
 class Evaluator:
