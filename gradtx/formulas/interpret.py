@@ -206,7 +206,7 @@ class _Reader:
                 return make("sum", make("mul", other, x), (axis,), shape[axis])
         front = tuple(range(len(batch)))
         matrices = all(1 <= len(shape) - len(batch) <= 2 for shape in shapes)
-        vectors = all(len(shape) == 1 for shape in shapes)
+        vectors = all(len(shape) - len(batch) == 1 for shape in shapes)
         if vectors or not matrices or tuple(batch) != front or tuple(batch_b) != front:
             return self.einsum(equation, a, b)
         if len(shapes[0]) - len(batch) == 2 and left == len(batch):
@@ -225,8 +225,10 @@ class _Reader:
             names[0][i] = names[1][j] = next(letters)
         for own in names:
             own[:] = [name or next(letters) for name in own]
-        if not batch and names[0] == names[1] and not isinstance(a, Runs) and not isinstance(b, Runs):
-            return make("sum", make("mul", a, b), None, math.prod(equation.invars[0].aval.shape))
+        if names[0] == names[1] and not isinstance(a, Runs) and not isinstance(b, Runs):
+            axes, shape = tuple(sorted(left)), equation.invars[0].aval.shape
+            count = math.prod(shape[axis] for axis in axes)
+            return make("sum", make("mul", a, b), axes if batch else None, count)
         free = [
             n
             for own, used in zip(names, ((*batch, *left), (*batch_b, *right)), strict=True)

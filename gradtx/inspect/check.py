@@ -10,6 +10,7 @@ from typing import Any
 from gradtx.core.compose.combine import SetToZero
 from gradtx.core.engine import leaves as lv
 from gradtx.core.numbers.paths import Path
+from gradtx.core.spec.words import named
 from gradtx.formulas.decay import Coupling, DecayKind
 from gradtx.formulas.direction import Direction, movements_of, unread
 from gradtx.formulas.leaf_groups import Alike, kinds
@@ -19,7 +20,6 @@ from gradtx.inspect.rounding import too_coarse
 from gradtx.inspect.schedules_over_run import courses
 from gradtx.inspect.storage import GRADIENT, lossy_slots
 from gradtx.inspect.survey import Surveyed, checked_arguments, survey
-from gradtx.inspect.table import named
 
 SHORT = 100
 """Steps in which weight decay alone should not halve a parameter."""
@@ -179,7 +179,7 @@ def _storage(level: Surveyed) -> Iterator[Finding]:
 
 def _unread(level: Surveyed, directions: list[Direction], alike: list[Alike] | None) -> Iterator[Finding]:
     """What nothing can be said of: a check that passes it over in silence would seem to approve of it."""
-    remedy = "Their direction, weight decay and rounding were not checked. Look at gradtx.formula(tx, params, leaf)."
+    remedy = "Their direction, decay and rounding were not checked. See gradtx.formula(tx, params, leaf)."
     if alike is None:
         what = "the transform could not be traced without the keyword arguments that its update needs."
         yield Finding("unread", "note", what, "Nothing but the sizes and schedules was checked.")

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 from gradtx.core.numbers.paths import Path
 from gradtx.core.spec.spec import show
+from gradtx.core.spec.words import count, some
 from gradtx.formulas.decay import DecayKind
 from gradtx.formulas.direction import Direction
 from gradtx.inspect.outline import Kind
 from gradtx.inspect.schedules_over_run import Course
-from gradtx.inspect.table import columns, count, filled, size, some
+from gradtx.inspect.table import columns, filled, size
 
 T = TypeVar("T")
 

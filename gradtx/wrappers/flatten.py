@@ -17,6 +17,7 @@ from gradtx.core.engine.placement import Placement, replicated
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.numerics import compute_dtype, is_complex, widest
 from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.words import some
 
 Leaves = list[Any]
 
@@ -69,15 +70,9 @@ class Flatten(Wrapper, name="flatten"):
         made = jax.eval_shape(self.inner.init, vectors.shapes())
         if list(map(jnp.shape, jax.tree.leaves(made))) != list(map(jnp.shape, jax.tree.leaves(state))):
             raise ValueError(
-                f"{self.name}: {_with_verb(lacking)} no gradient this time, and only the parameters say "
-                f"which part of the vector to leave as it is. Pass them: update(grads, state, params)."
+                f"{self.name}: the leaf {some(lacking)} has no gradient this time, and only the parameters "
+                f"say which part of the vector to leave as it is. Pass them: update(grads, state, params)."
             )
-
-
-def _with_verb(paths: list[str]) -> str:
-    """Leaves that have something, for an error."""
-    shown = ", ".join(map(repr, paths[:8])) + ", ..." * (len(paths) > 8)
-    return f"the leaf {shown} has" if len(paths) == 1 else f"the leaves {shown} have"
 
 
 class _Vectors:
