@@ -218,3 +218,11 @@ def test_a_state_dict_of_another_library_has_no_step_to_go_by():
     params = {"step": leaf(), "a": jnp.ones(3)}
     state, _ = gradtx.from_state_dict(tx, params, gradtx.to_state_dict(tx.init(params)))
     assert state["step"].shape == (2,) and state["a"].shape == (3,)
+
+
+def test_a_formula_takes_no_metric_for_the_slot_of_a_leaf_of_its_name():
+    tx = gradtx.track(gradtx.sgd(0.1), every=1)
+    shapes = {name: jax.ShapeDtypeStruct((2,), np.float32) for name in ("gradient_norm", "measured_at")}
+    plainly = {name: jax.ShapeDtypeStruct((2,), np.float32) for name in ("a", "b")}
+    mine = gradtx.formula(tx, shapes, "gradient_norm")
+    assert mine.slots.keys() == gradtx.formula(tx, plainly, "a").slots.keys()

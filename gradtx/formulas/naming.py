@@ -113,14 +113,17 @@ class NamedState:
                 seen = program.unit_at[path[:-1]].transform.sees_leaves
                 self._walk(part.program, slot, (*outer, *where), leafwise and seen, (*parts, *path))
                 continue
+            unit = program.unit_at.get(path[:-1])
+            whole = unit is not None and path[-1] in unit.transform.scalars
             for keys, x in jax.tree_util.tree_flatten_with_path(slot)[0]:
-                note((*where, *keys), self._elements((*parts, *path), keys, x, leafwise))
+                note((*where, *keys), self._elements((*parts, *path), keys, x, leafwise, whole))
 
-    def _elements(self, path: Path, keys: Any, x: Any, leafwise: bool) -> list[Element]:
-        if not leafwise and x.shape == (sum(self.sizes),):
+    def _elements(self, path: Path, keys: Any, x: Any, leafwise: bool, whole: bool) -> list[Element]:
+        """What the elements of an array are; one of the whole tree may have the name of a leaf."""
+        if not leafwise and not whole and x.shape == (sum(self.sizes),):
             return [(path, "slot", prefix) for prefix in self.prefixes]
         for own, prefix in zip(self.keys, self.prefixes, strict=True):
-            if keys[len(keys) - len(own) :] == own and (own or x.ndim or not keys):
+            if not whole and keys[len(keys) - len(own) :] == own and (own or x.ndim or not keys):
                 names = tuple(_key_name(k) for k in keys[: len(keys) - len(own)])
                 return [((*path, *names), "slot", prefix)]
         names = (*path, *(_key_name(k) for k in keys))
