@@ -89,7 +89,7 @@ WIDTH = 100
 
 
 def _wrapped(head: str, body: str) -> str:
-    """A text in lines that begin where it does; one of a deep formula starts under its name."""
+    """A text cut into lines, where the later lines are indented to the start of the first."""
     margin = " " * min(len(head), WIDTH // 3)
     kept = re.sub(rf"(?<!,) (?!{_BREAKS} )", NO_BREAK, body)
     text = textwrap.fill(
@@ -197,7 +197,7 @@ def _number(cell: Cell) -> float:
 
 
 def _noises(roots: list[Expression]) -> dict[Expression, Expression]:
-    """The noises by what they are, without what says which: the state holds the key."""
+    """The symbols of random noise, each with the plain name `noise` that is shown in its place."""
     names = {x: x.args[0].partition(STAND_IN)[0] for x in within(roots) if x.op == "symbol"}
     return {x: symbol(name) for x, name in names.items() if name != x.args[0] and name.startswith("noise")}
 

@@ -1,7 +1,7 @@
 """Reads a traced JAX function as expressions.
 
-Functions that are called are read through, conversions vanish, a conditional is a choice. What has no reading
-becomes a function of its own name, so that nothing fails.
+Calls are replaced by what the called function does, conversions are left out, and a conditional becomes a
+choice. An operation that this module does not know becomes a function of its name, so that nothing fails.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class _Reader:
         ]
 
     def passed(self, equation: Any, i: int, x: Value) -> Value:
-        """A value as it is, unless the numbers become of a narrower kind or change their positions."""
+        """A value as it is, unless it is rounded to whole numbers or its elements change their positions."""
         before, after = equation.invars[i].aval, equation.outvars[i].aval
         if before.dtype != after.dtype and before.dtype != bool and after.dtype.kind in "iub":
             if after.dtype == bool:
@@ -327,9 +327,9 @@ def _choice(index: Expression, *cases: Expression) -> Expression:
 
 
 def opaque(equation: Any, args: list[Value]) -> list[Value]:
-    """What has no reading: a function with the name of the primitive, one for each of its results.
+    """An operation that this module does not know, as a function of its name, one for each of its results.
 
-    What it runs, such as the body of a loop, tells it from others of its name.
+    The function remembers what it runs, such as the body of a loop, so that two loops are not the same.
     """
     flat = [e for x in args for e, _ in pieces(x, 1)]
     kept = {

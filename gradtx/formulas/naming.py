@@ -85,7 +85,7 @@ class NamedState:
         self.values = [self._value(key) for key, _ in self.order]
 
     def _apart(self, name: str, entry: Any) -> str:
-        """The name of a number, with that of its transform where it alone is taken."""
+        """The name of a number, with the name of its transform in front if it is taken."""
         scoped = ".".join(entry.parts[max(entry.own - 1, 0) :])
         return name if name not in self.taken else scoped if scoped not in self.taken else f"{name}_"
 
@@ -132,7 +132,7 @@ class NamedState:
         return [(names, "whole", "")]
 
     def _shortest(self) -> dict[Path, str]:
-        """Each path's shortest end that is no other's, nor a hyperparameter's name."""
+        """For each path the shortest end that no other path has and that is no hyperparameter's name."""
         paths = {
             path
             for found in self.given.values()
@@ -229,13 +229,13 @@ def _key_name(key: Any) -> str:
 
 
 def _entered(name: str, kind: str) -> Expression:
-    """What the state holds, in terms of what it is named."""
+    """What the state holds, written with the name: a decay `b` is held as `1 - b`, a step `t` as `t - 1`."""
     x = symbol(name, counts=kind == "step")
     return make("sub", x, ONE) if kind == "step" else make("sub", ONE, x) if kind == "decay" else x
 
 
 def _left(x: Expression, kind: str) -> Expression:
-    """What is named, in terms of what the state holds."""
+    """The reverse: the named quantity, from an expression for what the state holds."""
     if kind == "step" and x.op == "where":
         condition, a, b = x.args
         return make("where", condition, _left(a, kind), _left(b, kind))

@@ -137,7 +137,7 @@ class OfElements(Evaluator):
 
 
 def _mean(x: Any, axes: tuple[int, ...] | None) -> Any:
-    """A mean; one over some axes weighs the elements otherwise, so that it is none over the others."""
+    """A mean. One over some axes gets weights that depend on the axes, so that two such means differ."""
     x = np.atleast_1d(x)
     weights = np.roll(np.arange(1.0, x.size + 1), sum(axes)) if axes else np.ones(x.size)
     return np.sum(x * weights) / np.sum(weights)

@@ -178,7 +178,7 @@ def _storage(level: Surveyed) -> Iterator[Finding]:
 
 
 def _unread(level: Surveyed, directions: list[Direction], alike: list[Alike] | None) -> Iterator[Finding]:
-    """What nothing can be said of: a check that passes it over in silence would seem to approve of it."""
+    """Leaves of which nothing could be found out; silence about them would look like approval."""
     remedy = "Their direction, decay and rounding were not checked. See gradtx.formula(tx, params, leaf)."
     if alike is None:
         what = "the transform could not be traced without the keyword arguments that its update needs."

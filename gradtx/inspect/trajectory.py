@@ -60,7 +60,7 @@ class Trajectory:
 
     @property
     def code(self) -> Any:
-        """All that is computed: what has the same is the same, since equal expressions are one object."""
+        """All expressions of a trajectory. Two trajectories with equal expressions are the same."""
         return self.traced.update, [(cell.name, cell.start, cell.new) for cell in self.cells]
 
     @functools.cached_property
@@ -77,7 +77,7 @@ class Trajectory:
 
     @property
     def period(self) -> int:
-        """The largest number that may be one of steps: a whole one."""
+        """The largest whole number among the hyperparameters, which may be a number of steps."""
         numbers = [self.start[cell.name] for cell in self.cells if cell.kind == "number"]
         whole = [int(x) for x in numbers if np.ndim(x) == 0 and x == np.round(x) and 1 < x <= LONGEST_PERIOD]
         return max(whole, default=0)
@@ -122,7 +122,7 @@ class Trajectory:
 
 
 def _counts(new: Expression, name: str) -> bool:
-    """Whether something is one more after each step, or each that runs: a clock of another library."""
+    """Whether a value grows by one with each step, or with each that is not skipped, like a counter."""
     if symbols(new) == {name}:
         return Evaluator([new])({name: 7.0}) == [8.0]
     branches = new.args[1:] if new.op == "where" else ()
@@ -149,5 +149,5 @@ class Followed:
 
     @property
     def opaque(self) -> set[str]:
-        """What of it has no formula."""
+        """The names of the slots and updates that have no formula."""
         return {name for trajectory in self._made.values() for name in trajectory.opaque}

@@ -59,7 +59,7 @@ def shown(x: Any) -> str:
 
 
 def is_form(x: Mapping[Any, Any]) -> bool:
-    """Whether a dict is read as something else than itself."""
+    """Whether a dict describes a call or a value of another kind, and is not just a dict."""
     return CALL in x or (len(x) == 1 and next(iter(x)) in FORMS)
 
 
@@ -160,7 +160,7 @@ WORDS = {bool: "true or false", float: "a number", int: "a whole number", str: "
 
 
 def misfit(value: Any, hint: Any) -> str:
-    """What an argument of the kind `hint` must be, in words, if `value` is not that; else nothing."""
+    """The expected kind of an argument in words if `value` is not of it, and an empty text if it is."""
     words = []
     for option in options_of(hint):
         kind = typing.get_origin(option) or option

@@ -67,7 +67,7 @@ class Restored:
         return "\n".join(lines)
 
     def groups(self, keys: Iterable[str]) -> list[str]:
-        """Entries in few words: where all that is under a path is among them, the path stands for it."""
+        """A short list of entries: a path stands for all entries under it, if all of them are in the list."""
         every = [*self.kept, *self.new, *self.dropped, *self.reshaped]
         wanted, counts, totals = set(keys), dict[str, int](), dict[str, int]()
         for key in every:

@@ -168,7 +168,7 @@ def _form(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _says_all(x: jax.ShapeDtypeStruct) -> bool:
-    """Whether a shape says where an array is, which it cannot of one that is committed to a device."""
+    """Whether an abstract array tells its full placement, which it cannot for an array on one device."""
     return x.sharding is None or isinstance(x.sharding, NamedSharding)
 
 

@@ -159,7 +159,7 @@ def _targets(
 
 
 def _has_state(unit: Unit, inner: Any, own: Any) -> bool:
-    """Whether there is something to move: what only measures does so anew."""
+    """Whether a unit has something to move; measurements are made anew and are not moved."""
     if not is_declared(unit):
         return bool(jax.tree.leaves(own))
     tx = unit.transform
@@ -240,7 +240,7 @@ def _copied_whole(path: Path, state: Any, part: Any, where: str) -> Copy:
 
 
 def _simplified(trails: list[Groups]) -> list[Groups]:
-    """The groups that parts stand in, without those that are the only one with content beside no other."""
+    """The groups of the parts, where a group that is the only one with content is left out."""
     heads = {trail[0] for trail in trails if trail}
     result = list(trails)
     for head in heads:
