@@ -392,17 +392,8 @@ def test_two_partitions_with_the_same_labels_and_a_transform_of_a_labels_name():
     part = gradtx.partition({"trace": gradtx.trace(0.9), "trace_1": gradtx.trace(0.8)}, labels)
     tx = gradtx.chain(gradtx.trace(0.7), part, part, gradtx.trace(0.6))
     numbers = tx.init(PARAMS)["numbers"]
-    assert sorted(numbers) == [
-        *(
-            "trace",
-            "trace_1",
-            "trace_1.trace",
-            "trace_1_1.trace",
-            "trace_1_2.trace",
-            "trace_2.trace",
-            "trace_3",
-        ),
-    ]
+    named = {"trace", "trace_1.trace", "trace_1_1.trace", "trace_1_2.trace", "trace_2.trace", "trace_3"}
+    assert set(numbers) == named
     assert len(set(tx.program.slot_paths)) == 6
     updates, _ = jax.jit(tx.update)(PARAMS, tx.init(PARAMS))
     jax.tree.map(np.testing.assert_array_equal, updates, PARAMS)

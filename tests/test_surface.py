@@ -239,10 +239,7 @@ def test_apply_every_goes_on_with_another_k():
 
 
 def value(state, *path):
-    node = state["slots"]
-    for key in path:
-        node = node[key]
-    return node["value"]
+    return state["slots"][".".join(path)]["value"]
 
 
 def test_snapshot_follows_optax():
@@ -326,7 +323,7 @@ def test_a_measurement_keeps_its_dtype_and_sees_none_for_what_is_absent():
 def test_optaxs_reader_finds_a_snapshot_by_its_name():
     tx = gradtx.snapshot("norm", norm)
     _, state = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))
-    assert optax.tree.get(state, "norm") == {"value": 5.0}
+    assert optax.tree.get(state, "snapshot.norm") == {"value": 5.0}
 
 
 @pytest.mark.parametrize("bad", [3, "norm"])
@@ -336,7 +333,7 @@ def test_a_measure_is_a_function_or_a_transform(bad):
 
 
 def test_a_measurement_has_a_name_that_a_state_can_hold():
-    for name in ("", 3, "linear_schedule"):
+    for name in ("", 3):
         with pytest.raises(ValueError, match="cannot be the name of a measurement"):
             gradtx.monitor({name: norm})
 

@@ -115,8 +115,8 @@ def _attach(level: Surveyed, tx: Any, state: Any) -> None:
     """Gives a level and those inside their states; another library's state counts as a slot."""
     (foreign, *_) = [unit.path for unit in level.program.units] or [()]
     level.state = state if isinstance(tx, Composed) else {"numbers": {}, "slots": nest({foreign: state})}
-    for path, inner in level.inner.items():
-        _attach(inner, level.program.wrapped[path], lookup(level.state["slots"], path))
+    for path, part in level.program.wrapped.items():
+        _attach(level.inner[path], part, lookup(level.state["slots"], path))
 
 
 def _all(parts: list[Node]) -> Iterator[Node]:

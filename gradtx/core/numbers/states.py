@@ -47,8 +47,8 @@ def is_state(x: Any) -> bool:
     """Whether `x` is a gradtx state, which counts its steps in an integer."""
     if not isinstance(x, Mapping) or set(x) != {"step", "numbers", "slots"}:
         return False
-    dtype = getattr(x["step"], "dtype", None)
-    counts = dtype is not None and jnp.issubdtype(dtype, np.integer)
+    dtype = getattr(x["step"], "dtype", type(x["step"]))
+    counts = dtype is int or (isinstance(dtype, np.dtype) and jnp.issubdtype(dtype, np.integer))
     return counts and isinstance(x["numbers"], Mapping) and isinstance(x["slots"], Mapping)
 
 
