@@ -139,10 +139,18 @@ def reads_the_same(make, params):
             assert mine[what] == value, what
 
 
-@pytest.mark.parametrize("params", HOSTILE.values(), ids=list(HOSTILE))
-@pytest.mark.parametrize("make", TRANSFORMS.values(), ids=list(TRANSFORMS))
-def test_any_names_of_the_parameters_read_the_same(make, params):
-    reads_the_same(make, params)
+PAIRS = [
+    (tree, name)
+    for i, tree in enumerate(HOSTILE)
+    for j, name in enumerate(TRANSFORMS)
+    if (i + j) % 4 == 0 or tree == "an average"
+]
+"""Each tree with some transforms, and each transform with some trees."""
+
+
+@pytest.mark.parametrize(("tree", "name"), PAIRS)
+def test_any_names_of_the_parameters_read_the_same(tree, name):
+    reads_the_same(TRANSFORMS[name], HOSTILE[tree])
 
 
 TREES = st.recursive(
@@ -152,7 +160,7 @@ TREES = st.recursive(
 ).filter(lambda tree: isinstance(tree, dict))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(TREES, st.sampled_from(sorted(TRANSFORMS)))
 def test_trees_of_such_names_read_the_same(params, name):
     reads_the_same(TRANSFORMS[name], params)
