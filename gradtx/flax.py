@@ -22,6 +22,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.rebase import rebase
 from gradtx.core.engine.structure import Structure
 from gradtx.core.engine.transform import apply_gradients
+from gradtx.core.numbers.states import is_state
 from gradtx.micro_batches import check_count, combined
 
 _pure: Any = getattr(nnx, "as_pure", None) or getattr(nnx, "pure")  # noqa: B009 - by Flax's version
@@ -52,8 +53,7 @@ class TrainState(train_state.TrainState):
         structure: Any = Structure.of(tx)
         opt_state = structure.init(_trained(params))
         # Placed as the optimizer's own step is, so that the first call compiles for all later ones.
-        ours = isinstance(opt_state, dict) and "step" in opt_state
-        step = jnp.copy(opt_state["step"]) if ours else jnp.zeros((), jnp.int32)
+        step = jnp.copy(opt_state["step"]) if is_state(opt_state) else jnp.zeros((), jnp.int32)
         return cls(step=step, apply_fn=apply_fn, params=params, tx=structure, opt_state=opt_state, **kwargs)
 
     def apply_gradients(self, *, grads: Any, **kwargs: Any) -> Any:

@@ -430,8 +430,8 @@ def test_a_slot_of_this_name_is_an_average_of_the_parameters():
     assert_equal(gradtx.eval_params(state, params), jax.tree.map(jnp.maximum, PARAMS, params))
     with pytest.raises(ValueError, match="largest remembers the new parameters, but clip changes"):
         gradtx.chain(tx, gradtx.clip(1.0)).init(PARAMS)
-    with pytest.raises(ValueError, match="'eval_params' is taken"):
-        gradtx.named_chain(("eval_params", gradtx.sgd(0.1)))
+    state = gradtx.named_chain(("eval_params", gradtx.sgd(0.1))).init(PARAMS)
+    assert_equal(gradtx.eval_params(state, PARAMS), PARAMS)
 
 
 def test_without_an_average_it_gives_the_parameters():

@@ -245,3 +245,15 @@ def test_a_tree_that_is_one_leaf_and_a_path_that_is_long():
     assert "    1 leaf: the whole tree\n" in str(gradtx.check(gradtx.scale(1.0), shape(2)))
     long = str(gradtx.check(gradtx.scale(1.0), {"layer_" * 20: shape(2)}))
     assert max(map(len, long.splitlines())) <= 100
+
+
+def test_what_has_no_formula_is_said():
+    class Orthogonal(gradtx.Rule, name="orthogonal"):
+        def apply(self, g, slots, leaf):
+            return jnp.linalg.qr(g)[0], slots
+
+    params = {"w": jnp.ones((4, 3)), "v": jnp.ones((4, 3))}
+    tx = gradtx.chain(gradtx.masked(Orthogonal(), "w"), gradtx.sgd(0.1))
+    (found,) = gradtx.check(tx, params)
+    assert found.name == "unread" and found.severity == "note" and found.leaves == ("w",)
+    assert "qr.Q" in found.what and "not checked" in found.remedy

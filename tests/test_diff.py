@@ -7,6 +7,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -345,3 +346,29 @@ def test_what_cannot_be_followed_is_said():
     assert found.opaque == ("trace", "update") and found.first.a is None
     assert [c.where for c in found.causes] == ["trace.decay"]
     assert "having no formula: trace, update." in str(found)
+
+
+def test_what_a_state_rounds_is_no_difference():
+    params = {"body": jax.ShapeDtypeStruct((4,), np.float32), "head": jax.ShapeDtypeStruct((4,), np.float32)}
+    labels = {"body": "body", "head": "head"}
+    scaled = gradtx.chain(gradtx.adamw(1e-3), gradtx.scale_by_group({"head": 10.0, "body": 1.0}, labels))
+    groups = gradtx.partition({"head": gradtx.adamw(1e-2), "body": gradtx.adamw(1e-3)}, labels)
+    found = gradtx.diff(scaled, groups, params)
+    assert not found and found.first is None and found.causes == ()
+    assert found.rounding is not None and found.rounding.name == "update"
+    assert "Because of rounding alone" in str(found)
+    assert not gradtx.diff(gradtx.chain(gradtx.sgd(1 / 3), gradtx.scale(3.0)), gradtx.sgd(1.0))
+
+
+def test_a_number_that_is_written_otherwise_is_no_rounding():
+    found = gradtx.diff(gradtx.sgd(0.1), gradtx.sgd(0.10000002))
+    assert [change.where for change in found.causes] == ["sgd.learning_rate"] and found.rounding is None
+    assert not gradtx.diff(gradtx.sgd(0.1), gradtx.sgd(jnp.float32(0.1)))
+
+
+def test_rounding_before_a_difference_is_not_its_cause():
+    thirds = gradtx.chain(gradtx.trace(0.9), gradtx.scale(1 / 3), gradtx.scale(3.0))
+    found = gradtx.diff(thirds, gradtx.chain(gradtx.trace(0.8), gradtx.scale(1.0)))
+    assert found.first.step == 1 and found.first.name == "trace"
+    assert [change.where for change in found.causes] == ["trace.decay"]
+    assert found.rounding is not None and found.rounding.step == 0

@@ -228,3 +228,72 @@ def test_rows_are_no_columns():
     upper = times(lambda g: jnp.triu(jnp.ones(g.shape, g.dtype)))
     shown = str(gradtx.formula(upper, jax.ShapeDtypeStruct((3, 3), np.float32)))
     assert "position[axis=0]" in shown and "position[axis=1]" in shown
+
+
+MATRICES = {
+    "newton_schulz": (lambda m: 1.5 * m - 0.5 * (m @ m.T) @ m, "update = 1.5 g - 0.5 (g @ g^T) @ g"),
+    "transposed": (lambda m: (m.T @ m @ m.T).T, "update = (g^T @ g @ g^T)^T"),
+    "there and back": (lambda m: m.T.T, "update = g"),
+    "norm": (lambda m: m / jnp.linalg.norm(m), "update = g / sqrt(sum(g^2))"),
+    "norms of rows": (
+        lambda m: m / jnp.linalg.norm(m, axis=1, keepdims=True),
+        "update = g / sqrt(sum(g^2, axis=1))",
+    ),
+    "spectral norm": (lambda m: m / jnp.linalg.norm(m, ord=2), "update = g / max(0, largest(svd(g)))"),
+    "qr": (lambda m: jnp.linalg.qr(m)[0] @ jnp.linalg.qr(m)[1], "update = qr.Q(g) @ qr.R(g)"),
+    "svd": (
+        lambda m: (lambda u, s, vh: u @ vh)(*jnp.linalg.svd(m, full_matrices=False)),
+        "update = svd.U(g) @ svd.Vh(g)",
+    ),
+    "eigh": (
+        lambda m: (lambda w, v: v @ v.T)(*jnp.linalg.eigh(m @ m.T, symmetrize_input=False)) @ m,
+        "update = eigh.vectors(g @ g^T) @ eigh.vectors(g @ g^T)^T @ g",
+    ),
+    "cholesky": (
+        lambda m: jnp.linalg.cholesky(m.T @ m, symmetrize_input=False) @ m.T,
+        "update = where(position[axis=0] >= position[axis=1], cholesky(g^T @ g), 0) @ g^T",
+    ),
+    "triangular_solve": (
+        lambda m: jax.lax.linalg.triangular_solve(m.T @ m, m.T, left_side=True, lower=True),
+        "update = triangular_solve(g^T @ g, g^T)",
+    ),
+    "solve": (lambda m: jnp.linalg.solve(m @ m.T + jnp.eye(6), m), "update = solve(g @ g^T + I, g^T)^T"),
+    "vectors": (lambda m: m * jnp.vdot(m, m), "update = g sum(g^2)"),
+    "sums": (lambda m: (m @ jnp.ones(4))[:, None] * m, "update = sum(g, axis=1) g"),
+    "axes": (
+        lambda m: m * jnp.tensordot(m, m.T, ((0, 1), (1, 0))),
+        "update = g einsum[ij,ji->](g, g^T)",
+    ),
+    "rows": (lambda m: jnp.einsum("ij,ij->i", m, m)[:, None] * m, "update = sum(g^2, axis=1) g"),
+    "largest": (lambda m: m / jnp.max(m, axis=0, keepdims=True), "update = g / largest[axis=0](g)"),
+}
+
+
+@pytest.mark.parametrize(("fn", "shown"), MATRICES.values(), ids=list(MATRICES))
+def test_matrices_print_as_mathematics(fn, shown):
+    class OfAMatrix(gradtx.Rule, name="of_a_matrix"):
+        def apply(self, g, slots, leaf):
+            return fn(g), slots
+
+    found = gradtx.formula(OfAMatrix(), {"w": jax.ShapeDtypeStruct((6, 4), np.float32)}, "w")
+    assert str(found) == shown
+    assert found.update.source()
+
+
+def test_a_batch_of_matrices_prints_as_one():
+    class Gram(gradtx.Rule, name="gram"):
+        def apply(self, g, slots, leaf):
+            return jnp.einsum("bij,bkj->bik", g, g) @ g, slots
+
+    assert str(gradtx.formula(Gram(), jax.ShapeDtypeStruct((3, 6, 4), np.float32))) == "update = g @ g^T @ g"
+
+
+@pytest.mark.parametrize("leaf", ["empty", "full"])
+@pytest.mark.parametrize("shape", [(0,), (0, 3)])
+def test_a_leaf_without_elements_has_a_formula(leaf, shape):
+    params = {"empty": jnp.zeros(shape), "full": jnp.ones(2)}
+    inner = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1, momentum=0.9))
+    for tree in (params, {"empty": params["empty"]}):
+        for tx in (inner, gradtx.flatten(inner), gradtx.flatten(gradtx.guard(inner))):
+            shown = str(gradtx.formula(tx, tree, leaf if leaf in tree else "empty"))
+            assert "update" in shown

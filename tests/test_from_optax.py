@@ -325,7 +325,7 @@ def test_what_is_measured_does_not_hinder():
     theirs = optax.chain(optax.snapshot("norm", gradtx.global_norm), optax.adam(0.1))
     ours = gradtx.chain(gradtx.monitor({"norm": gradtx.global_norm}), gradtx.adam(0.1))
     moved = gradtx.from_optax_state(ours, stepped(theirs), P)
-    assert gradtx.step_count(moved) == 2 and moved["slots"]["monitor"]["norm"]["value"] == 0
+    assert gradtx.step_count(moved) == 2 and moved["slots"]["monitor.norm"]["value"] == 0
     assert int(gradtx.to_optax_state(ours, moved, theirs.init(P))[1][0].count) == 2
 
 

@@ -381,7 +381,7 @@ def test_the_report_reads_what_holds_a_state():
     optimizer.update(model, jax.tree.map(lambda g: g + jnp.float32(np.nan) * g, grads))
     assert gradtx.report(optimizer).first_leaf == "bias"
     state = optax.chain(optax.identity(), optax.GradientTransformationExtraArgs(*tx)).init(PARAMS)
-    assert gradtx.report(state).name == "guard"
+    assert gradtx.report(state).name == "1/guard"
 
 
 def test_several_guards_are_told_apart_by_name():

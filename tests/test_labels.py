@@ -114,7 +114,7 @@ def test_a_label_is_anything_hashable(one, other):
         lambda path, leaf: one if path.startswith("embed") else other,
     )
     assert groups(tx) == [*"abbbb"]
-    assert set(tx.init(PARAMS)["numbers"]) == {str(one), str(other)}
+    assert set(tx.init(PARAMS)["numbers"]) == {f"{one}.scale", f"{other}.scale"}
 
 
 def test_members_of_an_enum_print_as_code():
@@ -380,8 +380,8 @@ def test_a_model_of_linen():
     params = linen.Dense(2).init(jax.random.key(0), jnp.ones((1, 2)))
     tx = gradtx.partition({"w": gradtx.adam(0.1), "b": gradtx.sgd(0.1)}, {"*/kernel": "w", "*": "b"})
     _, state = tx.update(params, tx.init(params), params)
-    assert state["slots"]["w"]["scale_by_adam"]["mu"]["params"]["bias"] is None
-    assert state["slots"]["w"]["scale_by_adam"]["mu"]["params"]["kernel"].shape == (2, 2)
+    assert state["slots"]["w.scale_by_adam"]["mu"]["params"]["bias"] is None
+    assert state["slots"]["w.scale_by_adam"]["mu"]["params"]["kernel"].shape == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,13 @@ def code_lines(path):
 def test_the_package_is_typed_and_names_its_version():
     assert (PACKAGE / "py.typed").exists()
     assert gradtx.__version__.count(".") == 2
+
+
+def test_moving_knows_nothing_of_looking():
+    """What stores and moves states runs without what describes them, and builds on no public face."""
+    for path in (PACKAGE / "interop").rglob("*.py"):
+        for module in imports(path):
+            assert not module.startswith("gradtx.inspect"), f"{path} imports {module}"
+    for folder in LAYERS:
+        for path in (PACKAGE / folder).rglob("*.py"):
+            assert "gradtx" not in imports(path), f"{path} imports the face of the package"

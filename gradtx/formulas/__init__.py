@@ -2,7 +2,7 @@
 
 Each module needs those before it: `expression` is the graph, `simplify` its exact rules, `numeric` its
 values, `notation` its writing. `runs` and `interpret` read a traced function, `naming` and `trace` a
-transform; `presentation` and `formula` show it, and `kinds` has it for leaves that are alike. `rounds`,
+transform; `presentation` and `formula` show it, and `leaf_groups` has it for leaves that are alike. `period`,
 `scaling`, `decay` and `direction` say what follows from a formula. One goes the other way, inside of its
 methods: an expression prints itself by `notation`.
 """

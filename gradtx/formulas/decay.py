@@ -50,14 +50,17 @@ DECAYED = symbol("the decayed parameter")
 
 @dataclasses.dataclass(frozen=True)
 class _Share:
-    """How one product of a number and the parameter enters, and with which factor, if that is told."""
+    """How one product of a number and the parameter enters the update, and its factor, None if not known."""
 
     coupling: Coupling
     factor: Expression | None = None
 
 
 def decay_of(traced: Traced, calls: int | None) -> DecayKind | None:
-    """Follows each product of numbers and the parameter through a formula whose round has so many calls."""
+    """Finds weight decay: follows each product of a number and the parameter to where it enters the update.
+
+    `calls` is the period of the update, as `calls_of_a_round` gives it.
+    """
     formula = present(traced)
     clocks = {cell.name for cell in traced.cells if cell.kind == "step"}
     free = {*clocks, *formula.values, *formula.definitions}
@@ -124,7 +127,7 @@ def _decays(x: Expression) -> bool:
 
 
 def _chosen(x: Expression) -> Expression:
-    """An expression without the conditions of its choices, which decide whether and not how."""
+    """An expression without the conditions of its choices, which select a branch and give no value."""
 
     def rule(op: str, *args: Any) -> Expression:
         return intern("either", *args[1:]) if op == "where" else intern(op, *args)
@@ -133,7 +136,7 @@ def _chosen(x: Expression) -> Expression:
 
 
 def _made(x: Expression) -> Expression:
-    """The ordinary step that decays: not the one that is left out, nor the one that ends a round."""
+    """An expression in which each choice takes its branch that decays, as an ordinary step does."""
 
     def rule(op: str, *args: Any) -> Expression:
         decaying = [a for a in args[1:] if _decays(a)] if op == "where" else []

@@ -11,10 +11,10 @@ import numpy as np
 
 from gradtx.core.engine import leaves as lv
 from gradtx.formulas.decay import DecayKind, decay_of
-from gradtx.formulas.expression import ONE, ZERO, Expression, reached, rewrite, symbol, symbols
+from gradtx.formulas.expression import ONE, ZERO, Expression, reached, rewrite, symbol, symbols, within
 from gradtx.formulas.leaf_groups import Alike, kinds
 from gradtx.formulas.naming import OTHER, Cell
-from gradtx.formulas.numeric import Evaluator
+from gradtx.formulas.numeric import Evaluator, is_known
 from gradtx.formulas.period import LONGEST_ROUND, calls_of_a_round
 from gradtx.formulas.runs import stand_in
 from gradtx.formulas.simplify import make
@@ -22,7 +22,7 @@ from gradtx.formulas.trace import Traced
 
 
 class Direction(enum.Enum):
-    """Where the update goes for a gradient of one sign; those to look at first."""
+    """Where the update goes for a gradient that keeps its sign, the most important answer first."""
 
     ASCENT = "ASCENT, up the gradient, so that the loss grows"
     NONE = "no movement, whatever the gradient"
@@ -33,9 +33,9 @@ class Direction(enum.Enum):
 def movements(
     tx: Any, params: Any, steps: int | None = None
 ) -> tuple[list[Direction], list[DecayKind | None]]:
-    """For each leaf, in flatten order, where its update goes, and how weight decay enters it if it does.
+    """For each leaf, in flatten order, where its update goes, and its weight decay if it has any.
 
-    A leaf without a gradient goes nowhere. In a run of `steps` calls one that climbs for a part of it climbs.
+    A leaf without a gradient does not move. A leaf that climbs in any part of a run of `steps` calls climbs.
     """
     return movements_of(kinds(tx, params), len(lv.flatten(params)[0]), steps)
 
@@ -43,7 +43,7 @@ def movements(
 def movements_of(
     alike: list[Alike] | None, leaves: int, steps: int | None
 ) -> tuple[list[Direction], list[DecayKind | None]]:
-    """The same from the kinds of leaves; where these could not be told nothing is known."""
+    """The same from groups of leaves; nothing is known if `alike` is None."""
     nowhere = Direction.UNKNOWN if alike is None else Direction.NONE
     directions = [nowhere] * leaves
     decays: list[DecayKind | None] = [None] * leaves
@@ -70,7 +70,7 @@ SMALL = 2.0**-10
 
 
 def _direction(traced: Traced, calls: int | None, steps: int | None) -> Direction:
-    """Follows a gradient of one sign; a smaller one where a large one is skipped."""
+    """Follows updates for a gradient of 1, and where that is skipped as a spike, for a small one."""
     if _is_constantly_zero(traced):
         return Direction.NONE
     for size in (1.0, SMALL):
@@ -100,9 +100,9 @@ def _is_constantly_zero(traced: Traced) -> bool:
 def _followed(
     traced: Traced, calls: int | None, steps: int | None, size: float
 ) -> Iterable[set[tuple[float, float]]]:
-    """The ways of a gradient that stays positive and one that stays negative, at a parameter of 0, by phase.
+    """For each phase of a run, the signs of the updates for a gradient that stays positive and one negative.
 
-    The first phase is that of the first steps; others begin at later ones.
+    The parameter is 0. The first phase is that of the first steps; the others begin at later steps.
     """
     cells = traced.cells
     evaluator = Evaluator([traced.update, *(cell.new for cell in cells)])
@@ -137,7 +137,7 @@ def _followed(
 
 
 def _counts_calls(cell: Cell) -> bool:
-    """Whether it is one more after every call, as the count of a wrapper or of another library is."""
+    """Whether a part of the state counts calls, as the count of a wrapper or of another library does."""
     return "int" in cell.layout and cell.new is make("add", symbol(cell.name), ONE)
 
 
@@ -147,7 +147,14 @@ def _verdict(ways: set[tuple[float, float]]) -> Direction:
     return Direction.ASCENT if ways == {(1, -1)} else Direction.UNKNOWN
 
 
+def unread(traced: Traced) -> list[str]:
+    """The names of the operations in an update whose values cannot be computed here, such as a loop."""
+    needed = _needed(traced)
+    nodes = within([needed.update, *(cell.new for cell in needed.cells)])
+    return sorted({node.args[0] if node.op == "call" else node.op for node in nodes if not is_known(node)})
+
+
 def _needed(traced: Traced) -> Traced:
-    """What of the state the update depends on, in this step or later."""
+    """The same with only those parts of the state that an update depends on, now or in a later step."""
     needed = reached(traced.update, {cell.name: cell.new for cell in traced.cells})
     return dataclasses.replace(traced, cells=[cell for cell in traced.cells if cell.name in needed])

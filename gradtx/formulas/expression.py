@@ -52,7 +52,7 @@ _orders = itertools.count()
 
 
 def intern(op: str, *args: Any) -> Expression:
-    """The one expression of this operation and these arguments, as they are."""
+    """The expression of an operation and its arguments, unchanged: the same object each time."""
     key = (op, *((type(a), a) for a in args))
     found = _known.get(key)
     if found is None:
@@ -73,7 +73,7 @@ def number(value: Any) -> Expression:
 
 
 def symbol(name: str, counts: bool = False) -> Expression:
-    """A named quantity; one that counts is a whole number, as a step is."""
+    """A named quantity. One that `counts` is a whole number, like a step."""
     return intern("symbol", name, "whole") if counts else intern("symbol", name)
 
 
@@ -104,7 +104,7 @@ def reached(
     bodies: Mapping[str, Expression],
     names: Callable[[Expression], Iterable[str]] = symbols,
 ) -> set[str]:
-    """The names with a body that an expression depends on, by way of their bodies too."""
+    """The names in `bodies` that an expression depends on, directly or through other bodies."""
     found: set[str] = set()
     queue = [root]
     while queue:
@@ -116,7 +116,7 @@ def reached(
 
 
 def digest(root: Expression) -> str:
-    """A short text that an expression has alone, whatever was made before it."""
+    """A short text for an expression that no other expression has, and that is the same in every process."""
     known: dict[Expression, str] = {}
     for node in within([root]):
         said = repr((node.op, *(known[a] if isinstance(a, Expression) else a for a in node.args)))
@@ -134,7 +134,7 @@ def rewrite(
     named: Mapping[Expression, Expression],
     rule: Callable[..., Expression] = intern,
 ) -> list[Expression]:
-    """Expressions made anew by `rule(op, *args)`, in which those that are `named` stand for others."""
+    """Expressions with those in `named` replaced, and all others built again by `rule(op, *args)`."""
     roots, new = list(roots), {}
     for node in within(roots):
         other = named.get(node)

@@ -29,7 +29,9 @@ class Formula:
 
     Each part is an expression over names: `g` is the gradient, `theta` the parameter, `t` the step from 1, a
     hyperparameter has the name that `gradtx.hyperparams` gives it, a slot its own, and `mu'` is the slot `mu`
-    after the update. `total(x)` sums over all leaves, `sum(x)` and `mean(x)` over the leaf.
+    after the update. `total(x)` sums over all leaves, `sum(x)` and `mean(x)` over the leaf. Of
+    matrices, `@` is the product, `^T` the transpose and `I` the identity; a decomposition gives its parts by
+    name, as in `qr.Q(x)` and `eigh.vectors(x)`.
 
     Attributes:
         update: what is added to the parameter.
@@ -87,7 +89,7 @@ WIDTH = 100
 
 
 def _wrapped(head: str, body: str) -> str:
-    """A text in lines that begin where it does; one of a deep formula starts under its name."""
+    """A text cut into lines, where the later lines are indented to the start of the first."""
     margin = " " * min(len(head), WIDTH // 3)
     kept = re.sub(rf"(?<!,) (?!{_BREAKS} )", NO_BREAK, body)
     text = textwrap.fill(
@@ -195,7 +197,7 @@ def _number(cell: Cell) -> float:
 
 
 def _noises(roots: list[Expression]) -> dict[Expression, Expression]:
-    """The noises by what they are, without what says which: the state holds the key."""
+    """The symbols of random noise, each with the plain name `noise` that is shown in its place."""
     names = {x: x.args[0].partition(STAND_IN)[0] for x in within(roots) if x.op == "symbol"}
     return {x: symbol(name) for x, name in names.items() if name != x.args[0] and name.startswith("noise")}
 

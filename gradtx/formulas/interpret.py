@@ -1,7 +1,7 @@
 """Reads a traced JAX function as expressions.
 
-Functions that are called are read through, conversions vanish, a conditional is a choice. What has no reading
-becomes a function of its own name, so that nothing fails.
+Calls are replaced by what the called function does, conversions are left out, and a conditional becomes a
+choice. An operation that this module does not know becomes a function of its name, so that nothing fails.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _INLINED = {
 _PASSED = {
     *("convert_element_type", "copy", "copy_p", "device_put", "stop_gradient", "optimization_barrier"),
     *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "reduce_precision", "sharding_constraint"),
-    *("transpose", "rev", "pvary", "dynamic_slice"),
+    *("rev", "pvary", "dynamic_slice"),
 }
-_MOVES = {"transpose", "rev", "slice", "dynamic_slice"}
+_MOVES = {"rev", "slice", "dynamic_slice"}
 """What may give an element another position, so that `x - rev(x)` is not zero."""
 _NAMES = {"rem": "mod", "is_finite": "isfinite"}
 _ELEMENTWISE = {
@@ -55,6 +55,12 @@ _ELEMENTWISE = {
 _FOLDS = {"reduce_and": "and", "reduce_or": "or", "reduce_max": "max", "reduce_min": "min"}
 _OVER_A_LEAF = {"and": "all", "or": "some", "max": "largest", "min": "smallest"}
 _OVER_ALL = set(_OVER_A_LEAF.values())
+_OF_ARRAYS = {"call", "matmul", "transposed"}
+"""What gives an element that depends on other elements than those of its own position."""
+_RESULTS = {"qr": ("Q", "R"), "svd": ("S", "U", "Vh"), "eigh": ("vectors", "values")}
+"""What a decomposition gives, in order."""
+_ALONG = {"sort", "argmin", "argmax", *(f"cum{name}" for name in ("sum", "prod", "max", "min", "logsumexp"))}
+"""What works along an axis, which is a part of its name."""
 _RANDOM = {"_normal", "_normal_real", "_normal_complex"}
 _STEPS: dict[str, Callable[..., list[Expression]]] = {
     "whole_and_rest": lambda near, rest: [near, number(0)],
@@ -88,7 +94,7 @@ class _Reader:
                 over_a_leaf = node.op in _OVER_ALL or (node.op in ("sum", "mean") and node.args[1] is None)
                 drawn = node.op == "noise" or (node.op == "symbol" and node.args[0].startswith(CONSTANT))
                 inside = any(self.varying[part] for part in node.parts)
-                self.varying[node] = drawn or node.op == "call" or (inside and not over_a_leaf)
+                self.varying[node] = drawn or node.op in _OF_ARRAYS or (inside and not over_a_leaf)
         return self.varying[x]
 
     def run(self, traced: Any, inputs: Sequence[Value]) -> list[Value]:
@@ -146,7 +152,7 @@ class _Reader:
         ]
 
     def passed(self, equation: Any, i: int, x: Value) -> Value:
-        """A value as it is, unless the numbers become of a narrower kind or change their positions."""
+        """A value as it is, unless it is rounded to whole numbers or its elements change their positions."""
         before, after = equation.invars[i].aval, equation.outvars[i].aval
         if before.dtype != after.dtype and before.dtype != bool and after.dtype.kind in "iub":
             if after.dtype == bool:
@@ -154,11 +160,12 @@ class _Reader:
             elif before.dtype.kind == "f":
                 x = self.elementwise(equation, "trunc", [x]) or x
         name = equation.primitive.name
-        moves = name in _MOVES and (before.size != after.size or name in ("transpose", "rev"))
+        moves = name in _MOVES and (before.size != after.size or name == "rev")
         if isinstance(x, Runs):
             kept = before.size == after.size and not moves
         else:
-            kept = not (moves or after.size > self.widest) or before.size == 1 or not self.varies(x)
+            spread = after.size > max(self.widest, before.size)
+            kept = not (moves or spread) or before.size == 1 or not self.varies(x)
         return x if kept else opaque(equation, [x])[0]
 
     def elementwise(self, equation: Any, op: str, args: list[Value]) -> Value | None:
@@ -177,8 +184,7 @@ class _Reader:
             return None
         if not isinstance(x, Runs):
             return x if equation.invars[0].aval.size == 1 else intern(_OVER_A_LEAF[op], x)
-        parts = [e if n == 1 else intern(_OVER_A_LEAF[op], e) for e, n in x.parts]
-        return functools.reduce(functools.partial(make, op), parts)
+        return _together(op, [e if n == 1 else intern(_OVER_A_LEAF[op], e) for e, n in x.parts])
 
     def read_reduce_sum(self, equation: Any, x: Value) -> Value | None:
         before, axes = equation.invars[0].aval, tuple(equation.params["axes"])
@@ -187,18 +193,85 @@ class _Reader:
             return make("sum", x, None if len(axes) == before.ndim else axes, count)
         if equation.outvars[0].aval.size != 1:
             return None
-        sums = [make("sum", e, None, n) if n > 1 else e for e, n in x.parts]
-        return functools.reduce(functools.partial(make, "add"), sums)
+        return _together("add", [make("sum", e, None, n) if n > 1 else e for e, n in x.parts])
 
     def read_reduce_prod(self, equation: Any, x: Value) -> Value | None:
         if equation.outvars[0].aval.size != 1:
             return None
-        powers = [make("pow", e, number(n)) for e, n in pieces(x, equation.invars[0].aval.size)]
-        return functools.reduce(functools.partial(make, "mul"), powers)
+        runs_of_x = pieces(x, equation.invars[0].aval.size)
+        return _together("mul", [make("pow", e, number(n)) for e, n in runs_of_x])
 
     def read_select_n(self, equation: Any, which: Value, *cases: Value) -> Value | None:
         sizes = [x.aval.size for x in equation.invars]
         return each(_choice, [which, *cases], sizes)
+
+    def read_transpose(self, equation: Any, x: Value) -> Value | None:
+        axes = tuple(equation.params["permutation"])
+        if isinstance(x, Runs):
+            return x if axes == tuple(range(len(axes))) else None
+        if not self.varies(x) or _in_order(axes, equation.invars[0].aval.shape):
+            return x
+        last = (*range(len(axes) - 2), len(axes) - 1, len(axes) - 2)
+        if axes != last:
+            return intern("call", f"transpose[{', '.join(map(str, axes))}]", "", x)
+        return x.args[0] if x.op == "transposed" else intern("transposed", x)
+
+    def read_dot_general(self, equation: Any, a: Value, b: Value) -> Value | None:
+        """A product of matrices or vectors, with batches in front; other sums of products by their axes."""
+        contracted, (batch, batch_b) = equation.params["dimension_numbers"]
+        if len(contracted[0]) != 1 or isinstance(a, Runs) or isinstance(b, Runs):
+            return self.einsum(equation, a, b)
+        (left,), (right,) = contracted
+        shapes = [x.aval.shape for x in equation.invars]
+        for x, other, axis, shape in ((b, a, left, shapes[0]), (a, b, right, shapes[1])):
+            # What is the same everywhere sums the other one along an axis.
+            if not self.varies(x):
+                return make("sum", make("mul", other, x), (axis,), shape[axis])
+        front = tuple(range(len(batch)))
+        matrices = all(1 <= len(shape) - len(batch) <= 2 for shape in shapes)
+        vectors = all(len(shape) - len(batch) == 1 for shape in shapes)
+        if vectors or not matrices or tuple(batch) != front or tuple(batch_b) != front:
+            return self.einsum(equation, a, b)
+        if len(shapes[0]) - len(batch) == 2 and left == len(batch):
+            a = _transposed(a)
+        if len(shapes[1]) - len(batch) == 2 and right == len(batch) + 1:
+            b = _transposed(b)
+        return intern("matmul", a, b)
+
+    def einsum(self, equation: Any, a: Value, b: Value) -> Value | None:
+        """A sum of products along some axes."""
+        (left, right), (batch, batch_b) = equation.params["dimension_numbers"]
+        ranks = [x.aval.ndim for x in equation.invars]
+        letters = iter("ijklmnopqrstuvwxyz")
+        names: list[list[str]] = [[""] * rank for rank in ranks]
+        for i, j in [*zip(batch, batch_b, strict=True), *zip(left, right, strict=True)]:
+            names[0][i] = names[1][j] = next(letters)
+        for own in names:
+            own[:] = [name or next(letters) for name in own]
+        if names[0] == names[1] and not isinstance(a, Runs) and not isinstance(b, Runs):
+            axes, shape = tuple(sorted(left)), equation.invars[0].aval.shape
+            count = math.prod(shape[axis] for axis in axes)
+            return make("sum", make("mul", a, b), axes if batch else None, count)
+        free = [
+            n
+            for own, used in zip(names, ((*batch, *left), (*batch_b, *right)), strict=True)
+            for i, n in enumerate(own)
+            if i not in used
+        ]
+        out = "".join([*(names[0][i] for i in batch), *free])
+        name = f"einsum[{','.join(map(''.join, names))}->{out}]"
+        return intern("call", name, "", *(e for x in (a, b) for e, _ in pieces(x, 1)))
+
+    def read_custom_linear_solve(self, equation: Any, *args: Value) -> Value | None:
+        """A linear system, by its matrix if it is given as one, and its right-hand side."""
+        used = equation.params["const_lengths"]
+        matrix, right = args[: used.matvec], args[sum(used) :]
+        if len(matrix) != 1 or len(right) != 1:
+            return None
+        return intern("call", "solve", "", *(e for x in (*matrix, *right) for e, _ in pieces(x, 1)))
+
+    def read_pad(self, equation: Any, x: Value, *filled: Value) -> Value | None:
+        return None if any(any(width) for width in equation.params["padding_config"]) else x
 
     def read_square(self, equation: Any, x: Value) -> Value | None:
         return self.elementwise(equation, "mul", [x, x])
@@ -247,6 +320,26 @@ class _Reader:
         return runs([(number(i), 1) for i in range(shape[0])]) if counts else None
 
 
+_OF_NONE = {"add": 0, "mul": 1, "and": True, "or": False, "max": -math.inf, "min": math.inf}
+
+
+def _together(op: str, parts: list[Expression]) -> Expression:
+    """The parts of an array as one; an array without elements has none."""
+    if not parts:
+        return number(_OF_NONE[op])
+    return functools.reduce(functools.partial(make, op), parts)
+
+
+def _transposed(x: Expression) -> Expression:
+    return x.args[0] if x.op == "transposed" else intern("transposed", x)
+
+
+def _in_order(axes: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether a permutation of axes only moves those of length 1."""
+    long = [axis for axis in axes if shape[axis] != 1]
+    return long == sorted(long)
+
+
 def _choice(index: Expression, *cases: Expression) -> Expression:
     if len(cases) == 2:
         return make("where", index, cases[1], cases[0])
@@ -257,9 +350,9 @@ def _choice(index: Expression, *cases: Expression) -> Expression:
 
 
 def opaque(equation: Any, args: list[Value]) -> list[Value]:
-    """What has no reading: a function with the name of the primitive, one for each of its results.
+    """An operation that this module does not know, as a function of its name, one for each of its results.
 
-    What it runs, such as the body of a loop, tells it from others of its name.
+    The function remembers what it runs, such as the body of a loop, so that two loops are not the same.
     """
     flat = [e for x in args for e, _ in pieces(x, 1)]
     kept = {
@@ -272,4 +365,14 @@ def opaque(equation: Any, args: list[Value]) -> list[Value]:
         name = f"slice[{', '.join(f'{start}:{stop}' for start, stop in ends)}]"
     if name == "iota":
         name = f"position[axis={equation.params['dimension']}]"
-    return [intern("call", str(name), f"{i} {detail}", *flat) for i in range(len(equation.outvars))]
+    if name in _FOLDS:
+        name = f"{_OVER_A_LEAF[_FOLDS[name]]}[axis={', '.join(map(str, equation.params['axes']))}]"
+    if name in _ALONG:
+        axes = equation.params.get("axis", equation.params.get("dimension", equation.params.get("axes")))
+        name = f"{name}[axis={', '.join(map(str, axes)) if isinstance(axes, tuple) else axes}]"
+    results = _RESULTS.get(name, ())
+    names = [f"{name}.{result}" for result in results] if len(equation.outvars) == len(results) else []
+    return [
+        intern("call", names[i] if names else str(name), f"{i} {detail}", *flat)
+        for i in range(len(equation.outvars))
+    ]

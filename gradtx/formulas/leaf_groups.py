@@ -1,4 +1,4 @@
-"""The leaves of a tree by what works on them, with the update of each kind as an expression."""
+"""Groups of leaves that the same transforms work on, with the traced update of one leaf of each group."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Alike:
 
 
 def kinds(tx: Any, params: Any) -> list[Alike] | None:
-    """The leaves that have gradients, by kind; one of each stands for all, and all of them are traced once.
+    """The groups of the leaves that have gradients. One leaf of each group is traced, in a single trace.
 
-    A transform of another library may need keyword arguments that its signature does not name, such as a line
-    search's; where it cannot be traced there are none to tell.
+    The result is None if another library's transform cannot be traced, as where it needs keyword arguments
+    that its signature does not name.
     """
     own = composed(tx)
     alike: dict[Any, list[int]] = {}

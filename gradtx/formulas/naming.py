@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
@@ -41,6 +42,7 @@ class Cell:
         layout: the dtype and shape that it is stored in.
         start: its value after `init`.
         new: its value after the update.
+        written: the number that the transform was given, before a state rounded it; None for what is none.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Cell:
     layout: str
     start: Expression
     new: Expression
+    written: float | None = None
 
 
 class NamedState:
@@ -81,7 +84,7 @@ class NamedState:
         self.values = [self._value(key) for key, _ in self.order]
 
     def _apart(self, name: str, entry: Any) -> str:
-        """The name of a number, with that of its transform where it alone is taken."""
+        """The name of a number, with the name of its transform in front if it is taken."""
         scoped = ".".join(entry.parts[max(entry.own - 1, 0) :])
         return name if name not in self.taken else scoped if scoped not in self.taken else f"{name}_"
 
@@ -109,14 +112,17 @@ class NamedState:
                 seen = program.unit_at[path[:-1]].transform.sees_leaves
                 self._walk(part.program, slot, (*outer, *where), leafwise and seen, (*parts, *path))
                 continue
+            unit = program.unit_at.get(path[:-1])
+            whole = unit is not None and path[-1] in unit.transform.scalars
             for keys, x in jax.tree_util.tree_flatten_with_path(slot)[0]:
-                note((*where, *keys), self._elements((*parts, *path), keys, x, leafwise))
+                note((*where, *keys), self._elements((*parts, *path), keys, x, leafwise, whole))
 
-    def _elements(self, path: Path, keys: Any, x: Any, leafwise: bool) -> list[Element]:
-        if not leafwise and x.shape == (sum(self.sizes),):
+    def _elements(self, path: Path, keys: Any, x: Any, leafwise: bool, whole: bool) -> list[Element]:
+        """What the elements of an array are; one of the whole tree may have the name of a leaf."""
+        if not leafwise and not whole and x.shape == (sum(self.sizes),):
             return [(path, "slot", prefix) for prefix in self.prefixes]
         for own, prefix in zip(self.keys, self.prefixes, strict=True):
-            if keys[len(keys) - len(own) :] == own and (own or x.ndim or not keys):
+            if not whole and keys[len(keys) - len(own) :] == own and (own or x.ndim or not keys):
                 names = tuple(_key_name(k) for k in keys[: len(keys) - len(own)])
                 return [((*path, *names), "slot", prefix)]
         names = (*path, *(_key_name(k) for k in keys))
@@ -125,7 +131,7 @@ class NamedState:
         return [(names, "whole", "")]
 
     def _shortest(self) -> dict[Path, str]:
-        """Each path's shortest end that is no other's, nor a hyperparameter's name."""
+        """For each path the shortest end that no other path has and that is no hyperparameter's name."""
         paths = {
             path
             for found in self.given.values()
@@ -168,7 +174,19 @@ class NamedState:
                     continue
                 name = self._name(path, prefix)
                 values = _left(before, kind), _left(after, kind)
-                yield Cell(name, kind, f"{x.dtype.name}{list(x.shape)}", *values)
+                layout = f"{x.dtype.name}{list(x.shape)}"
+                yield Cell(name, kind, layout, *values, self.written.get(name))
+
+    @functools.cached_property
+    def written(self) -> dict[str, float]:
+        """The number that each hyperparameter was given as, by name."""
+        found: dict[str, float] = {}
+        for program, state, _ in _states(self.tx, self.state, self.state):
+            for path, value in program.numbers.items():
+                name, kind = self.numbers.get((id(state), path), ("", ""))
+                if name and isinstance(value, int | float):
+                    found[name] = float(1 - value if kind == "decay" else value)
+        return found
 
     def definitions(self) -> dict[str, Expression]:
         """The value of each schedule, and of each function of the step."""
@@ -212,7 +230,7 @@ def _key_name(key: Any) -> str:
 
 
 def _entered(name: str, kind: str) -> Expression:
-    """What the state holds, in terms of what it is named."""
+    """What the state holds, written with the name: a decay `b` is held as `1 - b`, a step `t` as `t - 1`."""
     if kind == "rest":
         return ZERO
     x = symbol(name, counts=kind == "step")
@@ -220,7 +238,7 @@ def _entered(name: str, kind: str) -> Expression:
 
 
 def _left(x: Expression, kind: str) -> Expression:
-    """What is named, in terms of what the state holds."""
+    """The reverse: the named quantity, from an expression for what the state holds."""
     if kind == "step" and x.op == "where":
         condition, a, b = x.args
         return make("where", condition, _left(a, kind), _left(b, kind))

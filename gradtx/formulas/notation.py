@@ -13,7 +13,7 @@ import numpy as np
 
 from gradtx.formulas.expression import Expression, within
 
-_OR, _AND, _NOT, _COMPARE, _ADD, _MUL, _POWER, _ATOM = range(8)
+_OR, _AND, _NOT, _COMPARE, _ADD, _MATMUL, _MUL, _POWER, _ATOM = range(9)
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=", "ne": "!="}
 _PEOPLE = {"every": "all"}
 
@@ -108,7 +108,7 @@ class _People:
         if op == "add":
             return f"{self.within(args[0], _ADD)} + {self.summand(args[1], _ADD)}", _ADD
         if op == "sub":
-            return f"{self.within(args[0], _ADD)} - {self.summand(args[1], _MUL)}", _ADD
+            return f"{self.within(args[0], _ADD)} - {self.summand(args[1], _MATMUL)}", _ADD
         if op == "neg":
             return f"-{self.summand(args[0], _MUL)}", _ADD
         if op == "mul":
@@ -142,6 +142,8 @@ class _People:
 
     def rest(self, x: Expression) -> tuple[str, int]:
         op, args = x.op, x.args
+        if op == "eq" and all(a.op == "call" and a.args[0].startswith("position[") for a in args):
+            return "I", _ATOM
         if op in _COMPARISONS:
             a, b = (self.within(a, _ADD) for a in args)
             return f"{a} {_COMPARISONS[op]} {b}", _COMPARE
@@ -154,6 +156,10 @@ class _People:
         if op in ("total", "every", "any"):
             inner = args[0].args[0] if args[0].op == "sum" and args[0].args[1] is None else args[0]
             return f"{_PEOPLE.get(op, op)}({self.write(inner)[0]})", _ATOM
+        if op == "matmul":
+            return f"{self.within(args[0], _MATMUL)} @ {self.within(args[1], _POWER)}", _MATMUL
+        if op == "transposed":
+            return f"{self.within(args[0], _ATOM)}^T", _POWER
         if op == "abs":
             return f"|{self.write(args[0])[0]}|", _ATOM
         if op in ("sum", "mean") and args[1] is not None:
@@ -183,6 +189,7 @@ _FUNCTIONS = {
     "some": "leaf_some",
     "round": "nearest",
     "logistic": "sigmoid",
+    "matmul": "matrix_product",
 }
 _RELATIONS = {"lt": "Lt", "le": "Le", "gt": "Gt", "ge": "Ge", "eq": "Eq", "ne": "Ne"}
 

@@ -75,9 +75,12 @@ _LOGICAL = {"where", "and", "or", "not", "every", "any", "all", "some"}
 
 def is_opaque(expression: Expression) -> bool:
     """Whether an expression has a part without a numeric meaning, such as a loop."""
-    return any(
-        node.op not in _VALUES and node.op not in ("number", "symbol") for node in within([expression])
-    )
+    return not all(map(is_known, within([expression])))
+
+
+def is_known(node: Expression) -> bool:
+    """Whether an operation has a numeric meaning."""
+    return node.op in _VALUES or node.op in ("number", "symbol")
 
 
 class Evaluator:
@@ -134,7 +137,7 @@ class OfElements(Evaluator):
 
 
 def _mean(x: Any, axes: tuple[int, ...] | None) -> Any:
-    """A mean; one over some axes weighs the elements otherwise, so that it is none over the others."""
+    """A mean. One over some axes gets weights that depend on the axes, so that two such means differ."""
     x = np.atleast_1d(x)
     weights = np.roll(np.arange(1.0, x.size + 1), sum(axes)) if axes else np.ones(x.size)
     return np.sum(x * weights) / np.sum(weights)

@@ -1,4 +1,7 @@
-"""How many calls it takes until what an update counts begins anew, as a wrapper that acts on every k-th."""
+"""The period of an update: after how many calls all its counters are back where they started.
+
+A wrapper such as `accumulate` acts on every k-th call and then counts from 0 again, so its period is k.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ _ORDERS = ("lt", "le", "gt", "ge")
 
 
 def calls_of_a_round(traced: Traced) -> int | None:
-    """The number of calls after which all counters stand where they stood: 1 where none begins anew.
+    """The number of calls after which every counter is back where it was; 1 if no counter ever starts again.
 
-    A counter begins anew where its own new value depends on its size, or where a remainder is taken of it.
-    Nested wrappers wait for one another, so that their rounds are multiplied. None where a round is longer
-    than anybody would follow, or of a length that is no fixed number.
+    A counter starts again if it is compared with a bound in its own update, or if a remainder of it is taken.
+    A wrapper inside another one waits for it, so the periods of the two are multiplied. The result is None if
+    the period is no fixed number, or is too long to follow call by call.
     """
     fixed = {
         cell.name: cell.start.value
@@ -45,7 +48,7 @@ def calls_of_a_round(traced: Traced) -> int | None:
 
 
 def _length(x: Expression, fixed: dict[str, float], counter: str) -> int | None:
-    """The round that a counter's bound gives: 1 where it is no bound, None where it is not known."""
+    """The period that a bound gives its counter: 1 if `x` is no bound, None if its value is not known."""
     named = symbols(x)
     if counter in named:
         return 1
@@ -58,7 +61,7 @@ def _length(x: Expression, fixed: dict[str, float], counter: str) -> int | None:
 def half_life(
     traced: Traced, clocks: set[str], step: float, factor: float, calls: int | None
 ) -> float | None:
-    """The calls in which a parameter halves: the definitions stay as at a step, and the rest goes on."""
+    """In how many calls weight decay alone halves a parameter, with the schedules as at `step`."""
     if calls is None or not 0 < factor < 1:
         return None
     if calls == 1:

@@ -31,7 +31,7 @@ class Mirror:
         return tidied(op, *args)
 
     def mirrors(self, own: Expression, other: Expression) -> bool:
-        """Whether something of another leaf is what something is of this one."""
+        """Whether an expression is of another leaf what `own` is of this leaf."""
         unsized = rewrite([other], {}, _unsized)
         return any(rewrite([own], swap, _unsized) == unsized for swap in self.swaps)
 
@@ -72,6 +72,6 @@ def _is_negative(x: Expression) -> bool:
 
 
 def _given(condition: Expression, which: int, x: Expression) -> Expression:
-    """A branch of a choice, in which the same choice is made already."""
+    """A branch of a choice. Inside it the condition is known, so the same choice is not made again."""
     same = {n: n.args[which + 1] for n in within([x]) if n.op == "where" and n.args[0] is condition}
     return rewrite([x], same, tidied)[0] if same else x

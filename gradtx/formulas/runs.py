@@ -1,8 +1,8 @@
 """Arrays as expressions.
 
-An array is one expression for all its elements, in which the position is left unsaid: broadcasting and
-reshaping change nothing. A vector of several things (packed scalars, a schedule's numbers, flattened leaves)
-is kept as its `Runs`, and cut and joined exactly.
+One expression describes all elements of an array and does not mention their positions, so that broadcasting
+and reshaping change nothing. A vector that holds different things one after the other (packed scalars, the
+numbers of a schedule, flattened leaves) is a list of `Runs`, which can be cut and joined exactly.
 """
 
 from __future__ import annotations
@@ -88,7 +88,10 @@ def constant(x: Any) -> Value:
 
 
 def stand_in(name: str) -> float | None:
-    """A number between 0 and 1 for what only has a name, another one for another; None for other names."""
+    """A number between 0 and 1 for a quantity of which only the name is known, a different one for each name.
+
+    None for names that stand for something else.
+    """
     _, marked, which = name.partition(STAND_IN)
     return (int(which, 16) + 1) / (16.0 ** len(which) + 1) if marked else None
 
@@ -98,7 +101,7 @@ def _literal(x: Any) -> Expression:
 
 
 def each(fn: Callable[..., Expression], args: list[Value], sizes: list[int]) -> Any:
-    """A function of elements on arrays, of which those of one element stand for any number."""
+    """A function of single elements applied to arrays; an array of one element is repeated as needed."""
     wide = [(x, n) for x, n in zip(args, sizes, strict=True) if isinstance(x, Runs)]
     if not wide:
         return fn(*args)

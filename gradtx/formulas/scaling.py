@@ -9,7 +9,7 @@ from gradtx.formulas.simplify import make
 
 
 def coefficient_of(x: Expression, part: Expression) -> Expression | None:
-    """What a part of an expression is multiplied by; None where the expression is not affine in it."""
+    """The factor of a part in an expression `factor * part + rest`; None if it does not have that form."""
     known: dict[Expression, Expression | None] = {}
     for node in within([x]):
         parts = [known[a] for a in node.parts]

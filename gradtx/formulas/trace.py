@@ -96,7 +96,7 @@ def companion(found: list[tuple[bool, ...] | None], i: int) -> int | None:
 
 
 class Tracing:
-    """One update of a tree that keeps its structure and loses all leaves but some.
+    """One traced update of a tree in which all leaves but the chosen ones are replaced by None.
 
     Everything is traced once, whatever the number of leaves; `view` gives it from where one of them stands.
     Making it runs the transform's own code, and `view` reads what was traced.
@@ -155,7 +155,7 @@ class Tracing:
 
 
 def _prefix(leaf: int) -> str:
-    """What the names of a leaf begin with in a tracing, and no other name does."""
+    """The prefix of all names of a leaf in a tracing, which no other name has."""
     return f"{UNNAMED}{leaf}."
 
 
@@ -165,7 +165,7 @@ def trace(tx: Composed, params: Any, leaf: int, other: int | None = None) -> Tra
 
 
 def _with_noise_named(traced: Traced) -> Traced:
-    """The noise of the leaf is `noise`, with a mark of its own for each key and for where it is drawn."""
+    """The random noise of a leaf is named `noise`, with a mark for its key and for where it is drawn."""
     bodies = [traced.update, *(cell.new for cell in traced.cells)]
     drawn = [x for root in bodies for x in within([root]) if x.op == "noise"]
     # Two optimizers that draw from the same key have the same noise, whatever each calls its clock.

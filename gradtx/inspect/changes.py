@@ -194,7 +194,7 @@ def _listing(render: Render) -> Render:
 
 
 def _opcodes(a: list[str], b: list[str], known: str = "") -> Sequence[tuple[str, int, int, int, int]]:
-    """How one list becomes the other; in one piece where that is known."""
+    """The edits that turn one list into the other; a single edit of the kind `known`, if that is given."""
     if known:
         return [(known, 0, len(a), 0, len(b))]
     return difflib.SequenceMatcher(a=a, b=b, autojunk=False).get_opcodes()

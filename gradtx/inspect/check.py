@@ -10,8 +10,9 @@ from typing import Any
 from gradtx.core.compose.combine import SetToZero
 from gradtx.core.engine import leaves as lv
 from gradtx.core.numbers.paths import Path
+from gradtx.core.spec.words import named
 from gradtx.formulas.decay import Coupling, DecayKind
-from gradtx.formulas.direction import Direction, movements_of
+from gradtx.formulas.direction import Direction, movements_of, unread
 from gradtx.formulas.leaf_groups import Alike, kinds
 from gradtx.inspect.findings import Finding, Findings
 from gradtx.inspect.rates import course_findings, rates
@@ -19,7 +20,6 @@ from gradtx.inspect.rounding import too_coarse
 from gradtx.inspect.schedules_over_run import courses
 from gradtx.inspect.storage import GRADIENT, lossy_slots
 from gradtx.inspect.survey import Surveyed, checked_arguments, survey
-from gradtx.inspect.table import named
 
 SHORT = 100
 """Steps in which weight decay alone should not halve a parameter."""
@@ -42,6 +42,7 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
         storage       a 16-bit slot never decays, or ordinary gradients leave no trace in it
         schedule      one ends long before the run does, or has not ended by then; a rate stays 0
         decay         weight decay on norms and biases, or decay that is far too strong
+        unread        what an update is made of has no formula, so that its leaves were not checked
 
     Nothing is run on the parameters, which may be abstract; concrete ones are looked at for their size.
 
@@ -76,13 +77,13 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
     schedules = list(courses(level, steps))
     alike = kinds(tx, params)
     directions, decays = movements_of(alike, len(level.leaves), steps)
-    alike = alike or []
-    moving = rates(kind.traced for kind in alike)
+    moving = rates(kind.traced for kind in alike or ())
     turns = {step for course in schedules for step in course.values}
     found = [
         *_moves(level, directions),
         *_storage(level),
-        *_rounding(params, level, directions, alike, turns),
+        *_unread(level, directions, alike),
+        *_rounding(params, level, directions, alike or [], turns),
         *_decays(level, decays),
         *(finding for course in schedules for finding in course_findings(course, course.name in moving)),
     ]
@@ -174,6 +175,20 @@ def _storage(level: Surveyed) -> Iterator[Finding]:
                 f"{GRADIENT:g} leaves nothing in it."
             )
             yield Finding("storage", "warning", what, remedy, slot.leaves)
+
+
+def _unread(level: Surveyed, directions: list[Direction], alike: list[Alike] | None) -> Iterator[Finding]:
+    """Leaves of which nothing could be found out; silence about them would look like approval."""
+    remedy = "Their direction, decay and rounding were not checked. See gradtx.formula(tx, params, leaf)."
+    if alike is None:
+        what = "the transform could not be traced without the keyword arguments that its update needs."
+        yield Finding("unread", "note", what, "Nothing but the sizes and schedules was checked.")
+    for kind in alike or ():
+        unknown = [level.paths[i] for i in kind.leaves if directions[i] is Direction.UNKNOWN]
+        names = unread(kind.traced)
+        if unknown and names:
+            what = f"the update is computed by {', '.join(names)}, whose values a formula does not tell."
+            yield Finding("unread", "note", what, remedy, tuple(unknown))
 
 
 def _rounding(

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 from gradtx.core.numbers.paths import Path
 from gradtx.core.spec.spec import show
+from gradtx.core.spec.words import count, some
 from gradtx.formulas.decay import DecayKind
 from gradtx.formulas.direction import Direction
 from gradtx.inspect.outline import Kind
 from gradtx.inspect.schedules_over_run import Course
-from gradtx.inspect.table import columns, count, filled, size, some
+from gradtx.inspect.table import columns, filled, size
 
 T = TypeVar("T")
 
@@ -156,8 +157,8 @@ def _grouped(by_path: dict[str, T]) -> dict[T, list[str]]:
     return result
 
 
-def _rows(parts: tuple[Part, ...], depth: int) -> Iterator[tuple[list[str], list[str]]]:
-    """For each part the cells of its row, and the lines under it."""
+def _rows(parts: tuple[Part, ...], depth: int, group: str = "") -> Iterator[tuple[list[str], list[str]]]:
+    """For each part the cells of its row, and the lines under it; what is in a group lacks its name."""
     for part in parts:
         indent = "  " * depth
         leaves = f"{part.leaves:,}" if part.leaves == part.of else f"{part.leaves:,} of {part.of:,}"
@@ -170,8 +171,10 @@ def _rows(parts: tuple[Part, ...], depth: int) -> Iterator[tuple[list[str], list
         if part.slots:
             notes.append(f"keeps {_kept(part.slots)}")
         lines = [line for note in notes for line in filled(note, indent + "    ", "  ")]
-        yield [indent + part.path[-1], *where, size(part.nbytes) if part.nbytes else "-"], lines
-        yield from _rows(part.inside, depth + 1)
+        key = part.path[-1]
+        yield [indent + key.removeprefix(group), *where, size(part.nbytes) if part.nbytes else "-"], lines
+        inside = {"group": f"{key}.", "unit": ""}.get(part.kind, group)
+        yield from _rows(part.inside, depth + 1, inside)
 
 
 def _kept(slots: tuple[SlotSize, ...]) -> str:

@@ -14,7 +14,7 @@ from gradtx.core.spec.spec import show
 from gradtx.formulas.formula import present
 from gradtx.formulas.notation import text
 from gradtx.inspect.changes import Change, Comparison
-from gradtx.inspect.divergence import Divergence, divergences, representatives, steps_for
+from gradtx.inspect.divergence import Divergence, apart, divergences, representatives, steps_for
 from gradtx.inspect.table import filled
 from gradtx.inspect.trajectory import LATER, Followed
 
@@ -73,6 +73,8 @@ class Difference:
         opaque: slots, or `"update"`, that have no formula, since loops or the like compute them: they are
             told apart by what they are computed from.
         steps: the number of steps that they were followed for.
+        rounding: where they part by no more than that a state rounds its numbers, which is no difference;
+            None if they do not, or part otherwise before.
     """
 
     a: Any
@@ -84,6 +86,7 @@ class Difference:
     formulas: tuple[str, str] | None
     opaque: tuple[str, ...]
     steps: int
+    rounding: Parting | None = None
 
     def __bool__(self) -> bool:
         return self.first is not None
@@ -98,8 +101,8 @@ class Difference:
             lines.append(
                 f"They do the same for {self.steps} steps, and at some later ones up to {LATER[-1]:,}."
             )
-            return "\n".join([*lines, *_listed("Written differently:", self.others)])
-        lines.append(f"They part at {self.first}.")
+            return "\n".join([*lines, *self._rounding(), *_listed("Written differently:", self.others)])
+        lines += [f"They part at {self.first}.", *self._rounding()]
         if self.update is None:
             lines.append(f"Their updates are the same for {self.steps} steps.")
         elif self.update != self.first:
@@ -115,6 +118,14 @@ class Difference:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def _rounding(self) -> list[str]:
+        if self.rounding is None:
+            return []
+        return filled(
+            f"Because of rounding alone they part at {self.rounding}: a state rounds the numbers that it "
+            f"keeps, and with those that are written they do the same."
+        )
 
 
 def _listed(title: str, changes: Sequence[Change]) -> list[str]:
@@ -165,6 +176,9 @@ def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
             lambda tx: divergences(a, Followed(tx, params, leaves), of_first, steps),
             first.order,
         )
+    rounded = apart(a, b, leaves, steps)
+    if first and rounded and rounded[0].order >= first.order:
+        rounded = []
     partings = [_parting(divergence, lv.paths(params)) for divergence in found]
     return Difference(
         a=tx_a,
@@ -176,6 +190,7 @@ def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
         formulas=(_formula(first, 0), _formula(first, 1)) if first else None,
         opaque=tuple(sorted(a.opaque | b.opaque)),
         steps=steps,
+        rounding=_parting(rounded[0], lv.paths(params)) if rounded else None,
     )
 
 

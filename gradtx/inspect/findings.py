@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args
 
-from gradtx.inspect.table import count, filled, some
+from gradtx.core.spec.words import count, some
+from gradtx.inspect.table import filled
 
 Severity = Literal["error", "warning", "note"]
 """How bad a finding is: the run will not do what an optimizer is for; it is probably not what was meant; it

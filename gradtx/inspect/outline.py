@@ -64,9 +64,10 @@ class Outline(Builder):
 
     def _group(self) -> Node:
         """The part of a group, which may be entered once for each of its members."""
-        if self.parts and self.parts[-1].path == self._prefix:
+        path = (self._prefix.removesuffix("."),)
+        if self.parts and self.parts[-1].path == path:
             return self.parts[-1]
-        return self._add("group", self._prefix)
+        return self._add("group", path)
 
     def add_declared(self, rule: Any, name: str = "") -> None:
         super().add_declared(rule, name)

@@ -29,7 +29,7 @@ STEPS = 16
 """Steps to follow from each turn; what is larger in the second half of them still grows."""
 
 ROUNDS = 2
-"""An average may follow another one, which is to be brought to its place first."""
+"""How often averages are brought to their limit: an average of an average needs it twice."""
 
 THETAS = ("theta", OTHER + "theta")
 

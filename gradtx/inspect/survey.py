@@ -16,7 +16,7 @@ from gradtx.core.engine.layout import active_leaves, initial_state
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.structure import is_ours
-from gradtx.core.numbers.hyperparams import by_name, entries_of, is_state
+from gradtx.core.numbers.hyperparams import by_name, entries_of
 from gradtx.core.numbers.paths import Path, lookup, nest
 from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT
 from gradtx.core.spec.spec import is_array, show
@@ -101,8 +101,8 @@ def survey(tx: Any, params: Any) -> Surveyed:
     # Another library's init would make arrays; ours gives an abstract state, faster than any tracing.
     state = look(abstract) if is_ours(tx) else jax.eval_shape(look, abstract)
     (level,) = found
-    _attach(level, state)
-    entries = by_name(entries_of(state)) if is_state(state) else {}
+    _attach(level, tx, state)
+    entries = by_name(entries_of(state)) if isinstance(tx, Composed) else {}
     for inner in level.levels():
         inner.names = {
             tuple(part.removeprefix(COMPLEMENT) for part in entry.path if part != CALLABLE): name
@@ -112,12 +112,12 @@ def survey(tx: Any, params: Any) -> Surveyed:
     return level
 
 
-def _attach(level: Surveyed, state: Any) -> None:
+def _attach(level: Surveyed, tx: Any, state: Any) -> None:
     """Gives a level and those inside their states; another library's state counts as a slot."""
     (foreign, *_) = [unit.path for unit in level.program.units] or [()]
-    level.state = state if is_state(state) else {"numbers": {}, "slots": nest({foreign: state})}
-    for path, inner in level.inner.items():
-        _attach(inner, lookup(level.state["slots"], path))
+    level.state = state if isinstance(tx, Composed) else {"numbers": {}, "slots": nest({foreign: state})}
+    for path, part in level.program.wrapped.items():
+        _attach(level.inner[path], part, lookup(level.state["slots"], path))
 
 
 def _all(parts: list[Node]) -> Iterator[Node]:

@@ -18,22 +18,6 @@ def size(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def named(path: str) -> str:
-    """The path of a leaf; a tree that is one leaf has none."""
-    return path or "the whole tree"
-
-
-def some(paths: Sequence[str], most: int = 3) -> str:
-    """The first few paths of leaves, and how many more there are."""
-    rest = len(paths) - most
-    return ", ".join(map(named, paths[:most])) + (f" and {rest:,} more" if rest > 0 else "")
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """A number of things: `1 leaf`, `1,200 leaves`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def filled(text: str, indent: str = "", hang: str = "    ") -> list[str]:
     """The lines of a text, the first after `indent`, the others `hang` deeper."""
     return textwrap.wrap(

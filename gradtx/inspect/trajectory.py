@@ -38,10 +38,13 @@ THETA = np.array([0.7, -0.4, 0.2, 1.1])
 
 
 class Trajectory:
-    """The values that the slots and the updates of one leaf take."""
+    """The values that the slots and the updates of one leaf take.
 
-    def __init__(self, leaf: int, traced: Traced, tolerance: float) -> None:
-        self.leaf, self.traced, self.tolerance = leaf, traced, tolerance
+    The numbers are those that the state holds, which it has rounded; if `as_written`, those that were given.
+    """
+
+    def __init__(self, leaf: int, traced: Traced, tolerance: float, as_written: bool) -> None:
+        self.leaf, self.traced, self.tolerance, self.as_written = leaf, traced, tolerance, as_written
         self.cells = traced.cells
         self._known: dict[int, Any] = {}
         self.slots = [cell.name for cell in self.cells if cell.kind == "slot"]
@@ -57,7 +60,7 @@ class Trajectory:
 
     @property
     def code(self) -> Any:
-        """All that is computed: what has the same is the same, since equal expressions are one object."""
+        """All expressions of a trajectory. Two trajectories with equal expressions are the same."""
         return self.traced.update, [(cell.name, cell.start, cell.new) for cell in self.cells]
 
     @functools.cached_property
@@ -68,11 +71,13 @@ class Trajectory:
         held = {name: stand_in(name) or 0.5 for name in names}
         held |= {name: THETA for name in names if name.endswith("theta")}
         values = OfElements([cell.start for cell in self.cells])(held)
-        return held | dict(zip((cell.name for cell in self.cells), values, strict=True))
+        held |= dict(zip((cell.name for cell in self.cells), values, strict=True))
+        written = {cell.name: cell.written for cell in self.cells if cell.written is not None}
+        return held | written if self.as_written else held
 
     @property
     def period(self) -> int:
-        """The largest number that may be one of steps: a whole one."""
+        """The largest whole number among the hyperparameters, which may be a number of steps."""
         numbers = [self.start[cell.name] for cell in self.cells if cell.kind == "number"]
         whole = [int(x) for x in numbers if np.ndim(x) == 0 and x == np.round(x) and 1 < x <= LONGEST_PERIOD]
         return max(whole, default=0)
@@ -117,7 +122,7 @@ class Trajectory:
 
 
 def _counts(new: Expression, name: str) -> bool:
-    """Whether something is one more after each step, or each that runs: a clock of another library."""
+    """Whether a value grows by one with each step, or with each that is not skipped, like a counter."""
     if symbols(new) == {name}:
         return Evaluator([new])({name: 7.0}) == [8.0]
     branches = new.args[1:] if new.op == "where" else ()
@@ -135,13 +140,14 @@ class Followed:
         self.tolerance = EXACTLY if exact else ROUNDED
         self._tracing, self._made = Tracing(self.tx, params, leaves), {}
 
-    def trajectory(self, leaf: int) -> Trajectory:
+    def trajectory(self, leaf: int, as_written: bool = False) -> Trajectory:
         """Its trajectory on a leaf, beside the others."""
-        if leaf not in self._made:
-            self._made[leaf] = Trajectory(leaf, self._tracing.view(leaf), self.tolerance)
-        return self._made[leaf]
+        key = leaf, as_written
+        if key not in self._made:
+            self._made[key] = Trajectory(leaf, self._tracing.view(leaf), self.tolerance, as_written)
+        return self._made[key]
 
     @property
     def opaque(self) -> set[str]:
-        """What of it has no formula."""
+        """The names of the slots and updates that have no formula."""
         return {name for trajectory in self._made.values() for name in trajectory.opaque}

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.inspect.table import some
+from gradtx.core.spec.words import some
 
 HEADER = "gradtx"
 FORMAT = "gradtx state"

@@ -13,7 +13,7 @@ from gradtx.core.engine.kernels import Scope, with_values
 from gradtx.core.engine.layout import initial_numbers
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.steps import is_declared
-from gradtx.core.numbers.hyperparams import held
+from gradtx.core.numbers.states import held
 from gradtx.core.numbers.steps import Steps
 from gradtx.core.numerics import is_complex, is_trainable, number_dtype, real_dtype, widest
 from gradtx.core.spec.spec import show

@@ -14,13 +14,15 @@ from typing import Any, Literal, Union
 from gradtx.core.engine.transform import GradientTransformation
 from gradtx.core.spec.arguments import suggestion
 from gradtx.core.spec.spec import FACTORIES, same, show
+from gradtx.transforms.clip import global_norm
+from gradtx.wrappers.skip import skip_large_updates, skip_not_finite
 
 CALL = "call"
 NAME = "name"
 FORMS = ("value", "tuple", "list", "dict", "dtype", NAME)
 """Keys that make a dict of one entry a value of another kind."""
 
-ARGUMENTS = ("global_norm", "skip_large_updates", "skip_not_finite")
+ARGUMENTS = (global_norm, skip_large_updates, skip_not_finite)
 """The functions of gradtx's that are arguments of its transforms: what they measure, and when they skip."""
 
 VALUES = {"none": None, "inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
@@ -57,7 +59,7 @@ def shown(x: Any) -> str:
 
 
 def is_form(x: Mapping[Any, Any]) -> bool:
-    """Whether a dict is read as something else than itself."""
+    """Whether a dict describes a call or a value of another kind, and is not just a dict."""
     return CALL in x or (len(x) == 1 and next(iter(x)) in FORMS)
 
 
@@ -80,19 +82,16 @@ class Names:
     """The names that a config may hold: those of gradtx, and the caller's."""
 
     def __init__(self, names: Mapping[str, Any] | None) -> None:
-        # The package is not complete while this module is imported.
-        import gradtx
-
         if names is not None and not isinstance(names, Mapping):
             raise TypeError(f"names is a mapping from names to what is yours, got {show(names)}.")
-        own = {name: getattr(gradtx, name) for name in gradtx.__all__}
-        self.functions = {name: own[name] for name in ARGUMENTS}
+        self.functions = {function.__name__: function for function in ARGUMENTS}
         self.callables = {**FACTORIES, "GradientTransformation": GradientTransformation}
+        own = {**self.callables, **self.functions}
         self.given = dict(names or {})
         for name, x in self.given.items():
             if not isinstance(name, str) or not name:
                 raise TypeError(f"names: {show(name)} is no name; a name is a string.")
-            if name in own and own[name] is not x:
+            if name in own and own[name] is not x and own[name].__module__.startswith("gradtx."):
                 raise ValueError(f"names: {name!r} is gradtx's own; choose another name.")
 
     def name_of(self, x: Any) -> str | None:
@@ -161,7 +160,7 @@ WORDS = {bool: "true or false", float: "a number", int: "a whole number", str: "
 
 
 def misfit(value: Any, hint: Any) -> str:
-    """What an argument of the kind `hint` must be, in words, if `value` is not that; else nothing."""
+    """The expected kind of an argument in words if `value` is not of it, and an empty text if it is."""
     words = []
     for option in options_of(hint):
         kind = typing.get_origin(option) or option

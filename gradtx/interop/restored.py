@@ -59,7 +59,7 @@ class Restored:
         for title, texts in rows:
             for i, text in enumerate(texts):
                 lines.append(f"{title if i == 0 else '':10}{text}")
-        if self.step and any("slots" in key.split("/") for key in (*self.new, *self.reshaped)):
+        if self.step and any(key.startswith("slots/") for key in (*self.new, *self.reshaped)):
             lines += [
                 f"{'':10}New slots start at step {self.step}. Where the step corrects them, as it does",
                 f"{'':10}Adam's moments, the first updates may be several times too large.",
@@ -67,7 +67,7 @@ class Restored:
         return "\n".join(lines)
 
     def groups(self, keys: Iterable[str]) -> list[str]:
-        """Entries in few words: where all that is under a path is among them, the path stands for it."""
+        """A short list of entries: a path stands for all entries under it, if all of them are in the list."""
         every = [*self.kept, *self.new, *self.dropped, *self.reshaped]
         wanted, counts, totals = set(keys), dict[str, int](), dict[str, int]()
         for key in every:

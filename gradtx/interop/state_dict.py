@@ -14,8 +14,9 @@ from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.structure import is_ours
-from gradtx.core.numbers.hyperparams import held
+from gradtx.core.numbers.states import held
 from gradtx.core.spec.spec import is_array, is_key, show
 from gradtx.interop.archive import pack, unpack
 from gradtx.interop.restored import Restored
@@ -104,8 +105,10 @@ def from_state_dict(
     enough = is_ours(tx) and all(map(_says_all, jax.tree.leaves(shapes)))
     fresh, structure = _by_path(tx.init(shapes if enough else params))
     wanted = {key: _form(x) for key, x in fresh.items()}
-    batch = stored["step"].shape if "step" in stored and "step" in wanted else ()
-    restored = _compared(stored, wanted, batch)
+    # In another library's state "step" may be anything, also a parameter's name.
+    counts = isinstance(tx, Composed) and "step" in stored
+    batch = stored["step"].shape if counts else ()
+    restored = _compared(stored, wanted, batch, int(np.max(stored["step"], initial=0)) if counts else 0)
     if strict and not restored.is_complete:
         raise ValueError(_mismatch(restored))
     kept = set(restored.kept)
@@ -165,12 +168,12 @@ def _form(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _says_all(x: jax.ShapeDtypeStruct) -> bool:
-    """Whether a shape says where an array is, which it cannot of one that is committed to a device."""
+    """Whether an abstract array tells its full placement, which it cannot for an array on one device."""
     return x.sharding is None or isinstance(x.sharding, NamedSharding)
 
 
 def _compared(
-    stored: Mapping[str, np.ndarray], wanted: Mapping[str, Any], batch: tuple[int, ...]
+    stored: Mapping[str, np.ndarray], wanted: Mapping[str, Any], batch: tuple[int, ...], step: int
 ) -> Restored:
     kept, cast, reshaped = [], {}, {}
     for key in [key for key in wanted if key in stored]:
@@ -183,7 +186,6 @@ def _compared(
             cast[key] = (old.dtype.name, dtype.name)
     new = [key for key in wanted if key not in stored]
     dropped = [key for key in stored if key not in wanted]
-    step = int(np.max(stored.get("step", 0), initial=0))
     return Restored(tuple(kept), cast, tuple(new), tuple(dropped), reshaped, step)
 
 

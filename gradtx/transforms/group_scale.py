@@ -36,10 +36,11 @@ class ScaleByGroup(Composed):
     def _visit(self, builder: Builder) -> None:
         known = tuple(self.factors)
         scope = builder.claim("scale_by_group")
+        name = builder.name_of(scope)
         for label, factor in self.factors.items():
             mask = Labelled("scale_by_group", "factor", self.labels, known, label)
             with (
-                builder.inside(name=scope[-1], owners={id(factor): (scope, str(label))}),
+                builder.inside(name=name, owners={id(factor): (scope, str(label))}),
                 builder.inside(name=str(label), mask=mask),
             ):
                 builder.add_declared(Scale(step_size=factor))

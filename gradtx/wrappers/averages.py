@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.compose.combine import checked, visit
-from gradtx.core.compose.rule import EVAL, Rule, Slot
+from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform, added
+from gradtx.core.numbers.states import EVAL
 from gradtx.core.numbers.steps import Steps
 from gradtx.core.numerics import Decay
 from gradtx.core.spec.arguments import factory

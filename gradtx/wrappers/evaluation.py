@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose.rule import EVAL
 from gradtx.core.engine import leaves as lv
-from gradtx.core.numbers.hyperparams import held, states_of
+from gradtx.core.numbers.hyperparams import states_of
+from gradtx.core.numbers.states import EVAL, kept_in
 from gradtx.core.numerics import cast
 
 
@@ -44,7 +42,7 @@ def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:
         {'bias': [2.0], 'w': [0.5, 0.5]}
     """
     states_of(x)
-    averages = dict(_averages(held(x)))
+    averages = {".".join(kept.path): kept.slots[EVAL] for kept in kept_in(x) if EVAL in kept.slots}
     if name is not None:
         averages = _named(averages, name)
     leaves, structure = lv.flatten(params)
@@ -72,19 +70,6 @@ def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:
                 )
             chosen[path], leaves[places[path]] = average, cast(a, jnp.result_type(p))
     return structure.unflatten(leaves)
-
-
-def _averages(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Each average in what holds states, under the dotted path of its transform."""
-
-    def has_one(n: Any) -> bool:
-        return isinstance(n, Mapping) and EVAL in n
-
-    for keys, part in jax.tree_util.tree_flatten_with_path(node, is_leaf=has_one)[0]:
-        if has_one(part):
-            where = (*path, *(jax.tree_util.keystr((key,), simple=True) for key in keys))
-            yield ".".join(key for key in where if key != "slots"), part[EVAL]
-            yield from _averages({key: child for key, child in part.items() if key != EVAL}, where)
 
 
 def _named(averages: dict[str, Any], name: str) -> dict[str, Any]:

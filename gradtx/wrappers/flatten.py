@@ -17,6 +17,7 @@ from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numerics import compute_dtype, is_complex, widest
 from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.words import some
 
 Leaves = list[Any]
 
@@ -44,6 +45,8 @@ class Flatten(Wrapper, name="flatten"):
         whole = _Vectors(gs if call.params is None else [param for param, _ in call.every])
         present = [i for i, place in enumerate(places) if place is not None]
         is_part = len(present) < len(places)
+        if call.params is None:
+            self._check_whole(whole, slots.inner, call.tree(gs))
         ps = None if call.params is None else whole.join(call.params, present)
         result, state = transform.adapted(self.inner).step(
             whole.join(gs, present),
@@ -57,6 +60,18 @@ class Flatten(Wrapper, name="flatten"):
             state = whole.put(slots.inner, state, present, self.inner)
         state = replicated(jax.tree.map(cast_like, state, slots.inner), gs)
         return whole.split(result, present), {"inner": state}
+
+    def _check_whole(self, vectors: _Vectors, state: Any, gs: Any) -> None:
+        """Raises where a leaf that has a part of the vectors has no gradient, and nothing says which part."""
+        lacking = [path for path, g in zip(lv.paths(gs), lv.flatten(gs)[0], strict=True) if g is None]
+        if not lacking:
+            return
+        made = jax.eval_shape(self.inner.init, vectors.shapes())
+        if list(map(jnp.shape, jax.tree.leaves(made))) != list(map(jnp.shape, jax.tree.leaves(state))):
+            raise ValueError(
+                f"{self.name}: the leaf {some(lacking)} has no gradient this time, and only the parameters "
+                f"say which part of the vector to leave as it is. Pass them: update(grads, state, params)."
+            )
 
 
 class _Vectors:

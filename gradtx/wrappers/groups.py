@@ -46,7 +46,7 @@ class Partition(Composed):
     def _visit(self, builder: Builder) -> None:
         known = tuple(self.transforms)
         for label, tx in self.transforms.items():
-            *_, scope = builder.claim(str(label))
+            scope = builder.name_of(builder.claim(str(label)))
             mask = Labelled(
                 "partition",
                 "transform",
@@ -107,7 +107,7 @@ def partition(
         >>> state = tx.init(params)
         >>> gradtx.hyperparams(state)["slow.sgd.learning_rate"]
         0.1
-        >>> state["slots"]["fast"]["trace"]["trace"]
+        >>> state["slots"]["fast.trace"]["trace"]
         {'embed': None, 'head': Array([0.], dtype=float32)}
     """
     return Partition(transforms, param_labels, mask_compatible_extra_args)

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.core.compose.rule import EVAL, Slot, WholeScalar
+from gradtx.core.compose.rule import Slot, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine.rebase import restarted
+from gradtx.core.engine.rebase import started_anew
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.numbers.states import EVAL
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay, cast
 from gradtx.core.spec.arguments import factory
@@ -46,7 +47,7 @@ class Lookahead(Wrapper, name="lookahead"):
             slow = [c.mix(s, p) for c, s, p in zip(share, slow, params, strict=True)]
             params = [cast_like(s, p) for s, p in zip(slow, params, strict=True)]
             if self.reset_state:
-                fresh = restarted(self.fast_optimizer, inner, call.tree(params))
+                fresh = started_anew(self.fast_optimizer, inner, call.tree(params))
                 inner = jax.tree.map(cast_like, fresh, inner)
             return slow, params, inner
 

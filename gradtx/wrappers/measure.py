@@ -16,7 +16,6 @@ from gradtx.core.engine.kernels import mixing
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Call
-from gradtx.core.numbers.schedule import CALLABLE, SCHEDULES
 from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import Decay, cast, compute_dtype, is_trainable, like, number_dtype
 from gradtx.core.spec.arguments import factory
@@ -125,7 +124,7 @@ class Monitor(Composed):
 
     def __init__(self, name: str, measures: Mapping[str, Any]) -> None:
         for key, measure in measures.items():
-            if not isinstance(key, str) or not key or key in SCHEDULES or key == CALLABLE:
+            if not isinstance(key, str) or not key:
                 raise ValueError(f"{name}: {show(key)} cannot be the name of a measurement; give another.")
             _unit(name, key, measure)
         self._set(name=name, measures=dict(measures))
@@ -146,7 +145,7 @@ def snapshot(measure_name: str, measure: Measure) -> Transform:
     """Passes the updates on and keeps a measurement of them in the state.
 
     In a chain the updates are those of the transforms before it. The value stands in the state at
-    `slots/snapshot/<measure_name>/value`; before the first update it is zero.
+    `slots/snapshot.<measure_name>/value`; before the first update it is zero.
 
     Args:
         measure_name: the name of the measurement.
@@ -161,7 +160,7 @@ def snapshot(measure_name: str, measure: Measure) -> Transform:
         >>> import gradtx, jax.numpy as jnp
         >>> tx = gradtx.chain(gradtx.snapshot("norm", gradtx.global_norm), gradtx.clip_by_global_norm(1.0))
         >>> u, state = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))
-        >>> float(state["slots"]["snapshot"]["norm"]["value"])
+        >>> float(state["slots"]["snapshot.norm"]["value"])
         5.0
     """
     return Monitor("snapshot", {measure_name: measure})
@@ -196,7 +195,7 @@ def measure_with_ema(
         ...     {"clipped": gradtx.measure_with_ema(lambda u: gradtx.global_norm(u) > 1, 0.9)}
         ... )
         >>> u, state = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))
-        >>> float(state["slots"]["monitor"]["clipped"]["value"])
+        >>> float(state["slots"]["monitor.clipped"]["value"])
         1.0
     """
     return MeasureWithEma(measure=measure, decay=decay, debias=debias, accumulator_dtype=accumulator_dtype)
@@ -206,7 +205,7 @@ def measure_with_ema(
 def monitor(measures: Mapping[str, Any]) -> Transform:
     """Passes the updates on and keeps several measurements of them in the state, each by its name.
 
-    The values stand in the state at `slots/monitor/<name>/value`; before the first update they are zero.
+    The values stand in the state at `slots/monitor.<name>/value`; before the first update they are zero.
 
     Args:
         measures: for each name a function of the tree of updates, as `snapshot` takes it, a
@@ -229,7 +228,7 @@ def monitor(measures: Mapping[str, Any]) -> Transform:
         >>> state = tx.init(jnp.zeros(1))
         >>> for g in (1.0, 4.0):
         ...     u, state = tx.update(jnp.array([g]), state)
-        >>> {name: float(m["value"]) for name, m in state["slots"]["monitor"].items()}
-        {'norm': 4.0, 'average': 3.0}
+        >>> {name: float(kept["value"]) for name, kept in state["slots"].items()}
+        {'monitor.norm': 4.0, 'monitor.average': 3.0}
     """
     return Monitor("monitor", measures)

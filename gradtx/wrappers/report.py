@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.numbers.hyperparams import array_of, is_state, outermost_states
-from gradtx.core.numbers.paths import Path
+from gradtx.core.numbers.hyperparams import array_of, states_of
+from gradtx.core.numbers.states import INNER, kept_in
 from gradtx.wrappers.blackbox import LIMIT_IS_KNOWN, LOSS_IS_KNOWN, MARKS, METRICS, Verdict
 from gradtx.wrappers.guard import Guard
 
@@ -114,10 +113,12 @@ def report(x: Any, name: str = "") -> Report:
         step  loss  gradient_norm  limit
            0     -            nan      -  skipped: gradient not finite, first in 'w'
     """
-    outer = outermost_states(x)
-    if not outer:
-        raise TypeError(f"There is no gradtx state in this {type(x).__name__}.")
-    found = [guard for state in outer for guard in _guards(state, (), None)]
+    states_of(x)
+    found = [
+        ("/".join(kept.path).replace(".", "/"), kept.slots, kept.state["step"])
+        for kept in kept_in(x)
+        if set(kept.slots) == _KEYS
+    ]
     chosen = [guard for guard in found if f"/{guard[0]}".endswith(f"/{name}" if name else "")]
     chosen = [guard for guard in chosen if guard[0] == name] or chosen
     if len(chosen) != 1:
@@ -129,21 +130,7 @@ def report(x: Any, name: str = "") -> Report:
     return _read(*chosen[0])
 
 
-_KEYS = {*Guard.slots, *Guard.scalars, "inner"}
-
-
-def _guards(node: Any, path: Path, step: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The path of each guard in a part of a state, its slots, and the step of the state that it is in."""
-    if is_state(node):
-        yield from _guards(node["slots"], path, node["step"])
-    elif isinstance(node, Mapping):
-        if set(node) == _KEYS:
-            yield "/".join(path), node, step
-        for key, child in node.items():
-            yield from _guards(child, (*path, str(key)), step)
-    else:
-        for state in outermost_states(node):
-            yield from _guards(state, path, step)
+_KEYS = {*Guard.slots, *Guard.scalars, INNER}
 
 
 def _read(name: str, node: Any, step: Any) -> Report:

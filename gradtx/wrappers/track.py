@@ -14,8 +14,9 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Call
-from gradtx.core.numbers.hyperparams import array_of, is_state, outermost_states, tidy
+from gradtx.core.numbers.hyperparams import array_of, tidy
 from gradtx.core.numbers.paths import Path, lookup
+from gradtx.core.numbers.states import kept_in
 from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import divide, number_dtype, sqrt, sum_of_squares, total
 from gradtx.core.spec.arguments import factory
@@ -159,7 +160,7 @@ def metrics(x: Any) -> dict[str, Any]:
         >>> gradtx.metrics(gradtx.accumulate(gradtx.sgd(0.1), 4).init(jnp.zeros(2)))
         {'skipped': 0}
     """
-    found = [(path, name, value) for state in outermost_states(x) for path, name, value in _found(state, ())]
+    found = [(kept.path, name, value) for kept in kept_in(x) for name, value in _found(kept.slots)]
     names = [name for _, name, _ in found]
     return {
         name if names.count(name) == 1 else f"{'.'.join(path)}/{name}": tidy(array_of(value))
@@ -167,14 +168,11 @@ def metrics(x: Any) -> dict[str, Any]:
     }
 
 
-def _found(node: Any, path: Path) -> Iterator[tuple[Path, str, Any]]:
-    if is_state(node):
-        node = node["slots"]
-    if "measured_at" in node:
-        yield from ((path, name, x) for name, x in node["metrics"].items())
-        yield path, "measured_at", node["measured_at"]
-    for key, value in node.items():
-        if isinstance(value, Mapping) and key != "metrics":
-            yield from _found(value, (*path, key))
-        elif key == "skipped" and array_of(value).dtype == jnp.int32:
-            yield path, key, value
+def _found(slots: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The metrics in what one transform keeps."""
+    if "measured_at" in slots:
+        yield from slots["metrics"].items()
+        yield "measured_at", slots["measured_at"]
+    skipped = slots.get("skipped")
+    if skipped is not None and not isinstance(skipped, Mapping) and array_of(skipped).dtype == jnp.int32:
+        yield "skipped", skipped

@@ -9,13 +9,12 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose.rule import EVAL, Rule
+from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import Excluding, Including, Mask
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.steps import Fork, Swap
 from gradtx.core.engine.transform import Transform, adapted
-from gradtx.core.numbers.schedule import CALLABLE, SCHEDULES
 from gradtx.core.numerics import divide
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.spec import show
@@ -90,7 +89,7 @@ class NamedChain(Composed):
             if not (isinstance(member, tuple) and len(member) == 2 and isinstance(member[0], str)):
                 raise TypeError(f"named_chain takes pairs (name, transform), got {show(member)}.")
             name = member[0]
-            if name in names or name in SCHEDULES or name in (CALLABLE, EVAL, ""):
+            if name in names or not name:
                 raise ValueError(f"named_chain: {name!r} is taken; give each transform a name of its own.")
             names.append(name)
             checked("named_chain", member[1])

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
+from gradtx.core.numbers.states import CLOCK, EVAL, holds_state, is_foreign
 from gradtx.core.numerics import number_dtype
 from gradtx.core.spec.fields import Declared
 
@@ -65,10 +66,6 @@ class Key:
         return jnp.array(jax.random.key_data(self.init(rule)), copy=True)
 
 
-EVAL = "eval_params"
-"""The slot of parameters to evaluate with, by which a state, which holds no code, is known to have some."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Whole:
     """A tree of small arrays that a wrapper remembers once for the whole tree.
@@ -107,10 +104,30 @@ class Slotted(Declared, Composed):
             **cls.scalars,
             **{k: v for k, v in own.items() if isinstance(v, WholeScalar | Key | Whole)},
         }
-        if EVAL in cls.slots and not cls.last:
+        cls._check_names()
+
+    @classmethod
+    def _check_names(cls) -> None:
+        """Raises where a slot has a name that means something else to those who read a state."""
+        if is_foreign(cls.name):
+            raise TypeError(
+                f"{cls.__name__}: {cls.name!r} is what another library's transform is called in a state. "
+                f"Choose another name."
+            )
+        if (EVAL in cls.slots and not cls.last) or EVAL in cls.scalars:
             raise TypeError(
                 f"{cls.__name__}: a slot {EVAL!r} is what gradtx.eval_params returns, an average of the new "
                 f"parameters. Set `last = True` where it is one, or give the slot another name."
+            )
+        if CLOCK in cls.slots or (CLOCK in cls.scalars and not cls.whole):
+            raise TypeError(
+                f"{cls.__name__}: {CLOCK!r} is the scalar of a wrapper that its schedules run by. Give the "
+                f"slot another name."
+            )
+        for name in filter(holds_state, (*cls.slots, *cls.scalars)):
+            raise TypeError(
+                f"{cls.__name__}: {name!r} is the name of the state of a wrapped transform. Give the slot "
+                f"another name."
             )
 
     def _visit(self, builder: Builder) -> None:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.combine import checked
 from gradtx.core.compose.rule import Slotted
 from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.numbers.states import INNER, holds_state
 
 
 def in_dtypes_of(new: Any, old: Any) -> Any:
@@ -38,11 +39,16 @@ class Wrapper(Slotted):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
-        for part in self.wrapped().values():
+        for name, part in self.wrapped().items():
+            if not holds_state(name):
+                raise TypeError(
+                    f"{self.name}: the state of a wrapped transform is called {INNER!r}, or {INNER!r} and a "
+                    f"word, as in 'inner_{name}', by which it is found in a state; got {name!r}."
+                )
             checked(self.name, part)
 
     def wrapped(self) -> dict[str, Any]:
-        """The wrapped transforms by name; each has a state of its own under it."""
+        """The wrapped transforms by name, `inner` or `inner_...`; each has a state of its own under it."""
         return {}
 
     def view(self, params: Any) -> Any:

@@ -31,17 +31,21 @@ class Builder:
     def __init__(self) -> None:
         self.steps: list[Any] = []
         self.scopes: dict[Path, dict[str, tuple[Any, Domain, bool]]] = {}
-        self._prefix: Path = ()
+        self._prefix = ""
         self._masks: tuple[Mask, ...] = ()
         self._owners: dict[int, tuple[Path, str]] = {}
         self._claimed: set[Path] = set()
 
     @contextmanager
     def inside(self, name: str = "", mask: Any = None, owners: Any = None) -> Iterator[None]:
-        """Visits a part under a name, a mask, or the arguments of a recipe."""
+        """Visits a part under a name, a mask, or the arguments of a recipe.
+
+        A name is a part of one key, `fast.trace`: the state has a transform's slots always at one depth, so
+        that it is known where the parameters' own names begin.
+        """
         before = self._prefix, self._masks, self._owners
         if name:
-            self._prefix = (*self._prefix, name)
+            self._prefix = f"{self._prefix}{name}."
         if mask is not None:
             self._masks = (*self._masks, mask)
         if owners is not None:
@@ -51,12 +55,16 @@ class Builder:
 
     def claim(self, name: str) -> Path:
         """A unique path for a unit or scope: a second `scale` is `scale_1`."""
-        path, count = (*self._prefix, name), 0
+        path, count = (f"{self._prefix}{name}",), 0
         while path in self._claimed:
             count += 1
-            path = (*self._prefix, f"{name}_{count}")
+            path = (f"{self._prefix}{name}_{count}",)
         self._claimed.add(path)
         return path
+
+    def name_of(self, path: Path) -> str:
+        """The name that a claimed path has where it was claimed, by which a group is entered."""
+        return path[0].removeprefix(self._prefix)
 
     def add_declared(self, rule: Any, name: str = "") -> None:
         """Adds a rule or a wrapper; each number belongs to the recipe argument that it is, or to it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,9 +12,10 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import check_slots, initial_numbers
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numbers.hyperparams import array_of, by_name, entries_of, is_state, placed
-from gradtx.core.numbers.paths import Path, lookup
+from gradtx.core.numbers.hyperparams import array_of, by_name, entries_of, placed
+from gradtx.core.numbers.paths import Path, lookup, replaced
 from gradtx.core.numbers.schedule import CALLABLE, pack_schedules
+from gradtx.core.numbers.states import restarted
 from gradtx.core.spec.spec import show
 
 
@@ -72,35 +74,16 @@ def _rebased(program: Program, state: Any) -> Any:
     return {**state, "numbers": numbers, "slots": slots}
 
 
-def restarted(tx: Any, state: Any, params: Any) -> Any:
+def started_anew(tx: Any, state: Any, params: Any) -> Any:
     """The state that `tx.init` makes for parameters, under the numbers in force in an old state.
 
     A leaf that is `None` in `params` keeps its slots.
     """
 
-    def under(new: Any, old: Any) -> Any:
-        if new is None:
-            return old
-        if not is_state(new):
-            return new
+    def number(path: Any, new: Any, old: Any) -> Any:
+        return new if path[-1].key == CALLABLE else old
 
-        def number(path: Any, new: Any, old: Any) -> Any:
-            return new if path[-1].key == CALLABLE else old
-
-        numbers = jax.tree_util.tree_map_with_path(number, new["numbers"], old["numbers"])
-        return {**new, "numbers": numbers, "slots": renewed(new["slots"], old["slots"])}
-
-    def renewed(new: Any, old: Any) -> Any:
-        return jax.tree.map(under, new, old, is_leaf=lambda x: x is None or is_state(x))
-
-    return renewed(tx.init(params), state)
-
-
-def replaced(node: Any, path: Path, value: Any) -> Any:
-    """A nested dict with another value at a path."""
-    if not path:
-        return value
-    return {**node, path[0]: replaced(node[path[0]], path[1:], value)}
+    return restarted(tx.init(params), state, partial(jax.tree_util.tree_map_with_path, number))
 
 
 def _settings(state: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.engine import leaves as lv
+from gradtx.core.numbers.states import FOREIGN, TRANSFORM
 from gradtx.core.numerics import cast, compute_dtype, is_complex
 from gradtx.core.spec.spec import Spec, show
 
@@ -81,7 +82,7 @@ class Transform(Spec):
 
     def _visit(self, builder: Any) -> None:
         """Adds this transform to a program: one that the engine does not know works on whole trees."""
-        builder.add_tree(self._call()[0], self)
+        builder.add_tree(TRANSFORM, self)
 
     def last_units(self) -> list[str]:
         """The names of what is in it that remembers the new parameters, and must see the final update."""
@@ -116,9 +117,6 @@ class GradientTransformation(Transform):
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         return "GradientTransformation", (self.init_fn, self.update_fn), {}
-
-    def _visit(self, builder: Any) -> None:
-        builder.add_tree("transform", self)
 
     @property
     def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -158,7 +156,7 @@ class Foreign(Transform):
         return self.tx
 
     def _visit(self, builder: Any) -> None:
-        builder.add_tree("foreign", self)
+        builder.add_tree(FOREIGN, self)
 
     @property
     def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -27,7 +27,8 @@ def domain_of(path: Path) -> Domain:
         return SCHEDULES[owner].fields()[name].domain or ANY
     if name == CALLABLE:
         return ANY
-    # A second unit of a name has a number after it.
+    # What is in a group has the group's name before its own, and a second unit of a name a number after it.
+    owner = owner.rpartition(".")[2]
     names = {owner, re.sub(r"_\d+$", "", owner)}
     return _widest(
         _of(names, name) or _of({f"scale_by_{n}" for n in names}, name) or _by_argument(names, name)

@@ -17,8 +17,9 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.numbers.domains import domain_of
-from gradtx.core.numbers.paths import Path, lookup
+from gradtx.core.numbers.paths import Path
 from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT, read_schedule, split_schedules, with_number
+from gradtx.core.numbers.states import CLOCK, mapped_states, nested_states
 from gradtx.core.numbers.steps import REST, given
 from gradtx.core.numbers.tidy import tidy
 from gradtx.core.spec.arguments import suggestion
@@ -49,14 +50,9 @@ class _Entry:
     def read(self) -> Any:
         if self.kind == "schedule":
             # A wrapper that counts something else than calls has a clock of its own beside its slots.
-            clock = lookup(self.state["slots"], self.path[:-1]).get("clock", self.state["step"])
+            clock = self.state["slots"].get(self.path[0], {}).get(CLOCK, self.state["step"])
             return tidy(read_schedule(self.value)(array_of(clock)))
         return tidy(self.value, self.kind == "decay")
-
-
-def is_state(x: Any) -> bool:
-    """Whether `x` is a gradtx state."""
-    return isinstance(x, Mapping) and set(x) == {"step", "numbers", "slots"}
 
 
 def array_of(x: Any) -> Any:
@@ -64,25 +60,9 @@ def array_of(x: Any) -> Any:
     return x if isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct) else x[...]
 
 
-def held(x: Any) -> Any:
-    """The optimizer's state in what holds one."""
-    # A TrainState and an nnx.Optimizer have theirs as opt_state.
-    return getattr(x, "opt_state", x)
-
-
-def outermost_states(x: Any) -> list[Any]:
-    """The gradtx states in `x` that are not inside another one."""
-    return [s for s in jax.tree.leaves(held(x), is_leaf=is_state) if is_state(s)]
-
-
-def _states(x: Any) -> list[Any]:
-    found = outermost_states(x)
-    return found + [inner for s in found for inner in _states(dict(s["slots"]))]
-
-
 def states_of(x: Any) -> list[Any]:
     """Every gradtx state in `x`, the outermost first; an error where it holds none."""
-    states = _states(x)
+    states = nested_states(x)
     if not states:
         raise TypeError(f"There is no gradtx state in this {type(x).__name__}.")
     return states
@@ -94,7 +74,10 @@ def entries_of(x: Any) -> list[_Entry]:
     result: list[_Entry] = []
     for i, state in enumerate(states):
         prefix = (str(i),) if len(states) > 1 else ()
-        result.extend(_walk(state, split_schedules(_arrays(state["numbers"])), prefix, (), None))
+        # The keys are the transforms, and below are their arguments.
+        for key, numbers in sorted(split_schedules(_arrays(state["numbers"])).items()):
+            parts = (*prefix, *key.split("."))
+            result.extend(_walk(state, numbers, parts, (key,), len(parts)))
     return result
 
 
@@ -106,22 +89,21 @@ def _arrays(numbers: Any) -> Any:
     return x if isinstance(x, Tracer | jax.ShapeDtypeStruct) else np.asarray(x)
 
 
-def _walk(state: Any, node: Any, parts: Path, path: Path, own: int | None) -> Iterator[_Entry]:
+def _walk(state: Any, node: Any, parts: Path, path: Path, own: int) -> Iterator[_Entry]:
     rests = {key + REST for key in node} & set(node)
     for key in sorted(set(node) - rests, key=lambda k: k.removeprefix(COMPLEMENT)):
         child, here = node[key], (*path, key)
         name = (*parts, key.removeprefix(COMPLEMENT))
-        start = len(parts) if own is None else own
         if not isinstance(child, Mapping):
             kind: Kind = "decay" if key.startswith(COMPLEMENT) else "number"
             value = given(child, node[key + REST]) if key + REST in rests else child
-            yield _Entry(name, start, kind, state, here, value)
+            yield _Entry(name, own, kind, state, here, value)
         elif set(child) == {CALLABLE}:
-            yield _Entry(name, start, "code", state, (*here, CALLABLE), child[CALLABLE])
+            yield _Entry(name, own, "code", state, (*here, CALLABLE), child[CALLABLE])
         elif read_schedule(child) is not None:
-            yield _Entry(name, start, "schedule", state, here, child)
+            yield _Entry(name, own, "schedule", state, here, child)
             ((schedule, inner),) = child.items()
-            yield from _walk(state, inner, name, (*here, schedule), start)
+            yield from _walk(state, inner, name, (*here, schedule), own)
         else:
             yield from _walk(state, child, name, here, own)
 
@@ -262,13 +244,7 @@ def _changed(x: T, changes: list[tuple[_Entry, Any]]) -> T:
     if in_place:
         return x
 
-    def replaced(s: Any) -> Any:
-        if not is_state(s):
-            return s
-        slots = jax.tree.map(replaced, s["slots"], is_leaf=is_state)
-        return {**s, "numbers": new.get(id(s), s["numbers"]), "slots": slots}
-
-    return jax.tree.map(replaced, x, is_leaf=is_state)
+    return mapped_states(lambda s: {**s, "numbers": new.get(id(s), s["numbers"])}, x)
 
 
 def step_count(x: Any) -> Any:

@@ -18,6 +18,13 @@ def nest(flat: dict[Path, Any]) -> dict[str, Any]:
     return result
 
 
+def replaced(node: Any, path: Path, value: Any) -> Any:
+    """A nested dict with another value at a path."""
+    if not path:
+        return value
+    return {**node, path[0]: replaced(node[path[0]], path[1:], value)}
+
+
 def lookup(tree: Any, path: Path) -> Any:
     """The node of a nested dict at a path, an empty dict where there is none."""
     for key in path:

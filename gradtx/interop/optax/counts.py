@@ -1,4 +1,4 @@
-"""The step of each chain, from the counters of an Optax state, which has one for each transform."""
+"""Finds the step of each chain: Optax keeps a counter in each transform, gradtx one for a whole chain."""
 
 from __future__ import annotations
 

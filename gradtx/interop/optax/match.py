@@ -46,8 +46,8 @@ class Target:
     @property
     def where(self) -> str:
         """Its name for errors."""
-        outside = [key for key in self.at if key not in ("slots", "inner")]
-        return ".".join((*outside, *self.unit.path))
+        # A place is "slots", a transform and "inner", as often as there are wrappers around it.
+        return ".".join((*self.at[1::3], *self.unit.path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ def linked(tx: Any, part: Any, where: str, at: Path, state: Any) -> Clock:
     """
     if not isinstance(tx, Composed):
         return Clock(where, tx, [], Reading(), copies=[_copied_whole(at, state, part, where)])
-    names = [name for unit in tx.program.units for name in unit.path]
+    names = [name for unit in tx.program.units for name in unit.where.split(".")]
     clock = Clock(where, tx, [], read(part, where, names))
     items = clock.reading.items
     targets = list(_targets(tx, at, (), state, clock))
@@ -159,7 +159,7 @@ def _targets(
 
 
 def _has_state(unit: Unit, inner: Any, own: Any) -> bool:
-    """Whether there is something to move: what only measures does so anew."""
+    """Whether a unit has something to move; measurements are made anew and are not moved."""
     if not is_declared(unit):
         return bool(jax.tree.leaves(own))
     tx = unit.transform
@@ -240,7 +240,7 @@ def _copied_whole(path: Path, state: Any, part: Any, where: str) -> Copy:
 
 
 def _simplified(trails: list[Groups]) -> list[Groups]:
-    """The groups that parts stand in, without those that are the only one with content beside no other."""
+    """The groups of the parts, where a group that is the only one with content is left out."""
     heads = {trail[0] for trail in trails if trail}
     result = list(trails)
     for head in heads:

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core.compose.rule import EVAL
 from gradtx.core.engine.layout import check_state
-from gradtx.core.engine.rebase import rebase, replaced
+from gradtx.core.engine.rebase import rebase
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numbers.hyperparams import held, placed
-from gradtx.core.numbers.paths import Path, lookup
+from gradtx.core.numbers.hyperparams import placed
+from gradtx.core.numbers.paths import Path, lookup, replaced
+from gradtx.core.numbers.states import EVAL, held
 from gradtx.interop.fitting import own_transform, plain
 from gradtx.interop.optax.counts import settle
 from gradtx.interop.optax.match import linked

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from gradtx.core.numbers.hyperparams import is_state
+from gradtx.core.numbers.states import is_state
 from gradtx.interop.optax.table import COUNTERS, GROUPS, INJECTED, MEASURED, ROWS
 
 KNOWN = {row.state for rows in ROWS.values() for row in rows}

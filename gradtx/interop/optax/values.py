@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.compose.rule import EVAL
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.steps import is_declared
 from gradtx.core.numbers.hyperparams import entries_of, placed, tidy
 from gradtx.core.numbers.paths import Path, lookup
+from gradtx.core.numbers.states import EVAL
 from gradtx.core.spec.spec import show
 from gradtx.interop.fitting import fitted
 from gradtx.interop.optax.match import Clock, Copy, Link
@@ -125,7 +125,12 @@ def injected_numbers(clock: Clock, state: Any) -> Iterator[InjectedNumber]:
     settings = [u.transform.__dict__ for u in clock.tx.program.units if is_declared(u)]
     for injected in clock.reading.injected:
         for name, position in injected.positions.items():
-            found = [e for e in entries if e.parts[e.own :] == (name,) and set(injected.groups) <= {*e.path}]
+            found = [
+                entry
+                for entry in entries
+                if entry.parts[entry.own :] == (name,)
+                and all(f".{group}." in f".{entry.path[0]}." for group in injected.groups)
+            ]
             constants = [s[name] for s in settings if name in s and not isinstance(s[name], bool)]
             yield InjectedNumber(name, position, injected.where, found, constants)
 

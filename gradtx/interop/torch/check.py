@@ -91,7 +91,7 @@ def _is_idle(unit: Unit, read: Read) -> bool:
 
 
 def equal(ours: Any, theirs: Any) -> bool:
-    """Whether two settings are one; a schedule may be anything."""
+    """Whether two settings agree. A schedule agrees with every number."""
     if callable(ours):
         return True
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (ours, theirs))

@@ -10,11 +10,11 @@ import numpy as np
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.layout import check_state
-from gradtx.core.engine.rebase import rebase, replaced
+from gradtx.core.engine.rebase import rebase
 from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numbers.hyperparams import placed, tidy
-from gradtx.core.numbers.paths import lookup
+from gradtx.core.numbers.paths import lookup, replaced
 from gradtx.core.numerics import Decay, compute_dtype
 from gradtx.core.spec.spec import show
 from gradtx.interop.fitting import fitted, own_transform, plain

@@ -88,7 +88,7 @@ def rate_of(units: list[Unit], arguments: Arguments) -> Rate:
 
 
 def is_frozen(units: list[Unit]) -> bool:
-    """Whether the update is zero, and nothing after the zeros makes something of them."""
+    """Whether the update is set to zero and stays zero to the end."""
     names = [unit.transform.name for unit in units]
     return "set_to_zero" in names and not any(map(_is_counted, units[names.index("set_to_zero") :]))
 

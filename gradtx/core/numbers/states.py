@@ -1,0 +1,145 @@
+"""What a state says of itself: which states there are in an object, and what each transform keeps in them.
+
+The user's parameters may have any names, also those of a state. What tells the two apart is therefore the
+place: the keys of `slots` are the transforms, under each are its slots by name, and what is below a slot is
+never looked into. The exceptions have names that no slot can have: `inner` (or `inner_...`) is the state of
+a transform that a wrapper wraps, and what is under `foreign` or `transform` is another library's state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.numbers.paths import Path, lookup, replaced
+
+INNER = "inner"
+FOREIGN, TRANSFORM = "foreign", "transform"
+
+EVAL = "eval_params"
+"""The slot of parameters to evaluate with, by which a state, which holds no code, is known to have some."""
+
+CLOCK = "clock"
+"""The scalar of a wrapper that its schedules run by, where it is not the step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What one transform keeps in a state.
+
+    Attributes:
+        path: where it stands: the keys of what holds the state, then transforms and wrapped transforms.
+        slots: what it keeps, by name.
+        state: the state that it is a part of.
+    """
+
+    path: Path
+    slots: Mapping[str, Any]
+    state: Any
+
+
+def is_state(x: Any) -> bool:
+    """Whether `x` is a gradtx state, which counts its steps in an integer."""
+    if not isinstance(x, Mapping) or set(x) != {"step", "numbers", "slots"}:
+        return False
+    dtype = getattr(x["step"], "dtype", type(x["step"]))
+    counts = dtype is int or (isinstance(dtype, np.dtype) and jnp.issubdtype(dtype, np.integer))
+    return counts and isinstance(x["numbers"], Mapping) and isinstance(x["slots"], Mapping)
+
+
+def holds_state(name: str) -> bool:
+    """Whether what a transform keeps under a name is the state of a transform that it wraps."""
+    return name == INNER or name.startswith(f"{INNER}_")
+
+
+def is_foreign(key: str) -> bool:
+    """Whether a key of `slots` is that of another library's transform."""
+    name, _, number = key.rpartition(".")[2].partition("_")
+    return name in (FOREIGN, TRANSFORM) and (not number or number.isdigit())
+
+
+def held(x: Any) -> Any:
+    """The optimizer's state in what holds one."""
+    # A TrainState and an nnx.Optimizer have theirs as opt_state.
+    return getattr(x, "opt_state", x)
+
+
+def outermost_states(x: Any) -> list[Any]:
+    """The gradtx states in `x` that are not inside another one."""
+    return [state for _, state in _outermost(x)]
+
+
+def nested_states(x: Any) -> list[Any]:
+    """Every gradtx state in `x`, the outermost first."""
+    found = outermost_states(x)
+    return found + [inner for s in found for inner in nested_states([part for _, part in _parts(s)])]
+
+
+def kept_in(x: Any, path: Path = ()) -> Iterator[Kept]:
+    """What each transform keeps in each gradtx state in `x`."""
+    for keys, state in _outermost(x):
+        here = (*path, *keys)
+        for key, slots in state["slots"].items():
+            if isinstance(slots, Mapping) and not is_foreign(key):
+                yield Kept((*here, key), slots, state)
+        for where, part in _parts(state):
+            yield from kept_in(part, (*here, *where))
+
+
+def mapped_states(f: Callable[[Any], Any], x: Any) -> Any:
+    """`x` with each gradtx state replaced by what `f` makes of it, where `f` keeps the slots."""
+
+    def mapped(state: Any) -> Any:
+        if not is_state(state):
+            return state
+        slots = state["slots"]
+        for path, part in _parts(state):
+            slots = replaced(slots, path, mapped_states(f, part))
+        return {**f(state), "slots": slots}
+
+    return jax.tree.map(mapped, x, is_leaf=is_state)
+
+
+def restarted(new: Any, old: Any, numbers: Callable[[Any, Any], Any]) -> Any:
+    """A new state under the numbers that `numbers` makes of its own and an old one's.
+
+    What is `None` in the slots of the new one is as in the old one.
+    """
+
+    def under(new: Any, old: Any) -> Any:
+        if new is None or not is_state(new):
+            return old if new is None else new
+        slots = filled(new["slots"], old["slots"])
+        for path, part in _parts(new):
+            slots = replaced(slots, path, restarted(part, lookup(old["slots"], path), numbers))
+        return {**new, "numbers": numbers(new["numbers"], old["numbers"]), "slots": slots}
+
+    def filled(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda n, o: o if n is None else n, new, old, is_leaf=lambda x: x is None)
+
+    return jax.tree.map(under, new, old, is_leaf=lambda x: x is None or is_state(x))
+
+
+def _outermost(x: Any) -> list[tuple[Path, Any]]:
+    found, _ = jax.tree_util.tree_flatten_with_path(held(x), is_leaf=is_state)
+    return [
+        (tuple(jax.tree_util.keystr((key,), simple=True) for key in keys), s)
+        for keys, s in found
+        if is_state(s)
+    ]
+
+
+def _parts(state: Any) -> list[tuple[Path, Any]]:
+    """The places in the slots of a state where other transforms have their states, and what is there."""
+    found: list[tuple[Path, Any]] = []
+    for key, slots in sorted(state["slots"].items()):
+        if is_foreign(key):
+            found.append(((key,), slots))
+        elif isinstance(slots, Mapping):
+            found.extend(((key, name), part) for name, part in sorted(slots.items()) if holds_state(name))
+    return found
