@@ -12,6 +12,16 @@ from gradtx.core.compose.combine import add, chain, masked, named_chain, ratio
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.compose.rule import Key, Rule, Slot, WholeScalar
 from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.protocol import (
+    EmptyState,
+    MaskedNode,
+    OptState,
+    Params,
+    TransformInitFn,
+    TransformUpdateExtraArgsFn,
+    TransformUpdateFn,
+    Updates,
+)
 from gradtx.core.engine.rebase import rebase
 from gradtx.core.engine.transform import (
     GradientTransformation,
@@ -119,14 +129,18 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "DTypeName",
     "Decay",
+    "EmptyState",
     "Fraction",
     "GradientTransformation",
     "GradientTransformationExtraArgs",
     "Key",
     "Mask",
+    "MaskedNode",
     "MultiSteps",
     "NonNegative",
     "Number",
+    "OptState",
+    "Params",
     "Positive",
     "Rate",
     "Rule",
@@ -135,6 +149,10 @@ __all__ = [
     "Schedule",
     "Slot",
     "Transform",
+    "TransformInitFn",
+    "TransformUpdateExtraArgsFn",
+    "TransformUpdateFn",
+    "Updates",
     "WholeScalar",
     "accumulate",
     "accumulate_gradients",

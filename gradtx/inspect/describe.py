@@ -12,7 +12,6 @@ import jax
 from gradtx.core.engine.labels import Labelled
 from gradtx.core.engine.leaves import Excluding
 from gradtx.core.engine.program import Unit, is_declared, is_rule
-from gradtx.core.engine.transform import GradientTransformation
 from gradtx.core.numbers.paths import lookup
 from gradtx.core.spec.spec import FACTORIES, maker, show
 from gradtx.formulas.direction import movements
@@ -124,7 +123,7 @@ def _purpose(node: Node, level: Surveyed) -> str:
         return summary(FACTORIES.get(node.name))
     tx = node.unit.transform
     if not is_declared(node.unit):
-        update = tx.update_fn if isinstance(tx, GradientTransformation) else tx.update
+        update = getattr(tx, "update_fn", tx.update)
         return f"{maker(update) or type(tx).__name__}: what it does is in its code"
     if not is_rule(node.unit):
         return summary(FACTORIES.get(tx._call()[0]) or type(tx))

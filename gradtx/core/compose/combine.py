@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import EVAL, Rule
 from gradtx.core.engine.leaves import Excluding, Including, Mask
 from gradtx.core.engine.program import Builder, Fork, Swap
-from gradtx.core.engine.transform import GradientTransformation, Transform
+from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.update import Composed
 from gradtx.core.numbers.schedule import CALLABLE, SCHEDULES
 from gradtx.core.numerics import divide
@@ -34,10 +34,8 @@ def visit(tx: Any, builder: Builder) -> None:
     """Adds any transform to a program; one that is not of the engine's kind works on whole trees."""
     if isinstance(tx, Composed):
         tx._visit(builder)
-    elif isinstance(tx, GradientTransformation):
-        builder.add_tree("transform", tx)
     elif isinstance(tx, Transform):
-        builder.add_tree(tx._call()[0], tx)
+        builder.add_tree("transform" if tx.foreign else tx._call()[0], tx)
     else:
         builder.add_tree("foreign", tx)
 

@@ -17,7 +17,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine.leaves import Mask, Selection
-from gradtx.core.engine.transform import GradientTransformation, Transform, needed
+from gradtx.core.engine.transform import Transform, needed
 from gradtx.core.numbers.domains import DOMAINS
 from gradtx.core.numbers.paths import Path, lookup, nest
 from gradtx.core.numbers.schedule import (
@@ -277,8 +277,7 @@ def is_rule(step: Any) -> bool:
 def _needs(unit: Unit) -> tuple[str, ...]:
     if is_declared(unit):
         return unit.transform.needs
-    made = isinstance(unit.transform, GradientTransformation)
-    return needed(unit.transform.update_fn if made else unit.transform.update)
+    return needed(getattr(unit.transform, "update_fn", unit.transform.update))
 
 
 def _last_units(step: Any) -> list[str]:
