@@ -160,6 +160,11 @@ def doubled_tree(updates: Any, params: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
+def descending(learning_rate, momentum):
+    """A function of one's own, with arithmetic on an argument."""
+    return gradtx.chain(gradtx.trace(momentum), gradtx.scale(-learning_rate))
+
+
 class Fading:
     """A stateful schedule in Optax's form: 0.1 / (1 + its number of updates)."""
 
@@ -792,7 +797,7 @@ WRAPPERS = [
         "inject_hyperparams",
         {"learning_rate": 0.1, "momentum": 0.9},
         {"learning_rate": 0.03, "momentum": 0.4},
-        make=lambda **kwargs: gradtx.inject_hyperparams(gradtx.sgd, static_args="nesterov")(**kwargs),
+        make=gradtx.inject_hyperparams(descending),
         reference=references.Sgd,
     ),
     Entry(
@@ -859,7 +864,6 @@ ALIASES = {
     "apply_if_finite",
     "conditionally_mask",
     "freeze",
-    "inject_hyperparams",
     "multi_transform",
     "nadam",
     "nadamw",

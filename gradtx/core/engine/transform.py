@@ -65,7 +65,7 @@ class Transform(Spec):
         update_fn: Callable[..., Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """The two functions are taken here, so that a subclass may have a `__new__` of its own, as Optax's."""
+        """Takes the two functions, so that a subclass may have a `__new__` of its own, as with Optax."""
         self = super().__new__(cls)
         if cls.__init__ is object.__init__ and (args or kwargs):
             self._set_functions(*args, **kwargs)
@@ -74,8 +74,8 @@ class Transform(Spec):
     def _set_functions(self, init: TransformInitFn, update: TransformUpdateExtraArgsFn) -> None:
         if not (callable(init) and callable(update)):
             raise TypeError(
-                f"GradientTransformation takes two functions, init(params) and update(updates, state, params); "
-                f"got {show(init)} and {show(update)}."
+                f"GradientTransformation takes two functions, init(params) and update(updates, state, "
+                f"params); got {show(init)} and {show(update)}."
             )
         self._set(init_fn=init, update_fn=update)
 
