@@ -6,7 +6,7 @@ transforms together, hyperparameters live in the state, and a transform's repr i
 
 from typing import Any
 
-from gradtx import tree
+from gradtx import schedules, transforms, tree, tree_utils
 from gradtx._names import explain
 from gradtx.core.compose.combine import add, chain, masked, named_chain, ratio
 from gradtx.core.compose.recipe import recipe
@@ -29,6 +29,7 @@ from gradtx.core.engine.transform import (
     apply_gradients,
     apply_updates,
 )
+from gradtx.core.numbers.count import safe_increment, safe_int32_increment
 from gradtx.core.numbers.hyperparams import hyperparams, set_hyperparams, step_count
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numerics import Decay
@@ -80,7 +81,7 @@ from gradtx.transforms.average import ema
 from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm, global_norm
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.elementary import (
-    bias_correction,
+    debias,
     identity,
     negate,
     offset,
@@ -98,7 +99,13 @@ from gradtx.transforms.per_example import per_example_global_norm_clip, per_exam
 from gradtx.transforms.prodigy import scale_by_prodigy
 from gradtx.transforms.rms import scale_by_rms, scale_by_stddev
 from gradtx.transforms.scale import scale, scale_by_learning_rate, scale_by_schedule
-from gradtx.tree import incremental_update, periodic_update
+from gradtx.tree.moments import (
+    bias_correction,
+    update_infinity_moment,
+    update_moment,
+    update_moment_per_elem_norm,
+)
+from gradtx.tree.moving import incremental_update, periodic_update
 from gradtx.tree_map_params import tree_map_params
 from gradtx.wrappers.accumulate import accumulate
 from gradtx.wrappers.averages import ema_params, polyak_average
@@ -120,6 +127,32 @@ from gradtx.wrappers.track import metrics, track
 __version__ = "0.1.0"
 
 GradientTransformationExtraArgs = GradientTransformation
+
+# What Optax's namespaces have and stands above ours in the order of imports.
+for _namespace, _functions in (
+    (schedules, (inject_hyperparams, inject_stateful_hyperparams)),
+    (
+        transforms,
+        (
+            MultiSteps,
+            apply_if_finite,
+            conditionally_mask,
+            conditionally_transform,
+            flatten,
+            freeze,
+            measure_with_ema,
+            monitor,
+            partition,
+            selective_transform,
+            skip_large_updates,
+            skip_not_finite,
+            snapshot,
+        ),
+    ),
+):
+    for _function in _functions:
+        setattr(_namespace, _function.__name__, _function)
+    _namespace.__all__ = sorted([*_namespace.__all__, *(f.__name__ for f in _functions)])
 
 
 def __getattr__(name: str) -> Any:
@@ -179,6 +212,7 @@ __all__ = [
     "conditionally_transform",
     "constant_schedule",
     "cosine_decay_schedule",
+    "debias",
     "describe",
     "diff",
     "ema",
@@ -231,6 +265,8 @@ __all__ = [
     "recipe",
     "report",
     "rmsprop",
+    "safe_increment",
+    "safe_int32_increment",
     "scale",
     "scale_by_adadelta",
     "scale_by_adam",
@@ -245,6 +281,7 @@ __all__ = [
     "scale_by_rss",
     "scale_by_schedule",
     "scale_by_stddev",
+    "schedules",
     "selective_transform",
     "set_hyperparams",
     "set_to_zero",
@@ -264,8 +301,13 @@ __all__ = [
     "to_torch_state_dict",
     "trace",
     "track",
+    "transforms",
     "tree",
     "tree_map_params",
+    "tree_utils",
+    "update_infinity_moment",
+    "update_moment",
+    "update_moment_per_elem_norm",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_linear_decay_schedule",

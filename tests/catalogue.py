@@ -159,12 +159,12 @@ def doubled_tree(updates: Any, params: Any) -> Any:
     return jax.tree.map(lambda u: 2 * u, updates)
 
 
-@dataclasses.dataclass(frozen=True)
 def descending(learning_rate, momentum):
     """A function of one's own, with arithmetic on an argument."""
     return gradtx.chain(gradtx.trace(momentum), gradtx.scale(-learning_rate))
 
 
+@dataclasses.dataclass(frozen=True)
 class Fading:
     """A stateful schedule in Optax's form: 0.1 / (1 + its number of updates)."""
 
@@ -320,7 +320,7 @@ TRANSFORMS = [
     Entry("square"),
     Entry("sqrt", positive=True),
     Entry("offset", {"value": 0.3}, {"value": -0.7}),
-    Entry("bias_correction", {"decay": 0.9}, {"decay": 0.6}),
+    Entry("debias", {"decay": 0.9}, {"decay": 0.6}),
     Entry("apply_every", {"k": 3}, {"k": 2}, reference=wrapper_references.ApplyEvery, rough=("k",)),
     Entry("scale", {"step_size": -0.1}, {"step_size": 0.4}, {"schedule": {"step_size": FALLING}}),
     Entry("scale_by_schedule", {"step_size_fn": FALLING}, {"step_size_fn": FALLING_ELSE}),
@@ -590,7 +590,7 @@ COMBINATORS = [
         {"b1": 0.9, "b2": 0.99, "eps": 1e-3},
         {"b1": 0.6, "b2": 0.9, "eps": 1e-2},
         make=lambda b1, b2, eps: gradtx.ratio(
-            gradtx.chain(gradtx.ema(b1, debias=False), gradtx.bias_correction(b1)),
+            gradtx.chain(gradtx.ema(b1, debias=False), gradtx.debias(b1)),
             gradtx.chain(gradtx.square(), gradtx.ema(b2), gradtx.sqrt(), gradtx.offset(eps)),
         ),
         reference=references.ScaleByAdam,

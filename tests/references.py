@@ -342,7 +342,7 @@ class Ema(Reference):
 
 
 @dataclasses.dataclass
-class BiasCorrection(Reference):
+class Debias(Reference):
     """g / (1 - b^t)."""
 
     decay: Number

@@ -14,6 +14,7 @@ from gradtx.core.compose.rule import Whole
 from gradtx.core.compose.wrapper import Wrapper, in_dtypes_of
 from gradtx.core.engine import transform
 from gradtx.core.engine.call import Call
+from gradtx.core.engine.program import Program
 from gradtx.core.engine.rebase import rebased, replaced
 from gradtx.core.engine.transform import PyTree, Shared, Transform
 from gradtx.core.engine.update import Composed
@@ -148,6 +149,11 @@ class Momentary(Transform):
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         return self.tx._call() if isinstance(self.tx, Transform) else ("Momentary", (self.tx,), {})
+
+    @property
+    def program(self) -> Program | None:
+        """The program of this update, if it is the engine's."""
+        return self.tx.program if isinstance(self.tx, Composed) else None
 
     def init(self, params: PyTree) -> PyTree:
         return without_numbers(self.tx, self.tx.init(params))
