@@ -50,6 +50,7 @@ from gradtx.inspect.diff import diff
 from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
 from gradtx.interop.from_config import from_config
 from gradtx.interop.optax.move import from_optax_state, to_optax_state
+from gradtx.interop.optax.to_optax import to_optax
 from gradtx.interop.state_dict import from_state_dict, to_state_dict
 from gradtx.interop.to_config import to_config
 from gradtx.interop.torch.move import from_torch_state_dict, to_torch_state_dict
@@ -296,6 +297,7 @@ __all__ = [
     "stateless_with_tree_map",
     "step_count",
     "to_config",
+    "to_optax",
     "to_optax_state",
     "to_state_dict",
     "to_torch_state_dict",

@@ -140,7 +140,7 @@ def explain(name: str, namespace: str = "") -> str:
     if not namespace and name in LOSSES:
         return f"gradtx leaves losses to Optax: use optax.{name}. Only the optimizer lines change."
     if name in KEPT_OTHERWISE:
-        return f"{own} has no {name!r}: {KEPT_OTHERWISE[name]}."
+        return f"{own} has no {name!r}: {KEPT_OTHERWISE[name]}. Optax's is {theirs}.{name}."
     if re.fullmatch("[A-Z]\\w*State", name):
         return (
             f"{own} has no {name!r}: its states are nested dicts, read as "

@@ -91,6 +91,11 @@ def as_reference(value: Any) -> Any:
     return value
 
 
+def slower_rate(step: Any, rate: Any) -> Any:
+    """A decay of Adafactor's second moment that begins above 0."""
+    return 1 - (step + 2.0) ** -rate
+
+
 def has_axes(path: str, leaf: Any) -> bool:
     """A mask: the leaves that are not scalars."""
     return leaf.ndim > 0
@@ -409,7 +414,10 @@ TRANSFORMS = [
         "scale_by_factored_rms",
         {"decay_rate": 0.8, "step_offset": 0, "min_dim_size_to_factor": 2, "epsilon": 1e-3},
         {"decay_rate": 0.6, "step_offset": -2, "min_dim_size_to_factor": 2, "epsilon": 1e-2},
-        {"whole": {"factored": False}},
+        {
+            "whole": {"factored": False},
+            "a rate of one's own": {"decay_rate_fn": slower_rate, "step_offset": -1},
+        },
         rough=("step_offset",),
     ),
     Entry("scale_by_param_block_rms", {"min_scale": 1e-3}, {"min_scale": 10.0}),

@@ -27,6 +27,7 @@ FUNCTIONS = {
         "doubled",
         "doubled_tree",
         "has_axes",
+        "slower_rate",
         "has_no_axes",
         "too_large",
     )

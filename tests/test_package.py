@@ -12,6 +12,7 @@ import gradtx
 PACKAGE = Path(gradtx.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
+    "_names": 0,
     "core": 0,
     "formulas": 1,
     "transforms": 1,
@@ -21,7 +22,7 @@ LAYERS = {
     "interop": 3,
     "inspect": 3,
 }
-OPTIONAL = {"flax.py", "plot.py"}
+OPTIONAL = {"flax.py", "plot.py", "to_optax.py"}
 
 
 def imports(path):

@@ -813,3 +813,25 @@ def test_tree_map_params_names_what_differs():
 def test_it_prints_as_the_code_that_builds_it(tx):
     assert eval(repr(tx), {**vars(gradtx), "gradtx": gradtx, "catalogue": catalogue}) == tx
     assert pickle.loads(pickle.dumps(tx)) == tx
+
+
+@pytest.mark.parametrize("offset", [0, -2])
+def test_a_decay_rate_function_follows_optax(offset):
+    """As Big Vision bounds it: the moments go on moving."""
+
+    def bounded(step, rate):
+        return jnp.minimum(1 - (step + 1.0) ** -rate, 0.6)
+
+    arguments = {"min_dim_size_to_factor": 2, "step_offset": offset, "decay_rate_fn": bounded}
+    ours, theirs = (lib.scale_by_factored_rms(**arguments) for lib in (gradtx, optax))
+    assert_same_updates(ours, theirs, rtol=1e-10)
+
+
+def test_a_decay_rate_function_is_a_function_that_gives_a_number():
+    with pytest.raises(
+        TypeError, match=r"decay_rate_fn must be a function of the step and of decay_rate, got 0\.8"
+    ):
+        gradtx.scale_by_factored_rms(decay_rate_fn=0.8)
+    tx = gradtx.scale_by_factored_rms(decay_rate_fn=lambda step, rate: jnp.ones(2))
+    with pytest.raises(ValueError, match=r"decay_rate_fn must give a number, got shape \(2,\)"):
+        tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
