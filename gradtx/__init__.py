@@ -151,9 +151,8 @@ for _namespace, _functions in (
         ),
     ),
 ):
-    for _function in _functions:
-        setattr(_namespace, _function.__name__, _function)
-    _namespace.__all__ = sorted([*_namespace.__all__, *(f.__name__ for f in _functions)])
+    vars(_namespace).update({f.__name__: f for f in _functions})
+    vars(_namespace)["__all__"] += [f.__name__ for f in _functions]
 
 
 def __getattr__(name: str) -> Any:

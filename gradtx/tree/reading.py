@@ -64,11 +64,11 @@ def get_all_with_path(
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
-        >>> state = gradtx.chain(gradtx.trace(0.5), gradtx.ema(0.9)).init(jnp.zeros(2))
-        >>> for path, value in gradtx.tree.get_all_with_path(state, "trace"):
+        >>> state = gradtx.chain(gradtx.scale_by_adam(), gradtx.scale_by_lion()).init(jnp.zeros(2))
+        >>> for path, value in gradtx.tree.get_all_with_path(state, "mu"):
         ...     print(*(k.key for k in path))
-        slots trace
-        slots trace trace
+        slots scale_by_adam mu
+        slots scale_by_lion mu
     """
     found = _found((), held(tree), key)
     return [(path, value) for path, value in found if filtering is None or filtering(path, value)]

@@ -122,16 +122,18 @@ def _is_number(x: Any) -> bool:
 
     A function of something else, such as a mask, fails when it is given a step, or gives something else.
     """
-    if callable(x) and not isinstance(x, type | Schedule):
-        try:
-            with jax.ensure_compile_time_eval():
-                x = x(jnp.zeros((), jnp.int32))
-        except Exception:
-            return False
     if isinstance(x, Schedule):
         return True
-    numeric = is_array(x) or isinstance(x, int | float | np.number)
-    return numeric and np.shape(x) == () and jnp.issubdtype(jnp.result_type(x), jnp.number)
+    value: Any = x
+    if callable(x) and not isinstance(x, type):
+        try:
+            with jax.ensure_compile_time_eval():
+                value = x(jnp.zeros((), jnp.int32))
+        except Exception:
+            return False
+    if isinstance(value, bool) or not (is_array(value) or isinstance(value, int | float | np.number)):
+        return False
+    return jnp.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.number)
 
 
 def _with_states(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Transform:
