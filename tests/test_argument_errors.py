@@ -94,7 +94,7 @@ AT_CONSTRUCTION = {
     "an optimizer that was not called": (
         lambda: gradtx.chain(gradtx.adam),
         TypeError,
-        "chain takes transforms, with init and update; got gradtx.optimizers.adam.adam. Call it: adam(...).",
+        "chain takes transforms, with init and update; got gradtx.adam. Call it: adam(...).",
     ),
     "a number in a chain": (
         lambda: gradtx.chain(gradtx.sgd(0.1), 3),
@@ -109,7 +109,7 @@ AT_CONSTRUCTION = {
     "a wrapped optimizer that was not called": (
         lambda: gradtx.guard(gradtx.adam),
         TypeError,
-        "guard takes transforms, with init and update; got gradtx.optimizers.adam.adam. Call it: adam(...).",
+        "guard takes transforms, with init and update; got gradtx.adam. Call it: adam(...).",
     ),
     "a list in a chain": (
         lambda: gradtx.chain([gradtx.sgd(0.1)]),

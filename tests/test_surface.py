@@ -521,9 +521,7 @@ def test_a_misspelt_argument_is_named_as_the_factory_names_it():
 
 
 def test_a_static_argument_must_exist():
-    with pytest.raises(
-        ValueError, match=r"static_args has 'nesterof', which gradtx.optimizers.sgd.sgd does not take"
-    ):
+    with pytest.raises(ValueError, match=r"static_args has 'nesterof', which gradtx.sgd does not take"):
         gradtx.inject_hyperparams(gradtx.sgd, static_args=["nesterov", "nesterof"])
 
 
@@ -568,7 +566,7 @@ def test_a_stateful_schedule_gets_the_keyword_arguments():
         assert_close(a, b)
         rates.append(gradtx.hyperparams(s)["learning_rate"])
     assert rates == [1.0, 1.0, 0.5, 0.25, 0.25, 0.125]
-    assert repr(ours) == "inject_hyperparams(gradtx.optimizers.sgd.sgd)(learning_rate=<HalvesOnPlateau>)"
+    assert repr(ours) == "inject_hyperparams(gradtx.sgd)(learning_rate=<HalvesOnPlateau>)"
 
 
 def test_stateless_follows_optax():
