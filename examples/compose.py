@@ -30,7 +30,7 @@ console = Console(highlight=False)
 
 def average(b: float) -> Any:
     """The exponential moving average of what comes in, without the pull of its zero start."""
-    return gradtx.chain(gradtx.ema(b, debias=False), gradtx.bias_correction(b))
+    return gradtx.chain(gradtx.ema(b, debias=False), gradtx.debias(b))
 
 
 def adam_from_atoms(rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Any:

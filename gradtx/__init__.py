@@ -6,12 +6,22 @@ transforms together, hyperparameters live in the state, and a transform's repr i
 
 from typing import Any
 
-from gradtx import tree
+from gradtx import schedules, transforms, tree, tree_utils
 from gradtx._names import explain
 from gradtx.core.compose.combine import add, chain, masked, named_chain, ratio
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.compose.rule import Key, Rule, Slot, WholeScalar
 from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.protocol import (
+    EmptyState,
+    MaskedNode,
+    OptState,
+    Params,
+    TransformInitFn,
+    TransformUpdateExtraArgsFn,
+    TransformUpdateFn,
+    Updates,
+)
 from gradtx.core.engine.rebase import rebase
 from gradtx.core.engine.transform import (
     GradientTransformation,
@@ -19,6 +29,7 @@ from gradtx.core.engine.transform import (
     apply_gradients,
     apply_updates,
 )
+from gradtx.core.numbers.count import safe_increment, safe_int32_increment
 from gradtx.core.numbers.hyperparams import hyperparams, set_hyperparams, step_count
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numerics import Decay
@@ -39,6 +50,7 @@ from gradtx.inspect.diff import diff
 from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
 from gradtx.interop.from_config import from_config
 from gradtx.interop.optax.move import from_optax_state, to_optax_state
+from gradtx.interop.optax.to_optax import to_optax
 from gradtx.interop.state_dict import from_state_dict, to_state_dict
 from gradtx.interop.to_config import to_config
 from gradtx.interop.torch.move import from_torch_state_dict, to_torch_state_dict
@@ -70,7 +82,7 @@ from gradtx.transforms.average import ema
 from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm, global_norm
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.elementary import (
-    bias_correction,
+    debias,
     identity,
     negate,
     offset,
@@ -88,7 +100,13 @@ from gradtx.transforms.per_example import per_example_global_norm_clip, per_exam
 from gradtx.transforms.prodigy import scale_by_prodigy
 from gradtx.transforms.rms import scale_by_rms, scale_by_stddev
 from gradtx.transforms.scale import scale, scale_by_learning_rate, scale_by_schedule
-from gradtx.tree import incremental_update, periodic_update
+from gradtx.tree.moments import (
+    bias_correction,
+    update_infinity_moment,
+    update_moment,
+    update_moment_per_elem_norm,
+)
+from gradtx.tree.moving import incremental_update, periodic_update
 from gradtx.tree_map_params import tree_map_params
 from gradtx.wrappers.accumulate import accumulate
 from gradtx.wrappers.averages import ema_params, polyak_average
@@ -111,6 +129,31 @@ __version__ = "0.1.0"
 
 GradientTransformationExtraArgs = GradientTransformation
 
+# What Optax's namespaces have and stands above ours in the order of imports.
+for _namespace, _functions in (
+    (schedules, (inject_hyperparams, inject_stateful_hyperparams)),
+    (
+        transforms,
+        (
+            MultiSteps,
+            apply_if_finite,
+            conditionally_mask,
+            conditionally_transform,
+            flatten,
+            freeze,
+            measure_with_ema,
+            monitor,
+            partition,
+            selective_transform,
+            skip_large_updates,
+            skip_not_finite,
+            snapshot,
+        ),
+    ),
+):
+    vars(_namespace).update({f.__name__: f for f in _functions})
+    vars(_namespace)["__all__"] += [f.__name__ for f in _functions]
+
 
 def __getattr__(name: str) -> Any:
     raise AttributeError(explain(name))
@@ -119,14 +162,18 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "DTypeName",
     "Decay",
+    "EmptyState",
     "Fraction",
     "GradientTransformation",
     "GradientTransformationExtraArgs",
     "Key",
     "Mask",
+    "MaskedNode",
     "MultiSteps",
     "NonNegative",
     "Number",
+    "OptState",
+    "Params",
     "Positive",
     "Rate",
     "Rule",
@@ -135,6 +182,10 @@ __all__ = [
     "Schedule",
     "Slot",
     "Transform",
+    "TransformInitFn",
+    "TransformUpdateExtraArgsFn",
+    "TransformUpdateFn",
+    "Updates",
     "WholeScalar",
     "accumulate",
     "accumulate_gradients",
@@ -161,6 +212,7 @@ __all__ = [
     "conditionally_transform",
     "constant_schedule",
     "cosine_decay_schedule",
+    "debias",
     "describe",
     "diff",
     "ema",
@@ -213,6 +265,8 @@ __all__ = [
     "recipe",
     "report",
     "rmsprop",
+    "safe_increment",
+    "safe_int32_increment",
     "scale",
     "scale_by_adadelta",
     "scale_by_adam",
@@ -227,6 +281,7 @@ __all__ = [
     "scale_by_rss",
     "scale_by_schedule",
     "scale_by_stddev",
+    "schedules",
     "selective_transform",
     "set_hyperparams",
     "set_to_zero",
@@ -241,13 +296,19 @@ __all__ = [
     "stateless_with_tree_map",
     "step_count",
     "to_config",
+    "to_optax",
     "to_optax_state",
     "to_state_dict",
     "to_torch_state_dict",
     "trace",
     "track",
+    "transforms",
     "tree",
     "tree_map_params",
+    "tree_utils",
+    "update_infinity_moment",
+    "update_moment",
+    "update_moment_per_elem_norm",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_linear_decay_schedule",

@@ -34,14 +34,7 @@ OTHERS = frozenset(
         "ApplyEvery",
         "LookaheadParams",
         "MaskOrFn",
-        "MaskedNode",
-        "OptState",
-        "Params",
         "ShouldSkipUpdateFunction",
-        "TransformInitFn",
-        "TransformUpdateExtraArgsFn",
-        "TransformUpdateFn",
-        "Updates",
         "WrappedSchedule",
         "ZoomLinesearchInfo",
         "adabelief",
@@ -81,8 +74,6 @@ OTHERS = frozenset(
         "projections",
         "radam",
         "rprop",
-        "safe_increment",
-        "safe_int32_increment",
         "safe_norm",
         "safe_root_mean_squares",
         "scale_by_adamax",
@@ -109,10 +100,6 @@ OTHERS = frozenset(
         "sign_sgd",
         "signum",
         "sm3",
-        "tree_utils",
-        "update_infinity_moment",
-        "update_moment",
-        "update_moment_per_elem_norm",
         "value_and_grad_from_state",
         "warmup_exponential_decay_schedule",
         "yogi",
@@ -120,14 +107,49 @@ OTHERS = frozenset(
     ]
 )
 
+IN_NAMESPACES = {
+    "schedules": frozenset(["StatefulSchedule"]),
+    "transforms": frozenset(["ConditionFn", "unitwise_clip", "unitwise_norm"]),
+    "tree": frozenset(
+        [
+            "allclose",
+            "batch_shape",
+            "dtype",
+            "random_like",
+            "split_key_like",
+            "unwrap_random_key_data",
+        ]
+    ),
+}
+"""Names that stand in one of Optax's namespaces alone."""
 
-def explain(name: str) -> str:
-    """The message for a name that gradtx does not have."""
-    if name in LOSSES:
+KEPT_OTHERWISE = {
+    "InjectHyperparamsState": "gradtx.hyperparams(state) reads the numbers, gradtx.set_hyperparams sets them",
+    "InjectStatefulHyperparamsState": (
+        "gradtx.hyperparams(state) reads the numbers, gradtx.set_hyperparams sets them"
+    ),
+    "LookaheadParams": "gradtx.lookahead takes the parameters as they are; the slow ones are in the state",
+}
+"""What stands in the place of some names."""
+
+
+def explain(name: str, namespace: str = "") -> str:
+    """The message for a name that gradtx, or a namespace of it, does not have."""
+    own, theirs = (f"{library}{namespace and '.'}{namespace}" for library in ("gradtx", "optax"))
+    plain = name.removeprefix("tree_") if namespace == "tree_utils" else name
+    if not namespace and name in LOSSES:
         return f"gradtx leaves losses to Optax: use optax.{name}. Only the optimizer lines change."
-    if name in OTHERS or re.fullmatch("[A-Z]\\w*State", name):
+    if name in KEPT_OTHERWISE:
+        return f"{own} has no {name!r}: {KEPT_OTHERWISE[name]}. Optax's is {theirs}.{name}."
+    if re.fullmatch("[A-Z]\\w*State", name):
         return (
-            f"gradtx has no {name!r}. Optax's works beside it, and a transform also inside gradtx.chain: "
-            f"optax.{name}."
+            f"{own} has no {name!r}: its states are nested dicts, read as "
+            f"state['slots']['scale_by_adam']['mu'] or gradtx.tree.get(state, 'mu'). For a state of Optax's "
+            f"own use {theirs}.{name}; gradtx.from_optax_state goes on from it."
         )
-    return f"module 'gradtx' has no attribute {name!r}"
+    if plain in IN_NAMESPACES.get("tree" if namespace == "tree_utils" else namespace, ()) or name in OTHERS:
+        return (
+            f"{own} has no {name!r}. Optax's works beside it, and a transform also inside gradtx.chain: "
+            f"{theirs}.{name}."
+        )
+    return f"module {own!r} has no attribute {name!r}"

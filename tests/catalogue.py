@@ -91,6 +91,11 @@ def as_reference(value: Any) -> Any:
     return value
 
 
+def slower_rate(step: Any, rate: Any) -> Any:
+    """A decay of Adafactor's second moment that begins above 0."""
+    return 1 - (step + 2.0) ** -rate
+
+
 def has_axes(path: str, leaf: Any) -> bool:
     """A mask: the leaves that are not scalars."""
     return leaf.ndim > 0
@@ -157,6 +162,11 @@ def doubled(update: Any, param: Any) -> Any:
 def doubled_tree(updates: Any, params: Any) -> Any:
     """A function of a tree, for `stateless`."""
     return jax.tree.map(lambda u: 2 * u, updates)
+
+
+def descending(learning_rate, momentum):
+    """A function of one's own, with arithmetic on an argument."""
+    return gradtx.chain(gradtx.trace(momentum), gradtx.scale(-learning_rate))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,7 +325,7 @@ TRANSFORMS = [
     Entry("square"),
     Entry("sqrt", positive=True),
     Entry("offset", {"value": 0.3}, {"value": -0.7}),
-    Entry("bias_correction", {"decay": 0.9}, {"decay": 0.6}),
+    Entry("debias", {"decay": 0.9}, {"decay": 0.6}),
     Entry("apply_every", {"k": 3}, {"k": 2}, reference=wrapper_references.ApplyEvery, rough=("k",)),
     Entry("scale", {"step_size": -0.1}, {"step_size": 0.4}, {"schedule": {"step_size": FALLING}}),
     Entry("scale_by_schedule", {"step_size_fn": FALLING}, {"step_size_fn": FALLING_ELSE}),
@@ -404,7 +414,10 @@ TRANSFORMS = [
         "scale_by_factored_rms",
         {"decay_rate": 0.8, "step_offset": 0, "min_dim_size_to_factor": 2, "epsilon": 1e-3},
         {"decay_rate": 0.6, "step_offset": -2, "min_dim_size_to_factor": 2, "epsilon": 1e-2},
-        {"whole": {"factored": False}},
+        {
+            "whole": {"factored": False},
+            "a rate of one's own": {"decay_rate_fn": slower_rate, "step_offset": -1},
+        },
         rough=("step_offset",),
     ),
     Entry("scale_by_param_block_rms", {"min_scale": 1e-3}, {"min_scale": 10.0}),
@@ -585,7 +598,7 @@ COMBINATORS = [
         {"b1": 0.9, "b2": 0.99, "eps": 1e-3},
         {"b1": 0.6, "b2": 0.9, "eps": 1e-2},
         make=lambda b1, b2, eps: gradtx.ratio(
-            gradtx.chain(gradtx.ema(b1, debias=False), gradtx.bias_correction(b1)),
+            gradtx.chain(gradtx.ema(b1, debias=False), gradtx.debias(b1)),
             gradtx.chain(gradtx.square(), gradtx.ema(b2), gradtx.sqrt(), gradtx.offset(eps)),
         ),
         reference=references.ScaleByAdam,
@@ -792,7 +805,7 @@ WRAPPERS = [
         "inject_hyperparams",
         {"learning_rate": 0.1, "momentum": 0.9},
         {"learning_rate": 0.03, "momentum": 0.4},
-        make=lambda **kwargs: gradtx.inject_hyperparams(gradtx.sgd, static_args="nesterov")(**kwargs),
+        make=gradtx.inject_hyperparams(descending),
         reference=references.Sgd,
     ),
     Entry(
@@ -859,7 +872,6 @@ ALIASES = {
     "apply_if_finite",
     "conditionally_mask",
     "freeze",
-    "inject_hyperparams",
     "multi_transform",
     "nadam",
     "nadamw",

@@ -92,7 +92,7 @@ class Reference:
     def numbers(self):
         """Begin the next step: its t, and every schedule at t - 1."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values = {k: v(self.t) if callable(v) else v for k, v in fields.items()}
+        values = {k: v(self.t) if callable(v) and not k.endswith("_fn") else v for k, v in fields.items()}
         self.t += 1
         return SimpleNamespace(t=self.t, **values)
 
@@ -187,7 +187,10 @@ def _factored_axes(shape, h):
 
 
 def _factored_rms(g, s, h, step_offset, epsilon):
-    beta2 = 1 - max(h.t - step_offset, 1) ** -h.decay_rate
+    if getattr(h, "decay_rate_fn", None) is None:
+        beta2 = 1 - max(h.t - step_offset, 1) ** -h.decay_rate
+    else:
+        beta2 = h.decay_rate_fn(h.t - 1 - step_offset, h.decay_rate)
     g2 = square(g) + epsilon
     axes = _factored_axes(g.shape, h)
     if axes is None:
@@ -342,7 +345,7 @@ class Ema(Reference):
 
 
 @dataclasses.dataclass
-class BiasCorrection(Reference):
+class Debias(Reference):
     """g / (1 - b^t)."""
 
     decay: Number
@@ -528,8 +531,8 @@ class ScaleByFactoredRms(Reference):
     R averages its means over one of the two largest axes, C over the other, mean(R) is over what
     is left of the two; further axes are a batch. A leaf of one axis, or with one of the two below
     `min_dim_size_to_factor`, keeps V in full. The averages decay by
-    1 - max(t - step_offset, 1)^-decay_rate, 0 at the first step. Adafactor: Shazeer and Stern
-    2018, arXiv:1804.04235, algorithms 4 and 5.
+    1 - max(t - step_offset, 1)^-decay_rate, 0 at the first step, or as `decay_rate_fn` says.
+    Adafactor: Shazeer and Stern 2018, arXiv:1804.04235, algorithms 4 and 5.
     """
 
     factored: bool = True
@@ -537,6 +540,7 @@ class ScaleByFactoredRms(Reference):
     step_offset: int = 0
     min_dim_size_to_factor: int = 128
     epsilon: Number = 1e-30
+    decay_rate_fn: object = None
 
     def leaf(self, g, p, s, h):
         return _factored_rms(g, s, h, h.step_offset, h.epsilon)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import jax.numpy as jnp
-import optax
 import pytest
 
 import gradtx
@@ -95,7 +94,7 @@ AT_CONSTRUCTION = {
     "an optimizer that was not called": (
         lambda: gradtx.chain(gradtx.adam),
         TypeError,
-        "chain takes transforms, with init and update; got gradtx.optimizers.adam.adam. Call it: adam(...).",
+        "chain takes transforms, with init and update; got gradtx.adam. Call it: adam(...).",
     ),
     "a number in a chain": (
         lambda: gradtx.chain(gradtx.sgd(0.1), 3),
@@ -110,7 +109,7 @@ AT_CONSTRUCTION = {
     "a wrapped optimizer that was not called": (
         lambda: gradtx.guard(gradtx.adam),
         TypeError,
-        "guard takes transforms, with init and update; got gradtx.optimizers.adam.adam. Call it: adam(...).",
+        "guard takes transforms, with init and update; got gradtx.adam. Call it: adam(...).",
     ),
     "a list in a chain": (
         lambda: gradtx.chain([gradtx.sgd(0.1)]),
@@ -230,18 +229,6 @@ def test_what_only_optax_has_is_optaxs(name):
         AttributeError, match=f"gradtx has no '{name}'. Optax's works beside it, .*optax.{name}"
     ):
         getattr(gradtx, name)
-
-
-def test_every_public_name_of_optax_is_here_or_explained():
-    public = [name for name in vars(optax) if not name.startswith("_")]
-    unknown = []
-    for name in public:
-        try:
-            getattr(gradtx, name)
-        except AttributeError as error:
-            if "optax" not in str(error):
-                unknown.append(name)
-    assert unknown == []
 
 
 def test_an_unknown_name_is_an_ordinary_attribute_error():

@@ -17,14 +17,14 @@ import pytest
 
 import gradtx
 from gradtx import add as plus
-from gradtx import bias_correction, chain, ema, identity, offset, ratio, scale, sign, sqrt, square
+from gradtx import chain, debias, ema, identity, offset, ratio, scale, sign, sqrt, square
 from trajectories import narrow, problem, run, x64
 
 
 def adam_from_atoms(b1=0.9, b2=0.999, eps=1e-8):
     return ratio(
-        chain(ema(b1, debias=False), bias_correction(b1)),
-        chain(square(), ema(b2, debias=False), bias_correction(b2), sqrt(), offset(eps)),
+        chain(ema(b1, debias=False), debias(b1)),
+        chain(square(), ema(b2, debias=False), debias(b2), sqrt(), offset(eps)),
     )
 
 
@@ -41,8 +41,8 @@ REBUILT = {
     "adam": (adam_from_atoms(), gradtx.scale_by_adam()),
     "adam_eps_inside": (
         ratio(
-            chain(ema(0.9, debias=False), bias_correction(0.9)),
-            chain(square(), ema(0.999, debias=False), bias_correction(0.999), offset(1e-6), sqrt()),
+            chain(ema(0.9, debias=False), debias(0.9)),
+            chain(square(), ema(0.999, debias=False), debias(0.999), offset(1e-6), sqrt()),
         ),
         gradtx.scale_by_adam(eps=0.0, eps_root=1e-6),
     ),

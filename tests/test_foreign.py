@@ -131,3 +131,44 @@ def test_it_must_give_back_the_tree():
     )
     with pytest.raises(ValueError, match=words):
         tx.update(GRADS, tx.init(PARAMS), PARAMS)
+
+
+def test_two_functions_by_keyword_are_those_by_position():
+    counting = Counting()
+    by_name = gradtx.GradientTransformation(update=counting.update, init=counting.init)
+    assert by_name == gradtx.GradientTransformation(counting.init, counting.update)
+    updates, state = run(gradtx.chain(by_name, gradtx.scale(1.0)))
+    assert updates["w"].tolist() == (2 * GRADS["w"]).tolist()
+    assert int(state["slots"]["transform"].count) == 2
+
+
+class Halving(gradtx.GradientTransformation):
+    """A subclass with arguments of its own, as code for Optax's named tuple has it."""
+
+    def __new__(cls, times):
+        def update(updates, state, params=None):
+            return jax.tree.map(lambda u: u / 2**times, updates), state
+
+        return super().__new__(cls, init=lambda params: gradtx.EmptyState(), update=update)
+
+
+def test_a_subclass_may_have_a_new_of_its_own():
+    tx = Halving(3)
+    assert isinstance(tx, Halving)
+    assert run(tx)[0]["w"].tolist() == (GRADS["w"] / 8).tolist()
+    assert run(gradtx.chain(tx, gradtx.scale(4.0)))[0]["w"].tolist() == (GRADS["w"] / 2).tolist()
+    init, update = tx
+    assert update(GRADS, init(PARAMS), PARAMS)[0]["b"].tolist() == (GRADS["b"] / 8).tolist()
+
+
+@pytest.mark.parametrize("make", [lambda: gradtx.adam(1e-3), two_functions, lambda: Halving(1), gradtx.chain])
+def test_every_transform_is_a_gradient_transformation(make):
+    assert isinstance(make(), gradtx.GradientTransformation)
+    assert isinstance(make(), gradtx.GradientTransformationExtraArgs)
+
+
+def test_what_is_no_function_is_named():
+    with pytest.raises(TypeError, match=r"GradientTransformation takes two functions, init.* got 3"):
+        gradtx.GradientTransformation(3, lambda u, s, p=None: (u, s))
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'update'"):
+        gradtx.GradientTransformation(lambda params: ())

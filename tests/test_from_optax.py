@@ -177,8 +177,6 @@ def stepped(tx, params=P, times=2):
 def own_of(name):
     """Optax's transform of an entry's name, with those of the entry's settings that it takes."""
     entry = ENTRIES[name]
-    if name == "bias_correction":
-        return None  # Optax's is a function of moments
     for module in (optax, optax.contrib, optax.transforms):
         factory = getattr(module, name, None)
         if factory is not None and entry.make is None:

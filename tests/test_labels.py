@@ -250,8 +250,7 @@ def test_an_array_is_no_label():
         (
             lambda: of({"a": gradtx.sgd}),
             TypeError,
-            "partition takes transforms, with init and update; got gradtx.optimizers.sgd.sgd. Call it: "
-            "sgd(...).",
+            "partition takes transforms, with init and update; got gradtx.sgd. Call it: sgd(...).",
         ),
         (
             lambda: of({1: gradtx.sgd(0.1), "1": gradtx.sgd(0.2)}),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -401,20 +403,124 @@ def test_33_an_injected_mask_function_is_a_mask():
     assert updates["bias"].tolist() == [0.0, 0.0]
 
 
-def test_an_own_factory_gets_its_arguments_once():
-    def make(rate, max_norm):
-        return gradtx.chain(gradtx.clip_by_global_norm(max_norm), gradtx.sgd(rate))
+def descending(lib):
+    """Arithmetic on its argument, as Levanter's default has it."""
 
-    tx = gradtx.inject_hyperparams(make)(rate=gradtx.linear_schedule(0.1, 0.0, 5), max_norm=1.0)
-    assert tx == make(gradtx.linear_schedule(0.1, 0.0, 5), 1.0)
-    assert "max_norm" in gradtx.hyperparams(tx.init(jnp.ones(2)))
+    def make(learning_rate, decay=0.5):
+        parts = [lib.scale_by_adam(), lib.add_decayed_weights(decay * 0.2), lib.scale(-learning_rate)]
+        return lib.chain(lib.clip_by_global_norm(1.0), *parts)
+
+    return make
 
 
-def test_arithmetic_on_a_schedule_says_what_to_do():
-    make = gradtx.inject_hyperparams(lambda rate: gradtx.scale(-rate))
+def of_two_functions(lib):
+    """Two functions that close over its argument, as MaxText's has them."""
+
+    def make(learning_rate):
+        def update(updates, state, params=None):
+            count = state.count + 1
+            return jax.tree.map(lambda g: -learning_rate * g / count, updates), Count(count)
+
+        return lib.GradientTransformation(init=lambda params: Count(jnp.zeros((), jnp.int32)), update=update)
+
+    return make
+
+
+class Count(NamedTuple):
+    count: jax.Array
+
+
+def every_second(lib):
+    """A wrapper, with an optimizer that has numbers of its own in it."""
+    return lambda learning_rate: lib.flatten(lib.chain(lib.trace(0.9), lib.scale(-2 * learning_rate)))
+
+
+OWN = {"arithmetic": descending, "two functions": of_two_functions, "a wrapper": every_second}
+RATES = {"a number": 0.1, "a schedule": schedule, "states": catalogue.Fading()}
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("make", OWN)
+def test_an_injected_function_of_ones_own_follows_optax(make, rate):
+    ours, theirs = (
+        lib.inject_hyperparams(OWN[make](lib))(learning_rate=RATES[rate]) for lib in (gradtx, optax)
+    )
+    assert_same_updates(ours, theirs)
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("make", OWN)
+def test_an_injected_function_runs_eagerly_too(make, rate):
+    tx = gradtx.inject_hyperparams(OWN[make](gradtx))(learning_rate=RATES[rate])
+    params = {"w": jnp.array([1.0, -2.0]), "b": jnp.ones(())}
+    eager, compiled = tx.init(params), tx.init(params)
+    for _ in range(3):
+        a, eager = tx.update(params, eager, params)
+        b, compiled = jax.jit(tx.update)(params, compiled, params)
+        assert_close(a, b, rtol=1e-5)
+
+
+def test_the_numbers_of_an_injected_function_are_its_arguments_and_nothing_else():
+    """What the function writes into its code is code; what it computes is not there to set."""
+    make = gradtx.inject_hyperparams(lambda rate, decay: descending(gradtx)(rate, decay))
+    tx = make(rate=gradtx.linear_schedule(0.5, 0.0, 4), decay=0.0)
+    params = jnp.ones(2)
+    state = tx.init(params)
+    assert {k: v for k, v in gradtx.hyperparams(state).items() if "." not in k} == {"rate": 0.5, "decay": 0.0}
+    steps = jax.jit(tx.update)
+    _, state = steps(params, state, params)
+    assert gradtx.hyperparams(state)["rate"] == 0.375
+    before = steps(params, state, params)[0]
+    state = gradtx.set_hyperparams(state, **{"rate.init_value": 1.0})
+    np.testing.assert_allclose(steps(params, state, params)[0], 2 * before, rtol=1e-5)
+    assert steps._cache_size() == 1
+
+
+def test_numbers_of_what_an_injected_function_wraps_are_no_hyperparameters():
+    tx = gradtx.inject_hyperparams(lambda rate: gradtx.accumulate(gradtx.adam(rate), 2))(rate=0.5)
+    params = jnp.ones(2)
+    state = tx.init(params)
+    assert gradtx.hyperparams(state) == {"rate": 0.5}
+    state = gradtx.set_hyperparams(state, rate=0.25)
+    for expected in (0.0, -0.25):
+        updates, state = tx.update(params, state, params)
+        np.testing.assert_allclose(updates, expected, rtol=1e-5)
+    assert gradtx.hyperparams(state) == {"rate": 0.25}
+
+
+def test_a_function_that_gives_no_number_for_a_step_is_passed_on():
+    def make(rate, mask, label):
+        return gradtx.masked(gradtx.sgd(rate * label("fast")), mask)
+
+    tx = gradtx.inject_hyperparams(make)(0.5, not_bias, lambda name: {"fast": 2.0}[name])
+    params = {"w": jnp.ones(2), "bias": jnp.ones(2)}
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert (updates["w"].tolist(), updates["bias"].tolist()) == ([-1.0, -1.0], [1.0, 1.0])
+
+
+def test_a_static_argument_stays_as_it_is():
+    def make(rate, size):
+        return gradtx.chain(*[gradtx.scale(-rate)] * size)
+
     with pytest.raises(TypeError) as error:
-        make(rate=schedule)
-    assert "Do no arithmetic on its arguments" in error.value.__notes__[0]
+        gradtx.inject_hyperparams(make)(0.5, 2)
+    assert "is named in static_args" in error.value.__notes__[-1]
+    tx = gradtx.inject_hyperparams(make, static_args="size")(0.5, 2)
+    assert gradtx.hyperparams(tx.init(jnp.ones(1))) == {"rate": 0.5}
+    assert float(tx.update(jnp.float32(1.0), tx.init(jnp.float32(1.0)))[0]) == 0.25
+
+
+def test_an_injected_function_prints_compares_and_describes():
+    tx = gradtx.inject_hyperparams(own_factory)(1e-3, max_norm=2.0)
+    assert repr(tx) == "inject_hyperparams(test_surface.own_factory)(rate=0.001, max_norm=2.0)"
+    assert tx == gradtx.inject_hyperparams(own_factory)(rate=1e-3, max_norm=2.0)
+    assert tx != gradtx.inject_hyperparams(own_factory)(rate=2e-3, max_norm=2.0)
+    assert pickle.loads(pickle.dumps(tx)) == tx
+    assert "rate" in str(gradtx.describe(tx, {"w": jnp.ones((3, 2))}))
+
+
+def own_factory(rate, max_norm=1.0):
+    return gradtx.chain(gradtx.clip_by_global_norm(max_norm), gradtx.scale(-rate))
 
 
 def test_a_misspelt_argument_is_named_as_the_factory_names_it():
@@ -423,17 +529,19 @@ def test_a_misspelt_argument_is_named_as_the_factory_names_it():
 
 
 def test_a_static_argument_must_exist():
-    with pytest.raises(
-        ValueError, match=r"static_args has 'nesterof', which gradtx.optimizers.sgd.sgd does not take"
-    ):
+    with pytest.raises(ValueError, match=r"static_args has 'nesterof', which gradtx.sgd does not take"):
         gradtx.inject_hyperparams(gradtx.sgd, static_args=["nesterov", "nesterof"])
 
 
-def test_another_librarys_factory_is_an_error():
-    with pytest.raises(
-        TypeError, match=r"numbers are in its code. Use gradtx's .* or optax.inject_hyperparams"
-    ):
-        gradtx.inject_hyperparams(optax.sgd)(learning_rate=0.1)
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_another_librarys_constructor_is_injected_as_one_of_ones_own(name):
+    ours, theirs = (lib.inject_hyperparams(getattr(optax, name))(schedule) for lib in (gradtx, optax))
+    assert_same_updates(ours, theirs)
+
+
+def test_a_partial_of_a_constructor_is_one():
+    make = functools.partial(gradtx.adamw, b2=0.95)
+    assert gradtx.inject_hyperparams(make)(0.1, mask=not_bias) == gradtx.adamw(0.1, b2=0.95, mask=not_bias)
 
 
 class HalvesOnPlateau:
@@ -466,7 +574,7 @@ def test_a_stateful_schedule_gets_the_keyword_arguments():
         assert_close(a, b)
         rates.append(gradtx.hyperparams(s)["learning_rate"])
     assert rates == [1.0, 1.0, 0.5, 0.25, 0.25, 0.125]
-    assert repr(ours) == "inject_hyperparams(gradtx.optimizers.sgd.sgd)(learning_rate=<HalvesOnPlateau>)"
+    assert repr(ours) == "inject_hyperparams(gradtx.sgd)(learning_rate=<HalvesOnPlateau>)"
 
 
 def test_stateless_follows_optax():
@@ -711,3 +819,25 @@ def test_tree_map_params_names_what_differs():
 def test_it_prints_as_the_code_that_builds_it(tx):
     assert eval(repr(tx), {**vars(gradtx), "gradtx": gradtx, "catalogue": catalogue}) == tx
     assert pickle.loads(pickle.dumps(tx)) == tx
+
+
+@pytest.mark.parametrize("offset", [0, -2])
+def test_a_decay_rate_function_follows_optax(offset):
+    """As Big Vision bounds it: the moments go on moving."""
+
+    def bounded(step, rate):
+        return jnp.minimum(1 - (step + 1.0) ** -rate, 0.6)
+
+    arguments = {"min_dim_size_to_factor": 2, "step_offset": offset, "decay_rate_fn": bounded}
+    ours, theirs = (lib.scale_by_factored_rms(**arguments) for lib in (gradtx, optax))
+    assert_same_updates(ours, theirs, rtol=1e-10)
+
+
+def test_a_decay_rate_function_is_a_function_that_gives_a_number():
+    with pytest.raises(
+        TypeError, match=r"decay_rate_fn must be a function of the step and of decay_rate, got 0\.8"
+    ):
+        gradtx.scale_by_factored_rms(decay_rate_fn=0.8)
+    tx = gradtx.scale_by_factored_rms(decay_rate_fn=lambda step, rate: jnp.ones(2))
+    with pytest.raises(ValueError, match=r"decay_rate_fn must give a number, got shape \(2,\)"):
+        tx.update(jnp.ones(2), tx.init(jnp.ones(2)))

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union
 
-from gradtx.core.engine.transform import GradientTransformation
+from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.arguments import suggestion
 from gradtx.core.spec.spec import FACTORIES, same, show
 from gradtx.transforms.clip import global_norm
@@ -85,7 +85,7 @@ class Names:
         if names is not None and not isinstance(names, Mapping):
             raise TypeError(f"names is a mapping from names to what is yours, got {show(names)}.")
         self.functions = {function.__name__: function for function in ARGUMENTS}
-        self.callables = {**FACTORIES, "GradientTransformation": GradientTransformation}
+        self.callables = {**FACTORIES, "GradientTransformation": _of_two_functions}
         own = {**self.callables, **self.functions}
         self.given = dict(names or {})
         for name, x in self.given.items():
@@ -116,6 +116,10 @@ class Names:
         """What a call of a document builds with."""
         given = {k: x for k, x in self.given.items() if callable(x)}
         return _known(name, {**self.callables, **given}, place, "import the module of the recipe first, or ")
+
+
+def _of_two_functions(init: Callable[..., Any], update: Callable[..., Any]) -> Transform:
+    return Transform(init, update)
 
 
 def _known(name: Any, known: Mapping[str, Any], place: str, remedy: str) -> Any:

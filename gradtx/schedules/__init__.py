@@ -1,1 +1,35 @@
-"""Schedules: values over steps, made of numbers alone."""
+"""Schedules, one concept a file; the namespace has what `optax.schedules` has of them."""
+
+from typing import Any
+
+from gradtx._names import explain
+from gradtx.core.numbers.schedule import Schedule
+from gradtx.schedules.constant import constant_schedule
+from gradtx.schedules.cosine import cosine_decay_schedule, warmup_cosine_decay_schedule
+from gradtx.schedules.exponential import exponential_decay
+from gradtx.schedules.linear import (
+    linear_schedule,
+    warmup_constant_schedule,
+    warmup_linear_decay_schedule,
+)
+from gradtx.schedules.piecewise import join_schedules, piecewise_constant_schedule
+from gradtx.schedules.polynomial import polynomial_schedule
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(explain(name, "schedules"))
+
+
+__all__ = [
+    "Schedule",
+    "constant_schedule",
+    "cosine_decay_schedule",
+    "exponential_decay",
+    "join_schedules",
+    "linear_schedule",
+    "piecewise_constant_schedule",
+    "polynomial_schedule",
+    "warmup_constant_schedule",
+    "warmup_cosine_decay_schedule",
+    "warmup_linear_decay_schedule",
+]

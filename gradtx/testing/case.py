@@ -171,8 +171,9 @@ def _leaf_slots(program: Program, state: PyTree, prefix: Path) -> dict[Path, PyT
     for path, part in program.wrapped.items():
         if not program.unit_at[path[:-1]].transform.sees_leaves:
             continue
-        inner = lookup(state["slots"], path)
-        found.update(_leaf_slots(part.program, inner, (*prefix, "slots", *path)))
+        inside: Program | None = getattr(part, "program", None)
+        if inside is not None:
+            found.update(_leaf_slots(inside, lookup(state["slots"], path), (*prefix, "slots", *path)))
     return found
 
 

@@ -1,1 +1,34 @@
-"""Transforms: one concept a file, each a rule and the function that makes it."""
+"""Transforms of updates, one concept a file; the namespace has what `optax.transforms` has of them."""
+
+from typing import Any
+
+from gradtx._names import explain
+from gradtx.core.compose.combine import chain, masked, named_chain
+from gradtx.core.engine.protocol import MaskedNode
+from gradtx.transforms.average import ema
+from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.momentum import trace
+from gradtx.transforms.noise import add_noise
+from gradtx.transforms.per_example import per_example_global_norm_clip, per_example_layer_norm_clip
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(explain(name, "transforms"))
+
+
+__all__ = [
+    "MaskedNode",
+    "add_decayed_weights",
+    "add_noise",
+    "chain",
+    "clip",
+    "clip_by_block_rms",
+    "clip_by_global_norm",
+    "ema",
+    "masked",
+    "named_chain",
+    "per_example_global_norm_clip",
+    "per_example_layer_norm_clip",
+    "trace",
+]

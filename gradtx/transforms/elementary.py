@@ -171,7 +171,7 @@ def offset(value: ScalarOrSchedule) -> Transform:
     return Offset(value=value)
 
 
-class BiasCorrection(Rule, name="bias_correction"):
+class Debias(Rule, name="debias"):
     """u = g / (1 - decay^t)."""
 
     decay: Decay
@@ -184,22 +184,22 @@ class BiasCorrection(Rule, name="bias_correction"):
 
 
 @factory
-def bias_correction(decay: ScalarOrSchedule) -> Transform:
+def debias(decay: ScalarOrSchedule) -> Transform:
     """Removes the influence of an average's zero start: u = g / (1 - decay^t), with t from 1.
 
     Args:
         decay: the decay of the average it follows, in [0, 1).
 
     Returns:
-        A transform without slots. (Optax's function of moments is `gradtx.tree.bias_correction`.)
+        A transform without slots.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
-        >>> tx = gradtx.chain(gradtx.ema(0.9, debias=False), gradtx.bias_correction(0.9))
+        >>> tx = gradtx.chain(gradtx.ema(0.9, debias=False), gradtx.debias(0.9))
         >>> round(float(tx.update(jnp.float32(3.0), tx.init(jnp.float32(0.0)))[0]), 5)
         3.0
 
     References:
         Kingma and Ba, Adam: A Method for Stochastic Optimization, 2014, https://arxiv.org/abs/1412.6980.
     """
-    return BiasCorrection(decay=decay)
+    return Debias(decay=decay)

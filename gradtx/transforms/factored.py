@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,9 +11,10 @@ import numpy as np
 
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import Decay, abs_sq, divide, root_mean_square, sqrt
+from gradtx.core.numerics import Decay, abs_sq, cast, divide, number_dtype, root_mean_square, sqrt
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule, StepNumber
+from gradtx.core.spec.spec import show
 
 Shape = tuple[int, ...]
 
@@ -29,6 +31,7 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
     step_offset: StepNumber
     min_dim_size_to_factor: int
     epsilon: NonNegative
+    decay_rate_fn: Any = None
 
     def _axes(self, shape: Shape) -> tuple[int, int] | None:
         """The second largest axis and the largest, if both are worth factoring."""
@@ -52,9 +55,24 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
     v_col = Slot(real=True, shape=_col)
     v = Slot(real=True, shape=_full)
 
+    def check(self) -> None:
+        if self.decay_rate_fn is not None and not callable(self.decay_rate_fn):
+            raise TypeError(
+                f"scale_by_factored_rms: decay_rate_fn must be a function of the step and of decay_rate, got "
+                f"{show(self.decay_rate_fn)}."
+            )
+
     def prepare(self, now: Any) -> dict[str, jax.Array]:
-        t = (now.exact_t - self.step_offset).value
-        return {"complement": jnp.power(jnp.maximum(t, 1.0), -self.decay_rate)}
+        if self.decay_rate_fn is None:
+            t = (now.exact_t - self.step_offset).value
+            return {"complement": jnp.power(jnp.maximum(t, 1.0), -self.decay_rate)}
+        step = now.step - self.step_offset.value.astype(now.step.dtype)
+        decay = jnp.asarray(self.decay_rate_fn(step, self.decay_rate))
+        if decay.shape != ():
+            raise ValueError(
+                f"scale_by_factored_rms: decay_rate_fn must give a number, got shape {decay.shape}."
+            )
+        return {"complement": 1 - cast(decay, number_dtype())}
 
     def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
         decay, squares, axes = Decay(leaf.complement), abs_sq(g) + self.epsilon, self._axes(g.shape)
@@ -76,6 +94,7 @@ def scale_by_factored_rms(
     step_offset: ScalarOrSchedule = 0,
     min_dim_size_to_factor: int = 128,
     epsilon: ScalarOrSchedule = 1e-30,
+    decay_rate_fn: Callable[[Any, Any], Any] | None = None,
 ) -> Transform:
     """Rescales gradients by a second moment that is stored as a row and a column.
 
@@ -92,6 +111,8 @@ def scale_by_factored_rms(
         step_offset: the step to count from, when a run is continued with new moments.
         min_dim_size_to_factor: the smallest axis worth factoring.
         epsilon: added to the squares, >= 0.
+        decay_rate_fn: a function of the step, from 0 and less `step_offset`, and of `decay_rate`, that gives
+            d_t; by default it is as above. That one tends to 1; a bounded one keeps the moments moving.
 
     Returns:
         A transform with the slots `v_row` and `v_col`, or `v`, for each leaf.
@@ -113,6 +134,7 @@ def scale_by_factored_rms(
         step_offset=step_offset,
         min_dim_size_to_factor=min_dim_size_to_factor,
         epsilon=epsilon,
+        decay_rate_fn=decay_rate_fn,
     )
 
 

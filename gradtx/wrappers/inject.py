@@ -8,43 +8,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from gradtx.core.compose.rule import Whole
-from gradtx.core.compose.wrapper import Wrapper, in_dtypes_of
-from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.wrapped_update import Call
-from gradtx.core.numbers.hyperparams import set_hyperparams
+from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numerics import number_dtype
 from gradtx.core.spec.arguments import bind_call, factory
 from gradtx.core.spec.fields import DType, dtype_name
-from gradtx.core.spec.spec import show
-
-
-class Injected(Wrapper, name="inject_hyperparams"):
-    """u = inner(g) with the hyperparameters h = schedule(s);  s = update(s)."""
-
-    inner: Any
-    schedules: Any
-
-    states = Whole(lambda wrapper, params: {k: s.init() for k, s in wrapper.schedules.items()})
-
-    def __init__(self, code: str, arguments: dict[str, Any], inner: Any, schedules: dict[str, Any]) -> None:
-        super().__init__(inner=inner, schedules=schedules)
-        self._set(code=code, arguments=arguments)
-
-    def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-        return self.__dict__["code"], (), self.__dict__["arguments"]
-
-    def wrapped(self) -> dict[str, Any]:
-        return {"inner": self.inner}
-
-    def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
-        old = slots.states
-        values = {k: call.number(s(old[k], **call.extra)) for k, s in self.schedules.items()}
-        result, inner = call.run(self.inner, gs, set_hyperparams(slots.inner, **values))
-        new = {k: s.update(old[k], **call.extra) for k, s in self.schedules.items()}
-        return result, {"states": in_dtypes_of(new, old), "inner": inner}
+from gradtx.core.spec.spec import FACTORIES, is_array, show
+from gradtx.wrappers.injected import Injected, Rebuilt, RebuiltByStates
 
 
 def _is_stateful(x: Any) -> bool:
@@ -65,17 +38,21 @@ def inject_hyperparams(
     `gradtx.hyperparams(state)["learning_rate"]`, and to set it
     `state = gradtx.set_hyperparams(state, learning_rate=...)`.
 
-    A function is taken for a schedule only where a number is wanted, so that a mask is always a mask. If the
-    factory is your own function, it gets numbers and schedules as they are, once, and the state has them
-    under the names of the transforms that it builds.
+    With a function of your own, or another library's constructor, each argument that is a number or a
+    schedule is a hyperparameter under its own name. Each update calls the function with the values of that
+    update, as arrays, so that it may do arithmetic on them, and runs the transform that it builds, of any
+    library. What it must get as it is, such as a size, is named in `static_args`. A function is a schedule if
+    it gives a number for a step; a mask or a label function is passed on.
 
     An object with `init()`, `update(state, **extra)` and `__call__(state, **extra)`, Optax's stateful
     schedule, may stand for a number: at each update h = schedule(s), then s = update(s), with the keyword
-    arguments of the call. The state has s under `states` and the last h among the numbers of `inner`.
+    arguments of the call. The state has s under `states`, and of a constructor of gradtx's the last h among
+    the numbers of `inner`.
 
     Args:
-        inner_factory: a constructor of gradtx's, or a function that composes its transforms.
-        static_args: names of arguments that are no schedules, one or several; here it needs none.
+        inner_factory: a function that builds a transform from its arguments.
+        static_args: names of arguments that are no hyperparameters, one or several. A constructor of gradtx's
+            needs none.
         hyperparam_dtype: None or float32 (float64 with x64), the dtype that numbers have here.
 
     Returns:
@@ -84,7 +61,7 @@ def inject_hyperparams(
     Raises:
         ValueError: the factory has no argument of a name in `static_args`, or the dtype is another: in
             bfloat16 b2 = 0.999 would be 1.
-        TypeError: when called, the factory builds another library's transform.
+        TypeError: when called, the factory builds something else than a transform.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -94,6 +71,11 @@ def inject_hyperparams(
         >>> state = gradtx.set_hyperparams(tx.init({"w": jnp.ones(2)}), learning_rate=3e-4)
         >>> gradtx.hyperparams(state)["learning_rate"]
         0.0003
+        >>> def descend(rate):
+        ...     return gradtx.chain(gradtx.scale_by_adam(), gradtx.scale(-rate))
+        >>> tx = gradtx.inject_hyperparams(descend)(rate=gradtx.linear_schedule(1.0, 0.0, 10))
+        >>> gradtx.hyperparams(tx.init(jnp.ones(2)))["rate"]
+        1.0
     """
     names = (static_args,) if isinstance(static_args, str) else tuple(static_args)
     parameters = inspect.signature(inner_factory).parameters
@@ -111,39 +93,63 @@ def inject_hyperparams(
 
     @functools.wraps(inner_factory)
     def construct(*args: Any, **kwargs: Any) -> Transform:
-        arguments = {**_positional(inner_factory, args), **kwargs}
-        schedules = {k: v for k, v in arguments.items() if _is_stateful(v)}
-        if not schedules:
-            return _built(inner_factory, args, kwargs)
-        with jax.ensure_compile_time_eval():
-            first = {k: float(s(s.init())) for k, s in schedules.items()}
-        inner = _built(inner_factory, (), {**arguments, **first})
-        return Injected(f"inject_hyperparams({show(inner_factory)})", arguments, inner, schedules)
+        if is_own(inner_factory):
+            return _with_states(inner_factory, args, kwargs)
+        arguments = bind_call(inner_factory, args, kwargs)
+        for name, parameter in parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                arguments |= arguments.pop(name)
+        dynamic = {k: v for k, v in arguments.items() if k not in names}
+        schedules = {k: v for k, v in dynamic.items() if _is_stateful(v)}
+        numbers = {k: v for k, v in dynamic.items() if k not in schedules and _is_number(v)}
+        others = {k: v for k, v in arguments.items() if k not in numbers and k not in schedules}
+        if schedules:
+            return RebuiltByStates(inner_factory, others, numbers, schedules=schedules)
+        return Rebuilt(inner_factory, others, numbers)
 
     return construct
 
 
+def is_own(fn: Callable[..., Any]) -> bool:
+    """Whether a function is a constructor of gradtx's or a recipe, whose numbers are in the state already."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return FACTORIES.get(getattr(fn, "__name__", "")) is fn
+
+
+def _is_number(x: Any) -> bool:
+    """Whether an argument is a number, or a function of the step that gives one.
+
+    A function of something else, such as a mask, fails when it is given a step, or gives something else.
+    """
+    if isinstance(x, Schedule):
+        return True
+    value: Any = x
+    if callable(x) and not isinstance(x, type):
+        try:
+            with jax.ensure_compile_time_eval():
+                value = x(jnp.zeros((), jnp.int32))
+        except Exception:
+            return False
+    if isinstance(value, bool) or not (is_array(value) or isinstance(value, int | float | np.number)):
+        return False
+    return jnp.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.number)
+
+
+def _with_states(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Transform:
+    """What a constructor of gradtx's builds, with the values of stateful schedules set at each update."""
+    arguments = {**_positional(fn, args), **kwargs}
+    schedules = {k: v for k, v in arguments.items() if _is_stateful(v)}
+    if not schedules:
+        return fn(*args, **kwargs)
+    with jax.ensure_compile_time_eval():
+        first = {k: float(s(s.init())) for k, s in schedules.items()}
+    inner = fn(**{**arguments, **first})
+    return Injected(f"inject_hyperparams({show(fn)})", arguments, inner, schedules)
+
+
 def _positional(fn: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Any]:
     return dict(inspect.signature(fn).bind_partial(*args).arguments) if args else {}
-
-
-def _built(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Transform:
-    try:
-        tx = fn(*args, **kwargs)
-    except TypeError as error:
-        bind_call(fn, args, kwargs)
-        error.add_note(
-            "inject_hyperparams: the function gets schedules as they are, not their values. Do no arithmetic "
-            "on its arguments; scale_by_learning_rate flips the sign."
-        )
-        raise
-    if not isinstance(tx, Composed):
-        raise TypeError(
-            f"inject_hyperparams: {show(fn)} builds a {type(tx).__name__}, whose numbers are in its code. "
-            f"Use gradtx's transform of that name, or optax.inject_hyperparams: what that makes works inside "
-            f"gradtx.chain."
-        )
-    return tx
 
 
 @factory
@@ -155,7 +161,7 @@ def inject_stateful_hyperparams(
     """The old name of `inject_hyperparams`, which takes stateful schedules too.
 
     Args:
-        inner_factory: a constructor of gradtx's, or a function that composes its transforms.
+        inner_factory: a function that builds a transform from its arguments.
         static_args: names of arguments that are no schedules.
         hyperparam_dtype: None or float32 (float64 with x64).
 
@@ -164,7 +170,7 @@ def inject_stateful_hyperparams(
 
     Raises:
         ValueError: as `inject_hyperparams` does.
-        TypeError: when called, the factory builds another library's transform.
+        TypeError: when called, the factory builds something else than a transform.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

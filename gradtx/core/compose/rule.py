@@ -84,7 +84,7 @@ class Whole:
 class Slotted(Declared, Composed):
     """A transform with declared fields and slots: a rule or a wrapper."""
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()  # pyright: ignore[reportIncompatibleMethodOverride]
     """What `update` must be given: `"params"`, or the names of keyword arguments."""
 
     last: ClassVar[bool] = False

@@ -44,17 +44,18 @@ def rebase(tx: Transform, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
     """
     if not isinstance(tx, Composed):
         raise TypeError(f"rebase takes a gradtx transform, whose numbers are in the state; got {show(tx)}.")
-    rebased = _rebased(tx.program, state)
-    before, after = _settings(state), _settings(rebased)
+    new = rebased(tx.program, state)
+    before, after = _settings(state), _settings(new)
     changes = {
         name: (before.get(name), after.get(name))
         for name in dict.fromkeys([*before, *after])
         if not np.array_equal(before.get(name, np.nan), after.get(name, np.nan))
     }
-    return rebased, changes
+    return new, changes
 
 
-def _rebased(program: Program, state: Any) -> Any:
+def rebased(program: Program, state: Any) -> Any:
+    """A state, whose numbers are not looked at, under those of a program."""
     check_slots(program, state)
     numbers, _ = initial_numbers(program)
     step = array_of(state["step"])
@@ -70,7 +71,7 @@ def _rebased(program: Program, state: Any) -> Any:
     slots = state["slots"]
     for path, part in program.wrapped.items():
         if isinstance(part, Composed):
-            slots = replaced(slots, path, _rebased(part.program, lookup(slots, path)))
+            slots = replaced(slots, path, rebased(part.program, lookup(slots, path)))
     return {**state, "numbers": numbers, "slots": slots}
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.protocol import OptState, Params, TransformInitFn, TransformUpdateExtraArgsFn, Updates
 from gradtx.core.numbers.states import FOREIGN, TRANSFORM
 from gradtx.core.numerics import cast, compute_dtype, is_complex
 from gradtx.core.spec.spec import Spec, show
@@ -35,24 +36,69 @@ class Transform(Spec):
     """A gradient transformation: a pure `(init, update)` pair.
 
     `state = tx.init(params)`, then `updates, state = tx.update(grads, state, params, **extra)`. It unpacks
-    into its two functions, so `optax.GradientTransformationExtraArgs(*tx)` is the same transform for Optax.
+    into its two functions: `init, update = tx`.
+
+    Every transform of gradtx is one. `Transform(init, update)`, or `GradientTransformation(init, update)`,
+    makes one of two functions `init(params)` and `update(updates, state, params, **extra)`. It hands `update`
+    the keyword arguments that this takes, and requires of whoever calls it those without a default.
+
+    Examples:
+        >>> import gradtx, jax, jax.numpy as jnp
+        >>> halve = gradtx.GradientTransformation(
+        ...     init=lambda params: gradtx.EmptyState(),
+        ...     update=lambda updates, state, params=None: (jax.tree.map(lambda u: u / 2, updates), state),
+        ... )
+        >>> tx = gradtx.chain(halve, gradtx.sgd(1.0))
+        >>> float(tx.update(jnp.float32(1.0), tx.init(jnp.float32(0.0)))[0])
+        -0.5
+        >>> isinstance(tx, gradtx.GradientTransformation)
+        True
     """
 
-    foreign: ClassVar[bool] = False
-    """Whether it expects the dtypes that a caller sees, rather than the wider ones inside a chain."""
+    if TYPE_CHECKING:  # At runtime the annotations of a spec are its fields.
+        init_fn: Callable[..., Any]
+        update_fn: Callable[..., Any]
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    """What `update` must be given: `"params"`, or the names of keyword arguments."""
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Takes the two functions, so that a subclass may have a `__new__` of its own, as with Optax."""
+        self = super().__new__(cls)
+        if cls.__init__ is object.__init__ and (args or kwargs):
+            self._set_functions(*args, **kwargs)
+        return self
 
-    def init(self, params: PyTree) -> PyTree:
+    def _set_functions(self, init: TransformInitFn, update: TransformUpdateExtraArgsFn) -> None:
+        if not (callable(init) and callable(update)):
+            raise TypeError(
+                f"GradientTransformation takes two functions, init(params) and update(updates, state, "
+                f"params); got {show(init)} and {show(update)}."
+            )
+        self._set(init_fn=init, update_fn=update)
+
+    def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        return "GradientTransformation", (self.init_fn, self.update_fn), {}
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is made of two functions, which expect the dtypes that a caller sees."""
+        return "update_fn" in self.__dict__
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What `update` must be given: `"params"`, or the names of keyword arguments."""
+        return needed(self.update_fn) if self.foreign else ()
+
+    def init(self, params: Params) -> OptState:
         """The state for parameters (arrays or `jax.ShapeDtypeStruct`s)."""
-        raise NotImplementedError
+        return self.init_fn(params)
 
     def update(
-        self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
+        self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, OptState]:
         """The updates to add to the parameters, and the next state."""
-        raise NotImplementedError
+        for name in self.needs:
+            if name not in extra:
+                raise TypeError(missing("This transform", name))
+        return self.update_fn(updates, state, params, **accepted(self.update_fn, extra))
 
     def apply_gradients(
         self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
@@ -92,59 +138,22 @@ class Transform(Spec):
         return iter((self.init, self.update))
 
 
-class GradientTransformation(Transform):
-    """A transform made from `init_fn(params)` and `update_fn(updates, state, params, **extra)`.
-
-    Keyword arguments that `update_fn` names without a default are required of whoever calls `update`.
-
-    Examples:
-        >>> import gradtx, jax, jax.numpy as jnp
-        >>> halve = gradtx.GradientTransformation(
-        ...     lambda params: (),
-        ...     lambda updates, state, params=None: (jax.tree.map(lambda u: u / 2, updates), state),
-        ... )
-        >>> tx = gradtx.chain(halve, gradtx.sgd(1.0))
-        >>> float(tx.update(jnp.float32(1.0), tx.init(jnp.float32(0.0)))[0])
-        -0.5
-    """
-
-    foreign = True
-    init_fn: Callable[..., Any]
-    update_fn: Callable[..., Any]
-
-    def __init__(self, init_fn: Callable[..., Any], update_fn: Callable[..., Any]) -> None:
-        self._set(init_fn=init_fn, update_fn=update_fn)
-
-    def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-        return "GradientTransformation", (self.init_fn, self.update_fn), {}
-
-    @property
-    def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The keyword arguments that `update_fn` cannot do without."""
-        return needed(self.update_fn)
-
-    def init(self, params: PyTree) -> PyTree:
-        """Calls `init_fn`."""
-        return self.init_fn(params)
-
-    def update(
-        self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        """Calls `update_fn` with the keyword arguments that it takes."""
-        for name in self.needs:
-            if name not in extra:
-                raise TypeError(missing("This transform", name))
-        return self.update_fn(updates, state, params, **accepted(self.update_fn, extra))
+GradientTransformation = Transform
+"""The name that Optax has for it."""
 
 
 class Foreign(Transform):
     """Another library's transform, as this library's contract has it."""
 
-    foreign = True
     tx: Any
 
     def __init__(self, tx: Any) -> None:
         self._set(tx=tx)
+
+    @property
+    def foreign(self) -> bool:
+        """It expects the dtypes that a caller sees."""
+        return True
 
     def __repr__(self) -> str:
         return show(self.tx)
@@ -159,7 +168,7 @@ class Foreign(Transform):
         builder.add_tree(FOREIGN, self)
 
     @property
-    def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def needs(self) -> tuple[str, ...]:
         """The keyword arguments that its `update` cannot do without."""
         return needed(self.tx.update)
 

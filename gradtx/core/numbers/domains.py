@@ -53,7 +53,7 @@ def _by_argument(recipes: set[str], key: str) -> list[Domain]:
 
 
 def _domains(classes: list[type[Declared]], key: str) -> list[Domain]:
-    fields = [cls.fields()[key] for cls in classes if key in cls.fields()]
+    fields = [cls._fields[key] for cls in classes if key in cls._fields]
     # A number that is kept as a decay says so by its name.
     return [field.domain for field in fields if field.domain is not None and not field.decay]
 

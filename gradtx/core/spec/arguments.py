@@ -55,7 +55,7 @@ def suggestion(name: str, value: Any, known: list[str]) -> str:
 def bind_call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name, defaults included, or a `TypeError` that suggests the right name."""
     signature = inspect.signature(fn)
-    name = fn.__name__
+    name = getattr(fn, "__name__", show(fn))
     has_keywords = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     known = [k for k, p in signature.parameters.items() if p.kind is not p.VAR_POSITIONAL]
     for key, value in kwargs.items():

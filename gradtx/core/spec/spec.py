@@ -130,6 +130,10 @@ def show(x: Any) -> str:
     if isinstance(x, Spec | str | int | type(None)):
         return repr(x)
     module, name = str(getattr(x, "__module__", "")), str(getattr(x, "__qualname__", ""))
+    library, *inside = module.split(".")
+    # The public name stays where a file moves, and no function hides it from the path to its file.
+    if inside and getattr(sys.modules.get(library), "__dict__", {}).get(name) is x:
+        return f"{library}.{name}"
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)

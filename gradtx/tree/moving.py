@@ -1,4 +1,4 @@
-"""Functions of whole trees: those of Optax's `tree` module, and those that move one tree towards another."""
+"""Moving one tree towards another, as for a target network."""
 
 from __future__ import annotations
 
@@ -15,34 +15,8 @@ from gradtx.core.numerics import (
     cast,
     compute_dtype,
     like,
-    number_dtype,
-    one_minus_power,
     real_dtype,
 )
-
-
-def bias_correction(moment: Any, decay: Any, count: Any) -> Any:
-    """Divides every leaf of a tree of averages by 1 - decay^count.
-
-    Args:
-        moment: the averages, which started at zero.
-        decay: their decay, in [0, 1).
-        count: the number of updates made, >= 1.
-
-    Returns:
-        The tree, in the dtypes it had.
-
-    Examples:
-        >>> import gradtx, jax.numpy as jnp
-        >>> gradtx.tree.bias_correction(jnp.array([0.5]), 0.5, 1).tolist()
-        [1.0]
-    """
-    dtype = number_dtype()
-    correction = one_minus_power(jnp.asarray(1 - decay, dtype), jnp.asarray(count).astype(dtype))
-    leaves, structure = lv.flatten(moment)
-    return structure.unflatten(
-        [x if x is None else (x / correction.astype(jnp.real(x).dtype)).astype(x.dtype) for x in leaves]
-    )
 
 
 def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
@@ -111,6 +85,3 @@ def _moved(new: Any, old: Any, move: Callable[[jax.Array, jax.Array], jax.Array]
     return structure.unflatten(
         [a if a is None or b is None else move(lv.as_array(a), lv.as_array(b)) for a, b in pairs]
     )
-
-
-__all__ = ["bias_correction", "incremental_update", "periodic_update"]

@@ -1,0 +1,47 @@
+"""The types of a transform's two functions, and of what passes through them, for annotations."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+Params = Any
+"""A tree of parameters: arrays in containers of any kind."""
+
+Updates = Any
+"""A tree of gradients or updates, like the parameters."""
+
+OptState = Any
+"""The state of a transform of any library: a tree of arrays."""
+
+
+class TransformInitFn(Protocol):
+    """The function `init` of a transform."""
+
+    def __call__(self, params: Params) -> OptState: ...
+
+
+class TransformUpdateFn(Protocol):
+    """The function `update` of a transform."""
+
+    def __call__(
+        self, updates: Updates, state: OptState, params: Params | None = None
+    ) -> tuple[Updates, OptState]: ...
+
+
+class TransformUpdateExtraArgsFn(Protocol):
+    """The function `update` of a transform that takes keyword arguments."""
+
+    def __call__(
+        self, updates: Updates, state: OptState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, OptState]: ...
+
+
+class EmptyState(NamedTuple):
+    """The state of a transform that remembers nothing: a tree without leaves."""
+
+
+class MaskedNode(NamedTuple):
+    """A place in a tree of your own where nothing is: a tree without leaves.
+
+    gradtx's own states have None there.
+    """

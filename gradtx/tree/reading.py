@@ -1,0 +1,205 @@
+"""Reading and setting the state of any library by name, as `optax.tree.get` and `set` do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from gradtx.core.numbers.hyperparams import array_of, hyperparams, placed, set_hyperparams
+from gradtx.core.numbers.states import held, is_state, outermost_states
+
+PyTree = Any
+KeyPath = tuple[Any, ...]
+Filtering = Callable[[KeyPath, Any], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedTupleKey:
+    """A step of a path into a named tuple.
+
+    Attributes:
+        tuple_name: the name of the tuple's class.
+        name: the name of the field.
+    """
+
+    tuple_name: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.tuple_name}.{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Required:
+    """Stands for a default that was not given."""
+
+    def __repr__(self) -> str:
+        return "<an error>"
+
+
+def get_all_with_path(
+    tree: PyTree, key: Any, filtering: Filtering | None = None
+) -> list[tuple[KeyPath, Any]]:
+    """Everything of a name in a tree: an entry of a dict, a named tuple's field, or such a tuple itself.
+
+    Of a gradtx state `"count"` is the step.
+
+    Args:
+        tree: the state of any library, or any tree.
+        key: the name.
+        filtering: `filtering(path, value)`, whether to take it.
+
+    Returns:
+        Pairs of a path, in JAX's keys and `NamedTupleKey`s, and a value.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> state = gradtx.chain(gradtx.scale_by_adam(), gradtx.scale_by_lion()).init(jnp.zeros(2))
+        >>> for path, value in gradtx.tree.get_all_with_path(state, "mu"):
+        ...     print(*(k.key for k in path))
+        slots scale_by_adam mu
+        slots scale_by_lion mu
+    """
+    found = _found((), held(tree), key)
+    return [(path, value) for path, value in found if filtering is None or filtering(path, value)]
+
+
+def get(tree: PyTree, key: Any, default: Any = Required(), filtering: Filtering | None = None) -> Any:
+    """What has a name in a tree; there must be one such thing, and nothing is `None` in silence.
+
+    Of a gradtx state, or of what holds one, `"count"` is the step, `"hyperparams"` the dict of all
+    hyperparameters, and the name of one its value for the next update.
+
+    Args:
+        tree: the state of any library, or any tree.
+        key: the name.
+        default: what to give where there is nothing; without it that is an error.
+        filtering: `filtering(path, value)`, whether something of that name counts.
+
+    Returns:
+        The value.
+
+    Raises:
+        KeyError: there are several such things, or none and no default.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> state = gradtx.adam(1e-3).init(jnp.zeros(2))
+        >>> [gradtx.tree.get(state, name) for name in ("learning_rate", "b1")]
+        [0.001, 0.9]
+        >>> int(gradtx.tree.get(state, "count")), gradtx.tree.get(state, "nu").tolist()
+        (0, [0.0, 0.0])
+    """
+    numbers = _numbers(tree) if filtering is None else {}
+    if key in numbers:
+        return numbers[key]
+    if numbers and key == "hyperparams":
+        return numbers
+    found = get_all_with_path(tree, key, filtering)
+    if len(found) > 1 and numbers and all(isinstance(path[-1], jax.tree_util.DictKey) for path, _ in found):
+        # A slot may have the name of its transform, of which the slot is what has the values.
+        inner = [(path, x) for path, x in found if not any(p[: len(path)] == path != p for p, _ in found)]
+        found = inner if len(inner) == 1 else found
+    if len(found) > 1:
+        where = ", ".join(jax.tree_util.keystr(path) for path, _ in found)
+        raise KeyError(f"There are several {key!r}, at {where}: say which by filtering=.")
+    if not found and isinstance(default, Required):
+        known = f" Its hyperparameters are {', '.join(numbers)}." if numbers else ""
+        raise KeyError(f"There is no {key!r} in this {type(tree).__name__}.{known}")
+    return found[0][1] if found else default
+
+
+def set(tree: PyTree, filtering: Filtering | None = None, /, **kwargs: Any) -> PyTree:
+    """A tree with everything of some names replaced.
+
+    Of a gradtx state, `count=` sets the step, and a hyperparameter is set as by `gradtx.set_hyperparams`.
+
+    Args:
+        tree: the state of any library, or any tree.
+        filtering: `filtering(path, value)`, whether to replace it.
+        **kwargs: new values by name.
+
+    Returns:
+        The new tree.
+
+    Raises:
+        KeyError: there is nothing of a name.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> state = gradtx.adam(1e-3).init(jnp.zeros(2))
+        >>> state = gradtx.tree.set(state, learning_rate=3e-4, count=7)
+        >>> gradtx.hyperparams(state)["learning_rate"], gradtx.step_count(state)
+        (0.0003, 7)
+    """
+    numbers = _numbers(tree) if filtering is None else {}
+    others = {name: value for name, value in kwargs.items() if name not in numbers}
+    for name in others:
+        if not get_all_with_path(tree, name, filtering):
+            raise KeyError(f"There is no {name!r} to set in this {type(tree).__name__}.")
+    if len(others) < len(kwargs):
+        tree = set_hyperparams(tree, **{name: kwargs[name] for name in kwargs if name not in others})
+    return _replaced((), tree, others, filtering) if others else tree
+
+
+def _numbers(tree: PyTree) -> dict[str, Any]:
+    return hyperparams(tree) if outermost_states(tree) else {}
+
+
+def _is_named_tuple(node: Any) -> bool:
+    return isinstance(node, tuple) and hasattr(node, "_fields")
+
+
+def _children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
+    """The parts of a container with their keys, and its structure; no parts if it is a leaf."""
+    pairs, structure = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    if _is_named_tuple(node):
+        names = [NamedTupleKey(type(node).__name__, field) for field in node._fields]
+        return [(name, child) for name, (_, child) in zip(names, pairs, strict=True)], structure
+    return [(path[0], child) for path, child in pairs if path], structure
+
+
+def _matches(node: Any, step: Any, child: Any, key: Any) -> bool:
+    """Whether a part of a container is what has a name."""
+    if is_state(node) and key == "count":
+        return step.key == "step"
+    named = getattr(step, "key", getattr(step, "name", None)) == key
+    return (named and not isinstance(step, jax.tree_util.SequenceKey)) or _is_called(child, key)
+
+
+def _is_called(node: Any, key: Any) -> bool:
+    return _is_named_tuple(node) and type(node).__name__ == key
+
+
+def _found(path: KeyPath, node: Any, key: Any) -> Iterator[tuple[KeyPath, Any]]:
+    if not path and _is_called(node, key):
+        yield path, node
+    for step, child in _children(node)[0]:
+        here = (*path, step)
+        if _matches(node, step, child, key):
+            yield here, child
+        yield from _found(here, child, key)
+
+
+def _replaced(path: KeyPath, node: Any, values: dict[str, Any], filtering: Filtering | None) -> Any:
+    children, structure = _children(node)
+    if not children:
+        return node
+    new = []
+    for step, child in children:
+        here = (*path, step)
+        names = [name for name in values if _matches(node, step, child, name)]
+        if names and (filtering is None or filtering(here, child)):
+            value = values[names[0]]
+            new.append(_as_step(value, child) if names[0] == "count" and is_state(node) else value)
+        else:
+            new.append(_replaced(here, child, values, filtering))
+    return structure.unflatten(new)
+
+
+def _as_step(value: Any, old: Any) -> Any:
+    old = array_of(old)
+    return placed(value, old.dtype, old.shape, old)
