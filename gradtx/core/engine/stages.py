@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.engine.program import Join, Program, Unit
+from gradtx.core.engine.results import checked_measures, checked_scalars, checked_update
 from gradtx.core.engine.transform import added
 from gradtx.core.numbers.paths import Path
 from gradtx.core.numerics import (
@@ -88,7 +89,8 @@ def prepare(
     scalars = {}
     for unit in program.rules:
         rule = unit.transform._with(**fields[unit.path])
-        made = dict(rule.prepare(_now(unit, step, kept[unit.path], extra)))
+        found = rule.prepare(_now(unit, step, kept[unit.path], extra))
+        made = checked_scalars(unit.where, "prepare", found, kept[unit.path])
         for name, scalar in rule.scalars.items():
             if scalar.is_key:
                 made["key"] = jax.random.fold_in(jax.random.wrap_key_data(kept[unit.path][name]), step)
@@ -117,7 +119,7 @@ def conclude(
     totals = Scope(**{k: total([part[k] for part in parts]) for k in parts[0]}) if parts else _Nothing()
     now = _now(unit, step, kept, extra)
     vars(now).update(values[1])
-    return rule.conclude(totals, now)
+    return checked_scalars(unit.where, "conclude", rule.conclude(totals, now), kept)
 
 
 def _load(stack: list[jax.Array], param: Any) -> tuple[list[jax.Array], Any, Any]:
@@ -163,7 +165,7 @@ def _measure(
     with jax.named_scope(unit.where), mixing():
         stack, param, compute = _load(stack, param)
         rule, loaded, leaf = _leaf_view(unit, values, slots, param, index, compute)
-        return rule.measure(stack[-1], loaded, leaf)
+        return checked_measures(unit.where, rule.measure(stack[-1], loaded, leaf))
 
 
 def measure_squares(self: Any, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
@@ -225,8 +227,8 @@ def _run(
             continue
         with jax.named_scope(step.where), mixing():
             rule, loaded, leaf = _leaf_view(step, numbers, own, param, index, compute)
-            update, kept = rule.apply(stack[-1], loaded, leaf)
-        kept = kept if isinstance(kept, dict) else vars(kept)
+            result = rule.apply(stack[-1], loaded, leaf)
+        update, kept = checked_update(step.where, stack[-1], own, result)
         stack = [*stack[:-1], update.astype(like(update.dtype, compute))]
         stored.append({k: None if v is None else kept[k].astype(v.dtype) for k, v in own.items()})
     if finish is None:
@@ -242,5 +244,6 @@ def pack(scalars: list[jax.Array]) -> jax.Array:
     return jnp.stack(scalars)
 
 
-run_leaf: Callable[..., Any] = jax.jit(_run, static_argnums=0)
+# A rule may use no argument, as `set_to_zero` does, and the arguments say which devices a result is on.
+run_leaf: Callable[..., Any] = jax.jit(_run, static_argnums=0, keep_unused=True)
 measure_leaf: Callable[..., Any] = jax.jit(_measure, static_argnums=(0, 1))

@@ -86,6 +86,7 @@ class Composed(Transform):
         to make one update, as Optax's `inject_hyperparams` does.
         """
         check_state(self.program, state)
+        state = lv.as_arrays(state)
         live = {
             path: value
             for path, value in self.program.given.items()
@@ -194,9 +195,13 @@ class _Update:
                 continue
             finish = None if not last else "apply" if apply else self._outer(i)
             index = np.uint32(i) if keyed else None
-            self.stacks[i], stored = stages.run_leaf(
-                leaf_stage(finish), self.stacks[i], self.ps[i], own, vector, others, index
-            )
+            try:
+                self.stacks[i], stored = stages.run_leaf(
+                    leaf_stage(finish), self.stacks[i], self.ps[i], own, vector, others, index
+                )
+            except Exception as error:
+                error.add_note(f"This was raised for the leaf {lv.paths(self.grads)[i]!r}.")
+                raise
             for unit, slots in zip(units, stored, strict=True):
                 for name in slots or ():
                     self.slots[*unit.path, name][i] = slots[name]
