@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.engine.leaves import flatten, paths
-from gradtx.core.engine.placement import zeros
+from gradtx.core.engine.leaves import as_array, flatten, paths
+from gradtx.core.engine.placement import split_leading, zeros
 from gradtx.core.numerics import cast, compute_dtype, is_trainable, real_dtype
 
 PyTree = Any
@@ -109,6 +109,4 @@ def _split(batches: PyTree, n: int) -> PyTree:
                 f"accumulate_gradients: the batch's leaf {path!r} has {has}, which {n} micro-batches cannot "
                 f"share evenly. Give what is not a batch by keyword, or another n."
             )
-    return structure.unflatten(
-        [None if x is None else jnp.reshape(x, (n, x.shape[0] // n, *x.shape[1:])) for x in leaves]
-    )
+    return structure.unflatten([None if x is None else split_leading(as_array(x), n) for x in leaves])

@@ -65,7 +65,7 @@ def zero_gradients_are_finite(case: Case) -> None:
 
 @law_of_ours
 def healthy_steps_stay_finite(case: Case) -> None:
-    """Nothing on the way of a healthy step is Inf or NaN, so that `jax.debug_infs` finds what is not healthy."""
+    """Nothing inside a healthy step is Inf or NaN: `jax.debug_infs` and `jax.debug_nans` let it pass."""
     # Without jit JAX looks at each operation, not at results alone.
     with jax.debug_infs(True), jax.debug_nans(True), jax.disable_jit():
         case.run(case.tx.init(case.params), case.grads[:2], step=functools.partial(case.update, case.tx))

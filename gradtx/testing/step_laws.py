@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import gradtx
 from gradtx.core.engine.leaves import flatten, paths

@@ -1,7 +1,7 @@
 """Where new arrays go: beside the parameters, sharded as they are, and abstract where they are abstract.
 
-On a mesh with axes of `AxisType.Explicit` the type of an array says how it is sharded along them; there what is
-made anew must be of the right type. Elsewhere the compiler decides, and none of the functions does anything.
+On a mesh with axes of `AxisType.Explicit` the type of an array says how it is sharded along them, and what is
+made anew must have the right type. Elsewhere types say nothing and the compiler decides.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Placement:
     def scalar(self, x: Any) -> Any:
         """A number or a few, replicated where the leaves are committed; sharded where its type says so."""
         sharding = self._replicated
-        if _is_explicit(sharding):
+        if isinstance(sharding, NamedSharding) and _is_explicit(sharding):
             typed = typed_sharding(x)
             parts = [None] * x.ndim if typed is None else typed.spec
             sharding = _in_full(sharding.mesh, list(parts), x.ndim, sharding.memory_kind)
@@ -98,10 +98,12 @@ def typed_sharding(x: Any) -> Any:
 
 
 def zeros(shapes: Any, beside: Any) -> Any:
-    """Zeros of abstract values, sharded as their types say, on the mesh of the arrays `beside`."""
+    """Zeros of abstract values, sharded as their types say, on the mesh of `beside`; abstract if that is."""
     there = next((x for x in jax.tree.leaves(beside) if typed_sharding(x) is not None), None)
 
-    def make(s: Any) -> jax.Array:
+    def make(s: Any) -> Any:
+        if isinstance(there, jax.ShapeDtypeStruct):
+            return s
         if there is None or typed_sharding(s) is None:
             return jnp.zeros(s.shape, s.dtype)
         return _zeros(s.shape, s.dtype, s.sharding.spec, there)
@@ -124,6 +126,22 @@ def sharded_like(x: jax.Array, leaf: jax.Array) -> jax.Array:
     """An array sharded as the type of another one of its shape says."""
     typed = typed_sharding(leaf)
     return _resharded(x, typed, [] if typed is None else list(typed.spec))
+
+
+def split_leading(x: jax.Array, n: int) -> jax.Array:
+    """An array with its first axis as n rows; where a row can be sharded as the axis was, it is."""
+    size, *others = x.shape
+    shape, typed = (n, size // n, *others), typed_sharding(x)
+    if typed is None:
+        return jnp.reshape(x, shape)
+    first, *rest = typed.spec
+    rows = NamedSharding(typed.mesh, PartitionSpec(None, first)).shard_shape
+    try:
+        rows(shape[:2])
+    except ValueError:  # there are fewer in a row than devices
+        first = None
+    gathered = _resharded(x, typed, [None, *rest])
+    return _resharded(jnp.reshape(gathered, shape), typed, [None, first, *rest])
 
 
 def _resharded(x: jax.Array, typed: Any, parts: list[Any]) -> jax.Array:
