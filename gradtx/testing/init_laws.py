@@ -158,7 +158,9 @@ def explicit_shardings_stay(case: Case) -> None:
         applied, applied_state = jax.eval_shape(apply, grads, state, params)
     _same_specs(new, params, "params")
     _same_specs(after, state, "state")
-    _same_specs(updates, grads, "updates")
+    given, got = (flatten(tree)[0] for tree in (grads, updates))
+    for i in case.trainable:
+        _same_specs(got[i], given[i], f"update of {paths(case.params)[i]},")
     _same_specs(applied, params, "params of apply_gradients")
     _same_specs(applied_state, state, "state of apply_gradients")
     if len(jax.devices()) >= 4:
