@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.engine.leaves import flatten, paths
+from gradtx.core.engine.leaves import as_array, flatten, paths
+from gradtx.core.engine.placement import split_leading, zeros
 from gradtx.core.numerics import cast, compute_dtype, is_trainable, real_dtype
 
 PyTree = Any
@@ -49,10 +50,10 @@ def accumulate_gradients(grad_fn: Callable[..., PyTree], n: int) -> Callable[...
 
     @functools.wraps(grad_fn)
     def over_micro_batches(params: PyTree, *batches: PyTree, **others: Any) -> PyTree:
-        def one(kept: None, micro: PyTree) -> tuple[None, PyTree]:
+        def one(kept: PyTree, micro: PyTree) -> tuple[PyTree, PyTree]:
             return kept, grad_fn(params, *micro, **others)
 
-        return combined(one, None, batches, n)[1]
+        return combined(one, None, batches, n, beside=params)[1]
 
     return over_micro_batches
 
@@ -64,18 +65,21 @@ def check_count(n: int) -> None:
 
 
 def combined(
-    one: Callable[[Any, PyTree], tuple[Any, PyTree]], kept: Any, batches: PyTree, n: int
+    one: Callable[[Any, PyTree], tuple[Any, PyTree]], kept: Any, batches: PyTree, n: int, beside: Any = None
 ) -> tuple[Any, PyTree]:
-    """What `one(kept, micro_batch) -> (kept, result)` keeps in the end, and its results combined."""
+    """What `one(kept, micro_batch) -> (kept, result)` keeps in the end, and its results combined.
+
+    `beside` is what else `one` uses: where results are sharded arrays, the mesh is that of one of all these.
+    """
     micro = _split(batches, n)
     first = jax.tree.map(lambda x: x[0], micro)
     _, shapes = jax.eval_shape(one, kept, first)
-    start = jax.tree.map(lambda s: jnp.zeros(s.shape, _sum_dtype(s.dtype)), shapes)
+    start = zeros(jax.eval_shape(_widened, shapes), (beside, kept, batches))
 
     def body(carry: Any, batch: PyTree) -> Any:
         kept, sums = carry
         kept, result = one(kept, batch)
-        return (kept, jax.tree.map(lambda s, x: s + cast(jnp.asarray(x), s.dtype), sums, result)), None
+        return (kept, jax.tree.map(jnp.add, sums, _widened(result))), None
 
     (kept, sums), _ = jax.lax.scan(body, (kept, start), micro)
     return kept, jax.tree.map(
@@ -83,10 +87,16 @@ def combined(
     )
 
 
-def _sum_dtype(dtype: Any) -> Any:
-    if is_trainable(dtype):
-        return compute_dtype(dtype)
-    return jnp.int32 if dtype == jnp.bool_ else dtype
+def _widened(results: PyTree) -> PyTree:
+    """Results of a micro-batch in the dtypes to sum them in."""
+
+    def wide(x: Any) -> jax.Array:
+        x = jnp.asarray(x)
+        if is_trainable(x.dtype):
+            return cast(x, compute_dtype(x.dtype))
+        return cast(x, jnp.int32 if x.dtype == jnp.bool_ else x.dtype)
+
+    return jax.tree.map(wide, results)
 
 
 def _split(batches: PyTree, n: int) -> PyTree:
@@ -99,6 +109,4 @@ def _split(batches: PyTree, n: int) -> PyTree:
                 f"accumulate_gradients: the batch's leaf {path!r} has {has}, which {n} micro-batches cannot "
                 f"share evenly. Give what is not a batch by keyword, or another n."
             )
-    return structure.unflatten(
-        [None if x is None else jnp.reshape(x, (n, x.shape[0] // n, *x.shape[1:])) for x in leaves]
-    )
+    return structure.unflatten([None if x is None else split_leading(as_array(x), n) for x in leaves])

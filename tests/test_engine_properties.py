@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gradtx
+from gradtx.core.engine import kernels
 
 # Compiling takes most of the time, so that the shapes are few and leaves of one shape share a program.
 SHAPES = [((2,), np.float32), ((), np.float32), ((0, 3), np.float32), ((2,), np.complex64)]
@@ -159,3 +162,10 @@ def test_the_repr_of_a_chain_rebuilds_it(members, params):
     tx = gradtx.chain(*members)
     scope = {name: getattr(gradtx, name) for name in gradtx.__all__}
     assert eval(repr(tx), scope) == tx
+
+
+def test_stages_that_differ_in_the_dtype_of_the_result_are_different():
+    """numpy says that the dtype float64 equals None, which once took a middle stage for the last one."""
+    middle = kernels.Packing(None, jax.tree.structure(()), ())
+    last = dataclasses.replace(middle, finish=np.dtype("float64").name)
+    assert middle != last and hash(middle) != hash(last)

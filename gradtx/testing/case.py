@@ -99,6 +99,11 @@ class Case:
             LAWS[name](self)
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
+        except Exception as error:
+            notes = "".join(
+                f" {n}" for n in getattr(error, "__notes__", ()) if "removed its internal" not in n
+            )
+            raise AssertionError(f"{name}: {type(error).__name__}: {error}{notes}") from error
 
     def update(self, tx: Any, params: PyTree, state: PyTree, grads: PyTree) -> tuple[PyTree, PyTree, PyTree]:
         """One step of a transform: the new parameters and state, and the updates."""
@@ -130,6 +135,11 @@ class Case:
     def settable(self) -> dict[str, float]:
         """The numbers that can be set in a state of this library, by name."""
         return {name: e.read() for name, e in by_name(entries_of(self.start)).items() if e.is_settable}
+
+    @functools.cached_property
+    def eager(self) -> list[tuple[PyTree, PyTree, PyTree]]:
+        """The trajectory of the step that is not compiled."""
+        return self.run(self.start, step=functools.partial(self.update, self.tx))
 
     @functools.cached_property
     def trajectory(self) -> list[tuple[PyTree, PyTree, PyTree]]:
@@ -180,6 +190,11 @@ def _leaf_slots(program: Program, state: PyTree, prefix: Path) -> dict[Path, PyT
 def copied(tree: PyTree) -> PyTree:
     """A copy of a tree, which may be given away."""
     return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
+
+
+def as_numpy(tree: PyTree) -> PyTree:
+    """A tree of numpy arrays, as checkpoints and `jax.device_get` give it."""
+    return jax.tree.map(lambda x: np.array(x), tree)
 
 
 def like_params(updates: PyTree, params: PyTree) -> PyTree:

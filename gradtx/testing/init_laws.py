@@ -9,11 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+import gradtx
 from gradtx.core.engine.leaves import flatten, paths, shape_of
-from gradtx.testing.case import Case, law, like_params
+from gradtx.testing.case import Case, law, law_of_ours, like_params
 from gradtx.testing.compare import (
     PyTree,
+    both_leaves,
     close,
     finite,
     identical,
@@ -60,6 +63,14 @@ def zero_gradients_are_finite(case: Case) -> None:
         finite((params, state, updates), "after zero gradients,")
 
 
+@law_of_ours
+def healthy_steps_stay_finite(case: Case) -> None:
+    """Nothing inside a healthy step is Inf or NaN: `jax.debug_infs` and `jax.debug_nans` let it pass."""
+    # Without jit JAX looks at each operation, not at results alone.
+    with jax.debug_infs(True), jax.debug_nans(True), jax.disable_jit():
+        case.run(case.tx.init(case.params), case.grads[:2], step=functools.partial(case.update, case.tx))
+
+
 @law
 def nan_stays_in_its_leaf(case: Case) -> None:
     """A NaN in one leaf's gradient reaches no other leaf."""
@@ -88,7 +99,8 @@ def sharded_equals_unsharded(case: Case) -> None:
     def placed(x: Any) -> Any:
         if getattr(x, "dtype", None) == jax.dtypes.float0:
             return x
-        divides = jnp.ndim(x) and x.shape[0] and x.shape[0] % len(devices) == 0
+        # On an axis of one device JAX gives what was sharded back as if it were not.
+        divides = len(devices) > 1 and jnp.ndim(x) and x.shape[0] and x.shape[0] % len(devices) == 0
         return jax.device_put(
             jnp.array(x, copy=True), jax.sharding.NamedSharding(mesh, spec("shards") if divides else spec())
         )
@@ -120,3 +132,58 @@ def _sharded_like(case: Case, state: PyTree, params: PyTree) -> None:
         for path, slot in case.leaf_slots(state, i).items():
             if slot is not None and slot.shape == p.shape:
                 assert slot.sharding == p.sharding, f"{path} is placed as {slot.sharding}, not {p.sharding}"
+
+
+@law_of_ours
+def explicit_shardings_stay(case: Case) -> None:
+    """On a mesh with explicit axes, where the type of an array says how it is sharded, no type changes."""
+    axes, types = ("x", "y"), (AxisType.Explicit,) * 2
+    # Types are traced alone: it compiles nothing, and needs no devices.
+    abstract: Any = AbstractMesh((2, 2), axes, axis_types=types)
+
+    def spec(x: Any) -> PartitionSpec:
+        names = [*axes, *[None] * x.ndim][: x.ndim]
+        return PartitionSpec(*(a if n and n % 2 == 0 else None for a, n in zip(names, x.shape, strict=True)))
+
+    def typed(x: Any) -> Any:
+        sharding = NamedSharding(abstract, spec(x))
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    params, grads = (jax.tree.map(typed, tree) for tree in (case.params, case.grads[0]))
+    with jax.sharding.use_abstract_mesh(abstract):
+        state = jax.eval_shape(case.tx.init, params)
+        update = functools.partial(case.update, case.tx)
+        new, after, updates = jax.eval_shape(update, params, state, grads)
+        apply = functools.partial(gradtx.apply_gradients, case.tx, **case.extra)
+        applied, applied_state = jax.eval_shape(apply, grads, state, params)
+    _same_specs(new, params, "params")
+    _same_specs(after, state, "state")
+    given, got = (flatten(tree)[0] for tree in (grads, updates))
+    for i in case.trainable:
+        _same_specs(got[i], given[i], f"update of {paths(case.params)[i]},")
+    _same_specs(applied, params, "params of apply_gradients")
+    _same_specs(applied_state, state, "state of apply_gradients")
+    if len(jax.devices()) >= 4:
+        mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), axes, axis_types=types)
+
+        def placed(x: Any) -> jax.Array:
+            return jax.device_put(jnp.array(x, copy=True), NamedSharding(mesh, spec(x)))
+
+        made = case.tx.init(jax.tree.map(placed, case.params))
+        _same_specs(made, state, "state that init makes")
+        for path, x in zip(leaf_paths(made), jax.tree.leaves(made), strict=True):
+            # A step would be compiled again for another form of the same.
+            spec_in_full = PartitionSpec(*_parts(x))
+            assert x.sharding.spec == spec_in_full, f"state {path}: {x.sharding.spec} is not {spec_in_full}"
+
+
+def _same_specs(actual: PyTree, expected: PyTree, what: str) -> None:
+    for path, x, y in both_leaves(actual, expected):
+        one, other = _parts(x), _parts(y)
+        assert one == other, f"{what} {path}: sharded over {other} became {one}"
+
+
+def _parts(x: Any) -> list[Any]:
+    """What each axis of an array is sharded over."""
+    parts = [] if x.sharding is None else list(x.sharding.spec)
+    return [*parts, *[None] * (x.ndim - len(parts))]

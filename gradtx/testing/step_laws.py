@@ -7,12 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import gradtx
 from gradtx.core.engine.leaves import flatten, paths
 from gradtx.core.numerics import real_dtype, widest
-from gradtx.testing.case import Case, changed, copied, law, like_params, stacked_leaves
+from gradtx.testing.case import Case, as_numpy, changed, copied, law, like_params, stacked_leaves
 from gradtx.testing.compare import (
     PyTree,
     close,
@@ -51,10 +50,9 @@ def _gives_real(case: Case) -> bool:
 @law
 def jit_equals_eager(case: Case) -> None:
     """The compiled step and the plain one agree to 4 ulp of the parameter."""
-    eager = case.run(case.start, step=functools.partial(case.update, case.tx))
     compiled = case.run(case.start, step=lambda p, s, g: case.jitted(copied(p), copied(s), g))
     so_far = [case.params]
-    for (one, _, u), (other, _, _) in zip(compiled, eager, strict=True):
+    for (one, _, u), (other, _, _) in zip(compiled, case.eager, strict=True):
         # A parameter that shrinks keeps the rounding errors of when it was large.
         close(one, other, "params", *so_far, like_params(u, case.params))
         so_far.append(other)
@@ -67,18 +65,17 @@ def two_runs_are_identical(case: Case) -> None:
 
 
 @law
-@law
 def restored_state_continues(case: Case) -> None:
-    """A state taken apart into numpy arrays and put together again continues bit for bit."""
-    params, state, _ = case.trajectory[0]
+    """A state of numpy arrays, as a checkpoint gives it, continues bit for bit, compiled or not."""
 
-    def restored(tree: PyTree) -> PyTree:
-        leaves, structure = jax.tree.flatten(tree)
-        saved = [np.array(x) for x in leaves]
-        return jax.tree.map(jnp.asarray, structure.unflatten(saved))
+    def continues(what: str, trajectory: Any, step: Any) -> None:
+        params, state, _ = trajectory[0]
+        again = step(as_numpy(params), as_numpy(state), case.grads[1])
+        identical(again, trajectory[1], f"a restored {what} run's")
 
-    again = case.run(restored(state), case.grads[1:], params=restored(params))
-    identical(again, case.trajectory[1:], "a restored run's")
+    continues("eager", case.eager, functools.partial(case.update, case.tx))
+    if case.compiled:
+        continues("compiled", case.trajectory, case.jitted)
 
 
 @law

@@ -59,11 +59,21 @@ def empty_marks(guard: Any, params: Any) -> np.ndarray:
 
 
 def record(
-    box: Any, step: jax.Array, verdict: jax.Array, leaf: jax.Array, loss: Any, norm: jax.Array, limit: Any
+    box: Any,
+    step: jax.Array,
+    verdict: jax.Array,
+    leaf: jax.Array,
+    loss: Any,
+    norm: jax.Array,
+    limit: Any,
+    warm: jax.Array,
 ) -> dict[str, jax.Array]:
-    """The box with one more step, in place of the oldest; None for a loss or a limit that there is not."""
+    """The box with one more step, in place of the oldest; None for a loss or a limit that there is not.
+
+    A limit holds once it is `warm`.
+    """
     known = LOSS_IS_KNOWN * (loss is not None)
-    has_limit = jnp.asarray(False) if limit is None else jnp.isfinite(limit)
+    has_limit = warm if limit is None else warm & jnp.isfinite(limit)
     in_force = 0.0 if limit is None else jnp.where(has_limit, limit, 0.0)
     metrics = [0.0 if loss is None else loss, norm, in_force]
     marks = [step, verdict, leaf, known + LIMIT_IS_KNOWN * has_limit]

@@ -12,7 +12,7 @@ import numpy as np
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine import transform
-from gradtx.core.engine.placement import Placement, replicated
+from gradtx.core.engine.placement import Placement, replicated, sharded_like, whole
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numerics import compute_dtype, is_complex, widest
@@ -42,24 +42,25 @@ class Flatten(Wrapper, name="flatten"):
     def run(self, gs: Leaves, slots: Any, call: Call) -> tuple[Leaves, dict[str, Any]]:
         places = [place for _, place in call.every]
         # Without the parameters every leaf has a gradient.
-        whole = _Vectors(gs if call.params is None else [param for param, _ in call.every])
+        vectors = _Vectors(gs if call.params is None else [param for param, _ in call.every])
         present = [i for i, place in enumerate(places) if place is not None]
         is_part = len(present) < len(places)
         if call.params is None:
-            self._check_whole(whole, slots.inner, call.tree(gs))
-        ps = None if call.params is None else whole.join(call.params, present)
+            self._check_whole(vectors, slots.inner, call.tree(gs))
+        ps = None if call.params is None else vectors.join(call.params, present)
         result, state = transform.adapted(self.inner).step(
-            whole.join(gs, present),
-            whole.taken(slots.inner, present, self.inner) if is_part else slots.inner,
+            vectors.join(gs, present),
+            vectors.taken(slots.inner, present, self.inner) if is_part else slots.inner,
             ps,
             call.extra,
             None,
             apply=False,
         )
         if is_part:
-            state = whole.put(slots.inner, state, present, self.inner)
+            state = vectors.put(slots.inner, state, present, self.inner)
         state = replicated(jax.tree.map(cast_like, state, slots.inner), gs)
-        return whole.split(result, present), {"inner": state}
+        pieces = vectors.split(result, present)
+        return list(map(sharded_like, pieces, gs)), {"inner": state}
 
     def _check_whole(self, vectors: _Vectors, state: Any, gs: Any) -> None:
         """Raises where a leaf that has a part of the vectors has no gradient, and nothing says which part."""
@@ -99,9 +100,10 @@ class _Vectors:
         given = dict(zip(range(len(xs)) if present is None else present, xs, strict=True))
         result = {}
         for name, group in self.groups.items():
-            pieces = [lv.as_array(given[i]).ravel() for i in group if i in given]
+            pieces = [whole(lv.as_array(given[i])).ravel() for i in group if i in given]
             dtype = widest(*(self.dtypes[i] for i in group), *(x.dtype for x in pieces))
-            result[name] = jnp.concatenate([jnp.zeros(0, dtype), *(x.astype(dtype) for x in pieces)])
+            pieces = [x.astype(dtype) for x in pieces] or [jnp.zeros(0, dtype)]
+            result[name] = jnp.concatenate(pieces)
         return result
 
     def split(self, vectors: dict[str, jax.Array], present: list[int]) -> Leaves:

@@ -66,9 +66,9 @@ class Guard(Wrapper, name="guard"):
         loss = self._loss(call)
         watched = norm if self.watch == "gradient_norm" or loss is None else loss
         level = RunningLevel(slots.mean, slots.std, slots.seen)
-        limit = None if self.deviations is None else level.limit(self.deviations, self.warmup)
         no = jnp.array(False)
-        spike = no if limit is None else ~(watched <= limit)
+        limit, warm = (None, no) if self.deviations is None else level.limit(self.deviations, self.warmup)
+        spike = no if limit is None else warm & ~(watched <= limit)
         is_new_level = spike & (Steps.of(slots.spikes) >= self.patience)
         cases = {
             Verdict.GRADIENT: faulty.any(),
@@ -93,7 +93,7 @@ class Guard(Wrapper, name="guard"):
         fault = jnp.stack([call.step, leaf])
         kept = {
             **level._asdict(),
-            **record(slots, call.step, verdict, leaf, loss, norm, limit),
+            **record(slots, call.step, verdict, leaf, loss, norm, limit, warm),
             "faults": [f if f is None else next_count(f, faulty[i]) for i, f in enumerate(slots.faults)],
             "first": jnp.where((slots.first[1] < 0) & (leaf >= 0), fault, slots.first),
             "skipped": next_count(slots.skipped, ~good),

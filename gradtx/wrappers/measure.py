@@ -13,6 +13,7 @@ from gradtx.core.compose.rule import Slot, Whole
 from gradtx.core.compose.wrapper import Wrapper, in_dtypes_of
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.kernels import mixing
+from gradtx.core.engine.placement import typed_sharding, zeros
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Call
@@ -31,11 +32,12 @@ def _zeros(measured: Callable[[Any], Any], params: Any) -> Any:
 
     def seen(x: Any) -> jax.ShapeDtypeStruct:
         dtype = jnp.result_type(x)
-        return jax.ShapeDtypeStruct(jnp.shape(x), like(dtype, compute_dtype(dtype)))
+        dtype = like(dtype, compute_dtype(dtype))
+        return jax.ShapeDtypeStruct(jnp.shape(x), dtype, sharding=typed_sharding(x))
 
     with mixing():
         shapes = jax.eval_shape(measured, jax.tree.map(seen, params))
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return zeros(shapes, params)
 
 
 class Measurement(Wrapper, name="measurement"):

@@ -24,8 +24,14 @@ def _seen(tx: MultiStepsTransform, params: Any) -> Any:
     """What the function sees in gradients of zero, as the first value of what it sees."""
     if tx.should_skip_update_fn is None:
         return ()
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    return tx.should_skip_update_fn(zeros, jnp.zeros((), jnp.int32), params)[1]
+
+    def seen(params: Any) -> Any:
+        assert tx.should_skip_update_fn is not None
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return tx.should_skip_update_fn(zeros, jnp.zeros((), jnp.int32), params)[1]
+
+    abstract = any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params))
+    return jax.eval_shape(seen, params) if abstract else seen(params)
 
 
 class MultiStepsTransform(Accumulating, name="MultiSteps"):

@@ -29,11 +29,15 @@ class RunningLevel(NamedTuple):
     std: jax.Array
     seen: jax.Array
 
-    def limit(self, deviations: jax.Array, warmup: Steps) -> jax.Array:
-        """The limit mean + deviations * std; infinite until `warmup` numbers, and at least one, were seen."""
+    def limit(self, deviations: jax.Array, warmup: Steps) -> tuple[jax.Array, jax.Array]:
+        """The limit mean + deviations * std, and whether `warmup` numbers, and at least one, were seen.
+
+        Before that it says nothing; it is not infinite then, which would stop whoever looks for infinities
+        with `jax.debug_infs`.
+        """
         std = jnp.maximum(self.std, ROUNDING * jnp.abs(self.mean))
         warm = (Steps.of(self.seen) >= warmup) & (self.seen > 0)
-        return jnp.where(warm, self.mean + deviations * std, jnp.inf)
+        return self.mean + deviations * std, warm
 
     def after(self, x: jax.Array, decay: Decay) -> RunningLevel:
         """With one more number."""
@@ -42,12 +46,18 @@ class RunningLevel(NamedTuple):
         share = divide(decay.complement, decay.correction(count.astype(x.dtype)))
         d = x - self.mean
         rest = jnp.sqrt(jnp.maximum(1 - share, 0.0))
-        std = rest * jnp.hypot(self.std, jnp.sqrt(share) * d)
+        std = rest * _hypotenuse(self.std, jnp.sqrt(share) * jnp.abs(d))
         return RunningLevel(jnp.where(first, x, self.mean + share * d), jnp.where(first, 0.0, std), count)
 
     def restarted(self) -> RunningLevel:
         """Without any number."""
         return RunningLevel(*map(jnp.zeros_like, self))
+
+
+def _hypotenuse(a: jax.Array, b: jax.Array) -> jax.Array:
+    """sqrt(a² + b²) for a, b >= 0, without overflow in between, and without the infinity in `jnp.hypot`."""
+    longer = jnp.maximum(a, b)
+    return longer * jnp.sqrt(1 + divide(jnp.minimum(a, b), longer) ** 2)
 
 
 def choose(condition: jax.Array, one: RunningLevel, other: RunningLevel) -> RunningLevel:

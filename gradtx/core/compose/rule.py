@@ -77,8 +77,12 @@ class Whole:
     is_key: ClassVar[bool] = False
 
     def initial(self, rule: Any, params: Any) -> Any:
-        """The first value, strongly typed."""
-        return jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x)), self.init(rule, params))
+        """The first value, strongly typed; abstract arrays may stay as they are."""
+
+        def strong(x: Any) -> Any:
+            return x if isinstance(x, jax.ShapeDtypeStruct) else jnp.array(x, jnp.result_type(x))
+
+        return jax.tree.map(strong, self.init(rule, params))
 
 
 class Slotted(Declared, Composed):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.layout import check_state, initial_state
 from gradtx.core.engine.program import Builder, Program
 from gradtx.core.engine.transform import PyTree, Shared, Transform
@@ -77,6 +78,7 @@ class Composed(Transform):
         Such a transform is built to make one update, and so is one that Optax's `inject_hyperparams` builds.
         """
         check_state(self.program, state)
+        state = lv.as_arrays(state)
         numbers, dtype = state["numbers"], number_dtype()
         for path, value in self.program.arrays.items():
             if isinstance(value, Tracer | GivenForOneUpdate):

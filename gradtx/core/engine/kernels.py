@@ -22,6 +22,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine.leaves import Selection
+from gradtx.core.engine.results import checked_measures, checked_scalars, checked_update
 from gradtx.core.engine.slots import load, load_update, store
 from gradtx.core.engine.steps import Join, Step, Unit, through
 from gradtx.core.engine.transform import Transform, added
@@ -198,7 +199,8 @@ class PrepareKernel(Kernel):
         scalars = {}
         for unit in self.rules:
             rule = unit.transform._with(**fields[unit.path])
-            made = dict(rule.prepare(_now(unit, step, kept[unit.path], extra)))
+            found = rule.prepare(_now(unit, step, kept[unit.path], extra))
+            made = checked_scalars(unit.where, "prepare", found, kept[unit.path])
             for name, scalar in rule.scalars.items():
                 if scalar.is_key:
                     made["key"] = jax.random.fold_in(jax.random.wrap_key_data(kept[unit.path][name]), step)
@@ -244,7 +246,7 @@ class MeasureKernel(Kernel):
         with jax.named_scope(self.unit.where), mixing():
             stack, param, compute = load_update(stack, param)
             rule, loaded, leaf = _seen(self.unit, values, slots, param, number, compute)
-            return rule.measure(stack[-1], loaded, leaf)
+            return checked_measures(self.unit.where, rule.measure(stack[-1], loaded, leaf))
 
     def conclude(
         self, step: jax.Array, parts: list[Values], values: tuple[Values, Values], kept: Values, extra: Values
@@ -254,12 +256,16 @@ class MeasureKernel(Kernel):
         totals = Scope(**{k: total([part[k] for part in parts]) for k in parts[0]}) if parts else _Nothing()
         now = _now(self.unit, step, kept, extra)
         vars(now).update(values[1])
-        return rule.conclude(totals, now)
+        return checked_scalars(self.unit.where, "conclude", rule.conclude(totals, now), kept)
 
 
 def measure_squares(self: Any, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
     """The measure of a global norm: a wrapper that has taken it already hands it to the rules inside."""
     return {"squares": sum_of_squares(g)}
+
+
+APPLY = "apply"
+"""In place of a dtype: the result is added to the parameter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,8 +275,11 @@ class Packing:
     Scalars come in one vector, so that each kernel of each leaf takes one array in place of many.
     """
 
-    finish: Any
-    """The dtype of the result in the last stage, "apply" to add it to the parameter, None in other stages."""
+    finish: str | None
+    """The name of the result's dtype in the last stage, or `APPLY`; None in other stages.
+
+    A name, since numpy says of the dtype float64 that it equals None.
+    """
     structure: Any
     """The structure of the values, whose leaves alone are passed."""
     packed: tuple[bool, ...]
@@ -308,7 +317,8 @@ class LeafKernel(Kernel):
     def __init__(self, steps: list[Step]) -> None:
         self.steps = [_bare(step) for step in steps]
         super().__init__(tuple(map(_key, steps)))
-        self.compiled = jax.jit(_method(self, "leaf"), static_argnums=0)
+        # A rule may use no argument, as `set_to_zero` does; they say which devices a result is on.
+        self.compiled = jax.jit(_method(self, "leaf"), static_argnums=0, keep_unused=True)
 
     def leaf(
         self,
@@ -333,8 +343,8 @@ class LeafKernel(Kernel):
                 return u
             with jax.named_scope(step.where), mixing():
                 rule, loaded, leaf = _seen(step, values, own, param, number, compute)
-                update, kept = rule.apply(u, loaded, leaf)
-            kept = kept if isinstance(kept, dict) else vars(kept)
+                result = rule.apply(u, loaded, leaf)
+            update, kept = checked_update(step.where, u, own, result)
             stored.append({k: None if v is None else store(kept[k], v) for k, v in own.items()})
             return update.astype(like(update.dtype, compute))
 
@@ -347,7 +357,7 @@ class LeafKernel(Kernel):
         stack = through(self.steps, stack, unit, join)
         if packing.finish is None:
             return stack, stored
-        if packing.finish == "apply":
+        if packing.finish == APPLY:
             return added(original, stack[-1]), stored
         return stack[-1].astype(packing.finish), stored
 

@@ -67,6 +67,11 @@ def as_array(x: Any) -> jax.Array:
     return x if isinstance(x, jax.Array) else jnp.asarray(x)
 
 
+def as_arrays(tree: PyTree) -> PyTree:
+    """A tree with JAX arrays for the numpy arrays in it, as a checkpoint may give them."""
+    return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray | np.generic) else x, tree)
+
+
 def shape_of(x: Any) -> jax.ShapeDtypeStruct:
     """An array or a number without its values."""
     return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))

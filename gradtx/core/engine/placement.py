@@ -1,7 +1,12 @@
-"""Where new state goes: beside the parameters, sharded as they are, and abstract where they are abstract."""
+"""Where new arrays go: beside the parameters, sharded as they are, and abstract where they are abstract.
+
+On a mesh with axes of `AxisType.Explicit` the type of an array says how it is sharded along them, and what is
+made anew must have the right type. Elsewhere types say nothing and the compiler decides.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -32,10 +37,15 @@ class Placement:
         self._replicated = next((s for s in map(_replicated, leaves) if s is not None), None)
 
     def scalar(self, x: Any) -> Any:
-        """A number or a few, replicated where the leaves are committed."""
+        """A number or a few, replicated where the leaves are committed; sharded where its type says so."""
+        sharding = self._replicated
+        if isinstance(sharding, NamedSharding) and _is_explicit(sharding):
+            typed = typed_sharding(x)
+            parts = [None] * x.ndim if typed is None else typed.spec
+            sharding = _in_full(sharding.mesh, list(parts), x.ndim, sharding.memory_kind)
         if self.abstract:
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated)
-        return jnp.array(x) if self._replicated is None else jax.device_put(x, self._replicated)
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+        return jnp.array(x) if sharding is None else jax.device_put(x, sharding)
 
     def slot(self, shape: tuple[int, ...], dtype: Any, value: Any, leaf: Any) -> Any:
         """A new array of `value`, sharded like `leaf` if it has the leaf's shape; it aliases nothing."""
@@ -49,19 +59,95 @@ class Placement:
                 return jnp.zeros_like(leaf, dtype=dtype) + value
             return jnp.full_like(leaf, jnp.array(value, copy=True), dtype=dtype)
         made, sharding = jnp.array(jnp.broadcast_to(value, shape), copy=True), self._along(shape, leaf)
+        if isinstance(leaf, Tracer):
+            return made if sharding is None else jax.sharding.reshard(made, sharding)
         return made if sharding is None else jax.device_put(made, sharding)
 
     def _along(self, shape: tuple[int, ...], leaf: Any) -> Any:
         """The sharding for a slot that keeps some axes of a leaf."""
-        sharding = None if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
+        sharding = typed_sharding(leaf) if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
         if not isinstance(sharding, NamedSharding):
             return self._replicated
         kept = [getattr(n, "axis", len(sharding.spec)) for n in shape]
         parts = [sharding.spec[i] if i < len(sharding.spec) else None for i in kept]
-        # A compiled function gives a trailing None back without it, and would be compiled again for it.
+        return _in_full(sharding.mesh, parts, len(shape), sharding.memory_kind)
+
+
+def _in_full(mesh: Any, parts: list[Any], ndim: int, memory_kind: Any) -> NamedSharding:
+    """A sharding as a compiled function gives it back; it would be compiled again for one in another form.
+
+    Where types say how arrays are sharded every axis has its part; elsewhere there is no None at the end.
+    """
+    if AxisType.Explicit in mesh.axis_types:
+        parts = [*parts, *[None] * (ndim - len(parts))]
+    else:
         while parts and parts[-1] is None:
             parts.pop()
-        return NamedSharding(sharding.mesh, PartitionSpec(*parts), memory_kind=sharding.memory_kind)
+    return NamedSharding(mesh, PartitionSpec(*parts), memory_kind=memory_kind)
+
+
+def _is_explicit(sharding: Any) -> bool:
+    return isinstance(sharding, NamedSharding) and AxisType.Explicit in sharding.mesh.axis_types
+
+
+def typed_sharding(x: Any) -> Any:
+    """The sharding that the type of an array says, None where types say nothing of it."""
+    abstract = isinstance(x, jax.ShapeDtypeStruct)
+    sharding = x.sharding if abstract else jax.typeof(x).sharding
+    return sharding if _is_explicit(sharding) else None
+
+
+def zeros(shapes: Any, beside: Any) -> Any:
+    """Zeros of abstract values, sharded as their types say, on the mesh of `beside`; abstract if that is."""
+    there = next((x for x in jax.tree.leaves(beside) if typed_sharding(x) is not None), None)
+
+    def make(s: Any) -> Any:
+        if isinstance(there, jax.ShapeDtypeStruct):
+            return s
+        if there is None or typed_sharding(s) is None:
+            return jnp.zeros(s.shape, s.dtype)
+        return _zeros(s.shape, s.dtype, s.sharding.spec, there)
+
+    return jax.tree.map(make, shapes)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), keep_unused=True)
+def _zeros(shape: Any, dtype: Any, spec: Any, beside: jax.Array) -> jax.Array:
+    # Outside of a context with a mesh only an argument can say on which devices.
+    return jnp.zeros(shape, dtype, device=NamedSharding(jax.typeof(beside).sharding.mesh, spec))
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """An array that is not sharded, where its type says that it is."""
+    return _resharded(x, typed_sharding(x), [None] * x.ndim)
+
+
+def sharded_like(x: jax.Array, leaf: jax.Array) -> jax.Array:
+    """An array sharded as the type of another one of its shape says."""
+    typed = typed_sharding(leaf)
+    return _resharded(x, typed, [] if typed is None else list(typed.spec))
+
+
+def split_leading(x: jax.Array, n: int) -> jax.Array:
+    """An array with its first axis as n rows; where a row can be sharded as the axis was, it is."""
+    size, *others = x.shape
+    shape, typed = (n, size // n, *others), typed_sharding(x)
+    if typed is None:
+        return jnp.reshape(x, shape)
+    first, *rest = typed.spec
+    rows = NamedSharding(typed.mesh, PartitionSpec(None, first)).shard_shape
+    try:
+        rows(shape[:2])
+    except ValueError:  # there are fewer in a row than devices
+        first = None
+    gathered = _resharded(x, typed, [None, *rest])
+    return _resharded(jnp.reshape(gathered, shape), typed, [None, first, *rest])
+
+
+def _resharded(x: jax.Array, typed: Any, parts: list[Any]) -> jax.Array:
+    if typed is None or list(typed.spec) == parts == [None] * x.ndim:
+        return x
+    return jax.sharding.reshard(x, NamedSharding(typed.mesh, PartitionSpec(*parts)))
 
 
 def _replicated(leaf: Any) -> Any:

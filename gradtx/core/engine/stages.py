@@ -14,7 +14,16 @@ import jax
 import numpy as np
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.kernels import LeafKernel, MeasureKernel, Scope, measure_squares, mixing, pack, shared
+from gradtx.core.engine.kernels import (
+    APPLY,
+    LeafKernel,
+    MeasureKernel,
+    Scope,
+    measure_squares,
+    mixing,
+    pack,
+    shared,
+)
 from gradtx.core.engine.slots import load, store
 from gradtx.core.engine.steps import Join, Step, Unit, is_declared, is_rule
 from gradtx.core.engine.wrapped_update import Call
@@ -68,18 +77,16 @@ class LeafStage:
             own = [update.own_slots(unit, i) for unit in self.units]
             if self.may_pass and all(slots is None for slots in own):
                 continue
-            finish = None if not self.last else "apply" if update.apply else update.outer_dtype(i)
+            finish = None if not self.last else APPLY if update.apply else update.outer_dtype(i).name
             if finish not in packings:
                 packings[finish] = dataclasses.replace(packing, finish=finish)
-            made, stored = self.kernel.compiled(
-                packings[finish],
-                update.stacks[i],
-                update.ps[i],
-                own,
-                vector,
-                others,
-                update.number(i) if self.draws else None,
-            )
+            given = update.stacks[i], update.ps[i], own, vector, others
+            number = update.number(i) if self.draws else None
+            try:
+                made, stored = self.kernel.compiled(packings[finish], *given, number)
+            except Exception as error:
+                error.add_note(f"This was raised for the leaf {lv.paths(update.grads)[i]!r}.")
+                raise
             if self.last:
                 update.results[i] = made
             else:

@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from gradtx.core.engine import transform
 from gradtx.core.engine.leaves import Inclusion, align
+from gradtx.core.engine.placement import zeros
 from gradtx.core.engine.transform import Shared, cast_like
 from gradtx.core.numerics import cast, number_dtype, sum_of_squares
 
@@ -161,7 +162,7 @@ class Call:
         shapes = jax.eval_shape(step, *start)[0]
 
         def skip(sums: Leaves) -> Any:
-            return [jnp.zeros(s.shape, s.dtype) for s in shapes], state, sums, jnp.array(False)
+            return zeros(shapes, sums), state, sums, jnp.array(False)
 
         return _cond(when, lambda sums: step(self.params, state, sums, None), skip, sums)
 
@@ -200,7 +201,7 @@ class Call:
             return updates, [scalars for _, scalars in shared.concluded]
 
         def nothing(gs: Leaves) -> Any:
-            return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(step, gs))
+            return zeros(jax.eval_shape(step, gs), gs)
 
         updates, concluded = _cond(always, step, nothing, gs)
         return updates, list(zip(rules, concluded, strict=True))
