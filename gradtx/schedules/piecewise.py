@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,16 +12,16 @@ import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import Number, Scalar, ScalarOrSchedule
-from gradtx.core.spec.spec import call_arguments
+from gradtx.core.spec.fields import NonNegative, Number, Scalar, ScalarOrSchedule
+from gradtx.core.spec.spec import call_arguments, show
 
 
 class PiecewiseConstantSchedule(Schedule, name="piecewise_constant_schedule"):
     """init_value times every scale whose boundary has been reached."""
 
     init_value: Number
-    boundaries: tuple[float, ...] = ()
-    scales: tuple[float, ...] = ()
+    boundaries: tuple[Number, ...] = ()
+    scales: tuple[NonNegative, ...] = ()
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         pairs = dict(zip(self.boundaries, self.scales, strict=True))
@@ -45,10 +46,13 @@ def piecewise_constant_schedule(
 
     Args:
         init_value: the value before the first boundary.
-        boundaries_and_scales: factors by the step from which they count.
+        boundaries_and_scales: factors, >= 0, by the step from which they count, in any order.
 
     Returns:
         A schedule whose numbers can be set in the state.
+
+    Raises:
+        ValueError: a factor is negative.
 
     Examples:
         >>> import gradtx
@@ -66,7 +70,7 @@ class JoinSchedules(Schedule, name="join_schedules"):
     """One schedule after another, each counting its own steps."""
 
     schedules: tuple[Any, ...]
-    boundaries: tuple[float, ...]
+    boundaries: tuple[NonNegative, ...]
 
     def check(self) -> None:
         if len(self.schedules) != len(self.boundaries) + 1:
@@ -74,6 +78,12 @@ class JoinSchedules(Schedule, name="join_schedules"):
                 f"join_schedules: {len(self.schedules)} schedules need {len(self.schedules) - 1} boundaries, "
                 f"got {len(self.boundaries)}."
             )
+        for before, after in itertools.pairwise(b for b in self.boundaries if isinstance(b, int | float)):
+            if after < before:
+                raise ValueError(
+                    f"join_schedules: the boundaries must ascend, each the step at which the next schedule "
+                    f"starts; {show(after)} comes after {show(before)}."
+                )
 
     def at(self, step: jax.Array) -> jax.Array:
         first, *rest = self.schedules
@@ -103,13 +113,14 @@ def join_schedules(schedules: Sequence[ScalarOrSchedule], boundaries: Sequence[S
 
     Args:
         schedules: the schedules (or constants) in order.
-        boundaries: the steps at which the next one starts, one fewer.
+        boundaries: the steps at which the next one starts, one fewer, >= 0 and ascending.
 
     Returns:
         A schedule; the numbers of all parts can be set in the state.
 
     Raises:
-        ValueError: the numbers of schedules and boundaries do not fit.
+        ValueError: the numbers of schedules and boundaries do not fit, or a boundary is negative or less than
+            the one before.
 
     Examples:
         >>> import gradtx

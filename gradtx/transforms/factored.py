@@ -10,7 +10,8 @@ import numpy as np
 
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import Decay, abs_sq, divide, root_mean_square, sqrt
+from gradtx.core.norms import root_mean_square
+from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import NonNegative, Number, ScalarOrSchedule
 

@@ -15,14 +15,14 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.call import Call
 from gradtx.core.engine.transform import Transform, accepted
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
+from gradtx.core.spec.fields import Limit, ScalarOrSchedule
 
 
 class ApplyIfFinite(Wrapper, name="apply_if_finite"):
     """inner(g) where g is finite, or after more than `max_consecutive_errors` that were not; else 0."""
 
     inner: Any
-    max_consecutive_errors: NonNegative
+    max_consecutive_errors: Limit
     axis_name: str | tuple[str, ...] | None = None
 
     notfinite_count = WholeScalar(dtype="int32")

@@ -13,9 +13,9 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.call import Call
 from gradtx.core.engine.transform import Transform, missing
-from gradtx.core.numerics import Decay, sqrt, total
+from gradtx.core.numerics import Decay
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import NonNegative, Positive, ScalarOrSchedule
+from gradtx.core.spec.fields import Limit, PositiveLimit, ScalarOrSchedule
 from gradtx.core.spec.spec import show
 from gradtx.wrappers.blackbox import Verdict, empty_marks, empty_metrics, record
 from gradtx.wrappers.spikes import RunningLevel, choose
@@ -28,10 +28,10 @@ class Guard(Wrapper, name="guard"):
 
     inner: Any
     watch: str = "gradient_norm"
-    deviations: Positive | None = 6.0
+    deviations: PositiveLimit | None = 6.0
     decay: Decay
-    warmup: NonNegative = 100
-    patience: NonNegative = 10
+    warmup: Limit = 100
+    patience: Limit = 10
     updates: bool = False
     axis_name: str | tuple[str, ...] | None = None
 
@@ -61,7 +61,7 @@ class Guard(Wrapper, name="guard"):
 
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
         faulty = self._anywhere(~call.finite())
-        norm = call.number(sqrt(lv.over_axes(total(call.squares()), self.axis_name, self.name)))
+        norm = call.number(call.norm(self.axis_name, self.name))
         loss = self._loss(call)
         watched = norm if self.watch == "gradient_norm" or loss is None else loss
         level = RunningLevel(slots.mean, slots.std, slots.seen)

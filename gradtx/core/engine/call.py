@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradtx.core import norms
 from gradtx.core.engine import transform
-from gradtx.core.engine.leaves import Inclusion, align
+from gradtx.core.engine.leaves import Inclusion, align, over_axes
 from gradtx.core.engine.transform import Shared, cast_like
-from gradtx.core.numerics import cast, number_dtype, sum_of_squares
+from gradtx.core.norms import finite_leaves, sum_of_squares
+from gradtx.core.numerics import cast, number_dtype
 
 State = Any
 Leaves = list[Any]
@@ -75,19 +77,23 @@ class Call:
         It is measured once: a wrapped transform that clips by the global norm gets it from here.
         """
         self._squares = [
-            _sum_of_squares(g) if s is None else s for g, s in zip(self._gs, self._squares, strict=True)
+            sum_of_squares(g) if s is None else s for g, s in zip(self._gs, self._squares, strict=True)
         ]
         return self._squares
 
     def finite(self) -> jax.Array:
-        """For each leaf, whether the sum of |g|² of its gradient is finite.
-
-        It is not where an element is Inf or NaN, or so large (1e19 in float32) that a second moment would be
-        Inf ever after.
-        """
+        """For each leaf, whether its gradient has no Inf and no NaN."""
         if not self._gs:
             return jnp.ones(0, bool)
-        return jnp.isfinite(jnp.stack([cast(s, number_dtype()) for s in self.squares()]))
+        return finite_leaves(jnp.stack([cast(s, number_dtype()) for s in self.squares()]), self._gs)
+
+    def norm(self, axis_name: str | tuple[str, ...] | None, where: str) -> jax.Array:
+        """The norm of the gradients of all leaves, over mesh axes if there are some."""
+        sums = self.squares()
+        if axis_name:
+            return over_axes(norms.parts(self._gs, sums), axis_name, where).norm()
+        over_axes(sums, None, where)
+        return norms.norm(self._gs, sums)
 
     def run(
         self,
@@ -237,9 +243,6 @@ def _cond(condition: jax.Array, true: Callable[..., Any], false: Callable[..., A
     if isinstance(condition, Tracer):
         return jax.lax.cond(condition, true, false, *args)
     return (true if condition else false)(*args)
-
-
-_sum_of_squares = jax.jit(sum_of_squares)
 
 
 @jax.custom_jvp

@@ -18,6 +18,7 @@ import numpy as np
 
 from gradtx.core.engine.program import Join, Program, Unit
 from gradtx.core.engine.transform import added
+from gradtx.core.norms import Squares, sum_of_squares
 from gradtx.core.numbers.paths import Path
 from gradtx.core.numerics import (
     Decay,
@@ -26,7 +27,6 @@ from gradtx.core.numerics import (
     like,
     number_dtype,
     real_dtype,
-    sum_of_squares,
     total,
 )
 
@@ -110,11 +110,14 @@ def conclude(
     values: tuple[Values, Values],
     kept: Values,
     extra: Values,
+    measured: list[jax.Array],
 ) -> Values:
-    """The scalars that follow from the sums of a rule's measures."""
+    """The scalars that follow from the sums of a rule's measures; for a norm also from what was measured."""
     unit = program.steps[position]
     rule = unit.transform._with(**values[0])
     totals = Scope(**{k: total([part[k] for part in parts]) for k in parts[0]}) if parts else _Nothing()
+    if type(unit.transform).measure is measure_squares:
+        totals = Scope(squares=Squares(measured, [part["squares"] for part in parts]))
     now = _now(unit, step, kept, extra)
     vars(now).update(values[1])
     return rule.conclude(totals, now)
@@ -167,7 +170,10 @@ def _measure(
 
 
 def measure_squares(self: Any, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
-    """The measure of a global norm: a wrapper that has taken it already hands it to the rules inside."""
+    """The measure of a global norm, whose total is a `Squares`.
+
+    A wrapper that has taken it already hands it to the rules inside.
+    """
     return {"squares": sum_of_squares(g)}
 
 

@@ -204,12 +204,15 @@ class _Update:
     def _measure_stage(self, position: int) -> None:
         unit = self.program.steps[position]
         values, index = self._values([unit]), np.uint32(0)
-        parts = []
+        of_norm = type(unit.transform).measure is stages.measure_squares
+        parts, measured = [], []
         for i in self.live:
             (own,) = self._own([unit], i)
             if own is None:
                 continue
-            squares = self._known(i) if type(unit.transform).measure is stages.measure_squares else None
+            if of_norm:
+                measured.append(self.stacks[i][-1])
+            squares = self._known(i) if of_norm else None
             if squares is not None:
                 parts.append({"squares": squares})
             else:
@@ -226,6 +229,7 @@ class _Update:
             values[0],
             self.kept[unit.path],
             self.wanted,
+            measured,
         )
         self.scalars[unit.path] = {**self.scalars[unit.path], **more}
         self.shared.concluded.append((unit.transform, more))

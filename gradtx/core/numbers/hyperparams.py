@@ -19,7 +19,14 @@ from jax.core import Tracer
 
 from gradtx.core.numbers.domains import DOMAINS
 from gradtx.core.numbers.paths import Path, lookup
-from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT, read_schedule, split_schedules, with_number
+from gradtx.core.numbers.schedule import (
+    CALLABLE,
+    COMPLEMENT,
+    check_schedules,
+    read_schedule,
+    split_schedules,
+    with_number,
+)
 from gradtx.core.spec.arguments import suggestion
 from gradtx.core.spec.fields import ANY, as_number
 
@@ -185,7 +192,7 @@ def set_hyperparams(x: T, **values: Any) -> T:
     Raises:
         KeyError: a name is unknown or ambiguous; the names to use are listed.
         ValueError: the name's value is a schedule (what can be set is listed), or the number is out of its
-            domain.
+            domain, by itself or together with the other numbers of its schedule.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -267,6 +274,7 @@ def _changed(x: T, changes: list[tuple[_Entry, Any]]) -> T:
         for entry, value in changes:
             if entry.state is state:
                 after = with_number(after, entry.path, value)
+        check_schedules(split_schedules(after))
         return merged(state["numbers"], before, after)
 
     states = {id(entry.state): entry.state for entry, _ in changes}

@@ -50,7 +50,7 @@ class Schedule(Declared):
 
     def _keep(self, field: Any, value: Any) -> Any:
         if isinstance(value, tuple | list) and not field.is_number:
-            return tuple(as_number(f"{self.name}: {field.name}", v) for v in value)
+            return tuple(as_number(f"{self.name}: {field.name}", v, field.elements or ANY) for v in value)
         return super()._keep(field, value)
 
     def at(self, step: jax.Array) -> jax.Array:
@@ -74,7 +74,8 @@ class Schedule(Declared):
 
 def _contents(schedule: Schedule) -> Iterator[tuple[str, Any, Domain]]:
     for key, value in schedule._values().items():
-        yield key, value, schedule.fields()[key].domain or ANY
+        field = schedule.fields()[key]
+        yield key, value, field.domain or field.elements or ANY
 
 
 def numbers_of(
@@ -154,6 +155,27 @@ def with_number(numbers: dict[str, Any], path: tuple[str, ...], value: Any) -> d
             new = np.array(node)
             new[..., i] = value
     return {**numbers, name: new}
+
+
+def check_schedules(numbers: Mapping[str, Any]) -> None:
+    """Raises for schedules among a state's nested numbers whose numbers have no meaning together."""
+
+    def value(node: Any) -> Any:
+        if not isinstance(node, Mapping):
+            return float(node) if isinstance(node, np.ndarray) and node.ndim == 0 else node
+        return tuple(node.values()) if all(key.isdigit() for key in node) else node
+
+    for name, node in numbers.items():
+        if not isinstance(node, Mapping):
+            continue
+        if name in SCHEDULES:
+            schedule = object.__new__(SCHEDULES[name])
+            parts = {key: value(node[key]) if key in node else () for key in schedule.fields()}
+            schedule._set(
+                **{k: tuple(map(value, v)) if isinstance(v, tuple) else v for k, v in parts.items()}
+            )
+            schedule.check()
+        check_schedules(node)
 
 
 def form(value: Any) -> Any:
