@@ -16,24 +16,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.numerics import abs_sq, cast, compute_dtype, divide, like, real_dtype, sqrt, total
+from gradtx.core.numerics import abs_sq, cast, compute_dtype, divide, real_dtype, sqrt, total, widest
 
 T = TypeVar("T")
 
 
 class _Range:
-    """What is exact in a dtype: sums of squares from `low` an element to `high`, and factors from `factor` on.
+    """What is exact in a dtype: sums of squares from `low` an element to `high`, and factors from `factor`.
 
-    Numbers of any size have their squares in the range after a multiplication by `k`, by 1 or by 1 / `k`.
+    Small numbers have their squares in the range when multiplied by `up`, large ones when multiplied by `down`;
+    then also the derivatives of their norm are in range.
     """
 
     def __init__(self, dtype: Any) -> None:
         about = jnp.finfo(dtype)
         # What squares lose below the smallest normal number is then less than the rounding of their sum.
-        self.low = np.ldexp(1.0, about.minexp + about.nmant + 1)
-        # Many sums can still be added, and the least of what is larger is far above `low` when divided by K².
-        self.high = np.ldexp(1.0, about.maxexp * 3 // 4)
-        self.k = np.array(np.ldexp(1.0, about.maxexp * 7 // 10), dtype)
+        self.low = math.ldexp(1.0, about.minexp + about.nmant + 1)
+        # Many sums can still be added, and the least of what is larger is far above `low` when scaled down.
+        self.high = math.ldexp(1.0, about.maxexp * 3 // 4)
+        self.up = np.array(np.ldexp(1.0, about.maxexp * 11 // 20), dtype)
+        self.down = np.array(np.ldexp(1.0, -(about.maxexp * 5 // 8)), dtype)
+        self.one = np.ones((), dtype)
         self.factor = np.array(np.ldexp(1.0, about.minexp * 4 // 5), dtype)
 
     def holds(self, sums: jax.Array, size: int) -> jax.Array:
@@ -43,7 +46,7 @@ class _Range:
 
 @jax.jit
 def usually(condition: jax.Array) -> jax.Array:
-    """The condition itself, false for numbers of unusual size alone; formulas show what follows if it holds."""
+    """The condition itself, false for numbers of unusual size alone; formulas show what follows."""
     return condition
 
 
@@ -62,7 +65,7 @@ def _size(x: jax.Array, batch: int) -> int:
 
 
 class Parts(NamedTuple):
-    """A sum of squares, `small / K² + plain + large K²`, in parts that can be added over leaves and shards.
+    """A sum of squares, `small / up² + plain + large / down²`, whose parts can be added over leaves and shards.
 
     A leaf adds to one part alone, the one in which it is exact. Only Inf and NaN make a part not finite.
     """
@@ -82,16 +85,19 @@ class Parts(NamedTuple):
 
     def sum(self) -> jax.Array:
         """The sum as one number, as far as that can be represented."""
-        k = _Range(self.plain.dtype).k
-        return self.small / k / k + self.plain + self.large * k * k
+        norm = self.norm()
+        return jnp.where((self.small == 0) & (self.large == 0), self.plain, norm * norm)
 
     def root(self) -> tuple[jax.Array, jax.Array]:
-        """The norm as a product of a number whose square is exact, and K, 1 or 1 / K."""
-        k = _Range(self.plain.dtype).k
+        """The norm as a product of a number whose square is exact, and 1 / down, 1 or 1 / up."""
+        limits = _Range(self.plain.dtype)
         is_large, is_plain = self.large != 0, self.plain != 0
-        below = jnp.where(is_plain, self.plain + self.small / k / k, self.small)
-        top = jnp.where(is_large, self.large + self.plain / k / k, below)
-        return sqrt(top), jnp.where(is_large, k, jnp.where(is_plain, np.ones_like(k), 1 / k))
+        # Chosen at run time: XLA would multiply two constants, and their product is out of range.
+        down = jnp.where(is_large, limits.down, limits.one)
+        back = jnp.where(is_plain, 1 / limits.up, limits.one)
+        rest = jnp.where(is_plain, self.plain + self.small * back * back, self.small)
+        top = jnp.where(is_large, self.large + self.plain * down * down, rest)
+        return sqrt(top), jnp.where(is_large, 1 / limits.down, jnp.where(is_plain, limits.one, 1 / limits.up))
 
     def norm(self) -> jax.Array:
         """The root of the sum, Inf only if it cannot be represented."""
@@ -116,11 +122,13 @@ class Parts(NamedTuple):
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _parts(x: jax.Array, dtype: Any, batch: int) -> Parts:
     """The parts of one leaf, or of each example of it."""
-    x, limits, size = cast(x, like(x.dtype, dtype)), _Range(dtype), _size(x, batch)
+    x, limits, size = cast(x, widest(x.dtype, dtype)), _Range(dtype), _size(x, batch)
     sums = jax.lax.stop_gradient(_sum_of_squares(x, batch))
     is_small, is_plain = sums < size * limits.low, limits.holds(sums, size)
-    factor = jnp.where(is_small, limits.k, jnp.where(is_plain, np.ones_like(limits.k), 1 / limits.k))
-    sums = _sum_of_squares(x * jnp.expand_dims(factor, tuple(range(batch, x.ndim))), batch)
+    factor = jnp.where(is_small, limits.up, jnp.where(is_plain, limits.one, limits.down))
+    # Of constants XLA would make x² factor², each of which is out of range.
+    factor = jax.lax.optimization_barrier(factor)
+    sums = _sum_of_squares(x * jnp.expand_dims(cast(factor, x.dtype), tuple(range(batch, x.ndim))), batch)
     none = jnp.zeros_like(sums)
     is_large = ~(is_small | is_plain)
     return Parts(*(jnp.where(here, sums, none) for here in (is_small, is_plain, is_large)))
