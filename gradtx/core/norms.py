@@ -24,7 +24,7 @@ T = TypeVar("T")
 class _Range:
     """What is exact in a dtype: sums of squares from `low` an element to `high`, and factors from `factor`.
 
-    Small numbers have their squares in the range when multiplied by `up`, large ones when multiplied by `down`;
+    Small numbers have their squares in the range when multiplied by `up`, large ones by `down`;
     then also the derivatives of their norm are in range.
     """
 
@@ -65,7 +65,7 @@ def _size(x: jax.Array, batch: int) -> int:
 
 
 class Parts(NamedTuple):
-    """A sum of squares, `small / up² + plain + large / down²`, whose parts can be added over leaves and shards.
+    """A sum of squares, `small / up² + plain + large / down²`, in parts to be added over leaves and shards.
 
     A leaf adds to one part alone, the one in which it is exact. Only Inf and NaN make a part not finite.
     """
@@ -123,11 +123,11 @@ class Parts(NamedTuple):
 def _parts(x: jax.Array, dtype: Any, batch: int) -> Parts:
     """The parts of one leaf, or of each example of it."""
     x, limits, size = cast(x, widest(x.dtype, dtype)), _Range(dtype), _size(x, batch)
+    # Of an x that is known when it compiles XLA would make x² factor², each of which is out of range.
+    x = jax.lax.optimization_barrier(x)
     sums = jax.lax.stop_gradient(_sum_of_squares(x, batch))
     is_small, is_plain = sums < size * limits.low, limits.holds(sums, size)
     factor = jnp.where(is_small, limits.up, jnp.where(is_plain, limits.one, limits.down))
-    # Of constants XLA would make x² factor², each of which is out of range.
-    factor = jax.lax.optimization_barrier(factor)
     sums = _sum_of_squares(x * jnp.expand_dims(cast(factor, x.dtype), tuple(range(batch, x.ndim))), batch)
     none = jnp.zeros_like(sums)
     is_large = ~(is_small | is_plain)

@@ -137,8 +137,8 @@ def guard(
 
     A step is skipped when
 
-    - an element of the gradient is Inf or NaN, or so large that its square is (1e19 in float32), or the loss
-      is not finite (the keyword argument `value=`, if given);
+    - an element of the gradient is Inf or NaN, or the loss is not finite (the keyword argument `value=`, if
+      given);
     - the watched number x is a spike: x > mean + deviations * std, of an exponential average over the steps
       that went through;
     - with `updates`, the update is not finite although the gradient is.
