@@ -53,7 +53,7 @@ def test_imports_run_one_way_and_stay_within_the_dependencies(path):
             assert allowed, f"{path} imports {module}"
 
 
-CORE = {"numerics.py": 130, "spec": 460, "numbers": 460, "engine": 1_800, "compose": 420}
+CORE = {"numerics.py": 130, "norms.py": 160, "spec": 480, "numbers": 490, "engine": 1_800, "compose": 420}
 """The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""
 
 
