@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.core import norms
 from gradtx.core.engine import transform
 from gradtx.core.engine.leaves import Inclusion, align, over_axes
 from gradtx.core.engine.transform import Shared, cast_like
 from gradtx.core.norms import finite_leaves, sum_of_squares
+from gradtx.core.norms import norm as norm_of
+from gradtx.core.norms import parts as parts_of
 from gradtx.core.numerics import cast, number_dtype
 
 State = Any
@@ -91,9 +92,9 @@ class Call:
         """The norm of the gradients of all leaves, over mesh axes if there are some."""
         sums = self.squares()
         if axis_name:
-            return over_axes(norms.parts(self._gs, sums), axis_name, where).norm()
+            return over_axes(parts_of(self._gs, sums), axis_name, where).norm()
         over_axes(sums, None, where)
-        return norms.norm(self._gs, sums)
+        return norm_of(self._gs, sums)
 
     def run(
         self,
