@@ -235,3 +235,59 @@ def test_an_unknown_name_is_an_ordinary_attribute_error():
     with pytest.raises(AttributeError, match=r"^module 'gradtx' has no attribute 'adma'$"):
         gradtx.adma  # noqa: B018
     assert not hasattr(gradtx, "__wrapped__")
+
+
+@pytest.mark.parametrize("value", [float("inf"), 1e40, jnp.float32(jnp.inf)])
+def test_a_number_is_finite_in_its_dtype(value):
+    for build in (
+        gradtx.adam,
+        lambda x: gradtx.adam(0.1, eps=x),
+        lambda x: gradtx.linear_schedule(0.0, x, 5),
+        lambda x: gradtx.join_schedules([x, 1.0], [3]),
+    ):
+        with pytest.raises(ValueError, match="and finite in float32; got"):
+            build(value)
+    state = gradtx.adam(0.1).init(jnp.zeros(2))
+    with pytest.raises(ValueError, match="learning_rate must be >= 0, and finite in float32; got"):
+        gradtx.set_hyperparams(state, learning_rate=value)
+
+
+def test_infinity_is_a_limit_that_limits_nothing():
+    inf = float("inf")
+    for build in (gradtx.clip, gradtx.clip_by_global_norm, gradtx.clip_by_block_rms):
+        tx, g = build(inf), jnp.array([1.0, 1e30])
+        assert tx.update(g, tx.init(g))[0].tolist() == g.tolist()
+    state = gradtx.set_hyperparams(gradtx.clip_by_global_norm(1.0).init(jnp.zeros(2)), max_norm=inf)
+    assert gradtx.hyperparams(state) == {"max_norm": inf}
+    gradtx.guard(gradtx.sgd(0.1), deviations=inf, warmup=inf, patience=inf)
+    gradtx.apply_if_finite(gradtx.sgd(0.1), inf)
+
+
+def test_what_must_be_positive_is_so_in_its_dtype():
+    with pytest.raises(ValueError, match="estim_lr0 must be > 0 in float32, where 1e-50 is 0"):
+        gradtx.prodigy(estim_lr0=1e-50)
+
+
+def test_the_numbers_of_a_schedule_have_a_meaning_together_also_in_a_state():
+    with pytest.raises(ValueError, match=r"scales must be >= 0, got -1\.0"):
+        gradtx.piecewise_constant_schedule(1.0, {5: -1.0})
+    for boundaries, error in (((8, 5), "must ascend.*5 comes after 8"), ((-1, 5), "boundaries must be >= 0")):
+        with pytest.raises(ValueError, match=error):
+            gradtx.join_schedules([1.0, 2.0, 3.0], boundaries)
+
+    def state(schedule):
+        return gradtx.sgd(schedule).init(jnp.zeros(2))
+
+    joined = state(gradtx.join_schedules([gradtx.linear_schedule(0.0, 1.0, 2), 2.0, 3.0], [5, 8]))
+    stepped = state(gradtx.piecewise_constant_schedule(1.0, {5: 0.5}))
+    warm = state(gradtx.warmup_cosine_decay_schedule(0.0, 1.0, 2, 6))
+    for given, name, value, error in (
+        (joined, "learning_rate.boundaries.0", 9, "must ascend.*8.0 comes after 9"),
+        (joined, "learning_rate.boundaries.0", -9, "must be >= 0, got -9"),
+        (stepped, "learning_rate.scales.0", -1.0, "must be >= 0, got -1.0"),
+        (warm, "learning_rate.warmup_steps", 9, "must be greater than warmup_steps; got 6.0 and 9.0"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            gradtx.set_hyperparams(given, **{name: value})
+    both = {"learning_rate.boundaries.0": 9, "learning_rate.boundaries.1": 10}
+    assert gradtx.hyperparams(gradtx.set_hyperparams(joined, **both)).items() >= both.items()

@@ -250,12 +250,12 @@ MATRICES = {
         "update = eigh.vectors(g @ g^T) @ eigh.vectors(g @ g^T)^T @ g",
     ),
     "cholesky": (
-        lambda m: jnp.linalg.cholesky(m.T @ m, symmetrize_input=False) @ m.T,
-        "update = where(position[axis=0] >= position[axis=1], cholesky(g^T @ g), 0) @ g^T",
+        lambda m: (jnp.linalg.cholesky(m.T @ m, symmetrize_input=False) @ m.T).T,
+        "update = (where(position[axis=0] >= position[axis=1], cholesky(g^T @ g), 0) @ g^T)^T",
     ),
     "triangular_solve": (
-        lambda m: jax.lax.linalg.triangular_solve(m.T @ m, m.T, left_side=True, lower=True),
-        "update = triangular_solve(g^T @ g, g^T)",
+        lambda m: jax.lax.linalg.triangular_solve(m.T @ m, m.T, left_side=True, lower=True).T,
+        "update = triangular_solve(g^T @ g, g^T)^T",
     ),
     "solve": (lambda m: jnp.linalg.solve(m @ m.T + jnp.eye(6), m), "update = solve(g @ g^T + I, g^T)^T"),
     "vectors": (lambda m: m * jnp.vdot(m, m), "update = g sum(g^2)"),

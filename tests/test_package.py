@@ -54,7 +54,14 @@ def test_imports_run_one_way_and_stay_within_the_dependencies(path):
             assert allowed, f"{path} imports {module}"
 
 
-CORE = {"numerics.py": 130, "spec": 460, "numbers": 720, "engine": 2_050, "compose": 420}
+CORE = {
+    "numerics.py": 130,
+    "norms.py": 160,
+    "spec": 480,
+    "numbers": 750,
+    "engine": 2_050,
+    "compose": 420,
+}
 """The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""
 
 

@@ -341,7 +341,7 @@ def test_other_counts_end_at_the_last_number():
     assert u == -1.0 and int(slots_of(state)["calls"]) == LAST
     ema = gradtx.monitor({"m": gradtx.measure_with_ema(gradtx.global_norm, 0.9)})
     ((_, state),) = stepped(ema, {**ema.init({"w": jnp.ones(1)}), "step": jnp.int32(LAST)})
-    np.testing.assert_allclose(state["slots"]["monitor"]["m"]["value"], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(state["slots"]["monitor.m"]["value"], 0.1, rtol=1e-6)
     assert [int(next_count(jnp.int32(n))) for n in (0, LAST - 1, LAST)] == [1, LAST, LAST]
     assert [int(next_count(jnp.int32(LAST), jnp.array(b))) for b in (True, False)] == [LAST, LAST]
 

@@ -155,13 +155,3 @@ def total(parts: list[jax.Array]) -> jax.Array:
     for part in parts:
         result = result + cast(part, dtype)
     return result
-
-
-def sum_of_squares(x: jax.Array) -> jax.Array:
-    """`sum |x|²` of one leaf, accumulated in at least float32."""
-    return jnp.sum(abs_sq(x.astype(compute_dtype(x.dtype))))
-
-
-def root_mean_square(x: jax.Array) -> jax.Array:
-    """`sqrt(mean |x|²)` of one leaf; 0 for an empty one."""
-    return sqrt(sum_of_squares(x) / max(x.size, 1))

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gradtx.formulas.expression import Expression, intern, number, within
+from gradtx.formulas.expression import TRUE, Expression, intern, number, within
 from gradtx.formulas.runs import CONSTANT, LONGEST, Runs, Value, constant, each, pieces, runs
 from gradtx.formulas.simplify import make
 
@@ -118,6 +118,8 @@ class _Reader:
         if name in _INLINED:
             if params.get("name") in _STEPS and not any(isinstance(x, Runs) for x in args):
                 return list(_STEPS[params["name"]](*args))
+            if params.get("name") == "usually":
+                return [TRUE]
             if params.get("name") in _RANDOM:
                 return [intern("noise", *(part for part, _ in pieces(args[0], 1)))]
             inner = next(params[key] for key in _CALLS if key in params)

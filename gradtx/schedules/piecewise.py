@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +13,15 @@ import jax.numpy as jnp
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numbers.steps import Steps
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import Number, Scalar, ScalarOrSchedule, StepNumber
-from gradtx.core.spec.spec import call_arguments
+from gradtx.core.spec.fields import (
+    NonNegative,
+    NonNegativeSteps,
+    Number,
+    Scalar,
+    ScalarOrSchedule,
+    StepNumber,
+)
+from gradtx.core.spec.spec import call_arguments, show
 
 
 class PiecewiseConstantSchedule(Schedule, name="piecewise_constant_schedule"):
@@ -21,7 +29,7 @@ class PiecewiseConstantSchedule(Schedule, name="piecewise_constant_schedule"):
 
     init_value: Number
     boundaries: StepNumber = ()
-    scales: tuple[float, ...] = ()
+    scales: tuple[NonNegative, ...] = ()
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         pairs = dict(zip(self.boundaries, self.scales, strict=True))
@@ -46,10 +54,13 @@ def piecewise_constant_schedule(
 
     Args:
         init_value: the value before the first boundary.
-        boundaries_and_scales: factors by the step from which they count.
+        boundaries_and_scales: factors, >= 0, by the step from which they count, in any order.
 
     Returns:
         A schedule whose numbers can be set in the state.
+
+    Raises:
+        ValueError: a factor is negative.
 
     Examples:
         >>> import gradtx
@@ -67,7 +78,7 @@ class JoinSchedules(Schedule, name="join_schedules"):
     """One schedule after another, each counting its own steps."""
 
     schedules: tuple[Any, ...]
-    boundaries: StepNumber
+    boundaries: NonNegativeSteps
 
     def check(self) -> None:
         if len(self.schedules) != len(self.boundaries) + 1:
@@ -75,6 +86,12 @@ class JoinSchedules(Schedule, name="join_schedules"):
                 f"join_schedules: {len(self.schedules)} schedules need {len(self.schedules) - 1} boundaries, "
                 f"got {len(self.boundaries)}."
             )
+        for before, after in itertools.pairwise(b for b in self.boundaries if isinstance(b, int | float)):
+            if after < before:
+                raise ValueError(
+                    f"join_schedules: the boundaries must ascend, each the step at which the next schedule "
+                    f"starts; {show(after)} comes after {show(before)}."
+                )
 
     def at(self, step: Steps) -> jax.Array:
         first, *rest = self.schedules
@@ -104,13 +121,14 @@ def join_schedules(schedules: Sequence[ScalarOrSchedule], boundaries: Sequence[S
 
     Args:
         schedules: the schedules (or constants) in order.
-        boundaries: the steps at which the next one starts, one fewer.
+        boundaries: the steps at which the next one starts, one fewer, >= 0 and ascending.
 
     Returns:
         A schedule; the numbers of all parts can be set in the state.
 
     Raises:
-        ValueError: the numbers of schedules and boundaries do not fit.
+        ValueError: the numbers of schedules and boundaries do not fit, or a boundary is negative or less than
+            the one before.
 
     Examples:
         >>> import gradtx

@@ -11,15 +11,17 @@ from gradtx.core.compose.rule import Rule
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import measure_squares
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import divide, root_mean_square, sqrt, sum_of_squares, total
+from gradtx.core.norms import Squares, excess
+from gradtx.core.norms import norm as norm_of
+from gradtx.core.numerics import is_trainable, number_dtype, sqrt
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import NonNegative, Positive, ScalarOrSchedule
+from gradtx.core.spec.fields import Limit, PositiveLimit, ScalarOrSchedule
 
 
 class Clip(Rule, name="clip"):
     """u = max(-max_delta, min(max_delta, g))."""
 
-    max_delta: NonNegative
+    max_delta: Limit
 
     supports_complex = False
 
@@ -52,20 +54,19 @@ def clip(max_delta: ScalarOrSchedule) -> Transform:
 class ClipByGlobalNorm(Rule, name="clip_by_global_norm"):
     """u = g min(1, max_norm / ||g||)."""
 
-    max_norm: NonNegative
+    max_norm: Limit
     axis_name: str | tuple[str, ...] | None = None
 
     measure = measure_squares
 
     def conclude(self, totals: Any, now: Any) -> dict[str, jax.Array]:
-        norm = sqrt(lv.over_axes(totals.squares, self.axis_name, self.name))
-        bound = self.max_norm.astype(norm.dtype)
-        # One Inf must not turn every other leaf into 0 or NaN: a norm that is not finite clips nothing.
-        clips = (norm > bound) & jnp.isfinite(norm)
-        return {"factor": jnp.where(clips, divide(bound, norm), jnp.ones_like(norm))}
+        bound = self.max_norm.astype(totals.squares.total.dtype)
+        squares = lv.squares_over_axes(totals.squares, self.axis_name, self.name)
+        factor, shrink = squares.clip_factors(bound)
+        return {"factor": factor, "shrink": shrink}
 
     def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
-        return leaf.factor * g, slots
+        return leaf.factor * (leaf.shrink * g), slots
 
 
 @factory
@@ -76,8 +77,8 @@ def clip_by_global_norm(
 
         u = g min(1, max_norm / ||g||),   ||g||² = sum |g|² over the whole tree, in at least float32
 
-    A norm that is not finite (an Inf or NaN, or magnitudes over 1e19 in float32) clips nothing: the leaves
-    keep their values, and the bad one can be found.
+    A tree with an Inf or NaN is not clipped: the leaves keep their values, and the bad one can be found. What
+    is finite is clipped, however large, also where its norm is too large to be represented.
 
     Args:
         max_norm: the bound, >= 0; a gradient of zero stays zero.
@@ -107,15 +108,22 @@ def clip_by_global_norm(
 class ClipByBlockRms(Rule, name="clip_by_block_rms"):
     """u = g / max(1, rms(g) / threshold)."""
 
-    threshold: Positive
+    threshold: PositiveLimit
 
     def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
-        return g / jnp.maximum(1.0, root_mean_square(g) / self.threshold), slots
+        size, one = max(g.size, 1), jnp.ones_like(self.threshold)
+        divisor, shrink = Squares([g]).then(
+            lambda total: (jnp.maximum(one, sqrt(total / size) / self.threshold), one),
+            lambda parts: excess(parts.mean(size).norm(), self.threshold),
+        )
+        return shrink * g / divisor, slots
 
 
 @factory
 def clip_by_block_rms(threshold: ScalarOrSchedule) -> Transform:
     """Scales each leaf down when its root mean square is too large: u = g / max(1, rms(g) / threshold).
+
+    A leaf with an Inf or NaN is left as it is.
 
     Args:
         threshold: the bound, > 0.
@@ -149,4 +157,5 @@ def global_norm(updates: Any) -> jax.Array:
         >>> float(gradtx.global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
         5.0
     """
-    return sqrt(total([sum_of_squares(jnp.asarray(x)) for x in lv.flatten(updates)[0] if x is not None]))
+    leaves = [jnp.asarray(x) for x in lv.flatten(updates)[0] if x is not None]
+    return norm_of([x if is_trainable(x.dtype) else x.astype(number_dtype()) for x in leaves])

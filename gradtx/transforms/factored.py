@@ -11,7 +11,8 @@ import numpy as np
 
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import Decay, abs_sq, cast, divide, number_dtype, root_mean_square, sqrt
+from gradtx.core.norms import root_mean_square
+from gradtx.core.numerics import Decay, abs_sq, cast, divide, number_dtype, sqrt
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule, StepNumber
 from gradtx.core.spec.spec import show

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.numerics import abs_sq, cast, compute_dtype, is_trainable, real_dtype, sqrt
+from gradtx.core.norms import Parts, parts_of_examples
+from gradtx.core.numerics import cast, compute_dtype, is_trainable, real_dtype
 
 PyTree = Any
 
@@ -20,7 +21,7 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Any) -> tuple[PyTr
         sum over b of g_b min(1, C / ||g_b||)
 
     Norms and sums are taken in at least float32. Unlike that of `clip_by_global_norm` this bound must hold:
-    of an example whose norm is not finite, no finite element contributes.
+    of an example with an Inf or NaN, no finite element contributes.
 
     Args:
         grads: a tree of gradients with the examples along axis 0; `None` counts as nothing.
@@ -44,9 +45,8 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Any) -> tuple[PyTr
         Abadi et al., Deep Learning with Differential Privacy, 2016, https://arxiv.org/abs/1607.00133.
     """
     leaves, structure = _examples("per_example_global_norm_clip", grads)
-    squares = [_squares(x) for x in leaves if x is not None]
-    dtype = compute_dtype(*(s.dtype for s in squares))
-    factors, count = _factors(sum(cast(s, dtype) for s in squares), l2_norm_clip)
+    squares = parts_of_examples([_wide(x) for x in leaves if x is not None])
+    factors, count = _factors(squares, l2_norm_clip)
     return structure.unflatten([None if x is None else _sum(x, factors) for x in leaves]), count
 
 
@@ -93,8 +93,9 @@ def per_example_layer_norm_clip(
             counts.append(None)
             continue
         share = 1 / number if uniform else size / max(everything, 1)
-        squares = _squares(x)
-        bound = jnp.asarray(global_l2_norm_clip, squares.dtype) * jnp.asarray(math.sqrt(share), squares.dtype)
+        squares = parts_of_examples([_wide(x)])
+        dtype = squares.plain.dtype
+        bound = jnp.asarray(global_l2_norm_clip, dtype) * jnp.asarray(math.sqrt(share), dtype)
         factors, count = _factors(squares, bound)
         sums.append(_sum(x, factors))
         counts.append(count)
@@ -126,24 +127,20 @@ def _wide(x: jax.Array) -> jax.Array:
     return cast(x, compute_dtype(x.dtype) if is_trainable(x.dtype) else jnp.float32)
 
 
-def _squares(x: jax.Array) -> jax.Array:
-    """The sum of |x|² of each example."""
-    return jnp.sum(abs_sq(_wide(x)), axis=tuple(range(1, x.ndim)))
+def _factors(squares: Parts, bound: Any) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """The factors of each example, and how many are clipped."""
+    bound = jnp.asarray(bound).astype(squares.plain.dtype)
+    factor, shrink = squares.clip_factors(bound)
+    clipped = ~(squares.norm() <= bound)
+    return (jnp.where(squares.finite, factor, jnp.zeros_like(factor)), shrink), jnp.sum(
+        clipped, dtype=jnp.int32
+    )
 
 
-def _factors(squares: Any, bound: Any) -> tuple[jax.Array, jax.Array]:
-    norms = sqrt(squares)
-    bound = jnp.asarray(bound).astype(norms.dtype)
-    clipped = ~(norms <= bound)
-    finite = clipped & jnp.isfinite(norms)
-    # The norm of what is not clipped may be 0, and has no part in the derivative either.
-    quotient = bound / jnp.where(finite, norms, jnp.ones_like(norms))
-    factors = jnp.where(finite, quotient, jnp.where(clipped, jnp.zeros_like(norms), jnp.ones_like(norms)))
-    return factors, jnp.sum(clipped, dtype=jnp.int32)
-
-
-def _sum(x: jax.Array, factors: jax.Array) -> jax.Array:
+def _sum(x: jax.Array, factors: tuple[jax.Array, ...]) -> jax.Array:
     wide = _wide(x)
-    factors = factors.astype(real_dtype(wide.dtype)).reshape(-1, *(1 for _ in x.shape[1:]))
-    result = jnp.sum(factors * wide, axis=0)
+    factor, shrink = (
+        f.astype(real_dtype(wide.dtype)).reshape(-1, *(1 for _ in x.shape[1:])) for f in factors
+    )
+    result = jnp.sum(factor * (shrink * wide), axis=0)
     return cast(result, x.dtype) if is_trainable(x.dtype) else result

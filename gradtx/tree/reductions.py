@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.numerics import sum_of_squares, total
+from gradtx.core.norms import sum_of_squares
+from gradtx.core.numerics import total
 from gradtx.transforms.clip import global_norm
 
 PyTree = Any

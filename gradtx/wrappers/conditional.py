@@ -16,14 +16,14 @@ from gradtx.core.engine.transform import Transform, accepted
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import NonNegativeSteps, ScalarOrSchedule
+from gradtx.core.spec.fields import ScalarOrSchedule, StepLimit
 
 
 class ApplyIfFinite(Wrapper, name="apply_if_finite"):
     """inner(g) where g is finite, or after more than `max_consecutive_errors` that were not; else 0."""
 
     inner: Any
-    max_consecutive_errors: NonNegativeSteps
+    max_consecutive_errors: StepLimit
     axis_name: str | tuple[str, ...] | None = None
 
     notfinite_count = WholeScalar(dtype="int32")

@@ -14,9 +14,13 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.transform import Transform, missing
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numbers.steps import Steps, next_count
-from gradtx.core.numerics import Decay, sqrt, total
+from gradtx.core.numerics import Decay
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import NonNegativeSteps, Positive, ScalarOrSchedule
+from gradtx.core.spec.fields import (
+    PositiveLimit,
+    ScalarOrSchedule,
+    StepLimit,
+)
 from gradtx.core.spec.spec import show
 from gradtx.wrappers.blackbox import Verdict, empty_marks, empty_metrics, record
 from gradtx.wrappers.spikes import RunningLevel, choose
@@ -29,10 +33,10 @@ class Guard(Wrapper, name="guard"):
 
     inner: Any
     watch: str = "gradient_norm"
-    deviations: Positive | None = 6.0
+    deviations: PositiveLimit | None = 6.0
     decay: Decay
-    warmup: NonNegativeSteps = 100
-    patience: NonNegativeSteps = 10
+    warmup: StepLimit = 100
+    patience: StepLimit = 10
     updates: bool = False
     axis_name: str | tuple[str, ...] | None = None
 
@@ -62,7 +66,7 @@ class Guard(Wrapper, name="guard"):
 
     def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
         faulty = self._anywhere(~call.finite())
-        norm = call.number(sqrt(lv.over_axes(total(call.squares()), self.axis_name, self.name)))
+        norm = call.number(call.norm(self.axis_name, self.name))
         loss = self._loss(call)
         watched = norm if self.watch == "gradient_norm" or loss is None else loss
         level = RunningLevel(slots.mean, slots.std, slots.seen)
@@ -138,8 +142,8 @@ def guard(
 
     A step is skipped when
 
-    - an element of the gradient is Inf or NaN, or so large that its square is (1e19 in float32), or the loss
-      is not finite (the keyword argument `value=`, if given);
+    - an element of the gradient is Inf or NaN, or the loss is not finite (the keyword argument `value=`, if
+      given);
     - the watched number x is a spike: x > mean + deviations * std, of an exponential average over the steps
       that went through;
     - with `updates`, the update is not finite although the gradient is.

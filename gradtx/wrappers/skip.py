@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.numerics import sum_of_squares, total
+from gradtx.core.norms import norm_squared as squared
 from gradtx.core.spec.fields import Scalar
 
 PyTree = Any
@@ -64,10 +64,10 @@ def skip_large_updates(
         (False, 25.0)
     """
     del gradient_step, params
-    squares = total([sum_of_squares(x) for x in _arrays(updates)])
+    norm_squared = squared(_arrays(updates))
     # A comparison with NaN is false: so the bound must not be reached, rather than be exceeded.
-    should_skip = ~(squares < max_squared_norm)
-    return should_skip, {"should_skip": should_skip, "norm_squared": squares}
+    should_skip = ~(norm_squared < max_squared_norm)
+    return should_skip, {"should_skip": should_skip, "norm_squared": norm_squared}
 
 
 def _arrays(updates: PyTree) -> list[jax.Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,11 +15,12 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.norms import norm, sum_of_squares
 from gradtx.core.numbers.hyperparams import array_of, tidy
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.states import kept_in
 from gradtx.core.numbers.steps import next_count
-from gradtx.core.numerics import divide, number_dtype, sqrt, sum_of_squares, total
+from gradtx.core.numerics import divide, number_dtype
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import PositiveSteps, ScalarOrSchedule
 from gradtx.transforms.clip import ClipByGlobalNorm
@@ -93,11 +95,14 @@ class Track(Wrapper, name="track"):
         }
 
     def _norms(self, leaves: tuple[list[jax.Array], ...], call: Call) -> dict[str, jax.Array]:
-        squares = [[sum_of_squares(x) for x in own] for own in leaves]
+        sums = [[sum_of_squares(x) for x in own] for own in leaves]
         found: dict[str, jax.Array] = {}
         for group, mask in {"": None, **(self.groups or {})}.items():
             on = None if mask is None else call.chosen(mask, f"track: {group}")
-            norms = [sqrt(total([s for i, s in enumerate(own) if on is None or on[i]])) for own in squares]
+            norms = [
+                norm(*(list(itertools.compress(part, on or [True] * len(part))) for part in pair))
+                for pair in zip(leaves, sums, strict=True)
+            ]
             values = (*norms, divide(norms[1], norms[2]))
             suffix = f"/{group}" if group else ""
             found |= {f"{name}{suffix}": x for name, x in zip(NORMS, values, strict=True)}

@@ -26,6 +26,7 @@ from gradtx.core.engine.results import checked_measures, checked_scalars, checke
 from gradtx.core.engine.slots import load, load_update, store
 from gradtx.core.engine.steps import Join, Step, Unit, through
 from gradtx.core.engine.transform import Transform, added
+from gradtx.core.norms import Squares, sum_of_squares
 from gradtx.core.numbers.paths import Path
 from gradtx.core.numbers.schedule import bind_numbers, form, split_schedules, without_numbers
 from gradtx.core.numbers.steps import Steps, next_count
@@ -35,7 +36,6 @@ from gradtx.core.numerics import (
     like,
     number_dtype,
     real_dtype,
-    sum_of_squares,
     total,
 )
 from gradtx.core.spec.spec import is_array
@@ -249,18 +249,29 @@ class MeasureKernel(Kernel):
             return checked_measures(self.unit.where, rule.measure(stack[-1], loaded, leaf))
 
     def conclude(
-        self, step: jax.Array, parts: list[Values], values: tuple[Values, Values], kept: Values, extra: Values
+        self,
+        step: jax.Array,
+        parts: list[Values],
+        values: tuple[Values, Values],
+        kept: Values,
+        extra: Values,
+        measured: list[jax.Array],
     ) -> Values:
-        """The scalars that follow from the sums."""
+        """The scalars that follow from the sums; for a norm also from what was measured."""
         rule = self.unit.transform._with(**values[0])
         totals = Scope(**{k: total([part[k] for part in parts]) for k in parts[0]}) if parts else _Nothing()
+        if type(self.unit.transform).measure is measure_squares:
+            totals = Scope(squares=Squares(measured, [part["squares"] for part in parts]))
         now = _now(self.unit, step, kept, extra)
         vars(now).update(values[1])
         return checked_scalars(self.unit.where, "conclude", rule.conclude(totals, now), kept)
 
 
 def measure_squares(self: Any, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
-    """The measure of a global norm: a wrapper that has taken it already hands it to the rules inside."""
+    """The measure of a global norm, whose total is a `Squares`.
+
+    A wrapper that has taken it already hands it to the rules inside.
+    """
     return {"squares": sum_of_squares(g)}
 
 

@@ -9,13 +9,16 @@ import dataclasses
 import fnmatch
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.norms import Parts, Squares
 from gradtx.core.numerics import is_trainable
+
+T = TypeVar("T")
 
 PyTree = Any
 Mask = Any
@@ -247,13 +250,10 @@ class Excluding(Selection):
         return [not chosen for chosen in inclusion.chosen(self.mask, within, where)]
 
 
-def over_axes(x: jax.Array, axis_name: str | tuple[str, ...] | None, where: str) -> jax.Array:
-    """The sum of a measure over mesh axes; an error where it varies over a manual axis that is not named."""
+def over_axes(x: T, axis_name: str | tuple[str, ...] | None, where: str) -> T:
+    """The sum of measures over mesh axes; an error where one varies over a manual axis that is not named."""
     named = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
-    aval = jax.typeof(x)
-    manual = getattr(aval, "manual_axis_type", None)
-    varying = getattr(aval, "vma", frozenset()) if manual is None else manual.varying
-    missing = sorted(set(varying) - set(named))
+    missing = sorted({axis for measure in jax.tree.leaves(x) for axis in _varying(measure)} - set(named))
     if missing:
         raise ValueError(
             f"{where}: inside shard_map the leaves vary over the axis {', '.join(missing)}: each shard would "
@@ -261,3 +261,20 @@ def over_axes(x: jax.Array, axis_name: str | tuple[str, ...] | None, where: str)
             f"average the gradients over that axis first."
         )
     return jax.lax.psum(x, named) if named else x
+
+
+def squares_over_axes(
+    squares: Squares, axis_name: str | tuple[str, ...] | None, where: str
+) -> Squares | Parts:
+    """A sum of squares over mesh axes, in parts; over none itself."""
+    if axis_name:
+        return over_axes(squares.parts(), axis_name, where)
+    over_axes(squares.total, None, where)
+    return squares
+
+
+def _varying(x: jax.Array) -> frozenset[str]:
+    """The manual mesh axes over which an array varies."""
+    aval = jax.typeof(x)
+    manual = getattr(aval, "manual_axis_type", None)
+    return getattr(aval, "vma", frozenset()) if manual is None else manual.varying

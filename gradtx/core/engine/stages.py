@@ -105,17 +105,20 @@ class MeasureStage:
     def run(self, update: Update) -> None:
         unit, kept = self.unit, update.kept[self.unit.path]
         values, number = update.values(unit), np.uint32(0)
-        parts = []
+        of_norm = type(unit.transform).measure is measure_squares
+        parts, measured = [], []
         for i in update.live:
             own = update.own_slots(unit, i)
             if own is None:
                 continue
-            squares = update.squares(i) if type(unit.transform).measure is measure_squares else None
+            if of_norm:
+                measured.append(update.stacks[i][-1])
+            squares = update.squares(i) if of_norm else None
             if squares is not None:
                 parts.append({"squares": squares})
             else:
                 parts.append(self.kernel.measured(update.stacks[i], update.ps[i], own, values, number))
-        more = self.kernel.concluded(update.state["step"], parts, values, kept, update.wanted)
+        more = self.kernel.concluded(update.state["step"], parts, values, kept, update.wanted, measured)
         update.scalars[unit.path] = {**update.scalars[unit.path], **more}
         update.shared.concluded.append((unit.transform, more))
 

@@ -12,10 +12,13 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradtx.core.engine import transform
-from gradtx.core.engine.leaves import Inclusion, align
+from gradtx.core.engine.leaves import Inclusion, align, over_axes
 from gradtx.core.engine.placement import zeros
 from gradtx.core.engine.transform import Shared, cast_like
-from gradtx.core.numerics import cast, number_dtype, sum_of_squares
+from gradtx.core.norms import finite_leaves, sum_of_squares
+from gradtx.core.norms import norm as norm_of
+from gradtx.core.norms import parts as parts_of
+from gradtx.core.numerics import cast, number_dtype
 
 State = Any
 Leaves = list[Any]
@@ -73,21 +76,25 @@ class Call:
 
     @functools.cached_property
     def _squares(self) -> Leaves:
-        return [_sum_of_squares(g) if s is None else s for g, s in zip(self.gs, self.known, strict=True)]
+        return [sum_of_squares(g) if s is None else s for g, s in zip(self.gs, self.known, strict=True)]
 
     def _measured(self) -> Leaves:
         """What is known of the squares by now."""
         return vars(self).get("_squares", self.known)
 
     def finite(self) -> jax.Array:
-        """For each leaf, whether the sum of |g|² of its gradient is finite.
-
-        It is not where an element is Inf or NaN, or so large (1e19 in float32) that a second moment would be
-        Inf ever after.
-        """
+        """For each leaf, whether its gradient has no Inf and no NaN."""
         if not self.gs:
             return jnp.ones(0, bool)
-        return jnp.isfinite(jnp.stack([cast(s, number_dtype()) for s in self.squares()]))
+        return finite_leaves(jnp.stack([cast(s, number_dtype()) for s in self.squares()]), self.gs)
+
+    def norm(self, axis_name: str | tuple[str, ...] | None, where: str) -> jax.Array:
+        """The norm of the gradients of all leaves, over mesh axes if there are some."""
+        sums = self.squares()
+        if axis_name:
+            return over_axes(parts_of(self.gs, sums), axis_name, where).norm()
+        over_axes(sums, None, where)
+        return norm_of(self.gs, sums)
 
     def run(
         self,
@@ -240,9 +247,6 @@ def _cond(condition: jax.Array, true: Callable[..., Any], false: Callable[..., A
     if isinstance(condition, Tracer):
         return jax.lax.cond(condition, true, false, *args)
     return (true if condition else false)(*args)
-
-
-_sum_of_squares = jax.jit(sum_of_squares)
 
 
 @jax.custom_jvp

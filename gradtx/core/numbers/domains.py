@@ -24,7 +24,7 @@ def domain_of(path: Path) -> Domain:
     if name.startswith(COMPLEMENT):
         return DECAY
     if owner in SCHEDULES and name in SCHEDULES[owner].fields():
-        return SCHEDULES[owner].fields()[name].domain or ANY
+        return SCHEDULES[owner].fields()[name].domain or SCHEDULES[owner].fields()[name].elements or ANY
     if name == CALLABLE:
         return ANY
     # What is in a group has the group's name before its own, and a second unit of a name a number after it.
@@ -59,8 +59,9 @@ def _domains(classes: list[type[Declared]], key: str) -> list[Domain]:
 
 
 def _widest(domains: Iterable[Domain]) -> Domain:
-    found = list({domain.words: domain for domain in domains}.values())
+    found = list({(domain.words, domain.infinite): domain for domain in domains}.values())
     if len(found) < 2:
         return found[0] if found else ANY
-    words = " or ".join(domain.words for domain in found)
-    return Domain(words, lambda x: any(domain.contains(x) for domain in found))
+    words = " or ".join(dict.fromkeys(domain.words for domain in found))
+    infinite = any(domain.infinite for domain in found)
+    return Domain(words, lambda x: any(domain.contains(x) for domain in found), infinite=infinite)

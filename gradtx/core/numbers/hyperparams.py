@@ -18,7 +18,14 @@ from jax.core import Tracer
 
 from gradtx.core.numbers.domains import domain_of
 from gradtx.core.numbers.paths import Path
-from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT, read_schedule, split_schedules, with_number
+from gradtx.core.numbers.schedule import (
+    CALLABLE,
+    COMPLEMENT,
+    check_schedules,
+    read_schedule,
+    split_schedules,
+    with_number,
+)
 from gradtx.core.numbers.states import CLOCK, mapped_states, nested_states
 from gradtx.core.numbers.steps import REST, given
 from gradtx.core.numbers.tidy import tidy
@@ -155,7 +162,7 @@ def set_hyperparams(x: T, **values: Any) -> T:
     Raises:
         KeyError: a name is unknown or ambiguous; the names to use are listed.
         ValueError: the name's value is a schedule (what can be set is listed), or the number is out of its
-            domain.
+            domain, by itself or together with the other numbers of its schedule.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -237,6 +244,7 @@ def _changed(x: T, changes: list[tuple[_Entry, Any]]) -> T:
         for entry, value in changes:
             if entry.state is state:
                 after = with_number(after, entry.path, value)
+        check_schedules(split_schedules(after))
         return merged(state["numbers"], before, after)
 
     states = {id(entry.state): entry.state for entry, _ in changes}

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core.numbers.steps import REST, Steps, missing, nearest
+from gradtx.core.numbers.steps import REST, Steps, given, missing, nearest
 from gradtx.core.numerics import Decay, number_dtype
 from gradtx.core.spec.argument import complement, plain
 from gradtx.core.spec.fields import ANY, Declared, Domain, as_number
@@ -53,7 +53,7 @@ class Schedule(Declared):
 
     def _keep(self, field: Any, value: Any) -> Any:
         if isinstance(value, tuple | list):
-            where, domain = f"{self.name}: {field.name}", field.domain or ANY
+            where, domain = f"{self.name}: {field.name}", field.elements or field.domain or ANY
             return tuple(plain(as_number(where, v, domain)) for v in value)
         return plain(super()._keep(field, value))
 
@@ -78,7 +78,8 @@ class Schedule(Declared):
 
 def _contents(schedule: Schedule) -> Iterator[tuple[str, Any, Domain]]:
     for key, value in schedule._values().items():
-        yield key, value, schedule.fields()[key].domain or ANY
+        field = schedule.fields()[key]
+        yield key, value, field.domain or field.elements or ANY
 
 
 def numbers_of(
@@ -191,6 +192,28 @@ def without_numbers(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(without_numbers, value))
     return value if value is None or callable(value) else 0.0
+
+
+def check_schedules(numbers: Mapping[str, Any]) -> None:
+    """Raises for schedules among a state's nested numbers whose numbers have no meaning together."""
+
+    def value(parts: Any, key: str) -> Any:
+        node = parts[key]
+        if isinstance(node, Mapping):
+            members = [k for k in node if not k.endswith(REST)]
+            return tuple(value(node, k) for k in members) if all(k.isdigit() for k in members) else node
+        if not isinstance(node, np.ndarray) or node.ndim:
+            return node
+        return float(given(node, parts[key + REST]) if key + REST in parts else node)
+
+    for name, node in numbers.items():
+        if not isinstance(node, Mapping):
+            continue
+        if name in SCHEDULES:
+            schedule = object.__new__(SCHEDULES[name])
+            schedule._set(**{key: value(node, key) if key in node else () for key in schedule.fields()})
+            schedule.check()
+        check_schedules(node)
 
 
 def form(value: Any) -> Any:

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core.numerics import Decay
-from gradtx.core.spec.argument import GivenAsArray, GivenForOneUpdate
+from gradtx.core.numerics import Decay, number_dtype
+from gradtx.core.spec.argument import GivenAsArray, GivenForOneUpdate, plain
 from gradtx.core.spec.spec import FACTORIES, Spec, call_arguments, is_array, show
 
 Scalar = float | jax.Array | np.ndarray
@@ -32,18 +32,37 @@ DType = Any
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """The values that a hyperparameter may take, in words and as a test of a float."""
+    """The values that a hyperparameter may take, in words and as a test of a float.
+
+    They are finite in the dtype of hyperparameters, unless infinity has a meaning, as for a limit.
+    """
 
     words: str
     contains: Callable[[float], bool]
     remedy: str = ""
     counts_steps: bool = False
     """Whether it is a number of steps, which is exact also where it is larger than float32 holds."""
+    infinite: bool = False
 
     def check(self, where: str, value: float) -> None:
         """Raises `ValueError` for a value outside; NaN is outside of every domain."""
-        if math.isnan(value) or not self.contains(value):
+        if value != value or not self.contains(value):
             raise ValueError(f"{where} must be {self.words}, got {show(value)}.{self.remedy}")
+        dtype = number_dtype()
+        kept = _rounded(value, dtype)
+        if math.isinf(kept) and not self.infinite:
+            raise ValueError(f"{where} must be {self.words}, and finite in {dtype}; got {show(value)}.")
+        if kept == 0 and not self.contains(0.0):
+            raise ValueError(f"{where} must be {self.words} in {dtype}, where {show(value)} is 0.")
+
+
+def _rounded(value: float, dtype: np.dtype) -> float:
+    try:
+        with np.errstate(over="ignore"):
+            return float(dtype.type(value))
+    except OverflowError:
+        # An integer that no float can hold.
+        return math.inf
 
 
 ANY = Domain("a number other than NaN", lambda x: True)
@@ -51,6 +70,8 @@ DECAY = Domain("in [0, 1)", lambda x: 0 <= x < 1)
 Number = Annotated[Any, ANY]
 NonNegative = Annotated[Any, Domain(">= 0", lambda x: x >= 0)]
 Positive = Annotated[Any, Domain("> 0", lambda x: x > 0)]
+Limit = Annotated[Any, Domain(">= 0", lambda x: x >= 0, infinite=True)]
+PositiveLimit = Annotated[Any, Domain("> 0", lambda x: x > 0, infinite=True)]
 Fraction = Annotated[Any, Domain("in [0, 1]", lambda x: 0 <= x <= 1)]
 Rate = Annotated[
     Any,
@@ -58,6 +79,7 @@ Rate = Annotated[
 ]
 StepNumber = Annotated[Any, Domain(ANY.words, lambda x: True, counts_steps=True)]
 NonNegativeSteps = Annotated[Any, Domain(">= 0", lambda x: x >= 0, counts_steps=True)]
+StepLimit = Annotated[Any, Domain(">= 0", lambda x: x >= 0, counts_steps=True, infinite=True)]
 PositiveSteps = Annotated[Any, Domain("> 0", lambda x: x > 0, counts_steps=True)]
 DTypeName = Annotated[str | None, "dtype"]
 
@@ -80,7 +102,7 @@ _INJECTING = "optax.schedules._inject"
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One declared argument: its name, and its domain if it is a hyperparameter."""
+    """One declared argument: its name, and its domain, or that of its elements, if it holds numbers."""
 
     name: str
     domain: Domain | None
@@ -88,6 +110,7 @@ class Field:
     optional: bool
     dtype: bool
     default: Any
+    elements: Domain | None = None
 
     @property
     def is_number(self) -> bool:
@@ -106,7 +129,11 @@ def _field(name: str, annotation: Any, default: Any) -> Field:
     marks = [m for k in kinds for m in getattr(k, "__metadata__", ())]
     domain = next((m for m in marks if isinstance(m, Domain)), None)
     decay = Decay in kinds
-    return Field(name, DECAY if decay else domain, decay, optional, "dtype" in marks, default)
+    inside = typing.get_args(annotation)[:1] if typing.get_origin(annotation) is tuple else ()
+    elements = next(
+        (m for k in inside for m in getattr(k, "__metadata__", ()) if isinstance(m, Domain)), None
+    )
+    return Field(name, DECAY if decay else domain, decay, optional, "dtype" in marks, default, elements)
 
 
 def dtype_name(dtype: DType) -> str | None:
@@ -140,7 +167,7 @@ def as_number(where: str, value: Any, domain: Domain | None = ANY) -> Any:
     else:
         raise TypeError(f"{where} must be a number, a 0-d array or a schedule, got {show(value)}.")
     if domain is not None:
-        domain.check(where, number)
+        domain.check(where, plain(number))
     return number
 
 

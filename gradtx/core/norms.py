@@ -1,0 +1,253 @@
+"""Norms that neither overflow nor underflow where the result can be represented.
+
+A sum of squares is exact to rounding for a wide range of norms, in float32 from about 1e-15 to 1e14, and is
+taken first. Only outside of it the arrays are read again, multiplied by a power of two that brings their
+squares into the range. An ordinary step pays for one comparison.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.numerics import abs_sq, cast, compute_dtype, divide, real_dtype, sqrt, total, widest
+
+T = TypeVar("T")
+
+
+class _Range:
+    """What is exact in a dtype: sums of squares from `low` an element to `high`, and factors from `factor`.
+
+    Small numbers have their squares in the range when multiplied by `up`, large ones by `down`;
+    then also the derivatives of their norm are in range.
+    """
+
+    def __init__(self, dtype: Any) -> None:
+        about = jnp.finfo(dtype)
+        # What squares lose below the smallest normal number is then less than the rounding of their sum.
+        self.low = math.ldexp(1.0, about.minexp + about.nmant + 1)
+        # Many sums can still be added, and the least of what is larger is far above `low` when scaled down.
+        self.high = math.ldexp(1.0, about.maxexp * 3 // 4)
+        self.up = np.array(np.ldexp(1.0, about.maxexp * 11 // 20), dtype)
+        self.down = np.array(np.ldexp(1.0, -(about.maxexp * 5 // 8)), dtype)
+        self.one = np.ones((), dtype)
+        self.factor = np.array(np.ldexp(1.0, about.minexp * 4 // 5), dtype)
+
+    def holds(self, sums: jax.Array, size: int) -> jax.Array:
+        """Whether sums of so many squares are exact."""
+        return (sums >= size * self.low) & (sums <= self.high)
+
+
+@jax.jit
+def usually(condition: jax.Array) -> jax.Array:
+    """The condition itself, false for numbers of unusual size alone; formulas show what follows."""
+    return condition
+
+
+@jax.jit
+def sum_of_squares(x: jax.Array) -> jax.Array:
+    """`sum |x|²` of one leaf in at least float32, as it comes: it may overflow or underflow."""
+    return _sum_of_squares(cast(x, compute_dtype(x.dtype)), 0)
+
+
+def _sum_of_squares(x: jax.Array, batch: int) -> jax.Array:
+    return jnp.sum(abs_sq(x), axis=tuple(range(batch, x.ndim)))
+
+
+def _size(x: jax.Array, batch: int) -> int:
+    return math.prod(x.shape[batch:])
+
+
+class Parts(NamedTuple):
+    """A sum of squares, `small / up² + plain + large / down²`, in parts to be added over leaves and shards.
+
+    A leaf adds to one part alone, the one in which it is exact. Only Inf and NaN make a part not finite.
+    """
+
+    small: jax.Array
+    plain: jax.Array
+    large: jax.Array
+
+    @property
+    def finite(self) -> jax.Array:
+        """Whether there is no Inf and no NaN among what was squared."""
+        return jnp.isfinite(self.large)
+
+    def mean(self, size: int) -> Parts:
+        """The same divided by a number of elements."""
+        return Parts(*(part / max(size, 1) for part in self))
+
+    def sum(self) -> jax.Array:
+        """The sum as one number, as far as that can be represented."""
+        norm = self.norm()
+        return jnp.where((self.small == 0) & (self.large == 0), self.plain, norm * norm)
+
+    def root(self) -> tuple[jax.Array, jax.Array]:
+        """The norm as a product of a number whose square is exact, and 1 / down, 1 or 1 / up."""
+        limits = _Range(self.plain.dtype)
+        is_large, is_plain = self.large != 0, self.plain != 0
+        # Chosen at run time: XLA would multiply two constants, and their product is out of range.
+        down = jnp.where(is_large, limits.down, limits.one)
+        back = jnp.where(is_plain, 1 / limits.up, limits.one)
+        rest = jnp.where(is_plain, self.plain + self.small * back * back, self.small)
+        top = jnp.where(is_large, self.large + self.plain * down * down, rest)
+        return sqrt(top), jnp.where(is_large, 1 / limits.down, jnp.where(is_plain, limits.one, 1 / limits.up))
+
+    def norm(self) -> jax.Array:
+        """The root of the sum, Inf only if it cannot be represented."""
+        root, unit = self.root()
+        return root * unit
+
+    def clip_factors(self, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Two factors that are `min(1, bound / norm)` together, and 1 where something is not finite.
+
+        The second is 1 unless the first would be too small by itself to have all digits.
+        """
+        root, unit = self.root()
+        limits, one = _Range(root.dtype), jnp.ones_like(root)
+        clips = self.finite & (root > 0) & (divide(bound, root) < unit)
+        # Where nothing is clipped the quotient may be anything, and so may its derivative.
+        quotient = divide(bound, jnp.where(clips, root, one))
+        tiny = clips & (quotient < limits.factor * unit)
+        shrink = jnp.where(tiny, limits.factor, one)
+        return jnp.where(clips, quotient * (jnp.where(tiny, 1 / limits.factor, one) / unit), one), shrink
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _parts(x: jax.Array, dtype: Any, batch: int) -> Parts:
+    """The parts of one leaf, or of each example of it."""
+    x, limits, size = cast(x, widest(x.dtype, dtype)), _Range(dtype), _size(x, batch)
+    # Of an x that is known when it compiles XLA would make x² factor², each of which is out of range.
+    x = jax.lax.optimization_barrier(x)
+    sums = jax.lax.stop_gradient(_sum_of_squares(x, batch))
+    is_small, is_plain = sums < size * limits.low, limits.holds(sums, size)
+    factor = jnp.where(is_small, limits.up, jnp.where(is_plain, limits.one, limits.down))
+    sums = _sum_of_squares(x * jnp.expand_dims(cast(factor, x.dtype), tuple(range(batch, x.ndim))), batch)
+    none = jnp.zeros_like(sums)
+    is_large = ~(is_small | is_plain)
+    return Parts(*(jnp.where(here, sums, none) for here in (is_small, is_plain, is_large)))
+
+
+class Squares:
+    """`sum |x|²` over some arrays, for use inside a traced function.
+
+    Attributes:
+        total: the sum as it comes, in at least float32; one for each example if there is a `batch` of them.
+        leaves: the arrays, to look at again where the sum is not exact.
+    """
+
+    def __init__(
+        self, leaves: Sequence[jax.Array], sums: Sequence[jax.Array] | None = None, batch: int = 0
+    ) -> None:
+        if sums is None:
+            sums = [_sum_of_squares(cast(x, compute_dtype(x.dtype)), batch) for x in leaves]
+        self.total, self.leaves, self.batch = total(list(sums)), list(leaves), batch
+
+    @property
+    def size(self) -> int:
+        """The number of elements, of each example."""
+        return sum(_size(x, self.batch) for x in self.leaves)
+
+    def then(self, ordinary: Callable[[jax.Array], T], careful: Callable[[Parts], T]) -> T:
+        """What follows from the sum where that is exact, and what follows from its parts elsewhere."""
+        if not self.leaves:
+            return ordinary(self.total)
+        dtypes = [real_dtype(compute_dtype(x.dtype)) for x in self.leaves]
+        exact = _Range(min(dtypes, key=lambda d: d.itemsize)).holds(self.total, self.size)
+
+        def look(*leaves: jax.Array) -> T:
+            each = [_parts(x, self.total.dtype, self.batch) for x in leaves]
+            return careful(jax.tree.map(lambda *part: functools.reduce(jnp.add, part), *each))
+
+        return jax.lax.cond(usually(exact.all()), lambda *_: ordinary(self.total), look, *self.leaves)
+
+    def parts(self) -> Parts:
+        """The sum in parts."""
+
+        def plain(sums: jax.Array) -> Parts:
+            # Nothing on each shard by itself, where a constant would be the same for all.
+            nothing = sums - sums
+            return Parts(nothing, sums, nothing)
+
+        return self.then(plain, lambda parts: parts)
+
+    def sum(self) -> jax.Array:
+        """The sum, as far as it can be represented."""
+        return self.then(lambda total: total, Parts.sum)
+
+    def norm(self) -> jax.Array:
+        """The root of the sum, Inf only if it cannot be represented."""
+        return self.then(sqrt, Parts.norm)
+
+    def root_mean_square(self) -> jax.Array:
+        """The root of the mean of the squares; 0 for no element."""
+        size = self.size
+        return self.then(lambda total: sqrt(total / max(size, 1)), lambda parts: parts.mean(size).norm())
+
+    def clip_factors(self, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Two factors that are `min(1, bound / norm)` together, and 1 where something is not finite."""
+
+        def ordinary(total: jax.Array) -> tuple[jax.Array, jax.Array]:
+            norm, one = sqrt(total), jnp.ones_like(total)
+            clips = (norm > bound) & jnp.isfinite(norm)
+            return jnp.where(clips, divide(bound, jnp.where(clips, norm, one)), one), one
+
+        return self.then(ordinary, lambda parts: parts.clip_factors(bound))
+
+
+@jax.jit
+def norm(leaves: Sequence[jax.Array], sums: Sequence[jax.Array] | None = None) -> jax.Array:
+    """The norm of some arrays; `sums` are those of their squares where they have been taken already."""
+    return Squares(leaves, sums).norm()
+
+
+@jax.jit
+def parts(leaves: Sequence[jax.Array], sums: Sequence[jax.Array] | None = None) -> Parts:
+    """The sum of the squares of some arrays in parts, to be added over shards."""
+    return Squares(leaves, sums).parts()
+
+
+@jax.jit
+def norm_squared(leaves: Sequence[jax.Array]) -> jax.Array:
+    """The sum of the squares of some arrays, as far as it can be represented."""
+    return Squares(leaves).sum()
+
+
+@jax.jit
+def parts_of_examples(leaves: Sequence[jax.Array]) -> Parts:
+    """The same for each example along axis 0 of the arrays."""
+    return Squares(leaves, batch=1).parts()
+
+
+def excess(size: jax.Array, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A divisor and a factor that are `max(1, size / bound)` together, and 1 where the size is not finite.
+
+    The factor is 1 unless the quotient would overflow.
+    """
+    limits, one = _Range(size.dtype), jnp.ones_like(size)
+    size = jnp.where(jnp.isfinite(size), size, jnp.zeros_like(size))
+    shrink = jnp.where(limits.factor * size > bound, limits.factor, one)
+    return jnp.maximum(one, shrink * size / bound), shrink
+
+
+@jax.jit
+def root_mean_square(x: jax.Array) -> jax.Array:
+    """`sqrt(mean |x|²)` of one leaf, in at least float32; 0 for an empty one."""
+    return Squares([x]).root_mean_square()
+
+
+@jax.jit
+def finite_leaves(sums: jax.Array, leaves: Sequence[jax.Array]) -> jax.Array:
+    """For each leaf, whether it has no Inf and no NaN: the sums of its squares tell, unless they overflow."""
+    finite = jnp.isfinite(sums)
+
+    def look(*leaves: jax.Array) -> jax.Array:
+        return jnp.stack([jnp.isfinite(x).all() for x in leaves])
+
+    return jax.lax.cond(usually(finite.all()), lambda *_: finite, look, *leaves)
