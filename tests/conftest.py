@@ -21,8 +21,13 @@ def pytest_addoption(parser):
 
 
 # A plain run spends most of its time compiling. The programs stay the same down to what XLA fuses; the
-# machine code is made in the quickest way. With --full it is the code that users run.
-QUICKLY = ["--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"]
+# machine code is made in the quickest way. With --full it is the code that users run. A program that is
+# compiled in many parts at once takes twice the processor time of one part, and the workers keep the cores busy.
+QUICKLY = [
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
 
 
 def pytest_configure(config):
@@ -50,6 +55,14 @@ def known(flags):
     if not subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode:
         return flags
     return [] if len(flags) == 1 else [found for flag in flags for found in known([flag])]
+
+
+def pytest_pycollect_makeitem(collector, name, obj):
+    """Leaves out a test that runs with --full only, whose product of parameters takes time to lay out."""
+    marks = getattr(obj, "pytestmark", ())
+    if not collector.config.getoption("--full") and any(mark.name == "full" for mark in marks):
+        return []
+    return None
 
 
 def pytest_collection_modifyitems(config, items):
