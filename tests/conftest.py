@@ -22,7 +22,7 @@ def pytest_addoption(parser):
 
 # A plain run spends most of its time compiling. The programs stay the same down to what XLA fuses; the
 # machine code is made in the quickest way. With --full it is the code that users run. A program that is
-# compiled in many parts at once takes twice the processor time of one part, and the workers keep the cores busy.
+# compiled in many parts at once takes twice the processor time of one, and the workers keep the cores busy.
 QUICKLY = [
     "--xla_backend_optimization_level=0",
     "--xla_cpu_use_fusion_emitters=false",
