@@ -1,6 +1,9 @@
 """Strict settings for every test, eight simulated devices, one cache of compiled programs, and `--full`."""
 
+import functools
 import gc
+import importlib
+import itertools
 import os
 import subprocess
 import sys
@@ -31,6 +34,8 @@ QUICKLY = [
 
 
 def pytest_configure(config):
+    if not config.getoption("--full"):
+        share_contexts()
     if hasattr(config, "workerinput"):
         return  # a worker has the flags in its environment
     flags = ["--xla_force_host_platform_device_count=8"]  # the laws about sharding need several
@@ -42,10 +47,28 @@ def pytest_configure(config):
     cache = tempfile.TemporaryDirectory(prefix="gradtx-tests-")
     config.add_cleanup(cache.cleanup)
     os.environ |= {
-        "JAX_COMPILATION_CACHE_DIR": cache.name,
+        # A folder that the environment names is kept, and the next run finds there what has not changed.
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", cache.name),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
+
+
+def share_contexts():
+    """Lowers a hundred programs in one context of MLIR; to make one takes as long as to lower a program.
+
+    JAX makes one for each. The function is private to JAX; where it is not found, the tests only take longer.
+    """
+    mlir = importlib.import_module("jax._src.interpreters.mlir")
+    if (fresh := getattr(mlir, "make_ir_context", None)) is None:
+        return
+    programs = itertools.count()
+
+    @functools.lru_cache(maxsize=1)
+    def context(hundred):
+        return fresh()
+
+    mlir.make_ir_context = lambda: context(next(programs) // 100)
 
 
 def known(flags):
@@ -71,3 +94,5 @@ def pytest_collection_modifyitems(config, items):
         if left_out:
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if not item.get_closest_marker("full")]
+    # To empty the caches late takes long by itself, and what is compiled by then is compiled again.
+    items.sort(key=lambda item: not item.get_closest_marker("clears_caches"))
