@@ -1,6 +1,9 @@
 """Strict settings for every test, eight simulated devices, one cache of compiled programs, and `--full`."""
 
+import functools
 import gc
+import importlib
+import itertools
 import os
 import subprocess
 import sys
@@ -21,11 +24,18 @@ def pytest_addoption(parser):
 
 
 # A plain run spends most of its time compiling. The programs stay the same down to what XLA fuses; the
-# machine code is made in the quickest way. With --full it is the code that users run.
-QUICKLY = ["--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"]
+# machine code is made in the quickest way. With --full it is the code that users run. A program that is
+# compiled in many parts at once takes twice the processor time of one, and the workers keep the cores busy.
+QUICKLY = [
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
 
 
 def pytest_configure(config):
+    if not config.getoption("--full"):
+        share_contexts()
     if hasattr(config, "workerinput"):
         return  # a worker has the flags in its environment
     flags = ["--xla_force_host_platform_device_count=8"]  # the laws about sharding need several
@@ -37,10 +47,28 @@ def pytest_configure(config):
     cache = tempfile.TemporaryDirectory(prefix="gradtx-tests-")
     config.add_cleanup(cache.cleanup)
     os.environ |= {
-        "JAX_COMPILATION_CACHE_DIR": cache.name,
+        # A folder that the environment names is kept, and the next run finds there what has not changed.
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", cache.name),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
+
+
+def share_contexts():
+    """Lowers a hundred programs in one context of MLIR; to make one takes as long as to lower a program.
+
+    JAX makes one for each. The function is private to JAX; where it is not found, the tests only take longer.
+    """
+    mlir = importlib.import_module("jax._src.interpreters.mlir")
+    if (fresh := getattr(mlir, "make_ir_context", None)) is None:
+        return
+    programs = itertools.count()
+
+    @functools.lru_cache(maxsize=1)
+    def context(hundred):
+        return fresh()
+
+    mlir.make_ir_context = lambda: context(next(programs) // 100)
 
 
 def known(flags):
@@ -52,9 +80,19 @@ def known(flags):
     return [] if len(flags) == 1 else [found for flag in flags for found in known([flag])]
 
 
+def pytest_pycollect_makeitem(collector, name, obj):
+    """Leaves out a test that runs with --full only, whose product of parameters takes time to lay out."""
+    marks = getattr(obj, "pytestmark", ())
+    if not collector.config.getoption("--full") and any(mark.name == "full" for mark in marks):
+        return []
+    return None
+
+
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("--full"):
         left_out = [item for item in items if item.get_closest_marker("full")]
         if left_out:
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if not item.get_closest_marker("full")]
+    # To empty the caches late takes long by itself, and what is compiled by then is compiled again.
+    items.sort(key=lambda item: not item.get_closest_marker("clears_caches"))

@@ -17,6 +17,10 @@ Every transform, optimizer and schedule of the catalogue (`tests/catalogue.py`) 
 `gradtx.testing.check(tx)` tests any optimizer against those that apply to it. The laws marked * are asked of
 transforms of this library alone: they are about numbers in the state, absent gradients, masks and reprs.
 
+A plain `pytest` tests every entry against the laws that its one compiled step serves. A law that compiles
+programs of its own meets every feature of the engine and every kind of entry there, and the other entries by
+turns; `--full` runs the whole product.
+
 """
 
 REPEATING = """

@@ -4,54 +4,74 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 Row = tuple[str, ...]
-
-
-def pairs(row: Row) -> set[tuple[int, str, int, str]]:
-    """The pairs of values that meet in a row."""
-    return {(i, a, j, b) for (i, a), (j, b) in itertools.combinations(enumerate(row), 2)}
+Pair = tuple[int, str, int, str]
 
 
 def cover(
     dimensions: Mapping[str, Sequence[str]],
+    features: Mapping[str, Set[str]],
     possible: Callable[[Row], bool] = lambda row: True,
-    covered: Callable[[tuple[int, str, int, str]], bool] = lambda pair: False,
+    covered: Callable[[Pair], bool] = lambda pair: False,
 ) -> list[Row]:
     """Rows that cover every pair of values; the same ones every time.
 
-    The first two dimensions are crossed in full, as any cover must; the others get, row after row, the values
-    that complete the most pairs that are still open, and of those the ones used least so far.
+    The values of the first dimension meet the others through what they have in common: it is each feature of
+    theirs that meets each other value, so that the number of rows grows with the features. Each value of the
+    first dimension has a row of its own besides. A row takes, dimension after dimension, the value that
+    completes the most pairs that are still open, and of those the one used least so far.
 
     Args:
         dimensions: the values of each dimension.
-        possible: whether a row can be run.
+        features: what each value of the first dimension has.
+        possible: whether the values of a row, or some of them, have a meaning together.
         covered: whether a pair is tested elsewhere.
     """
-    names = list(dimensions)
-    everything = itertools.combinations(enumerate(dimensions.values()), 2)
-    open_pairs = {
-        pair
-        for (i, left), (j, right) in everything
-        for a, b in itertools.product(left, right)
-        if not covered(pair := (i, a, j, b))
-    }
+    values = list(dimensions.values())
+    open_pairs = {pair for pair in wanted(dimensions, features, possible) if not covered(pair)}
     rows, used = [], collections.Counter()
 
-    def add_best(fixed: dict[int, str]) -> None:
-        free = [[fixed[i]] if i in fixed else values for i, values in enumerate(dimensions.values())]
-        choices = [row for row in itertools.product(*free) if possible(row)]
-        if choices:
-            best = max(choices, key=lambda row: (len(pairs(row) & open_pairs), -sum(used[v] for v in row)))
-            if pairs(best) & open_pairs:
-                open_pairs.difference_update(pairs(best))
-                used.update(best)
-                rows.append(best)
+    def add(fixed: dict[int, str]) -> None:
+        chosen = dict(fixed)
+        for i, choices in enumerate(values):
+            if i not in fixed:
+                able = [v for v in choices if possible((*chosen.values(), v))]
+                gain = {v: len(pairs({**chosen, i: v}, features) & open_pairs) for v in able}
+                chosen[i] = max(able, key=lambda v, gain=gain: (gain[v], -used[v]))
+        row = tuple(chosen[i] for i in range(len(values)))
+        open_pairs.difference_update(pairs(chosen, features))
+        used.update(row)
+        rows.append(row)
 
-    for first, second in itertools.product(dimensions[names[0]], dimensions[names[1]]):
-        add_best({0: first, 1: second})
+    for first in values[0]:
+        add({0: first})
     for i, a, j, b in sorted(open_pairs):
         if (i, a, j, b) in open_pairs:
-            add_best({i: a, j: b})
+            with_it = [v for v in values[0] if a in features[v] and possible((v, b))] if i == 0 else [a]
+            add({i: min(with_it, key=used.__getitem__), j: b})
     return rows
+
+
+def pairs(row: Mapping[int, str], features: Mapping[str, Set[str]]) -> set[Pair]:
+    """The pairs that meet in a row, which has values at some dimensions."""
+    return {
+        (i, one, j, b)
+        for (i, a), (j, b) in itertools.combinations(sorted(row.items()), 2)
+        for one in (features[a] if i == 0 else [a])
+    }
+
+
+def wanted(
+    dimensions: Mapping[str, Sequence[str]],
+    features: Mapping[str, Set[str]],
+    possible: Callable[[Row], bool],
+) -> set[Pair]:
+    """Every pair that has a meaning; a feature has one with a value if some entry that has it does."""
+    found = set()
+    for (i, left), (j, right) in itertools.combinations(enumerate(dimensions.values()), 2):
+        for a, b in itertools.product(left, right):
+            if possible((a, b)):
+                found |= pairs({i: a, j: b}, features)
+    return found

@@ -1,8 +1,10 @@
 """Every law over the whole catalogue.
 
-In float32, on a flat tree, every entry obeys every law. Other dtypes, other trees and the step that is not
-compiled meet every entry, every law and each other pairwise, but an entry only every second of the dtypes;
-`--full` runs the whole product.
+In float32, on a flat tree, every entry obeys every law that the compiled step of the entry serves. A law that
+compiles programs of its own meets every feature of the engine and every kind of entry, and the other entries
+take turns (`rotation.py`). Other dtypes, other trees and the step that is not compiled meet every feature,
+every law and each other pairwise, and every entry meets some of them (`pairwise.py`). `--full` runs the whole
+product.
 """
 
 import contextlib
@@ -12,9 +14,12 @@ import itertools
 import pytest
 
 from catalogue import ALIASES, ENTRIES
+from counting import compilations
+from features import features_of
 from gradtx import testing
 from law_dimensions import DTYPES, MODES, TREES, case
-from pairwise import cover, pairs
+from pairwise import cover, pairs, wanted
+from rotation import rotation
 from trajectories import x64
 
 BRIEF_ENTRIES = ["adamw", "adafactor", "clip_by_global_norm", "noisy_sgd", "prodigy", "join_schedules"]
@@ -30,19 +35,27 @@ STEPPING = [
     "apply_gradients_is_update_then_apply",
     "numbers_live_in_the_state",
 ]
-# These compile programs of their own.
-COSTLY = [
-    "hyperparameters_have_gradients",
-    "one_compilation_serves_all_settings",
-    "sharded_equals_unsharded",
-    "vmap_equals_loop",
-    "scan_equals_loop",
-    "absent_gradients_change_nothing",
+# One compiled step serves these, and what else they compile is a few operations. The others are costly.
+CHEAP = [
+    "abstract_init_matches",
+    "init_aliases_nothing",
+    "jit_equals_eager",
+    "nan_stays_in_its_leaf",
+    "repr_rebuilds_it",
+    "restored_state_continues",
+    "state_in_is_state_out",
+    "two_runs_are_identical",
+    "updates_have_the_promoted_dtype",
+    "zero_gradients_are_finite",
 ]
+COSTLY = [law for law in testing.LAWS if law not in CHEAP]
 # These take their derivatives in double precision, whatever the dtype of a case is.
 DOUBLE = ["hyperparameters_have_gradients"]
+# The code of an alias is another entry's, which meets the costly laws for both; a schedule is tested in
+# gradient descent, which itself meets the other dtypes, trees and modes.
+FEATURES = {name: features_of(name) for name in ENTRIES if name not in ALIASES}
 DIMENSIONS = {
-    "entry": list(ENTRIES),
+    "entry": [name for name in FEATURES if ENTRIES[name].kind != "schedule"],
     "dtypes": [name for name in DTYPES if name != "float32"],
     "law": list(testing.LAWS),
     "tree": TREES,
@@ -59,21 +72,8 @@ def possible(row):
     return not (single and any(law in DOUBLE for law in row))
 
 
-def plainly(row):
-    """Whether a plain run has these values together.
-
-    The dtypes take turns with the entries. A schedule is tested in gradient descent, which itself meets the
-    other dtypes, trees and modes.
-    """
-    has_another = any(n in ALIASES or (n in ENTRIES and ENTRIES[n].kind == "schedule") for n in row)
-    elsewhere = {*DTYPES, *TREES, *MODES} - {"float32", "flat", "compiled"}
-    turns = [list(names).index(n) for n in row for names in (ENTRIES, DIMENSIONS["dtypes"]) if n in names]
-    out_of_turn = len(turns) == 2 and sum(turns) % 2
-    return possible(row) and not out_of_turn and not (has_another and elsewhere & {*row})
-
-
 def covered(pair):
-    """Pairs of an entry and a law meet in float32, and so do pairs with a flat tree or a compiled step."""
+    """Features and laws meet in float32, and so do others with a flat tree or a compiled step."""
     i, a, j, b = pair
     return (i, j) == (0, 2) or (i != 1 and {a, b} & {"flat", "compiled"} != set())
 
@@ -81,7 +81,13 @@ def covered(pair):
 @functools.cache
 def rows():
     """The pairwise cover."""
-    return cover(DIMENSIONS, plainly, covered)
+    return cover(DIMENSIONS, FEATURES, possible, covered)
+
+
+@functools.cache
+def turns():
+    """The entries that meet each costly law in a plain run."""
+    return rotation(FEATURES, COSTLY)
 
 
 @functools.lru_cache(maxsize=4)
@@ -101,13 +107,17 @@ def obeys(entry, dtypes, law, tree, mode):
 
 
 def in_every_run(entry, law):
-    """An alias obeys the costly laws if the code that it shares does."""
-    return () if entry not in ALIASES or law not in COSTLY else pytest.mark.full
+    """Whether an entry meets a law, in float32, in a plain run."""
+    return law in CHEAP or entry in turns()[law]
 
 
 @pytest.mark.parametrize(
     "entry, law",
-    [pytest.param(*pair, marks=in_every_run(*pair)) for pair in itertools.product(ENTRIES, testing.LAWS)],
+    # The laws of an entry stand together, since they share its compiled step.
+    [
+        pytest.param(*pair, marks=() if in_every_run(*pair) else pytest.mark.full)
+        for pair in itertools.product(ENTRIES, testing.LAWS)
+    ],
 )
 def test_law(entry, law):
     obeys(entry, "float32", law, "flat", "compiled")
@@ -127,10 +137,31 @@ def test_law_pairwise(row):
 
 
 def test_the_cover_is_one():
-    met = set().union(*map(pairs, rows()))
-    for (i, left), (j, right) in itertools.combinations(enumerate(DIMENSIONS.values()), 2):
-        for a, b in itertools.product(left, right):
-            assert (i, a, j, b) in met or covered((i, a, j, b)) or not plainly((a, b)), (a, b)
+    met = set().union(*(pairs(dict(enumerate(row)), FEATURES) for row in rows()))
+    for pair in wanted(DIMENSIONS, FEATURES, possible):
+        assert pair in met or covered(pair), pair
+    assert {row[0] for row in rows()} == set(DIMENSIONS["entry"])
+
+
+def test_every_law_meets_every_feature_and_every_entry_its_laws():
+    for law in testing.LAWS:
+        used = [features_of(name) for name in ENTRIES if in_every_run(name, law)]
+        assert set().union(*used) >= set().union(*FEATURES.values()), law
+    for name in ENTRIES:
+        assert all(in_every_run(name, law) for law in CHEAP)
+        assert name in ALIASES or any(in_every_run(name, law) for law in COSTLY), name
+
+
+def test_the_cheap_laws_share_a_step():
+    """And a law that is not among them is costly until it is shown to be cheap."""
+    assert set(CHEAP) < set(testing.LAWS)
+    one = case(ENTRIES["adamw"])
+    assert one.trajectory
+    with compilations() as count:
+        for law in CHEAP:
+            one.obeys(law)
+        assert one.traces == 1
+        assert count() <= 12
 
 
 def laws_of(mode):

@@ -162,6 +162,7 @@ def patch(monkeypatch):
     jax.clear_caches()
 
 
+@pytest.mark.clears_caches
 @pytest.mark.parametrize("mutate", MUTANTS, ids=lambda mutate: mutate.__name__)
 def test_a_planted_mistake_is_found(mutate, patch):
     mutate(patch)
