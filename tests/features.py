@@ -24,7 +24,7 @@ def of_program(program: Any) -> Iterator[str]:
     """What a program uses, and the programs that its wrappers run."""
     if program.joins:
         yield "branches"
-    if program.has_callables:
+    if program.coded:
         yield "a callable"
     for unit in program.units:
         yield from of_transform(unit.transform)

@@ -92,7 +92,7 @@ class Reference:
     def numbers(self):
         """Begin the next step: its t, and every schedule at t - 1."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values = {k: v(self.t) if callable(v) and not k.endswith("_fn") else v for k, v in fields.items()}
+        values = {k: v(self.t) if callable(v) and k != "decay_rate_fn" else v for k, v in fields.items()}
         self.t += 1
         return SimpleNamespace(t=self.t, **values)
 

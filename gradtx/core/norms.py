@@ -67,7 +67,8 @@ def _size(x: jax.Array, batch: int) -> int:
 class Parts(NamedTuple):
     """A sum of squares, `small / up² + plain + large / down²`, in parts to be added over leaves and shards.
 
-    A leaf adds to one part alone, the one in which it is exact. Only Inf and NaN make a part not finite.
+    What is summed on one device adds to the one part in which it is exact. Only Inf and NaN make a part not
+    finite.
     """
 
     small: jax.Array
@@ -119,19 +120,21 @@ class Parts(NamedTuple):
         return jnp.where(clips, quotient * (jnp.where(tiny, 1 / limits.factor, one) / unit), one), shrink
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _parts(x: jax.Array, dtype: Any, batch: int) -> Parts:
-    """The parts of one leaf, or of each example of it."""
-    x, limits, size = cast(x, widest(x.dtype, dtype)), _Range(dtype), _size(x, batch)
-    # Of an x that is known when it compiles XLA would make x² factor², each of which is out of range.
-    x = jax.lax.optimization_barrier(x)
-    sums = jax.lax.stop_gradient(_sum_of_squares(x, batch))
+def _parts(leaves: Sequence[jax.Array], sums: jax.Array, batch: int) -> Parts:
+    """The parts of the squares of some arrays, whose largest elements the sums as they come tell of.
+
+    One factor for all of them keeps the largest exact, beside which those that it loses do not count.
+    """
+    dtype = sums.dtype
+    # Of arrays that are known when it compiles XLA would make x² factor², each of which is out of range.
+    leaves = jax.lax.optimization_barrier([cast(x, widest(x.dtype, dtype)) for x in leaves])
+    limits, size = _Range(dtype), sum(_size(x, batch) for x in leaves)
     is_small, is_plain = sums < size * limits.low, limits.holds(sums, size)
     factor = jnp.where(is_small, limits.up, jnp.where(is_plain, limits.one, limits.down))
-    sums = _sum_of_squares(x * jnp.expand_dims(cast(factor, x.dtype), tuple(range(batch, x.ndim))), batch)
-    none = jnp.zeros_like(sums)
-    is_large = ~(is_small | is_plain)
-    return Parts(*(jnp.where(here, sums, none) for here in (is_small, is_plain, is_large)))
+    scaled = [x * jnp.expand_dims(cast(factor, x.dtype), tuple(range(batch, x.ndim))) for x in leaves]
+    found = functools.reduce(jnp.add, [_sum_of_squares(x, batch) for x in scaled])
+    none, is_large = jnp.zeros_like(found), ~(is_small | is_plain)
+    return Parts(*(jnp.where(here, found, none) for here in (is_small, is_plain, is_large)))
 
 
 class Squares:
@@ -162,8 +165,12 @@ class Squares:
         exact = _Range(min(dtypes, key=lambda d: d.itemsize)).holds(self.total, self.size)
 
         def look(*leaves: jax.Array) -> T:
-            each = [_parts(x, self.total.dtype, self.batch) for x in leaves]
-            return careful(jax.tree.map(lambda *part: functools.reduce(jnp.add, part), *each))
+            # Sums of several dtypes may have overflowed in the narrower ones.
+            wide = [cast(x, widest(x.dtype, self.total.dtype)) for x in leaves]
+            again = (
+                self.total if len(set(dtypes)) == 1 else total([_sum_of_squares(x, self.batch) for x in wide])
+            )
+            return careful(_parts(leaves, jax.lax.stop_gradient(again), self.batch))
 
         return jax.lax.cond(usually(exact.all()), lambda *_: ordinary(self.total), look, *self.leaves)
 

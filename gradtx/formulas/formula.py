@@ -191,9 +191,10 @@ def present(traced: Traced) -> Formula:
 
 def _number(cell: Cell) -> float:
     """The value of a hyperparameter, which prints as it was given."""
-    decay = cell.kind == "decay"
-    held = 1 - cell.start.value if decay else cell.start.value
-    return tidy(number_dtype().type(held), decay)
+    if cell.kind == "decay":
+        return tidy(number_dtype().type(1 - cell.start.value), True)
+    # A number of steps is more than the first of its two floats in the state.
+    return tidy(number_dtype().type(cell.start.value if cell.written is None else cell.written))
 
 
 def _noises(roots: list[Expression]) -> dict[Expression, Expression]:

@@ -15,6 +15,7 @@ from gradtx.core.engine.program import Program
 from gradtx.core.numbers.hyperparams import by_name, entries_of, hyperparams
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.schedule import order_in
+from gradtx.core.numbers.steps import REST
 from gradtx.formulas.expression import ONE, ZERO, Expression, symbol
 from gradtx.formulas.interpret import interpret
 from gradtx.formulas.runs import Value, one, runs
@@ -185,7 +186,8 @@ class NamedState:
             for path, value in program.numbers.items():
                 name, kind = self.numbers.get((id(state), path), ("", ""))
                 if name and isinstance(value, int | float):
-                    found[name] = float(1 - value if kind == "decay" else value)
+                    rest = program.numbers.get((*path[:-1], path[-1] + REST), 0)
+                    found[name] = float(1 - value if kind == "decay" else value + rest)
         return found
 
     def definitions(self) -> dict[str, Expression]:

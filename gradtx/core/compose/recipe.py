@@ -16,7 +16,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numbers.schedule import Schedule
-from gradtx.core.spec.argument import argument, no_arithmetic
+from gradtx.core.spec.argument import argument, no_arithmetic, plain
 from gradtx.core.spec.arguments import bind_call
 from gradtx.core.spec.fields import Scalar, ScalarOrSchedule, as_number, dtype_name
 from gradtx.core.spec.spec import FACTORIES, call_arguments, is_key
@@ -32,7 +32,8 @@ class Recipe(Composed):
     inner: Composed
 
     def __init__(self, name: str, arguments: dict[str, Any], inner: Composed) -> None:
-        self._set(name=name, arguments=arguments, inner=inner)
+        self._set(name=name, arguments={k: plain(v) for k, v in arguments.items()}, inner=inner)
+        self._set(handed_on=arguments)
 
     def _identity(self) -> Any:
         return self.name, self.arguments
@@ -42,7 +43,7 @@ class Recipe(Composed):
 
     def _visit(self, builder: Builder) -> None:
         scope = builder.claim(self.name)
-        owners = {id(v): (scope, k) for k, v in self.arguments.items() if _is_hyperparameter(v)}
+        owners = {id(v): (scope, k) for k, v in self.__dict__["handed_on"].items() if _is_hyperparameter(v)}
         with builder.inside(owners=owners):
             self.inner._visit(builder)
 

@@ -21,7 +21,7 @@ from gradtx.core.engine.steps import Join, Unit, is_declared, is_rule, through
 from gradtx.core.engine.transform import adapted
 from gradtx.core.numbers.paths import Path, nest
 from gradtx.core.numbers.schedule import contains_code, form, numbers_of, pack_schedules
-from gradtx.core.spec.argument import GivenAsArray, plain
+from gradtx.core.spec.argument import GivenAsArray
 from gradtx.core.spec.fields import Domain
 
 
@@ -74,14 +74,14 @@ class Builder:
             value = rule.__dict__[key]
             if not field.is_number or value is None:
                 continue
-            scope, argument = self._owners.get(id(value), (path, key))
+            scope, argument = self._owners.get(id(rule.handed_on.get(key, value)), (path, key))
             known = self.scopes.setdefault(scope, {})
             domain, decay = field.domain, field.decay
             if argument in known:
                 # What is a decay, or counts steps, for one of several rules is kept as that for all.
                 decay = decay or known[argument][2]
                 domain = max(known[argument][1], domain, key=lambda d: d.counts_steps)
-            known[argument] = plain(value), domain, decay
+            known[argument] = value, domain, decay
             sources[key] = (scope, argument)
         mask = rule.__dict__.get("mask")
         masks = self._masks if mask is None else (*self._masks, mask)

@@ -8,7 +8,7 @@ import sys
 import types
 import typing
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Union
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.numerics import Decay, number_dtype
-from gradtx.core.spec.argument import GivenAsArray, GivenForOneUpdate, plain
+from gradtx.core.spec.argument import Argument, GivenAsArray, GivenForOneUpdate, plain
 from gradtx.core.spec.spec import FACTORIES, Spec, call_arguments, is_array, show
 
 Scalar = float | jax.Array | np.ndarray
@@ -204,6 +204,9 @@ class Declared(Spec):
         if cls.name:
             DECLARED.add(cls)
 
+    handed_on: ClassVar[Mapping[str, Argument]] = {}
+    """The arguments of a recipe that were handed on to fields, told apart by identity."""
+
     @classmethod
     def fields(cls) -> dict[str, Field]:
         """The declared fields in order."""
@@ -218,7 +221,10 @@ class Declared(Spec):
             value = values.get(key, field.default)
             if value is _REQUIRED:
                 raise TypeError(f"{self.name} needs {key}.")
-            self._set(**{key: self._keep(field, value)})
+            kept = self._keep(field, value)
+            if isinstance(kept, Argument):
+                self._set(handed_on={**self.handed_on, key: kept})
+            self._set(**{key: plain(kept)})
         self.check()
 
     def check(self) -> None:
