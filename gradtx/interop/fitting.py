@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.engine.composed import Composed
-from gradtx.core.engine.kernels import Scope, with_values
+from gradtx.core.engine.kernels import with_values
 from gradtx.core.engine.layout import initial_numbers
 from gradtx.core.engine.program import Program
+from gradtx.core.engine.scope import Scope
 from gradtx.core.engine.steps import is_declared
 from gradtx.core.numbers.states import held
 from gradtx.core.numbers.steps import Steps

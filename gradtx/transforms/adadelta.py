@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.spec.arguments import factory
@@ -21,7 +22,7 @@ class ScaleByAdadelta(Rule, name="scale_by_adadelta"):
 
     e_g, e_x = Slot(real=True), Slot(real=True)
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         e_g = self.rho.mix(slots.e_g, abs_sq(g))
         u = divide(sqrt(slots.e_x + self.eps) * g, sqrt(e_g + self.eps))
         return u, {"e_g": e_g, "e_x": self.rho.mix(slots.e_x, abs_sq(u))}

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import abs_sq, divide, sqrt
 from gradtx.core.spec.arguments import factory
@@ -22,7 +23,7 @@ class ScaleByRss(Rule, name="scale_by_rss"):
 
     sum_of_squares = Slot(real=True, init=lambda rule, param: rule.initial_accumulator_value)
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         total = slots.sum_of_squares + abs_sq(g)
         root = sqrt(total + self.eps) if self.eps_in_sqrt else sqrt(total) + self.eps
         return divide(g, root), {"sum_of_squares": total}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.spec.arguments import factory
@@ -30,7 +31,7 @@ class ScaleByAdam(Rule, name="scale_by_adam"):
     mu = Slot(dtype="mu_dtype")
     nu = Slot(dtype="nu_dtype", real=True)
 
-    def prepare(self, now: Any) -> dict[str, jax.Array]:
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
         one = jnp.ones_like(now.t)
         c1, c1_next, c2 = one, one, one
         if self.bias_correction:
@@ -43,7 +44,7 @@ class ScaleByAdam(Rule, name="scale_by_adam"):
         of_g = self.b1.complement / c1
         return {"of_mu": of_mu, "of_g": of_g, "of_nu": 1 / c2, "eps": eps, "eps_root": eps_root}
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         mu, nu = self.b1.mix(slots.mu, g), self.b2.mix(slots.nu, abs_sq(g))
         m_hat = leaf.of_mu * mu + leaf.of_g * g if self.nesterov else leaf.of_mu * mu
         u = divide(m_hat, sqrt(leaf.of_nu * nu + leaf.eps_root) + leaf.eps)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.spec.arguments import factory
@@ -27,10 +28,10 @@ class ScaleByAdemamix(Rule, name="scale_by_ademamix"):
     m1, m2 = Slot(dtype="mu_dtype"), Slot(dtype="mu_dtype")
     nu = Slot(real=True)
 
-    def prepare(self, now: Any) -> dict[str, jax.Array]:
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"of_m1": 1 / self.b1.correction(now.t), "of_nu": 1 / self.b2.correction(now.t)}
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         m1, m2 = self.b1.mix(slots.m1, g), self.b3.mix(slots.m2, g)
         nu = self.b2.mix(slots.nu, abs_sq(g))
         u = divide(leaf.of_m1 * m1 + self.alpha * m2, sqrt(leaf.of_nu * nu + self.eps_root) + self.eps)

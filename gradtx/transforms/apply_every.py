@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule, Slot, WholeScalar
+from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.spec.arguments import factory
@@ -22,12 +23,12 @@ class ApplyEvery(Rule, name="apply_every"):
     sum = Slot()
     count = WholeScalar(dtype="int32")
 
-    def prepare(self, now: Any) -> dict[str, jax.Array]:
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
         count = next_count(now.count)
         full = Steps.of(count) >= self.k
         return {"full": full, "count": jnp.where(full, 0, count)}
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         total, nothing = slots.sum + g, jnp.zeros_like(g)
         return jnp.where(leaf.full, total, nothing), {"sum": jnp.where(leaf.full, nothing, total)}
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay
 from gradtx.core.spec.arguments import factory
@@ -22,10 +23,10 @@ class Ema(Rule, name="ema"):
 
     ema = Slot(dtype="accumulator_dtype")
 
-    def prepare(self, now: Any) -> dict[str, jax.Array]:
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"scale": 1 / self.decay.correction(now.t)} if self.debias else {}
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         m = self.decay.mix(slots.ema, g)
         return leaf.scale * m if self.debias else m, {"ema": m}
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.kernels import measure_squares
+from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import Squares, excess
 from gradtx.core.norms import norm as norm_of
@@ -25,7 +25,7 @@ class Clip(Rule, name="clip"):
 
     supports_complex = False
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return jnp.clip(g, -self.max_delta, self.max_delta), slots
 
 
@@ -57,15 +57,16 @@ class ClipByGlobalNorm(Rule, name="clip_by_global_norm"):
     max_norm: Limit
     axis_name: str | tuple[str, ...] | None = None
 
-    measure = measure_squares
+    measures_norm = True
+    reports: ClassVar[Any] = {"clip_fraction": lambda concluded: concluded["factor"] < 1}
 
-    def conclude(self, totals: Any, now: Any) -> dict[str, jax.Array]:
+    def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
         bound = self.max_norm.astype(totals.squares.total.dtype)
         squares = lv.squares_over_axes(totals.squares, self.axis_name, self.name)
         factor, shrink = squares.clip_factors(bound)
         return {"factor": factor, "shrink": shrink}
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return leaf.factor * (leaf.shrink * g), slots
 
 
@@ -110,7 +111,7 @@ class ClipByBlockRms(Rule, name="clip_by_block_rms"):
 
     threshold: PositiveLimit
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         size, one = max(g.size, 1), jnp.ones_like(self.threshold)
         divisor, shrink = Squares([g]).then(
             lambda total: (jnp.maximum(one, sqrt(total / size) / self.threshold), one),

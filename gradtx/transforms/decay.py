@@ -8,6 +8,7 @@ import jax
 
 from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
@@ -21,7 +22,7 @@ class AddDecayedWeights(Rule, name="add_decayed_weights"):
 
     needs = ("params",)
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return g + self.weight_decay * leaf.param, slots
 
 

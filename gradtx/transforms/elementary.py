@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.combine import SetToZero, chain
 from gradtx.core.compose.rule import Rule
+from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide
 from gradtx.core.numerics import sign as phase
@@ -54,7 +55,7 @@ class Square(Rule, name="square"):
 
     gives_real = True
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return abs_sq(g), slots
 
 
@@ -77,7 +78,7 @@ def square() -> Transform:
 class Sqrt(Rule, name="sqrt"):
     """u = sqrt(g)."""
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return jnp.sqrt(g) if jnp.iscomplexobj(g) else safe_sqrt(g), slots
 
 
@@ -100,7 +101,7 @@ def sqrt() -> Transform:
 class Sign(Rule, name="sign"):
     """u = g / |g|."""
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return phase(g), slots
 
 
@@ -123,7 +124,7 @@ def sign() -> Transform:
 class Negate(Rule, name="negate"):
     """u = -g."""
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return -g, slots
 
 
@@ -148,7 +149,7 @@ class Offset(Rule, name="offset"):
 
     value: Number
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return g + self.value, slots
 
 
@@ -176,10 +177,10 @@ class Debias(Rule, name="debias"):
 
     decay: Decay
 
-    def prepare(self, now: Any) -> dict[str, jax.Array]:
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"correction": self.decay.correction(now.t)}
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return divide(g, leaf.correction), slots
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import root_mean_square
 from gradtx.core.numerics import Decay, abs_sq, cast, divide, number_dtype, sqrt
@@ -63,7 +64,7 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
                 f"{show(self.decay_rate_fn)}."
             )
 
-    def prepare(self, now: Any) -> dict[str, jax.Array]:
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
         if self.decay_rate_fn is None:
             t = (now.exact_t - self.step_offset).value
             return {"complement": jnp.power(jnp.maximum(t, 1.0), -self.decay_rate)}
@@ -75,7 +76,7 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
             )
         return {"complement": 1 - cast(decay, number_dtype())}
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         decay, squares, axes = Decay(leaf.complement), abs_sq(g) + self.epsilon, self._axes(g.shape)
         if axes is None:
             v = decay.mix(slots.v, squares)
@@ -146,7 +147,7 @@ class ScaleByParamBlockRms(Rule, name="scale_by_param_block_rms"):
 
     needs = ("params",)
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return g * jnp.maximum(root_mean_square(leaf.param), self.min_scale), slots
 
 

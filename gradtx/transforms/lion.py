@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, sign
 from gradtx.core.spec.arguments import factory
@@ -22,7 +23,7 @@ class ScaleByLion(Rule, name="scale_by_lion"):
 
     mu = Slot(dtype="mu_dtype")
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return sign(self.b1.mix(slots.mu, g)), {"mu": self.b2.mix(slots.mu, g)}
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import DType, DTypeName, Fraction, Number, ScalarOrSchedule
@@ -24,13 +25,13 @@ class Trace(Rule, name="trace"):
 
     trace = Slot(dtype="accumulator_dtype")
 
-    def prepare(self, now: Any) -> dict[str, jax.Array]:
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
         share = 1 - self.dampening
         return {
             "share": share if self.dampen_first else jnp.where(now.step == 0, jnp.ones_like(share), share)
         }
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         v = self.decay * slots.trace + leaf.share * g
         return g + self.decay * v if self.nesterov else v, {"trace": v}
 

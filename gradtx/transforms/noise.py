@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.compose.rule import Key, Rule
+from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import sqrt
 from gradtx.core.spec.arguments import factory
@@ -32,10 +33,10 @@ class AddNoise(Rule, name="add_noise"):
 
     rng_key = Key(_typed_key)
 
-    def prepare(self, now: Any) -> dict[str, jax.Array]:
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"deviation": sqrt(self.eta / jnp.power(now.t, self.gamma))}
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return g + leaf.deviation * jax.random.normal(leaf.key, g.shape, g.dtype), slots
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule, Slot, WholeScalar
+from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.spec.arguments import factory
@@ -35,7 +36,7 @@ class ScaleByProdigy(Rule, name="scale_by_prodigy"):
     d = WholeScalar(init=lambda rule: rule.estim_lr0)
     r = WholeScalar()
 
-    def prepare(self, now: Any) -> dict[str, jax.Array]:
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
         correction = sqrt(self.b2.correction(now.t)) / self.b1.correction(now.t)
         step = now.d * self.learning_rate * correction
         relative = now.d / self.estim_lr0
@@ -48,24 +49,24 @@ class ScaleByProdigy(Rule, name="scale_by_prodigy"):
             "weight": relative * step,
         }
 
-    def _grad_sum(self, g: jax.Array, slots: Any, leaf: Any) -> jax.Array:
+    def _grad_sum(self, g: jax.Array, slots: Slots, leaf: Leaf) -> jax.Array:
         return leaf.b3 * slots.grad_sum + leaf.gain * g
 
-    def measure(self, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
+    def measure(self, g: jax.Array, slots: Slots, leaf: Leaf) -> dict[str, jax.Array]:
         way = slots.params0 - leaf.param
         return {
             "progress": jnp.sum(jnp.real(jnp.conj(g) * way)),
             "size": jnp.sum(jnp.abs(self._grad_sum(g, slots, leaf))),
         }
 
-    def conclude(self, totals: Any, now: Any) -> dict[str, jax.Array]:
+    def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
         r = now.b3 * now.r + now.weight * totals.progress.astype(now.r.dtype)
         estimate = self.estim_lr_coef * divide(r, totals.size.astype(r.dtype))
         # One gradient that is not finite must not spoil the estimate of all leaves.
         grows = jnp.isfinite(estimate) & (estimate > now.d)
         return {"d": jnp.where(grows, estimate, now.d), "r": jnp.where(jnp.isfinite(r), r, now.r)}
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         scaled = leaf.old_d * g
         mu, nu = self.b1.mix(slots.mu, scaled), self.b2.mix(slots.nu, abs_sq(scaled))
         direction = divide(mu, sqrt(nu) + leaf.d * self.eps) + self.weight_decay * leaf.param

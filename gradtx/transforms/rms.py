@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.spec.arguments import factory
@@ -33,14 +34,14 @@ class ScaleByRms(Rule, name="scale_by_rms"):
                 f"first_gradient or bias_correction."
             )
 
-    def prepare(self, now: Any) -> dict[str, jax.Array]:
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
         complement = self.decay.complement
         if self.first_gradient:
             complement = jnp.where(now.step == 0, jnp.ones_like(complement), complement)
         scale = 1 / self.decay.correction(now.t) if self.bias_correction else jnp.ones_like(now.t)
         return {"complement": complement, "scale": scale}
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         nu = Decay(leaf.complement).mix(slots.nu, abs_sq(g))
         return divide(g, self._root(leaf.scale * nu)), {"nu": nu}
 
@@ -53,7 +54,7 @@ class ScaleByStddev(ScaleByRms, name="scale_by_stddev"):
 
     mu = Slot()
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         decay = Decay(leaf.complement)
         mu, nu = decay.mix(slots.mu, g), decay.mix(slots.nu, abs_sq(g))
         variance = jnp.maximum(leaf.scale * nu - abs_sq(leaf.scale * mu), 0.0)

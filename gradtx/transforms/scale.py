@@ -8,6 +8,7 @@ import jax
 
 from gradtx.core.compose.combine import chain
 from gradtx.core.compose.rule import Rule
+from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import Number, Rate, ScalarOrSchedule
@@ -18,7 +19,7 @@ class Scale(Rule, name="scale"):
 
     step_size: Number
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return self.step_size * g, slots
 
 
@@ -49,7 +50,7 @@ class ScaleBySchedule(Rule, name="scale_by_schedule"):
 
     step_size_fn: Number
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return self.step_size_fn * g, slots
 
 
@@ -83,7 +84,7 @@ class ScaleByLearningRate(Rule, name="scale_by_learning_rate"):
     learning_rate: Rate
     flip_sign: bool = True
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         factor = -self.learning_rate if self.flip_sign else self.learning_rate
         return factor * g, slots
 

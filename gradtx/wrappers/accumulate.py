@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Slot, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numbers.steps import Steps, next_count
@@ -51,7 +52,7 @@ class Accumulating(Wrapper):
         """The gradients for the inner transform from the sums of a number of them: their mean."""
         return [s / cast(number, real_dtype(s.dtype)) for s in sums]
 
-    def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
         good, remembered = self.judge(gs, slots, call)
         number = next_count(slots.count, good)
         sums = [jnp.where(good, s + g, s) for s, g in zip(slots.sum, gs, strict=True)]

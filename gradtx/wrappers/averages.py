@@ -12,6 +12,7 @@ from gradtx.core.compose.combine import checked, visit
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
+from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform, added
 from gradtx.core.numbers.states import EVAL
 from gradtx.core.numbers.steps import Steps
@@ -41,7 +42,7 @@ class Average(Rule):
         """The next average, from the last one and the new parameter."""
         raise NotImplementedError
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return g, {EVAL: self.mixed(slots.eval_params, added(leaf.param, g), leaf)}
 
 
@@ -59,7 +60,7 @@ class PolyakAverage(Average, name="polyak_average"):
 
     start: NonNegativeSteps
 
-    def prepare(self, now: Any) -> dict[str, Any]:
+    def prepare(self, now: Now) -> dict[str, Any]:
         n = (now.exact_t - Steps.of(self.start.ceil())).value
         return {"begins": n <= 1, "share": Decay(1 / jnp.maximum(n, 1))}
 

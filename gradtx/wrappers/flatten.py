@@ -13,6 +13,7 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine import transform
 from gradtx.core.engine.placement import Placement, replicated, sharded_like, whole
+from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numerics import compute_dtype, is_complex, widest
@@ -39,7 +40,7 @@ class Flatten(Wrapper, name="flatten"):
         made = vectors.shapes() if place.abstract else vectors.join(leaves)
         return {name: place.scalar(v) for name, v in made.items()}
 
-    def run(self, gs: Leaves, slots: Any, call: Call) -> tuple[Leaves, dict[str, Any]]:
+    def run(self, gs: Leaves, slots: Slots, call: Call) -> tuple[Leaves, dict[str, Any]]:
         places = [place for _, place in call.every]
         # Without the parameters every leaf has a gradient.
         vectors = _Vectors(gs if call.params is None else [param for param, _ in call.every])

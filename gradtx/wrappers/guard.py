@@ -11,6 +11,7 @@ import numpy as np
 from gradtx.core.compose.rule import Slot, Whole, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, missing
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numbers.steps import Steps, next_count
@@ -64,7 +65,7 @@ class Guard(Wrapper, name="guard"):
     def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
-    def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
         faulty = self._anywhere(~call.finite())
         norm = call.number(call.norm(self.axis_name, self.name))
         loss = self._loss(call)

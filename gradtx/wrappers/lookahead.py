@@ -11,6 +11,7 @@ from jax.core import Tracer
 from gradtx.core.compose.rule import Slot, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.rebase import started_anew
+from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.numbers.states import EVAL
@@ -36,7 +37,7 @@ class Lookahead(Wrapper, name="lookahead"):
     def wrapped(self) -> dict[str, Any]:
         return {"inner": self.fast_optimizer}
 
-    def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
         result, inner = call.run(self.fast_optimizer, gs, slots.inner)
         count = next_count(slots.count)
         sync = Steps.of(count) >= self.sync_period

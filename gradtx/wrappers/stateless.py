@@ -9,6 +9,7 @@ import jax
 
 from gradtx.core.compose.rule import Rule
 from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.spec.arguments import factory
@@ -28,7 +29,7 @@ class Stateless(Wrapper, name="stateless"):
 
     in_place = False
 
-    def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
         params = None if call.params is None else call.tree(call.params)
         return call.leaves(self.f(call.tree(gs), params)), {}
 
@@ -38,7 +39,7 @@ class StatelessWithTreeMap(Rule, name="stateless_with_tree_map"):
 
     f: Any
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return self.f(g, leaf.param), slots
 
 

@@ -13,6 +13,7 @@ from gradtx.core.compose.rule import Whole, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Call
 from gradtx.core.norms import norm, sum_of_squares
@@ -23,7 +24,6 @@ from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import divide, number_dtype
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import PositiveSteps, ScalarOrSchedule
-from gradtx.transforms.clip import ClipByGlobalNorm
 
 NORMS = ("gradient_norm", "update_norm", "parameter_norm", "update_ratio")
 
@@ -32,9 +32,7 @@ def _initial(track: Track, params: Any) -> dict[str, Any]:
     names = [f"{norm}{group}" for group in ("", *(f"/{g}" for g in track.groups or {})) for norm in NORMS]
     names += _by_name(dict(_rates(track.inner, None)))
     if isinstance(track.inner, Composed):
-        names += [
-            "clip_fraction" for u in track.inner.program.units if isinstance(u.transform, ClipByGlobalNorm)
-        ]
+        names += [name for unit in track.inner.program.rules for name in unit.transform.reports]
     return {name: jnp.zeros((), number_dtype()) for name in names}
 
 
@@ -72,17 +70,20 @@ class Track(Wrapper, name="track"):
     def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
-    def run(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
         due = call.step % jnp.maximum(self.every.floor(), 1) == 0
         number = next_count(slots.measured)
 
         def measure(params: Any, state: Any) -> dict[str, jax.Array]:
             updates, concluded = call.preview(self.inner, gs, state, params, number > 0)
             found = self._norms((gs, updates, params), call) | _by_name(dict(_rates(self.inner, state)))
-            clips = [now["factor"] < 1 for rule, now in concluded if isinstance(rule, ClipByGlobalNorm)]
-            if clips:
-                mean = slots.metrics["clip_fraction"]
-                found["clip_fraction"] = mean + (jnp.stack(clips).any() - mean) / number
+            happened: dict[str, list[jax.Array]] = {}
+            for rule, scalars in concluded:
+                for name, told in rule.reports.items():
+                    happened.setdefault(name, []).append(told(scalars))
+            for name, flags in happened.items():
+                mean = slots.metrics[name]
+                found[name] = mean + (jnp.stack(flags).any() - mean) / number
             return {name: call.number(x) for name, x in found.items()}
 
         metrics, call, state = call.look(due, measure, slots.metrics, slots.inner)

@@ -13,6 +13,7 @@ from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import Excluding, Including, Mask
 from gradtx.core.engine.program import Builder
+from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.steps import Fork, Swap
 from gradtx.core.engine.transform import Transform, adapted
 from gradtx.core.numerics import divide
@@ -166,7 +167,7 @@ class SetToZero(Rule, name="set_to_zero"):
 
     takes_any_leaf = True
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return jnp.zeros_like(g), slots
 
 

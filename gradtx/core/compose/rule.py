@@ -7,7 +7,7 @@ Everything else (trees, dtypes, `None`, masks, the step, storage, errors) is the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
+from gradtx.core.engine.scope import RESERVED, Leaf, Now, Scope, Slots
 from gradtx.core.numbers.states import CLOCK, EVAL, holds_state, is_foreign
 from gradtx.core.numerics import number_dtype
 from gradtx.core.spec.fields import Declared
@@ -128,6 +129,11 @@ class Slotted(Declared, Composed):
                 f"{cls.__name__}: {CLOCK!r} is the scalar of a wrapper that its schedules run by. Give the "
                 f"slot another name."
             )
+        for name in {*RESERVED} & {*cls.scalars}:
+            raise TypeError(
+                f"{cls.__name__}: a rule sees something else as {name!r} in `now` or `leaf`. Give the scalar "
+                f"another name."
+            )
         for name in filter(holds_state, (*cls.slots, *cls.scalars)):
             raise TypeError(
                 f"{cls.__name__}: {name!r} is the name of the state of a wrapped transform. Give the slot "
@@ -178,26 +184,35 @@ class Rule(Slotted):
     takes_any_leaf: ClassVar[bool] = False
     """Whether a leaf that has no gradient, such as an integer, is no error but left as it is."""
 
+    measures_norm: ClassVar[bool] = False
+    """Whether it measures the norm of the updates in place of `measure`: `conclude` gets `totals.squares`.
+
+    A wrapper that has measured it already hands it on.
+    """
+
+    reports: ClassVar[Mapping[str, Callable[[Mapping[str, Any]], jax.Array]]] = {}
+    """What `track` shows of it: by name, whether something happened, from the scalars that it concluded."""
+
     measures: ClassVar[bool] = False
     has_key: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(name=name, **kwargs)
-        cls.measures = cls.measure is not Rule.measure
+        cls.measures = cls.measures_norm or cls.measure is not Rule.measure
         cls.has_key = any(s.is_key for s in cls.scalars.values())
 
-    def prepare(self, now: Any) -> dict[str, Any]:
+    def prepare(self, now: Now) -> dict[str, Any]:
         """Scalars of this update, computed once."""
         return {}
 
-    def measure(self, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
+    def measure(self, g: jax.Array, slots: Slots, leaf: Leaf) -> dict[str, jax.Array]:
         """Real scalars of one leaf, to be summed over the tree."""
         raise NotImplementedError
 
-    def conclude(self, totals: Any, now: Any) -> dict[str, Any]:
+    def conclude(self, totals: Scope, now: Now) -> dict[str, Any]:
         """Scalars that follow from the sums."""
         return {}
 
-    def apply(self, g: jax.Array, slots: Any, leaf: Any) -> tuple[jax.Array, Any]:
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         """The update of one leaf, and its new slots by name."""
         raise NotImplementedError

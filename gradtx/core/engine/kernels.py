@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import weakref
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import jax
@@ -23,6 +22,7 @@ from jax.core import Tracer
 
 from gradtx.core.engine.leaves import Selection
 from gradtx.core.engine.results import checked_measures, checked_scalars, checked_update
+from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.slots import load, load_update, store
 from gradtx.core.engine.steps import Join, Step, Unit, through
 from gradtx.core.engine.transform import Transform, added
@@ -42,13 +42,6 @@ from gradtx.core.spec.spec import is_array
 
 Values = dict[str, Any]
 K = TypeVar("K", bound="Kernel")
-
-
-class Scope(SimpleNamespace):
-    """Named values that a rule sees: `now` in `prepare` and `conclude`, `leaf` in `measure` and `apply`."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"There is no {name!r} here, only {', '.join(sorted(vars(self)))}.")
 
 
 class Kernel:
@@ -162,11 +155,11 @@ def field_values(unit: Unit, arguments: dict[Any, Any]) -> Values:
     return result
 
 
-def _now(unit: Unit, step: jax.Array, kept: Values, extra: Values) -> Scope:
+def _now(unit: Unit, step: jax.Array, kept: Values, extra: Values) -> Now:
     scalars = {k: v for k, v in kept.items() if not unit.transform.scalars[k].is_key}
     wanted = {k: extra[k] for k in unit.transform.needs if k in extra}
     t = step.astype(number_dtype())
-    return Scope(step=t, t=t + 1, exact_t=Steps.of(next_count(step)), extra=wanted, **scalars)
+    return Now(step=t, t=t + 1, exact_t=Steps.of(next_count(step)), extra=wanted, **scalars)
 
 
 def with_values(unit: Unit, arguments: dict[Any, Any]) -> Any:
@@ -245,6 +238,8 @@ class MeasureKernel(Kernel):
         """The real scalars of one leaf, in at least float32."""
         with jax.named_scope(self.unit.where), mixing():
             stack, param, compute = load_update(stack, param)
+            if self.unit.transform.measures_norm:
+                return {"squares": sum_of_squares(stack[-1])}
             rule, loaded, leaf = _seen(self.unit, values, slots, param, number, compute)
             return checked_measures(self.unit.where, rule.measure(stack[-1], loaded, leaf))
 
@@ -260,19 +255,11 @@ class MeasureKernel(Kernel):
         """The scalars that follow from the sums; for a norm also from what was measured."""
         rule = self.unit.transform._with(**values[0])
         totals = Scope(**{k: total([part[k] for part in parts]) for k in parts[0]}) if parts else _Nothing()
-        if type(self.unit.transform).measure is measure_squares:
+        if self.unit.transform.measures_norm:
             totals = Scope(squares=Squares(measured, [part["squares"] for part in parts]))
         now = _now(self.unit, step, kept, extra)
         vars(now).update(values[1])
         return checked_scalars(self.unit.where, "conclude", rule.conclude(totals, now), kept)
-
-
-def measure_squares(self: Any, g: jax.Array, slots: Any, leaf: Any) -> dict[str, jax.Array]:
-    """The measure of a global norm, whose total is a `Squares`.
-
-    A wrapper that has taken it already hands it to the rules inside.
-    """
-    return {"squares": sum_of_squares(g)}
 
 
 APPLY = "apply"
@@ -379,14 +366,14 @@ def _cast(values: Any, dtype: Any) -> Any:
 
 def _seen(
     unit: Unit, values: tuple[Values, Values], slots: Values, param: Any, number: Any, compute: Any
-) -> tuple[Any, Scope, Scope]:
+) -> tuple[Any, Slots, Leaf]:
     """What a rule sees of one leaf: itself with arrays for its fields, the slots, and `leaf`."""
     fields, scalars = _cast(values[0], real_dtype(compute)), dict(values[1])
     key = scalars.pop("key", None)
-    leaf = Scope(param=param, **_cast(scalars, real_dtype(compute)))
+    leaf = Leaf(param=param, **_cast(scalars, real_dtype(compute)))
     if key is not None:
         leaf.key = jax.random.fold_in(key, number)
-    loaded = Scope(**{name: load(x, compute) for name, x in slots.items()})
+    loaded = Slots(**{name: load(x, compute) for name, x in slots.items()})
     return unit.transform._with(**fields), loaded, leaf
 
 

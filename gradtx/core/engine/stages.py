@@ -18,12 +18,11 @@ from gradtx.core.engine.kernels import (
     APPLY,
     LeafKernel,
     MeasureKernel,
-    Scope,
-    measure_squares,
     mixing,
     pack,
     shared,
 )
+from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.slots import load, store
 from gradtx.core.engine.steps import Join, Step, Unit, is_declared, is_rule
 from gradtx.core.engine.wrapped_update import Call
@@ -105,7 +104,7 @@ class MeasureStage:
     def run(self, update: Update) -> None:
         unit, kept = self.unit, update.kept[self.unit.path]
         values, number = update.values(unit), np.uint32(0)
-        of_norm = type(unit.transform).measure is measure_squares
+        of_norm = unit.transform.measures_norm
         parts, measured = [], []
         for i in update.live:
             own = update.own_slots(unit, i)
@@ -157,7 +156,7 @@ class WrapperStage:
             apply=update.apply and self.last and wrapper.in_place and on == update.live,
         )
         with jax.named_scope(unit.where), mixing():
-            result, new = wrapper.run(gs, Scope(**own), call)
+            result, new = wrapper.run(gs, Slots(**own), call)
         for name, value in new.items():
             path = (*unit.path, name)
             if name in wrapper.slots:
