@@ -11,7 +11,7 @@ from test_laws import COSTLY, DIMENSIONS, FEATURES, covered, possible, turns
 
 # What a plain run of 150 entries has the time for: pairs of an entry and a costly law, and pairwise rows. One
 # takes about a sixth of a second of a processor, both together a fifth of four minutes on two cores.
-MEETINGS, ROWS = 300, 240
+MEETINGS, ROWS = 320, 240
 
 
 def grown(size, seed):
