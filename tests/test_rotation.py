@@ -60,7 +60,7 @@ def test_which_entries_meet_a_law_differs_from_law_to_law():
 
 
 def test_features_are_what_the_program_uses():
-    assert {"Rule.measure", "Rule.conclude"} <= features_of("clip_by_global_norm")
+    assert {"Rule.measures_norm", "Rule.conclude"} <= features_of("clip_by_global_norm")
     assert {"a slot with shape", "needs params"} <= features_of("adafactor")
     assert {"a wrapped program", "kind: wrapper", "a decay"} <= features_of("guard") | features_of("sgd")
     assert "a Key" in features_of("noisy_sgd") and "a mask" in features_of("freeze")

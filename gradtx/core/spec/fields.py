@@ -157,7 +157,7 @@ def as_number(where: str, value: Any, domain: Domain | None = ANY) -> Any:
         exact = jax.config.jax_enable_x64  # type: ignore[attr-defined]
         kept: Any = np.asarray(value)[()]
         # A whole number is exact; of another one of 32 bits the shortest decimal is what was meant.
-        exact = exact or (abs(kept) < 2**32 and kept == np.floor(kept))
+        exact = exact or (abs(float(kept)) < 2**32 and float(kept).is_integer())
         kind = GivenForOneUpdate if _is_injected() else GivenAsArray
         number = kind(kept if exact else str(kept))
     elif isinstance(value, int | float) and not isinstance(value, bool):
