@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -40,7 +41,10 @@ _ARGUMENTS = {GivenAsArray: _ArgumentAsArray, GivenForOneUpdate: _ArgumentForOne
 
 def argument(where: str, number: float) -> Argument:
     """A number as an argument of a recipe, an object of its own."""
-    number = plain(number)
+    try:
+        number = plain(number) if isinstance(number, float) else float(number)
+    except OverflowError:  # an integer that no float can hold, which every domain refuses
+        number = math.inf if number > 0 else -math.inf
     result = _ARGUMENTS.get(type(number), Argument)(number)
     result.where = where
     return result
