@@ -93,9 +93,9 @@ class Slotted(Declared, Composed):
     """What `update` must be given: `"params"`, or the names of keyword arguments."""
 
     last: ClassVar[bool] = False
-    """Whether it remembers the parameters that the update makes: nothing may change the update after it.
+    """Whether it remembers `param + update`, as an average of the parameters does.
 
-    Such a rule passes the update on as it is; such a wrapper may change it.
+    That is right only if nothing changes the update afterwards, so `init` refuses it anywhere but at the end.
     """
 
     slots: ClassVar[dict[str, Slot]] = {}

@@ -33,10 +33,13 @@ class Wrapper(Slotted):
     whole = True
 
     in_place: ClassVar[bool] = True
-    """Whether its result may be the new parameters: it is what `call.run` gave, or heeds `call.apply`."""
+    """Whether `run` may return new parameters where `call.apply` is true, and not only updates.
+
+    It may if it returns what `call.run` gave, or looks at `call.apply` itself.
+    """
 
     sees_leaves: ClassVar[bool] = True
-    """Whether the wrapped transforms see the parameters' leaves, and have slots for each."""
+    """Whether the wrapped transforms see the leaves that the wrapper sees; `flatten` shows them vectors."""
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)

@@ -168,7 +168,7 @@ def with_values(unit: Unit, arguments: dict[Any, Any]) -> Any:
 
 
 class PrepareKernel(Kernel):
-    """What is computed once for an update: each rule's fields and scalars, and the next step."""
+    """What is the same for all leaves: the hyperparameters and scalars of each rule, and the next step."""
 
     def __init__(self, rules: list[Unit], arguments: dict[tuple[Path, str], Any]) -> None:
         self.rules: list[Any] = [_bare(unit) for unit in rules]
@@ -185,7 +185,10 @@ class PrepareKernel(Kernel):
         kept: dict[Path, Values],
         extra: Values,
     ) -> tuple[dict[Path, Values], dict[Path, Values], jax.Array]:
-        """The fields and the scalars of each rule, and the next step; `called` is what callables give."""
+        """The hyperparameters and the scalars of each rule, by its path, and the next step.
+
+        `called` has the values of the arguments that are a user's functions, which were called outside.
+        """
         bound = bound_arguments(self.arguments, numbers)
         arguments = {**{k: v(step) if callable(v) else v for k, v in bound.items()}, **called}
         fields = {unit.path: field_values(unit, arguments) for unit in self.rules}

@@ -143,7 +143,10 @@ class Update:
         return [(self.ps[i], place.get(i)) for i in active]
 
     def extra_for(self, unit: Unit, on: list[int]) -> dict[str, Any]:
-        """The keyword arguments; where a mask asks for it, trees like the gradients lose the other leaves."""
+        """The keyword arguments as a unit gets them.
+
+        Some masks ask that an argument that is a tree like the gradients has the unit's own leaves alone.
+        """
         if not any(isinstance(mask, lv.Selection) and mask.cuts_extra_args for mask in unit.masks):
             return self.extra
 

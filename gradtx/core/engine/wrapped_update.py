@@ -149,9 +149,18 @@ class Call:
         *,
         checked: bool,
     ) -> tuple[Leaves, State, Leaves, jax.Array]:
-        """The same on `change(sums)`: the result, the state, the sums, then zero, and whether it ran.
+        """Runs a wrapped transform on what is made of sums, where `when` is true, and sets the sums to zero.
 
-        If `checked`, it does not run on gradients that are not finite, and the sums are zero all the same.
+        Args:
+            tx: the transform.
+            sums: what has been gathered for each leaf.
+            state: the state of `tx`.
+            when: a bool: whether the sums are complete. Where it is false nothing runs and nothing changes.
+            change: makes the gradients from the sums.
+            checked: whether `tx` rests where a gradient is not finite; the sums are set to zero all the same.
+
+        Returns:
+            The result and the state, as `run` gives them, the sums, and whether `tx` ran.
         """
 
         def step(params: Leaves | None, old: State, sums: Leaves, _: Any) -> Any:
@@ -176,10 +185,11 @@ class Call:
     def look(
         self, when: Any, found: Callable[[Leaves | None, State], T], otherwise: T, state: State
     ) -> tuple[T, Call, State]:
-        """What `found(params, state)` gives where `when`, a traced bool, else `otherwise`, at no cost.
+        """Measures the parameters and the state where `when`, a traced bool, is true; elsewhere it is free.
 
-        The parameters and the state come out as they went in, so that XLA looks before it moves them in place
-        and need not copy them: go on with the update and the state that this gives.
+        Returns `found(params, state)`, or `otherwise`, then this update and the state again. Use these two
+        from here on: the measurement then comes before the step that changes the arrays in place, and XLA
+        need not copy them.
         """
 
         def looked(params: Leaves | None, state: State) -> Any:

@@ -30,7 +30,7 @@ class Spec:
         raise NotImplementedError
 
     def _identity(self) -> Any:
-        """What two equal values have equal; by default the call, but it may hold more than the repr shows."""
+        """What is compared when two values are: by default the call that the repr shows."""
         return self._call()
 
     def __setattr__(self, name: str, value: Any) -> None:
