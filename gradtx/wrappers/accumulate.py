@@ -12,7 +12,7 @@ from gradtx.core.compose.rule import Slot, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import cast, real_dtype
 from gradtx.core.spec.arguments import factory
@@ -44,7 +44,7 @@ class Accumulating(Wrapper):
     drops: ClassVar[bool] = False
     """Whether a sum that is not finite is dropped, with its update."""
 
-    def judge(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[Any, dict[str, Any]]:
+    def judge(self, gs: list[jax.Array], slots: Any, call: WrappedUpdate) -> tuple[Any, dict[str, Any]]:
         """Whether to take these gradients, and what to remember of the judgement."""
         raise NotImplementedError
 
@@ -52,7 +52,7 @@ class Accumulating(Wrapper):
         """The gradients for the inner transform from the sums of a number of them: their mean."""
         return [s / cast(number, real_dtype(s.dtype)) for s in sums]
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         good, remembered = self.judge(gs, slots, call)
         number = next_count(slots.count, good)
         sums = [jnp.where(good, s + g, s) for s, g in zip(slots.sum, gs, strict=True)]
@@ -90,7 +90,7 @@ class Accumulate(Accumulating, name="accumulate"):
         """Whether a sum that is not finite is dropped, with its update."""
         return self.non_finite == "drop"
 
-    def judge(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[Any, dict[str, Any]]:
+    def judge(self, gs: list[jax.Array], slots: Any, call: WrappedUpdate) -> tuple[Any, dict[str, Any]]:
         return (call.finite().all() if self.non_finite == "skip" else jnp.array(True)), {}
 
 

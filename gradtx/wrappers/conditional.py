@@ -14,7 +14,7 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, accepted
-from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import ScalarOrSchedule, StepLimit
@@ -34,7 +34,7 @@ class ApplyIfFinite(Wrapper, name="apply_if_finite"):
     def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         faults = (~call.finite()).sum(dtype=jnp.int32)
         finite = lv.over_axes(faults, self.axis_name, self.name) == 0
         count = jnp.where(finite, 0, next_count(slots.notfinite_count))
@@ -109,7 +109,7 @@ class Conditional(Wrapper):
     def updates_in(self, calls: int) -> int | None:
         return None
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         extra = accepted(self.should_transform_fn, call.extra) if self.forward_extra_args else {}
         when = jnp.asarray(self.should_transform_fn(slots.calls, **extra))
         if when.shape != ():

@@ -15,7 +15,7 @@ from gradtx.core.engine import transform
 from gradtx.core.engine.placement import Placement, replicated, sharded_like, whole
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
-from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numerics import compute_dtype, is_complex, widest
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.words import some
@@ -40,7 +40,7 @@ class Flatten(Wrapper, name="flatten"):
         made = vectors.shapes() if place.abstract else vectors.join(leaves)
         return {name: place.scalar(v) for name, v in made.items()}
 
-    def run(self, gs: Leaves, slots: Slots, call: Call) -> tuple[Leaves, dict[str, Any]]:
+    def run(self, gs: Leaves, slots: Slots, call: WrappedUpdate) -> tuple[Leaves, dict[str, Any]]:
         places = [place for _, place in call.every]
         # Without the parameters every leaf has a gradient.
         vectors = _Vectors(gs if call.params is None else [param for param, _ in call.every])

@@ -13,7 +13,7 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, missing
-from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay
 from gradtx.core.spec.arguments import factory
@@ -65,7 +65,7 @@ class Guard(Wrapper, name="guard"):
     def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         faulty = self._anywhere(~call.finite())
         norm = call.number(call.norm(self.axis_name, self.name))
         loss = self._loss(call)
@@ -112,7 +112,7 @@ class Guard(Wrapper, name="guard"):
         """Flags that are true on some shard."""
         return lv.over_axes(flags.astype(jnp.int32), self.axis_name, self.name) > 0
 
-    def _loss(self, call: Call) -> jax.Array | None:
+    def _loss(self, call: WrappedUpdate) -> jax.Array | None:
         """The loss as all shards know it."""
         value = call.extra.get("value")
         if value is None:

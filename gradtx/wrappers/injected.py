@@ -17,7 +17,7 @@ from gradtx.core.engine.program import Program
 from gradtx.core.engine.rebase import rebased
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import PyTree, Shared, Transform, adapted
-from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.hyperparams import set_hyperparams
 from gradtx.core.numbers.paths import lookup, replaced
 from gradtx.core.numbers.schedule import bind_numbers
@@ -48,7 +48,7 @@ class Injected(Wrapper, name="inject_hyperparams"):
     def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         old = slots.states
         values = {k: call.number(s(old[k], **call.extra)) for k, s in self.schedules.items()}
         result, inner = call.run(self.inner, gs, set_hyperparams(slots.inner, **values))
@@ -104,7 +104,7 @@ class Rebuilt(Wrapper, name="inject_hyperparams"):
     def _built(self, values: dict[str, Any]) -> Any:
         return built(self.factory, {**self.others, **values})
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         values = {name: self.__dict__[name] for name in self.numbers}
         result, inner = call.run(Momentary(self._built(values)), gs, slots.inner)
         return result, {"inner": inner}
@@ -124,7 +124,7 @@ class RebuiltByStates(Rebuilt, name="inject_hyperparams"):
         first = {name: value_at(s(s.init()), 0) for name, s in self.schedules.items() if name not in values}
         return super()._built({**first, **values})
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         old = slots.states
         values = {name: self.__dict__[name] for name in self.numbers}
         values |= {name: call.number(s(old[name], **call.extra)) for name, s in self.schedules.items()}

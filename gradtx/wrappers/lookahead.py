@@ -13,7 +13,7 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.rebase import started_anew
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
-from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.states import EVAL
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay, cast
@@ -37,7 +37,7 @@ class Lookahead(Wrapper, name="lookahead"):
     def wrapped(self) -> dict[str, Any]:
         return {"inner": self.fast_optimizer}
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         result, inner = call.run(self.fast_optimizer, gs, slots.inner)
         count = next_count(slots.count)
         sync = Steps.of(count) >= self.sync_period
@@ -56,7 +56,7 @@ class Lookahead(Wrapper, name="lookahead"):
         if not isinstance(sync, Tracer):
             slow, params, inner = synchronized(old) if sync else old
         elif call.apply:
-            # As in `Call.run`: a loop of no trips passes its arrays through, where a `cond` copies them.
+            # As in `call.run`: a loop of no trips passes its arrays through, where a `cond` copies them.
             slow, params, inner = jax.lax.fori_loop(
                 0, sync.astype(jnp.int32), lambda _, carry: synchronized(carry), old
             )

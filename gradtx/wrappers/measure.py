@@ -17,7 +17,7 @@ from gradtx.core.engine.placement import typed_sharding, zeros
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import Decay, cast, compute_dtype, is_trainable, like, number_dtype
 from gradtx.core.spec.arguments import factory
@@ -49,7 +49,7 @@ class Measurement(Wrapper, name="measurement"):
     in_place = False
     value = Whole(lambda wrapper, params: _zeros(wrapper.measure, params))
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         return gs, {"value": in_dtypes_of(self.measure(call.tree(gs)), slots.value)}
 
 
@@ -75,7 +75,7 @@ class MeasureWithEma(Wrapper, name="measure_with_ema"):
 
         return jax.tree.map(wide, self.measure(updates))
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         # m / (1 - b^t) moves towards a new value by the part (1 - b) / (1 - b^t): no second average is kept.
         part = self.decay.complement
         if self.debias:
@@ -101,7 +101,7 @@ class MeasureByTransform(Wrapper, name="measure_by_transform"):
     def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         value, inner = call.run(self.inner, gs, slots.inner)
         return gs, {"value": value, "inner": inner}
 

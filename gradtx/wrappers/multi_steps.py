@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Whole
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
 from gradtx.core.spec.spec import call_arguments
@@ -47,7 +47,7 @@ class MultiStepsTransform(Accumulating, name="MultiSteps"):
         given = {"opt": values.pop("inner"), "every_k_schedule": values.pop("every"), **values}
         return call_arguments(self.name, given)
 
-    def judge(self, gs: list[jax.Array], slots: Any, call: Call) -> tuple[Any, dict[str, Any]]:
+    def judge(self, gs: list[jax.Array], slots: Any, call: WrappedUpdate) -> tuple[Any, dict[str, Any]]:
         if self.should_skip_update_fn is None:
             return jnp.array(True), {"skip": slots.skip}
         params = None if call.params is None else call.tree(call.params)

@@ -11,7 +11,7 @@ from gradtx.core.compose.rule import Rule
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.spec import show
 
@@ -29,7 +29,7 @@ class Stateless(Wrapper, name="stateless"):
 
     in_place = False
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         params = None if call.params is None else call.tree(call.params)
         return call.leaves(self.f(call.tree(gs), params)), {}
 

@@ -15,7 +15,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.norms import norm, sum_of_squares
 from gradtx.core.numbers.hyperparams import array_of, tidy
 from gradtx.core.numbers.paths import Path, lookup
@@ -70,7 +70,7 @@ class Track(Wrapper, name="track"):
     def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         due = call.step % jnp.maximum(self.every.floor(), 1) == 0
         number = next_count(slots.measured)
 
@@ -95,7 +95,7 @@ class Track(Wrapper, name="track"):
             "inner": inner,
         }
 
-    def _norms(self, leaves: tuple[list[jax.Array], ...], call: Call) -> dict[str, jax.Array]:
+    def _norms(self, leaves: tuple[list[jax.Array], ...], call: WrappedUpdate) -> dict[str, jax.Array]:
         sums = [[sum_of_squares(x) for x in own] for own in leaves]
         found: dict[str, jax.Array] = {}
         for group, mask in {"": None, **(self.groups or {})}.items():

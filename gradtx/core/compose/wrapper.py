@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.combine import checked
 from gradtx.core.compose.rule import Slotted
 from gradtx.core.engine.scope import Slots
-from gradtx.core.engine.wrapped_update import Call
+from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.states import INNER, holds_state
 
 
@@ -63,6 +63,6 @@ class Wrapper(Slotted):
         """How many updates the wrapped transforms make in so many calls; None where that is not known."""
         return calls
 
-    def run(self, gs: list[jax.Array], slots: Slots, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         """The result for the leaves' gradients, and the new slots and states by name."""
         raise NotImplementedError

@@ -23,10 +23,9 @@ from gradtx.core.engine.kernels import (
     shared,
 )
 from gradtx.core.engine.scope import Slots
-from gradtx.core.engine.slots import load, store
+from gradtx.core.engine.slots import load, load_update, store
 from gradtx.core.engine.steps import Join, Step, Unit, is_declared, is_rule
-from gradtx.core.engine.wrapped_update import Call
-from gradtx.core.numerics import compute_dtype, like
+from gradtx.core.engine.wrapped_update import WrappedUpdate
 
 if TYPE_CHECKING:
     from gradtx.core.engine.update import Update
@@ -131,20 +130,15 @@ class WrapperStage:
     def run(self, update: Update) -> None:
         unit, on = self.unit, update.working(self.unit)
         wrapper = update.with_values(unit)
-        compute = [
-            compute_dtype(*(x.dtype for x in (*update.stacks[i], update.ps[i]) if x is not None)) for i in on
-        ]
-        gs = [
-            u.astype(like(u.dtype, c))
-            for u, c in zip((update.stacks[i][-1] for i in on), compute, strict=True)
-        ]
+        loaded = [load_update(update.stacks[i], update.ps[i]) for i in on]
+        gs, compute = [stack[-1] for stack, _, _ in loaded], [c for _, _, c in loaded]
         own: dict[str, Any] = {}
         for name in wrapper.slots:
             leaves = update.slots[*unit.path, name]
             own[name] = [load(leaves[i], c) for i, c in zip(on, compute, strict=True)]
         for name in (*wrapper.scalars, *wrapper.wrapped()):
             own[name] = update.slots[*unit.path, name]
-        call = Call(
+        call = WrappedUpdate(
             structure=update.structure,
             positions=on,
             gs=gs,

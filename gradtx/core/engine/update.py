@@ -13,6 +13,7 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import with_values
 from gradtx.core.engine.layout import active_leaves
 from gradtx.core.engine.program import Program
+from gradtx.core.engine.slots import store
 from gradtx.core.engine.steps import Join, Unit
 from gradtx.core.engine.transform import PyTree, Shared, missing
 from gradtx.core.numbers.paths import Path, lookup, nest
@@ -87,7 +88,7 @@ class Update:
             for name, scalar in unit.transform.scalars.items():
                 if not scalar.is_key and name in self.scalars[unit.path]:
                     old = self.slots[*unit.path, name]
-                    self.slots[*unit.path, name] = self.scalars[unit.path][name].astype(old.dtype)
+                    self.slots[*unit.path, name] = store(self.scalars[unit.path][name], old)
         for path in program.leaf_slot_paths:
             self.slots[path] = self.structure.unflatten(self.slots[path])
         made = list(self.ps if self.apply else self.us)

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Call:
+class WrappedUpdate:
     """One update of the leaves that a wrapper works on, as lists in one order.
 
     Attributes:
@@ -184,7 +184,7 @@ class Call:
 
     def look(
         self, when: Any, found: Callable[[Leaves | None, State], T], otherwise: T, state: State
-    ) -> tuple[T, Call, State]:
+    ) -> tuple[T, WrappedUpdate, State]:
         """Measures the parameters and the state where `when`, a traced bool, is true; elsewhere it is free.
 
         Returns `found(params, state)`, or `otherwise`, then this update and the state again. Use these two
