@@ -190,6 +190,55 @@ def test_arithmetic_on_an_argument_of_a_recipe_is_an_error(change):
         jax.jit(lambda rate: recipe_of(change)(rate).init(PARAMS)["numbers"])(0.1)
 
 
+@pytest.mark.parametrize("annotation", [float, float | None, gradtx.Scalar, None])
+def test_a_number_is_an_argument_whatever_its_annotation(annotation):
+    def half(learning_rate):
+        return gradtx.sgd(learning_rate * 0.5)
+
+    half.__annotations__ = {} if annotation is None else {"learning_rate": annotation}
+    with pytest.raises(TypeError, match=r"half: learning_rate.*chain\("):
+        gradtx.recipe(half)(0.1)
+
+
+def test_a_choice_by_an_arguments_value_is_an_error():
+    @gradtx.recipe
+    def capped(learning_rate: gradtx.Scalar):
+        return gradtx.sgd(max(learning_rate, 0.2))
+
+    with pytest.raises(TypeError, match="capped: learning_rate"):
+        capped(0.1)
+
+
+def recipe_that_holds(big):
+    @gradtx.recipe
+    def holding(learning_rate: gradtx.Scalar):
+        return gradtx.chain(gradtx.sgd(learning_rate), gradtx.stateless(lambda u, p: big and u))
+
+    return holding
+
+
+def test_a_recipe_is_not_held_by_the_table_of_constructors():
+    big = Captured()
+    alive, tx = weakref.ref(big), recipe_that_holds(big)(0.1)
+    use(tx)
+    del big
+    gc.collect()
+    assert alive() is not None and repr(tx) == "holding(0.1)"
+    del tx
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.parametrize("name", ["count", "mu", "nu", "step", "hyperparams", "learning_rate"])
+def test_a_leafs_name_is_not_taken_for_one_of_the_state(name):
+    state = gradtx.adam(0.1).init({name: jnp.ones(2)})
+    with jax.numpy_dtype_promotion("standard"):
+        after = gradtx.tree.set(state, count=5)
+    assert gradtx.step_count(after) == 5 and gradtx.tree.get(after, "count") == 5
+    assert gradtx.tree.get(after, "mu")[name].shape == gradtx.tree.get(after, "nu")[name].shape == (2,)
+    assert gradtx.tree.get(gradtx.tree.set(state, learning_rate=0.5), "learning_rate") == 0.5
+
+
 def test_an_argument_that_is_passed_as_it_is_is_read_and_set_under_its_name():
     half = recipe_of(lambda x: x)
     for rate in (0.1, jnp.float32(0.1), gradtx.constant_schedule(0.1)):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
 from gradtx.core.numbers.hyperparams import array_of, hyperparams, placed, set_hyperparams
-from gradtx.core.numbers.states import held, is_state, outermost_states
+from gradtx.core.numbers.states import held, holds_state, is_foreign, is_state, outermost_states
 
 PyTree = Any
 KeyPath = tuple[Any, ...]
@@ -71,7 +72,8 @@ def get(tree: PyTree, key: Any, default: Any = Required(), filtering: Filtering 
     """What has a name in a tree; there must be one such thing, and nothing is `None` in silence.
 
     Of a gradtx state, or of what holds one, `"count"` is the step, `"hyperparams"` the dict of all
-    hyperparameters, and the name of one its value for the next update.
+    hyperparameters, and the name of one its value for the next update. The names of the parameters, which
+    stand below its slots, are not looked at.
 
     Args:
         tree: the state of any library, or any tree.
@@ -174,19 +176,47 @@ def _is_called(node: Any, key: Any) -> bool:
     return _is_named_tuple(node) and type(node).__name__ == key
 
 
-def _found(path: KeyPath, node: Any, key: Any) -> Iterator[tuple[KeyPath, Any]]:
+class _Place(enum.Enum):
+    """What a node is, as far as the layout of a gradtx state says it."""
+
+    ANYTHING = enum.auto()
+    SLOTS = enum.auto()
+    TRANSFORM = enum.auto()
+    THE_USERS = enum.auto()
+    """What stands below a slot: a tree of the user's, whose names mean nothing here."""
+
+    def of(self, node: Any, step: Any) -> _Place:
+        """What a part of a node at this place is."""
+        if is_state(node):
+            return _Place.SLOTS if step.key == "slots" else _Place.ANYTHING
+        if self is _Place.SLOTS:
+            return _Place.ANYTHING if is_foreign(step.key) else _Place.TRANSFORM
+        if self is _Place.TRANSFORM:
+            return _Place.ANYTHING if holds_state(step.key) else _Place.THE_USERS
+        return _Place.ANYTHING
+
+
+def _found(
+    path: KeyPath, node: Any, key: Any, place: _Place = _Place.ANYTHING
+) -> Iterator[tuple[KeyPath, Any]]:
     if not path and _is_called(node, key):
         yield path, node
-    for step, child in _children(node)[0]:
+    for step, child in () if place is _Place.THE_USERS else _children(node)[0]:
         here = (*path, step)
         if _matches(node, step, child, key):
             yield here, child
-        yield from _found(here, child, key)
+        yield from _found(here, child, key, place.of(node, step))
 
 
-def _replaced(path: KeyPath, node: Any, values: dict[str, Any], filtering: Filtering | None) -> Any:
+def _replaced(
+    path: KeyPath,
+    node: Any,
+    values: dict[str, Any],
+    filtering: Filtering | None,
+    place: _Place = _Place.ANYTHING,
+) -> Any:
     children, structure = _children(node)
-    if not children:
+    if not children or place is _Place.THE_USERS:
         return node
     new = []
     for step, child in children:
@@ -196,7 +226,7 @@ def _replaced(path: KeyPath, node: Any, values: dict[str, Any], filtering: Filte
             value = values[names[0]]
             new.append(_as_step(value, child) if names[0] == "count" and is_state(node) else value)
         else:
-            new.append(_replaced(here, child, values, filtering))
+            new.append(_replaced(here, child, values, filtering, place.of(node, step)))
     return structure.unflatten(new)
 
 

@@ -62,6 +62,9 @@ def _distinct(where: str, value: Any, seen: set[int]) -> Any:
     return value
 
 
+EMPTY = inspect.Parameter.empty
+
+
 def _check_traced(name: str, arguments: dict[str, Any], inner: Composed) -> None:
     """Raises where a number is computed from traced arguments, which no class of ours can forbid."""
     traced = {key: value for key, value in arguments.items() if isinstance(value, Tracer)}
@@ -75,10 +78,11 @@ def _check_traced(name: str, arguments: dict[str, Any], inner: Composed) -> None
 def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
     """Makes a recipe of a function that composes transforms from its arguments.
 
-    An argument annotated `Scalar` or `ScalarOrSchedule` (or one of them `| None`) is a hyperparameter.
-    Wherever the function passes it, the state keeps one number for it, under the recipe's name and the
-    argument's. The function does no arithmetic on it, which is an error, and its structure does not depend on
-    its value: a factor is a transform of its own, `gradtx.scale(0.5)` in the chain.
+    An argument annotated `Scalar`, `ScalarOrSchedule` or `float` (or one of them `| None`) is a
+    hyperparameter, and so is one without an annotation that is given as a float. Wherever the function passes
+    it, the state keeps one number for it, under the recipe's name and the argument's. The function does no
+    arithmetic on it, which is an error, and its structure does not depend on its value: a factor is a
+    transform of its own, `gradtx.scale(0.5)` in the chain.
 
     Examples:
         >>> import gradtx
@@ -91,7 +95,7 @@ def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
 
     @functools.cache
     def hyperparameters() -> tuple[str, ...]:
-        kinds = (Scalar, ScalarOrSchedule, Scalar | None, ScalarOrSchedule | None)
+        kinds = (Scalar, ScalarOrSchedule, Scalar | None, ScalarOrSchedule | None, float, float | None)
         hints = typing.get_type_hints(fn)
         return tuple(k for k in inspect.signature(fn).parameters if hints.get(k) in kinds)
 
@@ -99,7 +103,9 @@ def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
     def construct(*args: P.args, **kwargs: P.kwargs) -> Transform:
         arguments = bind_call(fn, args, kwargs)
         seen: set[int] = set()
-        for key in hyperparameters():
+        parameters = inspect.signature(fn).parameters
+        bare = [k for k, v in arguments.items() if isinstance(v, float) and parameters[k].annotation is EMPTY]
+        for key in (*hyperparameters(), *bare):
             if arguments[key] is not None:
                 number = as_number(f"{fn.__name__}: {key}", arguments[key], None)
                 arguments[key] = _distinct(f"{fn.__name__}: {key}", number, seen)
@@ -115,7 +121,10 @@ def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
             raise
         assert isinstance(inner, Composed)
         _check_traced(fn.__name__, arguments, inner)
-        return Recipe(fn.__name__, arguments, inner)
+        result = Recipe(fn.__name__, arguments, inner)
+        # The table of constructors holds none alive: one that made an optimizer is there as long as this.
+        result._set(_made_by=construct)
+        return result
 
     FACTORIES[fn.__name__] = construct
     return construct

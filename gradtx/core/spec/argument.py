@@ -25,7 +25,7 @@ class Argument(float):
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rdivmod__ = _refuse
     __pow__ = __rpow__ = __neg__ = __pos__ = __abs__ = __round__ = __float__ = __int__ = _refuse
-    __array_ufunc__ = __jax_array__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __array_ufunc__ = __jax_array__ = _refuse
 
 
 class _ArgumentAsArray(Argument, GivenAsArray):

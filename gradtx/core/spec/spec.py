@@ -10,6 +10,7 @@ import enum
 import inspect
 import math
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-FACTORIES: dict[str, Callable[..., Any]] = {}
+FACTORIES: weakref.WeakValueDictionary[str, Callable[..., Any]] = weakref.WeakValueDictionary()
 """The public constructor of each declared name, for the defaults that a repr leaves out."""
 
 
@@ -65,7 +66,7 @@ class Spec:
         return cached
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_hash", "_program", "_initialised")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_hash", "_program", "_made_by")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._set(**state)
