@@ -278,6 +278,9 @@ def holders(big):
             optax.stateless(lambda u, p, held=big: u), gradtx.clip_by_global_norm(1.0)
         ),
         "rule": lambda: gradtx.chain(rule_of(big)(), gradtx.sgd(0.1)),
+        "callable of jax's": lambda: gradtx.stateless_with_tree_map(
+            jax.tree_util.Partial(lambda u, p, held=big: u)
+        ),
     }
 
 

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import weakref
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any, TypeVar
 
 import jax
@@ -80,8 +81,10 @@ def is_plain(x: Any) -> bool:
         return all(map(is_plain, x))
     if hasattr(x, "static_parts"):
         return is_plain(x.static_parts)
-    if isinstance(x, type) or callable(x):
-        return str(getattr(x, "__module__", "")).partition(".")[0] in ("gradtx", "builtins", "numpy", "jax")
+    if isinstance(x, type | FunctionType):
+        ours = x.__module__.partition(".")[0] in ("gradtx", "builtins", "numpy", "jax")
+        # A function that was made inside another one may hold what a user gave to that.
+        return ours and getattr(x, "__closure__", None) is None
     if dataclasses.is_dataclass(x):
         return is_plain(type(x)) and is_plain(tuple(vars(x).values()))
     return x is None or isinstance(x, bool | int | float | str | bytes | np.dtype)
