@@ -60,6 +60,12 @@ def _sum_of_squares(x: jax.Array, batch: int) -> jax.Array:
     return jnp.sum(abs_sq(x), axis=tuple(range(batch, x.ndim)))
 
 
+@functools.partial(jax.jit, static_argnums=2)
+def _scaled_sum_of_squares(x: jax.Array, factor: jax.Array, batch: int) -> jax.Array:
+    # Leaves of one shape are traced once.
+    return _sum_of_squares(x * jnp.expand_dims(cast(factor, x.dtype), tuple(range(batch, x.ndim))), batch)
+
+
 def _size(x: jax.Array, batch: int) -> int:
     return math.prod(x.shape[batch:])
 
@@ -131,8 +137,7 @@ def _parts(leaves: Sequence[jax.Array], sums: jax.Array, batch: int) -> Parts:
     limits, size = _Range(dtype), sum(_size(x, batch) for x in leaves)
     is_small, is_plain = sums < size * limits.low, limits.holds(sums, size)
     factor = jnp.where(is_small, limits.up, jnp.where(is_plain, limits.one, limits.down))
-    scaled = [x * jnp.expand_dims(cast(factor, x.dtype), tuple(range(batch, x.ndim))) for x in leaves]
-    found = functools.reduce(jnp.add, [_sum_of_squares(x, batch) for x in scaled])
+    found = functools.reduce(jax.lax.add, [_scaled_sum_of_squares(x, factor, batch) for x in leaves])
     none, is_large = jnp.zeros_like(found), ~(is_small | is_plain)
     return Parts(*(jnp.where(here, found, none) for here in (is_small, is_plain, is_large)))
 

@@ -260,9 +260,10 @@ class MeasureKernel(Kernel):
     ) -> Values:
         """The scalars that follow from the sums; for a norm also from what was measured."""
         rule = self.unit.transform._with(**values[0])
-        totals = Scope(**{k: total([part[k] for part in parts]) for k in parts[0]}) if parts else _Nothing()
         if self.unit.transform.measures_norm:
-            totals = Scope(squares=Squares(measured, [part["squares"] for part in parts]))
+            totals: Any = Scope(squares=Squares(measured, [part["squares"] for part in parts]))
+        else:
+            totals = Scope(**{k: total([p[k] for p in parts]) for k in parts[0]}) if parts else _Nothing()
         now = _now(self.unit, step, kept, extra)
         vars(now).update(values[1])
         return checked_scalars(self.unit.where, "conclude", rule.conclude(totals, now), kept)
