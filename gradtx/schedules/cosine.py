@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numbers.steps import Steps
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Number, PositiveSteps, Scalar
 from gradtx.schedules.linear import between, check_warmup, progress
 
@@ -21,8 +21,8 @@ class CosineDecaySchedule(Schedule, name="cosine_decay_schedule"):
 
     init_value: Number
     decay_steps: PositiveSteps
-    alpha: Number = 0.0
-    exponent: NonNegative = 1.0
+    alpha: Number
+    exponent: NonNegative
 
     def at(self, step: Steps) -> jax.Array:
         wave = _wave(progress(step, self.decay_steps), self.exponent)
@@ -32,7 +32,7 @@ class CosineDecaySchedule(Schedule, name="cosine_decay_schedule"):
         return (self.decay_steps,)
 
 
-@factory
+@builds(CosineDecaySchedule)
 def cosine_decay_schedule(
     init_value: Scalar, decay_steps: Scalar, alpha: Scalar = 0.0, exponent: Scalar = 1.0
 ) -> Schedule:
@@ -59,7 +59,7 @@ def cosine_decay_schedule(
         Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2016,
         https://arxiv.org/abs/1608.03983.
     """
-    return CosineDecaySchedule(init_value=init_value, decay_steps=decay_steps, alpha=alpha, exponent=exponent)
+    ...
 
 
 class WarmupCosineDecaySchedule(Schedule, name="warmup_cosine_decay_schedule"):
@@ -69,8 +69,8 @@ class WarmupCosineDecaySchedule(Schedule, name="warmup_cosine_decay_schedule"):
     peak_value: Number
     warmup_steps: NonNegativeSteps
     decay_steps: PositiveSteps
-    end_value: Number = 0.0
-    exponent: NonNegative = 1.0
+    end_value: Number
+    exponent: NonNegative
 
     def check(self) -> None:
         check_warmup(self)
@@ -85,7 +85,7 @@ class WarmupCosineDecaySchedule(Schedule, name="warmup_cosine_decay_schedule"):
         return (self.warmup_steps, self.decay_steps)
 
 
-@factory
+@builds(WarmupCosineDecaySchedule)
 def warmup_cosine_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,
@@ -120,11 +120,4 @@ def warmup_cosine_decay_schedule(
         Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2016,
         https://arxiv.org/abs/1608.03983.
     """
-    return WarmupCosineDecaySchedule(
-        init_value=init_value,
-        peak_value=peak_value,
-        warmup_steps=warmup_steps,
-        decay_steps=decay_steps,
-        end_value=end_value,
-        exponent=exponent,
-    )
+    ...

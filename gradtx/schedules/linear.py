@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numbers.steps import Steps
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegativeSteps, Number, PositiveSteps, Scalar
 
 
@@ -31,7 +31,7 @@ class LinearSchedule(Schedule, name="linear_schedule"):
     init_value: Number
     end_value: Number
     transition_steps: PositiveSteps
-    transition_begin: NonNegativeSteps = 0
+    transition_begin: NonNegativeSteps
 
     def at(self, step: Steps) -> jax.Array:
         fraction = progress(step - self.transition_begin, self.transition_steps)
@@ -41,7 +41,7 @@ class LinearSchedule(Schedule, name="linear_schedule"):
         return (self.transition_begin, self.transition_begin + self.transition_steps)
 
 
-@factory
+@builds(LinearSchedule)
 def linear_schedule(
     init_value: Scalar, end_value: Scalar, transition_steps: Scalar, transition_begin: Scalar = 0
 ) -> Schedule:
@@ -64,12 +64,7 @@ def linear_schedule(
         >>> [float(gradtx.linear_schedule(1.0, 0.0, 4)(t)) for t in (0, 1, 4, 9)]
         [1.0, 0.75, 0.0, 0.0]
     """
-    return LinearSchedule(
-        init_value=init_value,
-        end_value=end_value,
-        transition_steps=transition_steps,
-        transition_begin=transition_begin,
-    )
+    ...
 
 
 class WarmupLinearDecaySchedule(Schedule, name="warmup_linear_decay_schedule"):
@@ -79,7 +74,7 @@ class WarmupLinearDecaySchedule(Schedule, name="warmup_linear_decay_schedule"):
     peak_value: Number
     warmup_steps: NonNegativeSteps
     decay_steps: PositiveSteps
-    end_value: Number = 0.0
+    end_value: Number
 
     def check(self) -> None:
         check_warmup(self)
@@ -104,7 +99,7 @@ def check_warmup(schedule: Schedule) -> None:
         )
 
 
-@factory
+@builds(WarmupLinearDecaySchedule)
 def warmup_linear_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,
@@ -133,13 +128,7 @@ def warmup_linear_decay_schedule(
         >>> [float(schedule(t)) for t in range(7)]
         [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
-    return WarmupLinearDecaySchedule(
-        init_value=init_value,
-        peak_value=peak_value,
-        warmup_steps=warmup_steps,
-        decay_steps=decay_steps,
-        end_value=end_value,
-    )
+    ...
 
 
 class WarmupConstantSchedule(Schedule, name="warmup_constant_schedule"):
@@ -156,7 +145,7 @@ class WarmupConstantSchedule(Schedule, name="warmup_constant_schedule"):
         return (self.warmup_steps,)
 
 
-@factory
+@builds(WarmupConstantSchedule)
 def warmup_constant_schedule(init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar) -> Schedule:
     """A linear warmup, then a constant.
 
@@ -173,4 +162,4 @@ def warmup_constant_schedule(init_value: Scalar, peak_value: Scalar, warmup_step
         >>> [float(gradtx.warmup_constant_schedule(0.0, 1.0, 2)(t)) for t in range(4)]
         [0.0, 0.5, 1.0, 1.0]
     """
-    return WarmupConstantSchedule(init_value=init_value, peak_value=peak_value, warmup_steps=warmup_steps)
+    ...

@@ -28,8 +28,8 @@ class PiecewiseConstantSchedule(Schedule, name="piecewise_constant_schedule"):
     """init_value times every scale whose boundary has been reached."""
 
     init_value: Number
-    boundaries: StepNumber = ()
-    scales: tuple[NonNegative, ...] = ()
+    boundaries: StepNumber
+    scales: tuple[NonNegative, ...]
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         pairs = dict(zip(self.boundaries, self.scales, strict=True))

@@ -10,7 +10,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import abs_sq, divide, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
 
@@ -19,7 +19,7 @@ class ScaleByRss(Rule, name="scale_by_rss"):
 
     initial_accumulator_value: NonNegative
     eps: NonNegative
-    eps_in_sqrt: bool = True
+    eps_in_sqrt: bool
 
     sum_of_squares = Slot(real=True, init=lambda rule, param: rule.initial_accumulator_value)
 
@@ -29,7 +29,7 @@ class ScaleByRss(Rule, name="scale_by_rss"):
         return divide(g, root), {"sum_of_squares": total}
 
 
-@factory
+@builds(ScaleByRss)
 def scale_by_rss(
     initial_accumulator_value: ScalarOrSchedule = 0.1,
     eps: ScalarOrSchedule = 1e-7,
@@ -59,4 +59,4 @@ def scale_by_rss(
         Duchi, Hazan and Singer, Adaptive Subgradient Methods for Online Learning and Stochastic
         Optimization, 2011.
     """
-    return ScaleByRss(initial_accumulator_value=initial_accumulator_value, eps=eps, eps_in_sqrt=eps_in_sqrt)
+    ...

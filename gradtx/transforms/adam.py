@@ -11,7 +11,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, NonNegative, ScalarOrSchedule
 
 
@@ -22,11 +22,11 @@ class ScaleByAdam(Rule, name="scale_by_adam"):
     b2: Decay
     eps: NonNegative
     eps_root: NonNegative
-    mu_dtype: DTypeName = None
-    nu_dtype: DTypeName = None
-    nesterov: bool = False
-    bias_correction: bool = True
-    eps_scaled: bool = False
+    mu_dtype: DTypeName
+    nu_dtype: DTypeName
+    nesterov: bool
+    bias_correction: bool
+    eps_scaled: bool
 
     mu = Slot(dtype="mu_dtype")
     nu = Slot(dtype="nu_dtype", real=True)
@@ -51,7 +51,7 @@ class ScaleByAdam(Rule, name="scale_by_adam"):
         return u, {"mu": mu, "nu": nu}
 
 
-@factory
+@builds(ScaleByAdam)
 def scale_by_adam(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
@@ -102,14 +102,4 @@ def scale_by_adam(
         Kingma and Ba, Adam: A Method for Stochastic Optimization, 2014, https://arxiv.org/abs/1412.6980;
         Dozat, Incorporating Nesterov Momentum into Adam, 2016.
     """
-    return ScaleByAdam(
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        nesterov=nesterov,
-        bias_correction=bias_correction,
-        eps_scaled=eps_scaled,
-    )
+    ...

@@ -10,7 +10,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, NonNegative, ScalarOrSchedule
 
 
@@ -23,7 +23,7 @@ class ScaleByAdemamix(Rule, name="scale_by_ademamix"):
     alpha: NonNegative
     eps: NonNegative
     eps_root: NonNegative
-    mu_dtype: DTypeName = None
+    mu_dtype: DTypeName
 
     m1, m2 = Slot(dtype="mu_dtype"), Slot(dtype="mu_dtype")
     nu = Slot(real=True)
@@ -38,7 +38,7 @@ class ScaleByAdemamix(Rule, name="scale_by_ademamix"):
         return u, {"m1": m1, "m2": m2, "nu": nu}
 
 
-@factory
+@builds(ScaleByAdemamix)
 def scale_by_ademamix(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
@@ -91,4 +91,4 @@ def scale_by_ademamix(
         Pagliardini, Ablin and Grangier, The AdEMAMix Optimizer: Better, Faster, Older, 2024,
         https://arxiv.org/abs/2409.03137.
     """
-    return ScaleByAdemamix(b1=b1, b2=b2, b3=b3, alpha=alpha, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype)
+    ...

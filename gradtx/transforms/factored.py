@@ -14,7 +14,7 @@ from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import root_mean_square
 from gradtx.core.numerics import Decay, abs_sq, cast, divide, number_dtype, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule, StepNumber
 from gradtx.core.spec.spec import show
 
@@ -33,7 +33,7 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
     step_offset: StepNumber
     min_dim_size_to_factor: int
     epsilon: NonNegative
-    decay_rate_fn: Any = None
+    decay_rate_fn: Any
 
     def _axes(self, shape: Shape) -> tuple[int, int] | None:
         """The second largest axis and the largest, if both are worth factoring."""
@@ -89,7 +89,7 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
         return divide(g, root), {"v_row": row, "v_col": col, "v": None}
 
 
-@factory
+@builds(ScaleByFactoredRms)
 def scale_by_factored_rms(
     factored: bool = True,
     decay_rate: ScalarOrSchedule = 0.8,
@@ -130,14 +130,7 @@ def scale_by_factored_rms(
         Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, 2018,
         https://arxiv.org/abs/1804.04235.
     """
-    return ScaleByFactoredRms(
-        factored=factored,
-        decay_rate=decay_rate,
-        step_offset=step_offset,
-        min_dim_size_to_factor=min_dim_size_to_factor,
-        epsilon=epsilon,
-        decay_rate_fn=decay_rate_fn,
-    )
+    ...
 
 
 class ScaleByParamBlockRms(Rule, name="scale_by_param_block_rms"):
@@ -151,7 +144,7 @@ class ScaleByParamBlockRms(Rule, name="scale_by_param_block_rms"):
         return g * jnp.maximum(root_mean_square(leaf.param), self.min_scale), slots
 
 
-@factory
+@builds(ScaleByParamBlockRms)
 def scale_by_param_block_rms(min_scale: ScalarOrSchedule = 1e-3) -> Transform:
     """Makes steps relative to the size of each leaf: u = g max(rms(theta), min_scale).
 
@@ -171,4 +164,4 @@ def scale_by_param_block_rms(min_scale: ScalarOrSchedule = 1e-3) -> Transform:
         Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, 2018,
         https://arxiv.org/abs/1804.04235.
     """
-    return ScaleByParamBlockRms(min_scale=min_scale)
+    ...

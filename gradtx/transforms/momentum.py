@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, Fraction, Number, ScalarOrSchedule
 
 
@@ -18,10 +18,10 @@ class Trace(Rule, name="trace"):
     """v = decay v + (1 - dampening) g;  u = v, or g + decay v with Nesterov."""
 
     decay: Fraction
-    nesterov: bool = False
-    accumulator_dtype: DTypeName = None
-    dampening: Number = 0.0
-    dampen_first: bool = True
+    nesterov: bool
+    accumulator_dtype: DTypeName
+    dampening: Number
+    dampen_first: bool
 
     trace = Slot(dtype="accumulator_dtype")
 
@@ -36,7 +36,7 @@ class Trace(Rule, name="trace"):
         return g + self.decay * v if self.nesterov else v, {"trace": v}
 
 
-@factory
+@builds(Trace)
 def trace(
     decay: ScalarOrSchedule,
     nesterov: bool = False,
@@ -73,10 +73,4 @@ def trace(
         Polyak, Some methods of speeding up the convergence of iteration methods, 1964; Sutskever et al., On
         the importance of initialization and momentum in deep learning, 2013.
     """
-    return Trace(
-        decay=decay,
-        nesterov=nesterov,
-        accumulator_dtype=accumulator_dtype,
-        dampening=dampening,
-        dampen_first=dampen_first,
-    )
+    ...

@@ -11,7 +11,7 @@ from gradtx.core.compose.rule import Rule, Slot, WholeScalar
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Positive, Rate, ScalarOrSchedule
 
 
@@ -79,7 +79,7 @@ class ScaleByProdigy(Rule, name="scale_by_prodigy"):
         return -leaf.step * direction, kept
 
 
-@factory
+@builds(ScaleByProdigy)
 def scale_by_prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
     b1: ScalarOrSchedule = 0.9,
@@ -127,14 +127,4 @@ def scale_by_prodigy(
         Mishchenko and Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free Learner, 2023,
         https://arxiv.org/abs/2306.06101.
     """
-    return ScaleByProdigy(
-        learning_rate=learning_rate,
-        b1=b1,
-        b2=b2,
-        b3=b3,
-        eps=eps,
-        estim_lr0=estim_lr0,
-        estim_lr_coef=estim_lr_coef,
-        weight_decay=weight_decay,
-        safeguard_warmup=safeguard_warmup,
-    )
+    ...

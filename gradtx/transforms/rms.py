@@ -11,7 +11,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
 
@@ -21,9 +21,9 @@ class ScaleByRms(Rule, name="scale_by_rms"):
     decay: Decay
     eps: NonNegative
     initial_scale: NonNegative
-    eps_in_sqrt: bool = True
-    bias_correction: bool = False
-    first_gradient: bool = False
+    eps_in_sqrt: bool
+    bias_correction: bool
+    first_gradient: bool
 
     nu = Slot(real=True, init=lambda rule, param: rule.initial_scale)
 
@@ -61,7 +61,7 @@ class ScaleByStddev(ScaleByRms, name="scale_by_stddev"):
         return divide(g, self._root(variance)), {"mu": mu, "nu": nu}
 
 
-@factory
+@builds(ScaleByRms)
 def scale_by_rms(
     decay: ScalarOrSchedule = 0.9,
     eps: ScalarOrSchedule = 1e-8,
@@ -99,17 +99,10 @@ def scale_by_rms(
     References:
         Tieleman and Hinton, Lecture 6.5: RMSProp, 2012.
     """
-    return ScaleByRms(
-        decay=decay,
-        eps=eps,
-        initial_scale=initial_scale,
-        eps_in_sqrt=eps_in_sqrt,
-        bias_correction=bias_correction,
-        first_gradient=first_gradient,
-    )
+    ...
 
 
-@factory
+@builds(ScaleByStddev)
 def scale_by_stddev(
     decay: ScalarOrSchedule = 0.9,
     eps: ScalarOrSchedule = 1e-8,
@@ -149,11 +142,4 @@ def scale_by_stddev(
     References:
         Graves, Generating Sequences With Recurrent Neural Networks, 2013, https://arxiv.org/abs/1308.0850.
     """
-    return ScaleByStddev(
-        decay=decay,
-        eps=eps,
-        initial_scale=initial_scale,
-        eps_in_sqrt=eps_in_sqrt,
-        bias_correction=bias_correction,
-        first_gradient=first_gradient,
-    )
+    ...

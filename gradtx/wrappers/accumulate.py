@@ -15,7 +15,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import cast, real_dtype
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, PositiveSteps, ScalarOrSchedule
 from gradtx.core.spec.spec import show
 
@@ -27,7 +27,7 @@ class Accumulating(Wrapper):
 
     inner: Any
     every: PositiveSteps
-    accumulator_dtype: DTypeName = None
+    accumulator_dtype: DTypeName
     sum = Slot(dtype="accumulator_dtype")
     count = WholeScalar(dtype="int32")
     clock = WholeScalar(dtype="int32")
@@ -78,7 +78,7 @@ class Accumulating(Wrapper):
 class Accumulate(Accumulating, name="accumulate"):
     """Drops a sum that is not finite, leaves out a gradient that is not, or takes all as it is."""
 
-    non_finite: str = "drop"
+    non_finite: str
 
     def check(self) -> None:
         if self.non_finite not in get_args(NonFinite):
@@ -94,7 +94,7 @@ class Accumulate(Accumulating, name="accumulate"):
         return (call.finite().all() if self.non_finite == "skip" else jnp.array(True)), {}
 
 
-@factory
+@builds(Accumulate)
 def accumulate(
     inner: Any,
     every: ScalarOrSchedule,
@@ -141,4 +141,4 @@ def accumulate(
         [-2.]
         [-2.]
     """
-    return Accumulate(inner=inner, every=every, non_finite=non_finite, accumulator_dtype=accumulator_dtype)
+    ...

@@ -25,7 +25,7 @@ from gradtx.core.spec.spec import call_arguments
 class Average(Rule):
     """An average of the parameters that the update makes; the update passes as it is."""
 
-    accumulator_dtype: DTypeName = None
+    accumulator_dtype: DTypeName
 
     eval_params = Slot(dtype="accumulator_dtype", init=lambda rule, param: param)
     needs = ("params",)

@@ -17,7 +17,7 @@ from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numerics import compute_dtype, is_complex, widest
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.words import some
 
 Leaves = list[Any]
@@ -164,7 +164,7 @@ class _Vectors:
         return structure.unflatten(result)
 
 
-@factory
+@builds(Flatten)
 def flatten(inner: Any) -> Transform:
     """Runs a transform on all leaves as one vector, and cuts its result into leaves again.
 
@@ -193,4 +193,4 @@ def flatten(inner: Any) -> Transform:
         >>> state["slots"]["flatten"]["inner"]["slots"]["scale_by_adam"]["mu"]["real"].shape
         (9,)
     """
-    return Flatten(inner=inner)
+    ...

@@ -12,7 +12,7 @@ from gradtx.core.engine.labels import Labelled, Labels, check_labels
 from gradtx.core.engine.leaves import Excluding, Mask
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.spec import show
 
 
@@ -59,7 +59,7 @@ class Partition(Composed):
                 visit(tx, builder)
 
 
-@factory
+@builds(Partition)
 def partition(
     transforms: Mapping[Hashable, Any],
     param_labels: Labels,
@@ -110,7 +110,7 @@ def partition(
         >>> state["slots"]["fast.trace"]["trace"]
         {'embed': None, 'head': Array([0.], dtype=float32)}
     """
-    return Partition(transforms, param_labels, mask_compatible_extra_args)
+    ...
 
 
 multi_transform = partition

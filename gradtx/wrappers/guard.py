@@ -16,7 +16,7 @@ from gradtx.core.engine.transform import Transform, missing
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import (
     PositiveLimit,
     ScalarOrSchedule,
@@ -33,13 +33,13 @@ class Guard(Wrapper, name="guard"):
     """inner(g) where g and the loss are finite and x <= mean + deviations std; else 0, and inner rests."""
 
     inner: Any
-    watch: str = "gradient_norm"
-    deviations: PositiveLimit | None = 6.0
+    watch: str
+    deviations: PositiveLimit | None
     decay: Decay
-    warmup: StepLimit = 100
-    patience: StepLimit = 10
-    updates: bool = False
-    axis_name: str | tuple[str, ...] | None = None
+    warmup: StepLimit
+    patience: StepLimit
+    updates: bool
+    axis_name: str | tuple[str, ...] | None
 
     counts: ClassVar[str] = "int32"
     faults = Slot(real=True, dtype="counts", shape=lambda rule, shape: ())
@@ -127,7 +127,7 @@ class Guard(Wrapper, name="guard"):
         return jax.lax.pmean(loss, self.axis_name)
 
 
-@factory
+@builds(Guard)
 def guard(
     inner: Any,
     *,
@@ -193,13 +193,4 @@ def guard(
         step  loss  gradient_norm  limit
            0   0.5            inf      -  skipped: gradient not finite, first in 'b'
     """
-    return Guard(
-        inner=inner,
-        watch=watch,
-        deviations=deviations,
-        decay=decay,
-        warmup=warmup,
-        patience=patience,
-        updates=updates,
-        axis_name=axis_name,
-    )
+    ...

@@ -20,7 +20,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import Decay, cast, compute_dtype, is_trainable, like, number_dtype
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds, factory
 from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
 from gradtx.core.spec.spec import show
 
@@ -58,8 +58,8 @@ class MeasureWithEma(Wrapper, name="measure_with_ema"):
 
     measure: Any
     decay: Decay
-    debias: bool = True
-    accumulator_dtype: DTypeName = None
+    debias: bool
+    accumulator_dtype: DTypeName
 
     in_place = False
 
@@ -169,7 +169,7 @@ def snapshot(measure_name: str, measure: Measure) -> Transform:
     return Monitor("snapshot", {measure_name: measure})
 
 
-@factory
+@builds(MeasureWithEma)
 def measure_with_ema(
     measure: Measure,
     decay: ScalarOrSchedule,
@@ -201,7 +201,7 @@ def measure_with_ema(
         >>> float(state["slots"]["monitor.clipped"]["value"])
         1.0
     """
-    return MeasureWithEma(measure=measure, decay=decay, debias=debias, accumulator_dtype=accumulator_dtype)
+    ...
 
 
 @factory

@@ -12,7 +12,7 @@ from gradtx.core.compose.rule import Whole
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
+from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.core.spec.spec import call_arguments
 from gradtx.wrappers.accumulate import Accumulating
 
@@ -37,9 +37,8 @@ def _seen(tx: MultiStepsTransform, params: Any) -> Any:
 class MultiStepsTransform(Accumulating, name="MultiSteps"):
     """Leaves out what a function says; sums in place of the mean on request."""
 
-    accumulator_dtype: DTypeName = "float32"
-    use_grad_mean: bool = True
-    should_skip_update_fn: Skip | None = None
+    use_grad_mean: bool
+    should_skip_update_fn: Skip | None
     skip = Whole(_seen)
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:

@@ -60,7 +60,7 @@ class Track(Wrapper, name="track"):
 
     inner: Any
     every: PositiveSteps
-    groups: Mapping[str, Mask] | None = None
+    groups: Mapping[str, Mask] | None
     metrics = Whole(_initial)
     measured = WholeScalar(dtype="int32")
     measured_at = WholeScalar(init=lambda track: -1, dtype="int32")
