@@ -27,7 +27,7 @@ def constant_schedule(value: Scalar) -> Schedule:
     """The same value at every step.
 
     Args:
-        value: the value.
+        value: the value at every step.
 
     Returns:
         A schedule; its number is set as `<name>.value`.

@@ -36,11 +36,13 @@ class CosineDecaySchedule(Schedule, name="cosine_decay_schedule"):
 def cosine_decay_schedule(
     init_value: Scalar, decay_steps: Scalar, alpha: Scalar = 0.0, exponent: Scalar = 1.0
 ) -> Schedule:
-    """Init ((1 - alpha) w + alpha), w = ((1 + cos(pi t / decay_steps)) / 2)^exponent.
+    """Half a cosine, from init_value down to alpha init_value.
+
+        value = init_value ((1 - alpha) w + alpha),   w = ((1 + cos(pi t / decay_steps)) / 2)^exponent
 
     Args:
-        init_value: the value at step 0.
-        decay_steps: the length in steps, > 0.
+        init_value: the first value; it is that of step 0.
+        decay_steps: the length of the schedule in steps, > 0.
         alpha: the last value as a fraction of the first.
         exponent: the power of the cosine, >= 0.
 
@@ -97,11 +99,12 @@ def warmup_cosine_decay_schedule(
     """A linear warmup, then half a cosine down.
 
     Args:
-        init_value: the value at step 0.
-        peak_value: the value at step `warmup_steps`.
-        warmup_steps: the length of the warmup, >= 0.
-        decay_steps: the length of the whole schedule, warmup included, > `warmup_steps`.
-        end_value: the value from step `decay_steps` on.
+        init_value: the first value; it is that of step 0, usually 0 or small.
+        peak_value: the value after the warmup; it is reached at step `warmup_steps`.
+        warmup_steps: the length of the warmup in steps, >= 0.
+        decay_steps: the length of the schedule in steps, > 0; the warmup is a part of it, and must be
+            shorter.
+        end_value: the last value; it holds from step `decay_steps` on.
         exponent: the power of the cosine, >= 0.
 
     Returns:

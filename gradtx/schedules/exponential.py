@@ -54,15 +54,16 @@ def exponential_decay(
     staircase: bool = False,
     end_value: Scalar | None = None,
 ) -> Schedule:
-    """Init decay_rate^(k / transition_steps), k the steps since transition_begin.
+    """Exponential decay: init_value decay_rate^(k / transition_steps), k the steps since transition_begin.
 
     Args:
-        init_value: the value until step `transition_begin`.
-        transition_steps: the steps in which it is multiplied by `decay_rate`, > 0.
-        decay_rate: the factor, > 0.
+        init_value: the first value; it holds until step `transition_begin`.
+        transition_steps: the number of steps in which the value is multiplied by `decay_rate`, > 0.
+        decay_rate: what the value is multiplied by in `transition_steps` steps, > 0.
         transition_begin: the step at which it starts, >= 0.
-        staircase: round the exponent down.
-        end_value: a bound: the least value for a rate < 1, the greatest for a rate > 1.
+        staircase: round the exponent down; the value then falls in stairs.
+        end_value: a bound of the value; the least for a rate < 1, the greatest for a rate > 1. By default
+            there is none.
 
     Returns:
         A schedule whose numbers can be set in the state.

@@ -48,9 +48,9 @@ def linear_schedule(
     """A straight line: (1 - f) init_value + f end_value, f = clip((t - begin) / steps, 0, 1).
 
     Args:
-        init_value: the value until step `transition_begin`.
-        end_value: the value from step `transition_begin + transition_steps` on.
-        transition_steps: the length in steps, > 0.
+        init_value: the first value; it holds until step `transition_begin`.
+        end_value: the last value; it holds from step `transition_begin + transition_steps` on.
+        transition_steps: the length of the transition in steps, > 0.
         transition_begin: the step at which it starts, >= 0.
 
     Returns:
@@ -110,11 +110,12 @@ def warmup_linear_decay_schedule(
     """A linear warmup from a small value, then a linear decay to the end of training.
 
     Args:
-        init_value: the value at step 0, usually 0 or small.
-        peak_value: the value at step `warmup_steps`.
-        warmup_steps: the length of the warmup, >= 0.
-        decay_steps: the length of the whole schedule, warmup included, > `warmup_steps`.
-        end_value: the value from step `decay_steps` on.
+        init_value: the first value; it is that of step 0, usually 0 or small.
+        peak_value: the value after the warmup; it is reached at step `warmup_steps`.
+        warmup_steps: the length of the warmup in steps, >= 0.
+        decay_steps: the length of the schedule in steps, > 0; the warmup is a part of it, and must be
+            shorter.
+        end_value: the last value; it holds from step `decay_steps` on.
 
     Returns:
         A schedule whose numbers can be set in the state.
@@ -150,9 +151,9 @@ def warmup_constant_schedule(init_value: Scalar, peak_value: Scalar, warmup_step
     """A linear warmup, then a constant.
 
     Args:
-        init_value: the value at step 0.
-        peak_value: the value from step `warmup_steps` on; with no warmup, always.
-        warmup_steps: the length of the warmup, >= 0.
+        init_value: the first value; it is that of step 0, usually 0 or small.
+        peak_value: the value after the warmup; it holds from step `warmup_steps` on.
+        warmup_steps: the length of the warmup in steps, >= 0.
 
     Returns:
         A schedule whose numbers can be set in the state.

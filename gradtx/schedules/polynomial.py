@@ -37,13 +37,13 @@ def polynomial_schedule(
     transition_steps: Scalar,
     transition_begin: Scalar = 0,
 ) -> Schedule:
-    """End + (init - end) (1 - f)^power, f = clip((t - begin) / steps, 0, 1).
+    """A power of what is left: end + (init - end) (1 - f)^power, f = clip((t - begin) / steps, 0, 1).
 
     Args:
-        init_value: the value until step `transition_begin`.
-        end_value: the value from step `transition_begin + transition_steps` on.
+        init_value: the first value; it holds until step `transition_begin`.
+        end_value: the last value; it holds from step `transition_begin + transition_steps` on.
         power: the exponent, >= 0; 1 is a straight line.
-        transition_steps: the length in steps, > 0.
+        transition_steps: the length of the transition in steps, > 0.
         transition_begin: the step at which it starts, >= 0.
 
     Returns:

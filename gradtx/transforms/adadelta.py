@@ -38,7 +38,7 @@ def scale_by_adadelta(rho: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-6)
 
     Args:
         rho: decay of both averages, in [0, 1).
-        eps: inside both roots, >= 0; with 0 nothing ever moves.
+        eps: added inside both roots, >= 0; with 0 nothing ever moves.
 
     Returns:
         A transform with the slots `e_g` and `e_x`.

@@ -41,8 +41,9 @@ def scale_by_rss(
         G = G + |g|²        u = g / sqrt(G + eps), or g / (sqrt(G) + eps) with eps_in_sqrt=False
 
     Args:
-        initial_accumulator_value: G before the first step, >= 0; the paper has 0. It is used by `init` only.
-        eps: >= 0.
+        initial_accumulator_value: the sum G before the first step, >= 0; the paper and PyTorch have 0. It is
+            used by `init` only.
+        eps: added to the denominator, >= 0; inside the root unless `eps_in_sqrt` is False.
         eps_in_sqrt: whether eps is inside the root; PyTorch has it outside.
 
     Returns:

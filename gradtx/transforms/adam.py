@@ -75,14 +75,17 @@ def scale_by_adam(
     Args:
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
-        eps: added to the root, >= 0. For eps inside the root use `eps=0.0, eps_root=1e-8`.
+        eps: added to the denominator, >= 0; for eps inside the root use `eps=0.0, eps_root=1e-8`.
         eps_root: added inside the root, >= 0.
-        mu_dtype: dtype to store the first moment in; by default the parameter's, at least float32.
-        nu_dtype: the same for the second moment, which is real also for complex parameters.
-        nesterov: use Nesterov momentum, m^ = b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t).
-        bias_correction: divide the moments by 1 - b^t; BERT's form does not.
-        eps_scaled: divide eps by sqrt(1 - b2^t), and eps_root by 1 - b2^t: the efficient form of the paper,
-            u = sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v + eps_root) + eps).
+        mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
+            float32.
+        nu_dtype: dtype to store the second moment in; by default the parameter's, at least float32. It is
+            real also for complex parameters.
+        nesterov: use Nesterov momentum; m^ = b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t).
+        bias_correction: correct averages for their start at zero; divide the moments by 1 - b^t. BERT's form
+            does not.
+        eps_scaled: divide eps by sqrt(1 - b2^t), and eps_root by 1 - b2^t; this is the efficient form of the
+            paper, u = sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v + eps_root) + eps).
 
     Returns:
         A transform with slots `mu` and `nu`. An element with zero gradient from the start gets 0.

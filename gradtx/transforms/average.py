@@ -38,9 +38,10 @@ def ema(decay: ScalarOrSchedule, debias: bool = True, accumulator_dtype: DType |
         m = decay m + (1 - decay) g        u = m / (1 - decay^t), or m without debias
 
     Args:
-        decay: in [0, 1).
-        debias: divide by 1 - decay^t, with t from 1, which removes the influence of the zero start.
-        accumulator_dtype: dtype to store the average in; by default the parameter's, at least float32.
+        decay: decay of the average, in [0, 1).
+        debias: correct averages for their start at zero; divide by 1 - decay^t, with t from 1.
+        accumulator_dtype: dtype to store what is accumulated in; that is the average. By default the
+            parameter's, at least float32.
 
     Returns:
         A transform with the slot `ema`.

@@ -34,7 +34,7 @@ def clip(max_delta: ScalarOrSchedule) -> Transform:
     """Clips every element to [-max_delta, max_delta]. A NaN stays NaN.
 
     Args:
-        max_delta: the bound, >= 0.
+        max_delta: the bound of each element, >= 0.
 
     Returns:
         A transform without slots.
@@ -78,11 +78,11 @@ def clip_by_global_norm(
 
         u = g min(1, max_norm / ||g||),   ||g||² = sum |g|² over the whole tree, in at least float32
 
-    A tree with an Inf or NaN is not clipped: the leaves keep their values, and the bad one can be found. What
-    is finite is clipped, however large, also where its norm is too large to be represented.
+    A tree with an Inf or NaN is not clipped: the leaves keep their values, so that the bad one can be found.
+    A finite tree is clipped however large it is, even where its norm is too large for the dtype.
 
     Args:
-        max_norm: the bound, >= 0; a gradient of zero stays zero.
+        max_norm: the bound of the norm, >= 0; a gradient of zero stays zero.
         axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
             leaves vary over a manual axis it is required: without it each shard would be clipped by itself.
 
@@ -127,7 +127,7 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> Transform:
     A leaf with an Inf or NaN is left as it is.
 
     Args:
-        threshold: the bound, > 0.
+        threshold: the bound of the root mean square of each leaf, > 0.
 
     Returns:
         A transform without slots.

@@ -35,7 +35,7 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
     the rate, before the sign, it is independent of the rate.
 
     Args:
-        weight_decay: lambda, >= 0.
+        weight_decay: lambda, the strength of the weight decay, >= 0.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
 
     Returns:

@@ -158,7 +158,7 @@ def offset(value: ScalarOrSchedule) -> Transform:
     """Adds a number to every element: u = g + value.
 
     Args:
-        value: the number, such as the eps of a denominator.
+        value: the number to add, such as the eps of a denominator.
 
     Returns:
         A transform without slots.
@@ -189,7 +189,7 @@ def debias(decay: ScalarOrSchedule) -> Transform:
     """Removes the influence of an average's zero start: u = g / (1 - decay^t), with t from 1.
 
     Args:
-        decay: the decay of the average it follows, in [0, 1).
+        decay: decay of the average, in [0, 1); that of the average before it in the chain.
 
     Returns:
         A transform without slots.

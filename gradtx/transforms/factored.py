@@ -108,13 +108,15 @@ def scale_by_factored_rms(
     Other leaves keep a full second moment. Further axes are a batch.
 
     Args:
-        factored: False keeps full second moments.
-        decay_rate: the exponent of the decay, >= 0.
-        step_offset: the step to count from, when a run is continued with new moments.
-        min_dim_size_to_factor: the smallest axis worth factoring.
-        epsilon: added to the squares, >= 0.
-        decay_rate_fn: a function of the step, from 0 and less `step_offset`, and of `decay_rate`, that gives
-            d_t; by default it is as above. That one tends to 1; a bounded one keeps the moments moving.
+        factored: whether to factor second moments; False keeps them full.
+        decay_rate: the exponent of the second moment's decay, >= 0; it is that of d_t above.
+        step_offset: the step from which the second moment's decay counts; for a run that is continued with
+            new moments.
+        min_dim_size_to_factor: the smallest axis that is worth factoring.
+        epsilon: added to the squared gradients, >= 0.
+        decay_rate_fn: a function of the step and of `decay_rate` that gives the decay d_t; the step counts
+            from 0, less `step_offset`. By default it is as above, which tends to 1; a bounded one keeps the
+            moments moving.
 
     Returns:
         A transform with the slots `v_row` and `v_col`, or `v`, for each leaf.
@@ -149,7 +151,7 @@ def scale_by_param_block_rms(min_scale: ScalarOrSchedule = 1e-3) -> Transform:
     """Makes steps relative to the size of each leaf: u = g max(rms(theta), min_scale).
 
     Args:
-        min_scale: the least scale, >= 0, so that a leaf of zeros can move.
+        min_scale: the least scale, >= 0; it lets a leaf of zeros move.
 
     Returns:
         A transform without slots; `update` needs the parameters.

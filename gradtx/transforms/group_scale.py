@@ -72,7 +72,7 @@ def scale_by_group(factors: Mapping[Hashable, ScalarOrSchedule], labels: Labels)
 
     Raises:
         ValueError: two labels are one as strings; at init or update, a leaf has no label or one without a
-            factor. The leaf's path and the labels there are, are named.
+            factor. The error names the leaf's path and the known labels.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

@@ -36,9 +36,10 @@ def scale_by_lion(
         u = sign(b1 m + (1 - b1) g)        m = b2 m + (1 - b2) g
 
     Args:
-        b1: how much of the momentum is in the step, in [0, 1).
+        b1: the share of the momentum in the step, in [0, 1); the rest is the gradient's.
         b2: decay of the momentum, in [0, 1).
-        mu_dtype: dtype to store the momentum in; by default the parameter's, at least float32.
+        mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
+            float32.
 
     Returns:
         A transform with the slot `mu`; for complex leaves the sign is z / |z|.

@@ -53,11 +53,12 @@ def trace(
     buffer, v = mu v - eta g, which differs when eta changes: `chain(scale_by_learning_rate(eta), trace(mu))`.
 
     Args:
-        decay: mu, in [0, 1].
-        nesterov: look ahead along the velocity.
-        accumulator_dtype: dtype to store the velocity in; by default the parameter's, at least float32.
+        decay: mu, the decay of the velocity, in [0, 1].
+        nesterov: use Nesterov momentum; the step looks ahead along the velocity.
+        accumulator_dtype: dtype to store what is accumulated in; that is the velocity. By default the
+            parameter's, at least float32.
         dampening: tau, the part of the gradient that is left out of the velocity.
-        dampen_first: False leaves the first step undamped, v = g, as PyTorch does.
+        dampen_first: whether the first step is dampened too; False for v = g there, as in PyTorch.
 
     Returns:
         A transform with the slot `trace`.

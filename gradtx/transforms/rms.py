@@ -77,12 +77,13 @@ def scale_by_rms(
         u = g / sqrt(v + eps), or g / (sqrt(v) + eps) with eps_in_sqrt=False
 
     Args:
-        decay: in [0, 1).
-        eps: >= 0.
-        initial_scale: v before the first step, >= 0. It is used by `init` only.
+        decay: decay of the average, in [0, 1).
+        eps: added to the denominator, >= 0; inside the root unless `eps_in_sqrt` is False.
+        initial_scale: the average of squares before the first step, >= 0; it is used by `init` only.
         eps_in_sqrt: whether eps is inside the root; PyTorch has it outside.
-        bias_correction: divide v by 1 - decay^t.
-        first_gradient: the first average is |g0|² itself, so that nothing is left of the start.
+        bias_correction: correct averages for their start at zero; divide v by 1 - decay^t.
+        first_gradient: start averages at the first gradient; the first v is |g0|², so that nothing is left of
+            another start.
 
     Returns:
         A transform with the slot `nu`.
@@ -120,12 +121,12 @@ def scale_by_stddev(
     A variance that rounding makes negative counts as 0.
 
     Args:
-        decay: in [0, 1).
-        eps: >= 0.
-        initial_scale: v before the first step, >= 0. It is used by `init` only.
-        eps_in_sqrt: whether eps is inside the root.
-        bias_correction: divide both averages by 1 - decay^t.
-        first_gradient: the first averages are g0 and |g0|².
+        decay: decay of the average, in [0, 1); m and v have the same.
+        eps: added to the denominator, >= 0; inside the root unless `eps_in_sqrt` is False.
+        initial_scale: the average of squares before the first step, >= 0; it is used by `init` only.
+        eps_in_sqrt: whether eps is inside the root; PyTorch has it outside.
+        bias_correction: correct averages for their start at zero; divide m and v by 1 - decay^t.
+        first_gradient: start averages at the first gradient; the first m and v are g0 and |g0|².
 
     Returns:
         A transform with the slots `mu` and `nu`.

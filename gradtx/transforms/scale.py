@@ -96,8 +96,8 @@ def scale_by_learning_rate(
     """Multiplies the updates by the negative learning rate: u = -learning_rate g.
 
     Args:
-        learning_rate: >= 0, or a schedule; update t (from 0) uses `learning_rate(t)`. With None the updates
-            pass unchanged, sign included.
+        learning_rate: the size of the steps, >= 0 or a schedule; update t, from 0, uses `learning_rate(t)`.
+            With None the updates pass unchanged, sign included.
         flip_sign: False for u = +learning_rate g.
 
     Returns:

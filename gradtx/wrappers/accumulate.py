@@ -110,16 +110,17 @@ def accumulate(
     all micro-batches at once, `gradtx.accumulate_gradients` needs no buffer between steps.
 
     Args:
-        inner: the transform to run on the mean, of any library. It gets the parameters and the keyword
-            arguments of the micro-step that completes the mean.
+        inner: the wrapped transform, of any library; it runs on the mean, with the parameters and the keyword
+            arguments of the micro-step that completes it.
         every: the number k of micro-steps for an update, > 0; a schedule gets the number of updates so far.
         non_finite: what becomes of a micro-gradient with an Inf or NaN anywhere. `"drop"`: the mean that it
             got into is dropped, the inner transform rests, and the next sum starts, as a large batch with a
-            bad example is skipped elsewhere; it costs a look at the mean. `"skip"` leaves that micro-gradient
-            out alone: the update is the mean of k good ones, for a look at each, which is half an add more a
-            micro-step. `"keep"` passes on what comes. `skipped` in the state counts what was dropped or left
-            out.
-        accumulator_dtype: the dtype of the sum; None is the parameter's own, at least float32.
+            bad example is skipped elsewhere; it costs a look at the mean. `"skip"` leaves out that
+            micro-gradient alone, so that the update is the mean of k good ones; it costs a look at each,
+            about half an add more on every micro-step. `"keep"` passes on what comes. `skipped` in the state
+            counts what was dropped or left out.
+        accumulator_dtype: dtype to store what is accumulated in; that is the sum. By default the parameter's,
+            at least float32.
 
     Returns:
         The transform. A leaf that has no gradient on the micro-step that completes the mean sits the update

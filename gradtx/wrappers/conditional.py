@@ -59,7 +59,7 @@ def apply_if_finite(
     starts anew, so that the next ones are skipped again. `gradtx.guard` never applies such a step.
 
     Args:
-        inner: the transform, of any library.
+        inner: the wrapped transform, of any library.
         max_consecutive_errors: how many steps in a row are skipped, >= 0.
         axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree.
 
@@ -142,7 +142,7 @@ def conditionally_transform(
     `conditionally_mask` gives zeros instead.
 
     Args:
-        inner: the transform, of any library.
+        inner: the wrapped transform, of any library.
         should_transform_fn: `should_transform_fn(step)`, whether to run; `step` counts calls from 0. It is
             traced, so it decides with `jnp`, not with `if`.
         forward_extra_args: whether the function also gets the keyword arguments of `update` that it takes.
@@ -175,7 +175,7 @@ def conditionally_mask(
     """Runs a transform on some steps; on the others the update is zero, and it rests bit for bit.
 
     Args:
-        inner: the transform, of any library.
+        inner: the wrapped transform, of any library.
         should_transform_fn: `should_transform_fn(step)`, whether to run; `step` counts calls from 0. It is
             traced, so it decides with `jnp`, not with `if`.
         forward_extra_args: whether the function also gets the keyword arguments of `update` that it takes.

@@ -169,7 +169,7 @@ def flatten(inner: Any) -> Transform:
     """Runs a transform on all leaves as one vector, and cuts its result into leaves again.
 
     Many small leaves then cost a few large operations, and a state of few arrays. What works elementwise or
-    by the norm of the whole tree gives the same; what works leaf by leaf sees one leaf.
+    by the norm of the whole tree gives the same; what works leaf by leaf sees one leaf, the vector.
 
     The vector of the real leaves is called `real` and that of the complex ones `complex`, in the widest dtype
     that arithmetic on one of the leaves runs in: bfloat16 leaves beside float32 ones are widened, and each
@@ -178,11 +178,11 @@ def flatten(inner: Any) -> Transform:
     needs the parameters.
 
     Args:
-        inner: the transform, of any library.
+        inner: the wrapped transform, of any library.
 
     Returns:
-        The transform. Its state holds vectors, replicated where the parameters are sharded: it is not for
-        large leaves that are.
+        The transform. Its state holds vectors, which are replicated where the parameters are sharded: it is
+        not for large sharded leaves.
 
     Examples:
         >>> import gradtx, jax, jax.numpy as jnp

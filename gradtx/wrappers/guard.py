@@ -157,14 +157,14 @@ def guard(
     (`faults`); `gradtx.report(state)` prints the last 32 steps and names the leaf that was the first to fail.
 
     Args:
-        inner: the transform to guard, of any library. A norm that it clips by is measured once for both.
+        inner: the wrapped transform, of any library; a norm that it clips by is measured once for both.
         watch: the number whose spikes are skipped: `"gradient_norm"`, or `"loss"`, which then must be given.
         deviations: how many standard deviations above the mean are a spike, > 0, usually 3 to 10. None: no
             step is skipped for its size. A std below 0.0003 |mean|, which may be rounding, counts as that.
-        decay: the decay of the average, in [0, 1): 0.99 looks back about 100 steps.
-        warmup: the number of good steps before spikes are told.
+        decay: decay of the average, in [0, 1); 0.99 looks back about 100 steps.
+        warmup: the number of good steps before a step may count as a spike, >= 0.
         patience: the number of spikes, with no good step among them, that are skipped before the level is
-            accepted.
+            accepted, >= 0.
         updates: also skip a step whose update is not finite. It costs the arithmetic of `inner` a second time
             (about twice the time of an Adam step), since nothing may be written before all of it was seen.
         axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree: all shards

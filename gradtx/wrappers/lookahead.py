@@ -90,8 +90,8 @@ def lookahead(
     the slow weights, `gradtx.eval_params(state, params)`.
 
     Args:
-        fast_optimizer: the transform that moves the parameters, of any library. Keyword arguments of the
-            call reach it.
+        fast_optimizer: the wrapped transform, of any library; it moves the parameters, and gets the keyword
+            arguments of the call.
         sync_period: the number of updates from one synchronization to the next, > 0; the paper uses 5 to 10.
         slow_step_size: the share of the way that the slow weights go, in [0, 1]; the paper uses 0.5.
         reset_state: start the state of `fast_optimizer` anew at each synchronization: its slots, its step and

@@ -152,9 +152,9 @@ def snapshot(measure_name: str, measure: Measure) -> Transform:
 
     Args:
         measure_name: the name of the measurement.
-        measure: a function of the tree of updates that gives an array or a tree of small ones, whose
-            shapes do not change. Updates come in at least float32, with `None` for a leaf that is masked
-            out or has no gradient. To keep the updates themselves use `monitor({name: identity()})`.
+        measure: a function of the tree of updates that gives an array or a tree of small ones; their shapes
+            must not change. Updates come in at least float32, with `None` for a leaf that is masked out or
+            has no gradient. To keep the updates themselves use `monitor({name: identity()})`.
 
     Returns:
         A transform that changes no update.
@@ -184,10 +184,12 @@ def measure_with_ema(
     which moves by value <- value + (1 - decay) / (1 - decay^t) (measure(u) - value).
 
     Args:
-        measure: a function of the tree of updates, as `snapshot` takes it; a bool counts as 0 or 1.
-        decay: in [0, 1).
-        debias: divide by 1 - decay^t, with t from 1, which removes the influence of the zero start.
-        accumulator_dtype: dtype to store the value in; by default the measurement's, at least float32.
+        measure: a function of the tree of updates that gives an array or a tree of small ones; see
+            `snapshot`. A bool counts as 0 or 1.
+        decay: decay of the average, in [0, 1).
+        debias: correct averages for their start at zero; divide by 1 - decay^t, with t from 1.
+        accumulator_dtype: dtype to store what is accumulated in; that is the average. By default the
+            measurement's, at least float32.
 
     Returns:
         A transform that changes no update.

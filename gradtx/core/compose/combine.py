@@ -170,7 +170,7 @@ def masked(
     """Applies a transform to some leaves; it keeps no state for the others.
 
     Args:
-        inner: the transform.
+        inner: the wrapped transform, of any library.
         mask: which leaves, as one of
 
             - a tree of bools like the parameters, or a prefix of it;
@@ -178,8 +178,8 @@ def masked(
             - a function of the parameters that gives such a tree;
             - a path pattern or a tuple of them, where `*` matches anything and a leading `!` excludes:
               `("!*bias", "!*norm*")`.
-        mask_compatible_extra_args: whether a keyword argument that is a tree like the gradients reaches
-            `inner` with the included leaves alone.
+        mask_compatible_extra_args: whether keyword arguments of `update` that are trees like the gradients
+            are cut down to a transform's own leaves.
         outside: what becomes of the other leaves: `"pass"` leaves their updates as they came (as Optax does:
             without a later transform these are raw gradients), `"zero"` makes them zero.
 
