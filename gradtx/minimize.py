@@ -21,8 +21,9 @@ def minimize(
 
     Args:
         loss: a differentiable function of the parameters that gives a real scalar.
-        params: the start, a tree of arrays; it is not changed.
-        tx: an optimizer. A call with the same `loss` and other numbers in `tx` compiles nothing.
+        params: the parameters to start from; a tree of arrays, which is not changed.
+        tx: a transform of any library; a call with the same `loss` and other numbers in `tx` compiles
+            nothing.
         steps: the number of updates.
 
     Returns:

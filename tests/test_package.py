@@ -57,10 +57,10 @@ def test_imports_run_one_way_and_stay_within_the_dependencies(path):
 CORE = {
     "numerics.py": 130,
     "norms.py": 160,
-    "spec": 480,
+    "spec": 490,
     "numbers": 750,
     "engine": 2_050,
-    "compose": 420,
+    "compose": 360,
 }
 """The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""
 

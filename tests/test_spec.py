@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import math
 import pickle
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,10 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx.core.spec.arguments import builds
+from gradtx.core.spec.fields import DECLARED
 
+EMPTY = inspect.Parameter.empty
 INF, NAN = float("inf"), float("nan")
 
 
@@ -191,3 +197,43 @@ def test_a_dtype_is_kept_by_name(dtype):
 
 def test_a_key_is_kept_by_its_data():
     assert repr(gradtx.noisy_sgd(0.1, key=jax.random.key(7))) == "noisy_sgd(0.1, key=(0, 7))"
+
+
+class Halved(gradtx.Rule, name="halved"):
+    """u = g / 2 ** times."""
+
+    times: gradtx.Number
+
+
+def test_a_constructor_and_its_class_have_the_same_arguments():
+    def halved(time: float, times_: float = 1.0): ...
+
+    differ = "their arguments differ: only halved has time, times_; only Halved has times"
+    with pytest.raises(TypeError, match=f"^halved builds Halved, and {differ}.$"):
+        builds(Halved)(halved)
+
+
+def test_a_default_stands_in_the_constructor_alone():
+    class Thirded(Halved, name="thirded"):
+        times: gradtx.Number = 2.0
+
+    def thirded(times: float = 1.0): ...
+
+    with pytest.raises(TypeError, match=r"^Thirded: the default of 'times' is for thirded to give; take it"):
+        builds(Thirded)(thirded)
+    own = [cls for cls in DECLARED if cls.__module__.startswith("gradtx.")]
+    given = {f"{c.__name__}.{f.name}" for c in own for f in c._fields.values() if f.default is not EMPTY}
+    assert len(own) > 50 and not given
+
+
+def test_a_constructor_without_a_body_has_none():
+    """A line in it would never run."""
+    found = 0
+    for path in Path(gradtx.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            decorators = getattr(node, "decorator_list", [])
+            if any(ast.unparse(d).startswith("builds(") for d in decorators):
+                found += 1
+                _, *body = map(ast.unparse, node.body)
+                assert body == ["..."], f"{path}: {node.name}"
+    assert found > 40

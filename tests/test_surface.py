@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import pickle
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import catalogue
 import gradtx
 from gradtx import testing
+from gradtx.inspect.docstrings import meanings
 from trajectories import x64
 
 STEPS = 60
@@ -841,3 +843,139 @@ def test_a_decay_rate_function_is_a_function_that_gives_a_number():
     tx = gradtx.scale_by_factored_rms(decay_rate_fn=lambda step, rate: jnp.ones(2))
     with pytest.raises(ValueError, match=r"decay_rate_fn must give a number, got shape \(2,\)"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+
+
+SEVERAL_MEANINGS = {
+    "*transforms": ["transforms, in order", "pairs `(name, transform)`", "at least one transform"],
+    "alpha": [
+        "weight of the slow average, >= 0",
+        "the last value as a fraction of the first",
+    ],
+    "b1": ["decay of the first moment, in [0, 1)", "the share of the momentum in the step, in [0, 1)"],
+    "b2": ["decay of the second moment, in [0, 1)", "decay of the momentum, in [0, 1)"],
+    "b3": [
+        "decay of the slow average, in [0, 1)",
+        "decay of the sums that the estimate is made from, in [0, 1)",
+    ],
+    "count": ["the number of updates made, >= 1", "an integer or a floating array"],
+    "decay": [
+        "decay of the average, in [0, 1)",
+        "mu, the decay of the velocity, in [0, 1]",
+        "what the magnitudes so far are multiplied by, in [0, 1)",
+    ],
+    "decay_rate": [
+        "the exponent of the second moment's decay, >= 0",
+        "what the value is multiplied by in `transition_steps` steps, > 0",
+    ],
+    "end_value": ["the last value", "a bound of the value"],
+    "eps": [
+        "added to the denominator, >= 0",
+        "added inside both roots, >= 0",
+        "added to the squared gradients, >= 0",
+        "added to the magnitudes of the gradients",
+    ],
+    "every": [
+        "the number k of micro-steps for an update, > 0",
+        "the number of updates from one measurement to the next, > 0",
+    ],
+    "f": [
+        "`f(updates, params)` gives a tree like `updates`",
+        "`f(update, param)` gives the new update of the leaf",
+        "`f(slot, *others)` gives the new value",
+    ],
+    "grads": [
+        "the gradients, a tree like `params`",
+        "a tree of gradients with the examples along axis 0",
+    ],
+    "loss": [
+        "a differentiable function of the parameters that gives a real scalar",
+        "a function of an array of two elements that gives a scalar",
+    ],
+    "mask": [
+        "which leaves to decay, as `gradtx.masked` takes it",
+        "which leaves to freeze, as `gradtx.masked` takes it",
+        "which leaves, as one of",
+    ],
+    "momentum": [
+        "mu, the decay of the velocity, in [0, 1]",
+        "decay of the average of the updates, in [0, 1)",
+    ],
+    "name": ["which average, where several cover one leaf", "which guard, if there are several"],
+    "names": [
+        "names for what is yours",
+        "which metrics to draw",
+        "what torch calls each leaf",
+    ],
+    "order": [
+        "the power",
+        "torch's names in the order in which the optimizer got the parameters, where its state dict has none",
+    ],
+    "params": [
+        "the parameters",
+        "the parameters, arrays or `jax.ShapeDtypeStruct`s",
+        "the parameters to start from",
+        "a tree of arrays",
+        "not used",
+    ],
+    "schedules": [
+        "the schedules (or constants) in order",
+        "a schedule, a list of them, or a dict of them by name",
+    ],
+    "start": ["the first update whose parameters count, >= 0", "the two parameters to start from"],
+    "state": [
+        "an optimizer state, or what holds one",
+        "the state from `tx.init` or an earlier step",
+        "the old state, such as one that was restored",
+        "the state",
+    ],
+    "step_size": ["any number, or a schedule", "the part, in [0, 1]"],
+    "steps": [
+        "the number of calls of `update` in the run",
+        "the number of updates",
+        "the number of steps so far",
+    ],
+    "transition_steps": [
+        "the length of the transition in steps, > 0",
+        "the number of steps in which the value is multiplied by `decay_rate`, > 0",
+    ],
+    "tx": [
+        "a transform of any library",
+        "a transform of gradtx's",
+        "a transform or a schedule of gradtx's",
+        "the transform that gets the state",
+        "the transform that made the state",
+        "the transform with the new settings",
+    ],
+    "updates": [
+        "the gradients",
+        "a tree of arrays",
+        "the same tree, as `update` gives it",
+        "also skip a step whose update is not finite",
+    ],
+    "value": ["the value at every step", "the number to add, such as the eps of a denominator"],
+}
+"""The arguments whose name means several things, with the words for each."""
+
+
+def test_an_argument_is_described_in_the_same_words_everywhere():
+    """Up to the first stop; what is special to a function comes after it, and `as for` names another one."""
+    words = {}
+    for name in gradtx.__all__:
+        for argument, meaning in meanings(getattr(gradtx, name)).items():
+            if not meaning.startswith("as for `"):
+                words.setdefault(argument, {}).setdefault(meaning, []).append(name)
+    assert len(words) > 100
+    wrong = [
+        f"{argument} is {meaning!r} in {', '.join(names)}"
+        for argument, found in words.items()
+        for meaning, names in found.items()
+        if set(found) != set(SEVERAL_MEANINGS.get(argument, [min(found)]))
+    ]
+    assert not wrong, "\n".join(["an argument has several wordings:", *wrong])
+
+
+@pytest.mark.parametrize("name", [n for n in gradtx.__all__ if inspect.isfunction(getattr(gradtx, n))])
+def test_each_argument_is_described(name):
+    function = getattr(gradtx, name)
+    taken = inspect.signature(function).parameters
+    assert [argument.lstrip("*") for argument in meanings(function)] == [k for k in taken if name != "recipe"]

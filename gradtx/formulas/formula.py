@@ -109,7 +109,7 @@ def formula(tx: Any, params: Any = None, leaf: str | None = None) -> Formula:
     It traces `update` without arrays and reads what was traced, so that no docstring can be wrong.
 
     Args:
-        tx: the transform, of any library.
+        tx: a transform of any library.
         params: the parameters, arrays or `jax.ShapeDtypeStruct`s; by default two float32 matrices. Needed
             where a mask or a group decides what happens to a leaf.
         leaf: the path of a leaf of `params`, such as `"layers/0/kernel"`; not needed for a single one.

@@ -48,7 +48,7 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
 
     Args:
         tx: a transform of any library.
-        params: the parameters, or `jax.ShapeDtypeStruct`s like them.
+        params: the parameters, arrays or `jax.ShapeDtypeStruct`s.
         steps: the number of calls of `update` in the run; without it schedules are not checked.
 
     Returns:

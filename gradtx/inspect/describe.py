@@ -33,9 +33,9 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
 
     Args:
         tx: a transform of any library. What is inside of another library's is not told apart.
-        params: the parameters, or `jax.ShapeDtypeStruct`s like them.
-        steps: the number of calls of `update` in the run, at whose end schedules are shown; by default each
-            is shown until it settles.
+        params: the parameters, arrays or `jax.ShapeDtypeStruct`s.
+        steps: the number of calls of `update` in the run; schedules are shown to its end. By default each is
+            shown until it settles.
 
     Returns:
         A `Description`, which prints as a table of 100 columns; what it says can be read as attributes too.

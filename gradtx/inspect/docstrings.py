@@ -14,10 +14,14 @@ def summary(x: Any) -> str:
     return (inspect.getdoc(x) or "").partition("\n")[0].removesuffix(".") if x is not None else ""
 
 
+def meanings(x: Any) -> dict[str, str]:
+    """What each argument of a function is, in its docstring's words up to the first stop."""
+    _, _, arguments = (inspect.getdoc(x) or "").partition("\nArgs:\n")
+    arguments = re.split(r"\n(?=\S)", arguments)[0]
+    found = re.findall(r"^    ([*\w]+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE)
+    return {name: re.split(r"[.;:](?: |$)", " ".join(words.split()))[0] for name, words in found}
+
+
 def meaning(call: str, argument: str) -> str:
-    """What an argument of a public constructor is, in its docstring's words up to the first stop."""
-    doc = inspect.getdoc(FACTORIES.get(call)) or ""
-    _, _, arguments = doc.partition("\nArgs:\n")
-    found = re.search(rf"^    {re.escape(argument)}: (.*(?:\n {{8}}.*)*)", arguments, re.MULTILINE)
-    words = " ".join(found.group(1).split()) if found else ""
-    return re.split(r"[.;:](?: |$)", words)[0]
+    """What an argument of a public constructor is; empty where nothing says."""
+    return meanings(FACTORIES.get(call)).get(argument, "")

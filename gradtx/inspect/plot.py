@@ -40,7 +40,7 @@ def plot_schedule(schedules: Any, steps: int, *, ax: Axes | None = None, **style
     Args:
         schedules: a schedule, a list of them, or a dict of them by name. Any function of the step is one; a
             number is a constant.
-        steps: the number of updates in the run; the value of each is drawn, from 0 to `steps - 1`.
+        steps: the number of updates; the value of each is drawn, from 0 to `steps - 1`.
         ax: the matplotlib axes to draw on; by default new ones.
         **style: keyword arguments for matplotlib's `plot`.
 

@@ -40,7 +40,7 @@ def from_config(config: Mapping[str, Any], names: Mapping[str, Any] | None = Non
     Args:
         config: dicts, lists, strings and numbers, as `to_config` gives them or as JSON, TOML or YAML
             were read. A `None` (JSON's null) is None.
-        names: the names of what is yours, as for `to_config`.
+        names: names for what is yours; as for `to_config`.
 
     Returns:
         The transform or schedule, equal to the one that the config was made of.

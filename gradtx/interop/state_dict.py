@@ -34,8 +34,8 @@ def to_state_dict(state: State) -> dict[str, np.ndarray]:
     as bits, complex numbers as pairs), and digests by which `from_state_dict` finds damage.
 
     Args:
-        state: a state, also one of another library's transforms, a batch of states from `vmap`, or what holds
-            a state: a `TrainState` or an `nnx.Optimizer`. Sharded arrays are gathered.
+        state: an optimizer state, or what holds one: a `TrainState` or an `nnx.Optimizer`. It may be one of
+            another library's transforms, or a batch of states from `vmap`. Sharded arrays are gathered.
 
     Returns:
         The dict. Its arrays are copies.
@@ -67,8 +67,8 @@ def from_state_dict(
     says; `gradtx.rebase(tx, state)` brings those of `tx`.
 
     Args:
-        tx: the transform.
-        params: the parameters, as `tx.init` takes them: arrays or `jax.ShapeDtypeStruct`s with shardings. For
+        tx: the transform that gets the state; as a rule the one that made it.
+        params: the parameters; as `tx.init` takes them, arrays or `jax.ShapeDtypeStruct`s with shardings. For
             a batch of states, those of one of them.
         d: the dict, what `np.load` or `safetensors.numpy.load_file` gave, or the path of an `.npz` file.
         strict: whether anything that does not match is an error. With `strict=False` what matches is

@@ -44,8 +44,8 @@ def to_config(tx: Any, names: Mapping[str, Any] | None = None) -> dict[str, Any]
 
     Args:
         tx: a transform or a schedule of gradtx's.
-        names: names for what is yours: functions (masks, conditions, measurements), classes of rules, and
-            any other value, such as another library's transform. Recipes of your own need none.
+        names: names for what is yours; functions (masks, conditions, measurements), classes of rules, and any
+            other value, such as another library's transform. Recipes of your own need none.
 
     Returns:
         A dict of which `from_config` makes an object equal to `tx`.

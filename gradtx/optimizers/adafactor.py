@@ -37,17 +37,22 @@ def adafactor(
         theta <- theta - (u + lambda theta)
 
     Args:
-        learning_rate: eta, a factor of the relative step; None for 1.
-        min_dim_size_to_factor: the smallest axis worth factoring.
-        decay_rate: the exponent of the second moment's decay, 1 - t^-decay_rate.
-        decay_offset: the step to count that decay from.
-        multiply_by_parameter_scale: whether steps are relative.
-        clipping_threshold: the bound of each leaf's rms; None for no clipping.
-        momentum: decay of an average of the updates, without debiasing; None for none.
-        dtype_momentum: dtype to store that average in.
-        weight_decay_rate: lambda, which the learning rate does not multiply; None for none.
-        eps: added to the squared gradient.
-        factored: False keeps full second moments.
+        learning_rate: the size of the steps, >= 0 or a schedule; eta above, a factor of the relative step.
+            None for 1.
+        min_dim_size_to_factor: the smallest axis that is worth factoring.
+        decay_rate: the exponent of the second moment's decay, >= 0; the decay is 1 - t^-decay_rate.
+        decay_offset: the step from which the second moment's decay counts; for a run that is continued with
+            new moments.
+        multiply_by_parameter_scale: whether steps are relative to the size of each leaf.
+        clipping_threshold: the bound of the root mean square of each leaf's update, > 0; None for no
+            clipping.
+        momentum: decay of the average of the updates, in [0, 1); it is not corrected for its start at zero.
+            None for none.
+        dtype_momentum: dtype to store the average of the updates in.
+        weight_decay_rate: lambda, the strength of the weight decay, >= 0; the learning rate does not multiply
+            it. None for none.
+        eps: added to the squared gradients, >= 0.
+        factored: whether to factor second moments; False keeps them full.
         weight_decay_mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
 
     Returns:

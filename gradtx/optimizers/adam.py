@@ -42,18 +42,19 @@ def adam(
         m^ = m / (1 - b1^t)                 v^ = v / (1 - b2^t)
 
     Args:
-        learning_rate: eta, >= 0 or a schedule; usually 1e-3.
+        learning_rate: the size of the steps, >= 0 or a schedule; eta above, usually 1e-3.
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
-        eps: outside the root, >= 0. For eps inside the root use `eps=0.0, eps_root=1e-8`.
-        eps_root: inside the root, >= 0.
-        mu_dtype: dtype to store the first moment in; by default the parameter's, at least float32.
-        nesterov: use Nesterov momentum (see `scale_by_adam`).
-        nu_dtype: dtype to store the second moment in.
-        bias_correction: divide the moments by 1 - b^t.
-        eps_scaled: the efficient form of the paper (see `scale_by_adam`).
-        weight_decay: lambda of L2 regularization in the gradient, the gradient of 1/2 lambda theta². None
-            for none. For decay that is decoupled from the moments use `adamw`.
+        eps: added to the denominator, >= 0; for eps inside the root use `eps=0.0, eps_root=1e-8`.
+        eps_root: added inside the root, >= 0.
+        mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
+            float32.
+        nesterov: use Nesterov momentum; see `scale_by_adam`.
+        nu_dtype: dtype to store the second moment in; by default the parameter's, at least float32.
+        bias_correction: correct averages for their start at zero; divide the moments by 1 - b^t.
+        eps_scaled: divide eps by sqrt(1 - b2^t), and eps_root by 1 - b2^t; see `scale_by_adam`.
+        weight_decay: lambda, the strength of the weight decay, >= 0; coupled, lambda theta is added to the
+            gradient. None for none. For decay that does not pass through the moments use `adamw`.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
 
     Returns:
@@ -110,18 +111,22 @@ def adamw(
         "none"      theta <- theta - s eta u - lambda theta        independent of both
 
     Args:
-        learning_rate: eta, >= 0 or a schedule; 2e-5 is usual for fine-tuning.
+        learning_rate: the size of the steps, >= 0 or a schedule; eta above. 2e-5 is usual for fine-tuning.
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
-        eps: outside the root, >= 0; BERT has 1e-6.
-        eps_root: inside the root, >= 0.
-        mu_dtype: dtype to store the first moment in; by default the parameter's, at least float32.
-        weight_decay: lambda; Optax's default is 1e-4, PyTorch's and BERT's 0.01.
-        mask: which leaves to decay, as `gradtx.masked` takes it, such as `("!*bias", "!*norm*")`.
-        nesterov: use Nesterov momentum (see `scale_by_adam`).
-        nu_dtype: dtype to store the second moment in.
-        bias_correction: divide the moments by 1 - b^t; BERT does not.
-        eps_scaled: the efficient form of Adam's paper (see `scale_by_adam`).
+        eps: added to the denominator, >= 0; BERT has 1e-6.
+        eps_root: added inside the root, >= 0.
+        mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
+            float32.
+        weight_decay: lambda, the strength of the weight decay, >= 0; Optax's default is 1e-4, PyTorch's and
+            BERT's 0.01.
+        mask: which leaves to decay, as `gradtx.masked` takes it; by default all. A usual choice is
+            `("!*bias", "!*norm*")`.
+        nesterov: use Nesterov momentum; see `scale_by_adam`.
+        nu_dtype: dtype to store the second moment in; by default the parameter's, at least float32.
+        bias_correction: correct averages for their start at zero; divide the moments by 1 - b^t. BERT does
+            not.
+        eps_scaled: divide eps by sqrt(1 - b2^t), and eps_root by 1 - b2^t; see `scale_by_adam`.
         decay_coupling: what multiplies the decay: `"rate"`, `"schedule"` or `"none"`.
         schedule: the multiplier s, a schedule around 1, kept apart from the rate.
 
@@ -178,13 +183,14 @@ def nadam(
     """Adam with Nesterov momentum: m^ = b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t).
 
     Args:
-        learning_rate: eta, >= 0 or a schedule.
+        learning_rate: the size of the steps, >= 0 or a schedule; eta above.
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
-        eps: outside the root, >= 0.
-        eps_root: inside the root, >= 0.
-        mu_dtype: dtype to store the first moment in.
-        nesterov: False makes it plain Adam.
+        eps: added to the denominator, >= 0.
+        eps_root: added inside the root, >= 0.
+        mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
+            float32.
+        nesterov: use Nesterov momentum; False makes it plain Adam.
 
     Returns:
         An optimizer with the slots `mu` and `nu`.
@@ -216,15 +222,17 @@ def nadamw(
     """AdamW with Nesterov momentum.
 
     Args:
-        learning_rate: eta, >= 0 or a schedule.
+        learning_rate: the size of the steps, >= 0 or a schedule; eta above.
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
-        eps: outside the root, >= 0.
-        eps_root: inside the root, >= 0.
-        mu_dtype: dtype to store the first moment in.
-        weight_decay: lambda, times the learning rate.
+        eps: added to the denominator, >= 0.
+        eps_root: added inside the root, >= 0.
+        mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
+            float32.
+        weight_decay: lambda, the strength of the weight decay, >= 0; decoupled, the learning rate multiplies
+            it.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        nesterov: False makes it plain AdamW.
+        nesterov: use Nesterov momentum; False makes it plain AdamW.
 
     Returns:
         An optimizer with the slots `mu` and `nu`; `update` needs the parameters.

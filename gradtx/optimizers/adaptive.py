@@ -32,11 +32,13 @@ def adagrad(
         g = gradient + lambda theta        G = G + |g|²
 
     Args:
-        learning_rate: eta, >= 0 or a schedule.
-        initial_accumulator_value: G before the first step; the paper and PyTorch have 0.
-        eps: >= 0; PyTorch has 1e-10, outside the root.
-        eps_in_sqrt: False for g / (sqrt(G) + eps).
-        weight_decay: lambda, coupled. None for none.
+        learning_rate: the size of the steps, >= 0 or a schedule; eta above.
+        initial_accumulator_value: the sum G before the first step, >= 0; the paper and PyTorch have 0. It is
+            used by `init` only.
+        eps: added to the denominator, >= 0; inside the root unless `eps_in_sqrt` is False. PyTorch has 1e-10.
+        eps_in_sqrt: whether eps is inside the root; False for g / (sqrt(G) + eps), as in PyTorch.
+        weight_decay: lambda, the strength of the weight decay, >= 0; coupled, lambda theta is added to the
+            gradient. None for none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
 
     Returns:
@@ -79,17 +81,19 @@ def rmsprop(
         g = gradient + lambda theta        E = decay E + (1 - decay) |g|²
 
     Args:
-        learning_rate: eta, >= 0 or a schedule.
-        decay: in [0, 1); PyTorch's alpha, 0.99 there.
-        eps: >= 0.
-        initial_scale: E before the first step.
-        eps_in_sqrt: False for g / (sqrt(E) + eps), as in PyTorch.
-        centered: subtract the squared moving average of g from E.
-        momentum: mu of a velocity with the rate inside, v = mu v - eta u; None for none.
-        nesterov: look ahead along the velocity.
-        bias_correction: divide the averages by 1 - decay^t.
-        first_gradient: the first average is |g0|² itself.
-        weight_decay: lambda, coupled. None for none.
+        learning_rate: the size of the steps, >= 0 or a schedule; eta above.
+        decay: decay of the average, in [0, 1); PyTorch's alpha, 0.99 there.
+        eps: added to the denominator, >= 0; inside the root unless `eps_in_sqrt` is False.
+        initial_scale: the average of squares before the first step, >= 0; it is used by `init` only.
+        eps_in_sqrt: whether eps is inside the root; False for g / (sqrt(E) + eps), as in PyTorch.
+        centered: subtract the squared average of g from E; g is then rescaled by its standard deviation.
+        momentum: mu, the decay of the velocity, in [0, 1]; None for none. The rate is inside, v = mu v - eta
+            u.
+        nesterov: use Nesterov momentum; the step looks ahead along the velocity.
+        bias_correction: correct averages for their start at zero; divide them by 1 - decay^t.
+        first_gradient: start averages at the first gradient; the first E is |g0|².
+        weight_decay: lambda, the strength of the weight decay, >= 0; coupled, lambda theta is added to the
+            gradient. None for none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
 
     Returns:
@@ -126,10 +130,12 @@ def adadelta(
         g = gradient + lambda theta        E[g²] = rho E[g²] + (1 - rho) |g|², and E[u²] alike
 
     Args:
-        learning_rate: a factor, usually 1.0. With None the result is u itself, not negated, as in Optax.
+        learning_rate: the size of the steps, >= 0 or a schedule; a factor, usually 1.0. With None the result
+            is u itself, not negated, as in Optax.
         rho: decay of both averages, in [0, 1).
-        eps: inside both roots.
-        weight_decay: lambda, coupled: it is added before the rescaling.
+        eps: added inside both roots, >= 0; with 0 nothing ever moves.
+        weight_decay: lambda, the strength of the weight decay, >= 0; coupled, lambda theta is added to the
+            gradient.
         weight_decay_mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
 
     Returns:

@@ -35,17 +35,19 @@ def ademamix(
         theta = theta - eta ((m1^ + alpha m2) / (sqrt(v^ + eps_root) + eps) + lambda theta)
 
     Args:
-        learning_rate: eta, usually that of AdamW.
-        b1: decay of the fast average, in [0, 1).
+        learning_rate: the size of the steps, >= 0 or a schedule; eta above, usually that of AdamW.
+        b1: decay of the first moment, in [0, 1); this moment is the fast average.
         b2: decay of the second moment, in [0, 1).
         b3: decay of the slow average, in [0, 1); the paper raises it by a schedule from `b1` to 0.9999.
-        alpha: weight of the slow average, >= 0, usually 4 to 10; the paper raises it linearly from 0.
-        eps: added to the root, >= 0.
+        alpha: weight of the slow average, >= 0; usually 4 to 10. The paper raises it linearly from 0.
+        eps: added to the denominator, >= 0.
         eps_root: added inside the root, >= 0.
-        mu_dtype: dtype to store both averages in; by default the parameter's, at least float32. In a 16-bit
-            dtype a slow average with `b3` near 1 loses most of what each gradient adds.
-        weight_decay: lambda, the strength of the decoupled decay, >= 0.
-        mask: which leaves decay, as `gradtx.masked` takes it; by default all.
+        mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
+            float32. Both averages have it; in a 16-bit dtype a slow average with `b3` near 1 loses most of
+            what each gradient adds.
+        weight_decay: lambda, the strength of the weight decay, >= 0; decoupled, the learning rate multiplies
+            it.
+        mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
 
     Returns:
         A transform that gives the updates to be added to the parameters.

@@ -24,11 +24,14 @@ def lion(
     """Lion: theta <- theta - eta (sign(b1 m + (1 - b1) g) + lambda theta), m = b2 m + (1 - b2) g.
 
     Args:
-        learning_rate: eta, >= 0 or a schedule; usually 3 to 10 times smaller than AdamW's.
-        b1: how much of the momentum is in the step, in [0, 1).
+        learning_rate: the size of the steps, >= 0 or a schedule; eta above, usually 3 to 10 times smaller
+            than AdamW's.
+        b1: the share of the momentum in the step, in [0, 1); the rest is the gradient's.
         b2: decay of the momentum, in [0, 1).
-        mu_dtype: dtype to store the momentum in; by default the parameter's, at least float32.
-        weight_decay: lambda, times the learning rate; usually 3 to 10 times larger than AdamW's.
+        mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
+            float32.
+        weight_decay: lambda, the strength of the weight decay, >= 0; decoupled, the learning rate multiplies
+            it. Usually 3 to 10 times larger than AdamW's.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
 
     Returns:

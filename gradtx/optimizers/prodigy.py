@@ -22,14 +22,17 @@ def prodigy(
     """Prodigy: Adam with a step size estimated from the distance travelled; see `scale_by_prodigy`.
 
     Args:
-        learning_rate: a factor of the estimated rate, usually 1 or a schedule that ends at 0.
-        betas: decays of the two moments; they are read and set as `b1` and `b2`.
-        beta3: decay of the estimate's averages; sqrt(b2) by default.
-        eps: >= 0.
-        estim_lr0: the first estimate, > 0.
-        estim_lr_coef: how eagerly the estimate grows.
-        weight_decay: lambda, decoupled, times the rate.
-        safeguard_warmup: leave the learning rate out of the estimate's denominator.
+        learning_rate: the size of the steps, >= 0 or a schedule; a factor of the estimated rate, usually 1 or
+            a schedule that ends at 0.
+        betas: decays of the first and the second moment, in [0, 1); they are read and set as `b1` and `b2`.
+        beta3: decay of the sums that the estimate is made from, in [0, 1); sqrt(b2) by default.
+        eps: added to the denominator, >= 0.
+        estim_lr0: the first estimate of the rate, > 0.
+        estim_lr_coef: how eagerly the estimate grows, >= 0.
+        weight_decay: lambda, the strength of the weight decay, >= 0; decoupled, the learning rate multiplies
+            it.
+        safeguard_warmup: leave the learning rate out of the estimate's denominator; for schedules with a
+            warmup.
 
     Returns:
         An optimizer; `update` needs the parameters.

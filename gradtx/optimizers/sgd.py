@@ -38,13 +38,15 @@ def sgd(
         g = gradient + lambda theta        v = mu v + (1 - tau) g; with Nesterov the step is along g + mu v
 
     Args:
-        learning_rate: eta, >= 0 or a schedule.
-        momentum: mu, in [0, 1]; None for none, which keeps no slot.
-        nesterov: look ahead along the velocity.
-        accumulator_dtype: dtype to store the velocity in; by default the parameter's, at least float32.
+        learning_rate: the size of the steps, >= 0 or a schedule; eta above.
+        momentum: mu, the decay of the velocity, in [0, 1]; None for none, which keeps no slot.
+        nesterov: use Nesterov momentum; the step looks ahead along the velocity.
+        accumulator_dtype: dtype to store what is accumulated in; that is the velocity. By default the
+            parameter's, at least float32.
         dampening: tau, the part of the gradient that is left out of the velocity.
-        dampen_first: False leaves the first step undamped, v = g, as PyTorch does.
-        weight_decay: lambda, coupled: the gradient of 1/2 lambda theta² is added. None for none.
+        dampen_first: whether the first step is dampened too; False for v = g there, as in PyTorch.
+        weight_decay: lambda, the strength of the weight decay, >= 0; coupled, lambda theta is added to the
+            gradient: that of 1/2 lambda theta². None for none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
 
     Returns:
@@ -80,9 +82,9 @@ def noisy_sgd(
     """Gradient descent with noise: theta <- theta - learning_rate (g + n), n ~ N(0, eta / t^gamma).
 
     Args:
-        learning_rate: >= 0 or a schedule.
-        eta: the variance of the noise at the first step.
-        gamma: the exponent of its decay.
+        learning_rate: the size of the steps, >= 0 or a schedule.
+        eta: the variance of the noise at the first step, >= 0.
+        gamma: the exponent of the variance's decay, >= 0.
         key: an int, a `jax.random.key`, or a key's raw data; by default 0.
         seed: another name of `key`, as an int.
 

@@ -6,7 +6,7 @@ import jax
 
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numbers.steps import Steps
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import Number, Scalar
 
 
@@ -22,12 +22,12 @@ class ConstantSchedule(Schedule, name="constant_schedule"):
         return ()
 
 
-@factory
+@builds(ConstantSchedule)
 def constant_schedule(value: Scalar) -> Schedule:
     """The same value at every step.
 
     Args:
-        value: the value.
+        value: the value at every step.
 
     Returns:
         A schedule; its number is set as `<name>.value`.
@@ -37,4 +37,4 @@ def constant_schedule(value: Scalar) -> Schedule:
         >>> float(gradtx.constant_schedule(0.5)(100))
         0.5
     """
-    return ConstantSchedule(value=value)
+    ...

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numbers.steps import Steps
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Number, PositiveSteps, Scalar
 from gradtx.schedules.linear import between, check_warmup, progress
 
@@ -21,8 +21,8 @@ class CosineDecaySchedule(Schedule, name="cosine_decay_schedule"):
 
     init_value: Number
     decay_steps: PositiveSteps
-    alpha: Number = 0.0
-    exponent: NonNegative = 1.0
+    alpha: Number
+    exponent: NonNegative
 
     def at(self, step: Steps) -> jax.Array:
         wave = _wave(progress(step, self.decay_steps), self.exponent)
@@ -32,15 +32,17 @@ class CosineDecaySchedule(Schedule, name="cosine_decay_schedule"):
         return (self.decay_steps,)
 
 
-@factory
+@builds(CosineDecaySchedule)
 def cosine_decay_schedule(
     init_value: Scalar, decay_steps: Scalar, alpha: Scalar = 0.0, exponent: Scalar = 1.0
 ) -> Schedule:
-    """Init ((1 - alpha) w + alpha), w = ((1 + cos(pi t / decay_steps)) / 2)^exponent.
+    """Half a cosine, from init_value down to alpha init_value.
+
+        value = init_value ((1 - alpha) w + alpha),   w = ((1 + cos(pi t / decay_steps)) / 2)^exponent
 
     Args:
-        init_value: the value at step 0.
-        decay_steps: the length in steps, > 0.
+        init_value: the first value; it is that of step 0.
+        decay_steps: the length of the schedule in steps, > 0.
         alpha: the last value as a fraction of the first.
         exponent: the power of the cosine, >= 0.
 
@@ -59,7 +61,7 @@ def cosine_decay_schedule(
         Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2016,
         https://arxiv.org/abs/1608.03983.
     """
-    return CosineDecaySchedule(init_value=init_value, decay_steps=decay_steps, alpha=alpha, exponent=exponent)
+    ...
 
 
 class WarmupCosineDecaySchedule(Schedule, name="warmup_cosine_decay_schedule"):
@@ -69,8 +71,8 @@ class WarmupCosineDecaySchedule(Schedule, name="warmup_cosine_decay_schedule"):
     peak_value: Number
     warmup_steps: NonNegativeSteps
     decay_steps: PositiveSteps
-    end_value: Number = 0.0
-    exponent: NonNegative = 1.0
+    end_value: Number
+    exponent: NonNegative
 
     def check(self) -> None:
         check_warmup(self)
@@ -85,7 +87,7 @@ class WarmupCosineDecaySchedule(Schedule, name="warmup_cosine_decay_schedule"):
         return (self.warmup_steps, self.decay_steps)
 
 
-@factory
+@builds(WarmupCosineDecaySchedule)
 def warmup_cosine_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,
@@ -97,11 +99,12 @@ def warmup_cosine_decay_schedule(
     """A linear warmup, then half a cosine down.
 
     Args:
-        init_value: the value at step 0.
-        peak_value: the value at step `warmup_steps`.
-        warmup_steps: the length of the warmup, >= 0.
-        decay_steps: the length of the whole schedule, warmup included, > `warmup_steps`.
-        end_value: the value from step `decay_steps` on.
+        init_value: the first value; it is that of step 0, usually 0 or small.
+        peak_value: the value after the warmup; it is reached at step `warmup_steps`.
+        warmup_steps: the length of the warmup in steps, >= 0.
+        decay_steps: the length of the schedule in steps, > 0; the warmup is a part of it, and must be
+            shorter.
+        end_value: the last value; it holds from step `decay_steps` on.
         exponent: the power of the cosine, >= 0.
 
     Returns:
@@ -120,11 +123,4 @@ def warmup_cosine_decay_schedule(
         Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2016,
         https://arxiv.org/abs/1608.03983.
     """
-    return WarmupCosineDecaySchedule(
-        init_value=init_value,
-        peak_value=peak_value,
-        warmup_steps=warmup_steps,
-        decay_steps=decay_steps,
-        end_value=end_value,
-        exponent=exponent,
-    )
+    ...

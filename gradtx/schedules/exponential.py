@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numbers.steps import Steps
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegativeSteps, Number, Positive, PositiveSteps, Scalar
 
 
@@ -19,9 +19,9 @@ class ExponentialDecay(Schedule, name="exponential_decay"):
     init_value: Number
     transition_steps: PositiveSteps
     decay_rate: Positive
-    transition_begin: NonNegativeSteps = 0
-    staircase: bool = False
-    end_value: Number | None = None
+    transition_begin: NonNegativeSteps
+    staircase: bool
+    end_value: Number | None
 
     def at(self, step: Steps) -> jax.Array:
         passed, length = (Steps.of(step) - self.transition_begin).from_zero(), Steps.of(self.transition_steps)
@@ -45,7 +45,7 @@ class ExponentialDecay(Schedule, name="exponential_decay"):
         return (begin, begin + power * self.transition_steps) if power else ()
 
 
-@factory
+@builds(ExponentialDecay)
 def exponential_decay(
     init_value: Scalar,
     transition_steps: Scalar,
@@ -54,15 +54,16 @@ def exponential_decay(
     staircase: bool = False,
     end_value: Scalar | None = None,
 ) -> Schedule:
-    """Init decay_rate^(k / transition_steps), k the steps since transition_begin.
+    """Exponential decay: init_value decay_rate^(k / transition_steps), k the steps since transition_begin.
 
     Args:
-        init_value: the value until step `transition_begin`.
-        transition_steps: the steps in which it is multiplied by `decay_rate`, > 0.
-        decay_rate: the factor, > 0.
+        init_value: the first value; it holds until step `transition_begin`.
+        transition_steps: the number of steps in which the value is multiplied by `decay_rate`, > 0.
+        decay_rate: what the value is multiplied by in `transition_steps` steps, > 0.
         transition_begin: the step at which it starts, >= 0.
-        staircase: round the exponent down.
-        end_value: a bound: the least value for a rate < 1, the greatest for a rate > 1.
+        staircase: round the exponent down; the value then falls in stairs.
+        end_value: a bound of the value; the least for a rate < 1, the greatest for a rate > 1. By default
+            there is none.
 
     Returns:
         A schedule whose numbers can be set in the state.
@@ -75,11 +76,4 @@ def exponential_decay(
         >>> [float(gradtx.exponential_decay(1.0, 2, 0.25)(t)) for t in (0, 1, 2)]
         [1.0, 0.5, 0.25]
     """
-    return ExponentialDecay(
-        init_value=init_value,
-        transition_steps=transition_steps,
-        decay_rate=decay_rate,
-        transition_begin=transition_begin,
-        staircase=staircase,
-        end_value=end_value,
-    )
+    ...

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numbers.steps import Steps
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegativeSteps, Number, PositiveSteps, Scalar
 
 
@@ -31,7 +31,7 @@ class LinearSchedule(Schedule, name="linear_schedule"):
     init_value: Number
     end_value: Number
     transition_steps: PositiveSteps
-    transition_begin: NonNegativeSteps = 0
+    transition_begin: NonNegativeSteps
 
     def at(self, step: Steps) -> jax.Array:
         fraction = progress(step - self.transition_begin, self.transition_steps)
@@ -41,16 +41,16 @@ class LinearSchedule(Schedule, name="linear_schedule"):
         return (self.transition_begin, self.transition_begin + self.transition_steps)
 
 
-@factory
+@builds(LinearSchedule)
 def linear_schedule(
     init_value: Scalar, end_value: Scalar, transition_steps: Scalar, transition_begin: Scalar = 0
 ) -> Schedule:
     """A straight line: (1 - f) init_value + f end_value, f = clip((t - begin) / steps, 0, 1).
 
     Args:
-        init_value: the value until step `transition_begin`.
-        end_value: the value from step `transition_begin + transition_steps` on.
-        transition_steps: the length in steps, > 0.
+        init_value: the first value; it holds until step `transition_begin`.
+        end_value: the last value; it holds from step `transition_begin + transition_steps` on.
+        transition_steps: the length of the transition in steps, > 0.
         transition_begin: the step at which it starts, >= 0.
 
     Returns:
@@ -64,12 +64,7 @@ def linear_schedule(
         >>> [float(gradtx.linear_schedule(1.0, 0.0, 4)(t)) for t in (0, 1, 4, 9)]
         [1.0, 0.75, 0.0, 0.0]
     """
-    return LinearSchedule(
-        init_value=init_value,
-        end_value=end_value,
-        transition_steps=transition_steps,
-        transition_begin=transition_begin,
-    )
+    ...
 
 
 class WarmupLinearDecaySchedule(Schedule, name="warmup_linear_decay_schedule"):
@@ -79,7 +74,7 @@ class WarmupLinearDecaySchedule(Schedule, name="warmup_linear_decay_schedule"):
     peak_value: Number
     warmup_steps: NonNegativeSteps
     decay_steps: PositiveSteps
-    end_value: Number = 0.0
+    end_value: Number
 
     def check(self) -> None:
         check_warmup(self)
@@ -104,7 +99,7 @@ def check_warmup(schedule: Schedule) -> None:
         )
 
 
-@factory
+@builds(WarmupLinearDecaySchedule)
 def warmup_linear_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,
@@ -115,11 +110,12 @@ def warmup_linear_decay_schedule(
     """A linear warmup from a small value, then a linear decay to the end of training.
 
     Args:
-        init_value: the value at step 0, usually 0 or small.
-        peak_value: the value at step `warmup_steps`.
-        warmup_steps: the length of the warmup, >= 0.
-        decay_steps: the length of the whole schedule, warmup included, > `warmup_steps`.
-        end_value: the value from step `decay_steps` on.
+        init_value: the first value; it is that of step 0, usually 0 or small.
+        peak_value: the value after the warmup; it is reached at step `warmup_steps`.
+        warmup_steps: the length of the warmup in steps, >= 0.
+        decay_steps: the length of the schedule in steps, > 0; the warmup is a part of it, and must be
+            shorter.
+        end_value: the last value; it holds from step `decay_steps` on.
 
     Returns:
         A schedule whose numbers can be set in the state.
@@ -133,13 +129,7 @@ def warmup_linear_decay_schedule(
         >>> [float(schedule(t)) for t in range(7)]
         [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
-    return WarmupLinearDecaySchedule(
-        init_value=init_value,
-        peak_value=peak_value,
-        warmup_steps=warmup_steps,
-        decay_steps=decay_steps,
-        end_value=end_value,
-    )
+    ...
 
 
 class WarmupConstantSchedule(Schedule, name="warmup_constant_schedule"):
@@ -156,14 +146,14 @@ class WarmupConstantSchedule(Schedule, name="warmup_constant_schedule"):
         return (self.warmup_steps,)
 
 
-@factory
+@builds(WarmupConstantSchedule)
 def warmup_constant_schedule(init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar) -> Schedule:
     """A linear warmup, then a constant.
 
     Args:
-        init_value: the value at step 0.
-        peak_value: the value from step `warmup_steps` on; with no warmup, always.
-        warmup_steps: the length of the warmup, >= 0.
+        init_value: the first value; it is that of step 0, usually 0 or small.
+        peak_value: the value after the warmup; it holds from step `warmup_steps` on.
+        warmup_steps: the length of the warmup in steps, >= 0.
 
     Returns:
         A schedule whose numbers can be set in the state.
@@ -173,4 +163,4 @@ def warmup_constant_schedule(init_value: Scalar, peak_value: Scalar, warmup_step
         >>> [float(gradtx.warmup_constant_schedule(0.0, 1.0, 2)(t)) for t in range(4)]
         [0.0, 0.5, 1.0, 1.0]
     """
-    return WarmupConstantSchedule(init_value=init_value, peak_value=peak_value, warmup_steps=warmup_steps)
+    ...

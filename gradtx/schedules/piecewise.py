@@ -28,8 +28,8 @@ class PiecewiseConstantSchedule(Schedule, name="piecewise_constant_schedule"):
     """init_value times every scale whose boundary has been reached."""
 
     init_value: Number
-    boundaries: StepNumber = ()
-    scales: tuple[NonNegative, ...] = ()
+    boundaries: StepNumber
+    scales: tuple[NonNegative, ...]
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         pairs = dict(zip(self.boundaries, self.scales, strict=True))
@@ -50,10 +50,10 @@ class PiecewiseConstantSchedule(Schedule, name="piecewise_constant_schedule"):
 def piecewise_constant_schedule(
     init_value: Scalar, boundaries_and_scales: Mapping[int, float] | None = None
 ) -> Schedule:
-    """Constants between boundaries: init times every scale whose boundary the step has reached.
+    """Constants between boundaries: init_value times every factor whose boundary the step has reached.
 
     Args:
-        init_value: the value before the first boundary.
+        init_value: the first value; it holds until the first boundary.
         boundaries_and_scales: factors, >= 0, by the step from which they count, in any order.
 
     Returns:
@@ -121,7 +121,7 @@ def join_schedules(schedules: Sequence[ScalarOrSchedule], boundaries: Sequence[S
 
     Args:
         schedules: the schedules (or constants) in order.
-        boundaries: the steps at which the next one starts, one fewer, >= 0 and ascending.
+        boundaries: the steps at which the next schedule starts, >= 0 and ascending; one fewer than schedules.
 
     Returns:
         A schedule; the numbers of all parts can be set in the state.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numbers.steps import Steps
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Number, PositiveSteps, Scalar
 from gradtx.schedules.linear import between, progress
 
@@ -19,7 +19,7 @@ class PolynomialSchedule(Schedule, name="polynomial_schedule"):
     end_value: Number
     power: NonNegative
     transition_steps: PositiveSteps
-    transition_begin: NonNegativeSteps = 0
+    transition_begin: NonNegativeSteps
 
     def at(self, step: Steps) -> jax.Array:
         left = 1 - progress(step - self.transition_begin, self.transition_steps)
@@ -29,7 +29,7 @@ class PolynomialSchedule(Schedule, name="polynomial_schedule"):
         return (self.transition_begin, self.transition_begin + self.transition_steps)
 
 
-@factory
+@builds(PolynomialSchedule)
 def polynomial_schedule(
     init_value: Scalar,
     end_value: Scalar,
@@ -37,13 +37,13 @@ def polynomial_schedule(
     transition_steps: Scalar,
     transition_begin: Scalar = 0,
 ) -> Schedule:
-    """End + (init - end) (1 - f)^power, f = clip((t - begin) / steps, 0, 1).
+    """A power of what is left: end + (init - end) (1 - f)^power, f = clip((t - begin) / steps, 0, 1).
 
     Args:
-        init_value: the value until step `transition_begin`.
-        end_value: the value from step `transition_begin + transition_steps` on.
+        init_value: the first value; it holds until step `transition_begin`.
+        end_value: the last value; it holds from step `transition_begin + transition_steps` on.
         power: the exponent, >= 0; 1 is a straight line.
-        transition_steps: the length in steps, > 0.
+        transition_steps: the length of the transition in steps, > 0.
         transition_begin: the step at which it starts, >= 0.
 
     Returns:
@@ -57,10 +57,4 @@ def polynomial_schedule(
         >>> [float(gradtx.polynomial_schedule(1.0, 0.0, 2, 4)(t)) for t in (0, 2, 4)]
         [1.0, 0.25, 0.0]
     """
-    return PolynomialSchedule(
-        init_value=init_value,
-        end_value=end_value,
-        power=power,
-        transition_steps=transition_steps,
-        transition_begin=transition_begin,
-    )
+    ...

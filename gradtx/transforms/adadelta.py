@@ -10,7 +10,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
 
@@ -28,7 +28,7 @@ class ScaleByAdadelta(Rule, name="scale_by_adadelta"):
         return u, {"e_g": e_g, "e_x": self.rho.mix(slots.e_x, abs_sq(u))}
 
 
-@factory
+@builds(ScaleByAdadelta)
 def scale_by_adadelta(rho: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-6) -> Transform:
     """Rescales gradients to the size of past updates, so that no learning rate has to be chosen.
 
@@ -38,7 +38,7 @@ def scale_by_adadelta(rho: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-6)
 
     Args:
         rho: decay of both averages, in [0, 1).
-        eps: inside both roots, >= 0; with 0 nothing ever moves.
+        eps: added inside both roots, >= 0; with 0 nothing ever moves.
 
     Returns:
         A transform with the slots `e_g` and `e_x`.
@@ -52,4 +52,4 @@ def scale_by_adadelta(rho: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-6)
     References:
         Zeiler, ADADELTA: An Adaptive Learning Rate Method, 2012, https://arxiv.org/abs/1212.5701.
     """
-    return ScaleByAdadelta(rho=rho, eps=eps)
+    ...

@@ -10,7 +10,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import abs_sq, divide, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
 
@@ -19,7 +19,7 @@ class ScaleByRss(Rule, name="scale_by_rss"):
 
     initial_accumulator_value: NonNegative
     eps: NonNegative
-    eps_in_sqrt: bool = True
+    eps_in_sqrt: bool
 
     sum_of_squares = Slot(real=True, init=lambda rule, param: rule.initial_accumulator_value)
 
@@ -29,7 +29,7 @@ class ScaleByRss(Rule, name="scale_by_rss"):
         return divide(g, root), {"sum_of_squares": total}
 
 
-@factory
+@builds(ScaleByRss)
 def scale_by_rss(
     initial_accumulator_value: ScalarOrSchedule = 0.1,
     eps: ScalarOrSchedule = 1e-7,
@@ -41,8 +41,9 @@ def scale_by_rss(
         G = G + |g|²        u = g / sqrt(G + eps), or g / (sqrt(G) + eps) with eps_in_sqrt=False
 
     Args:
-        initial_accumulator_value: G before the first step, >= 0; the paper has 0. It is used by `init` only.
-        eps: >= 0.
+        initial_accumulator_value: the sum G before the first step, >= 0; the paper and PyTorch have 0. It is
+            used by `init` only.
+        eps: added to the denominator, >= 0; inside the root unless `eps_in_sqrt` is False.
         eps_in_sqrt: whether eps is inside the root; PyTorch has it outside.
 
     Returns:
@@ -59,4 +60,4 @@ def scale_by_rss(
         Duchi, Hazan and Singer, Adaptive Subgradient Methods for Online Learning and Stochastic
         Optimization, 2011.
     """
-    return ScaleByRss(initial_accumulator_value=initial_accumulator_value, eps=eps, eps_in_sqrt=eps_in_sqrt)
+    ...

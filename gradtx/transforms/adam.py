@@ -11,7 +11,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, NonNegative, ScalarOrSchedule
 
 
@@ -22,11 +22,11 @@ class ScaleByAdam(Rule, name="scale_by_adam"):
     b2: Decay
     eps: NonNegative
     eps_root: NonNegative
-    mu_dtype: DTypeName = None
-    nu_dtype: DTypeName = None
-    nesterov: bool = False
-    bias_correction: bool = True
-    eps_scaled: bool = False
+    mu_dtype: DTypeName
+    nu_dtype: DTypeName
+    nesterov: bool
+    bias_correction: bool
+    eps_scaled: bool
 
     mu = Slot(dtype="mu_dtype")
     nu = Slot(dtype="nu_dtype", real=True)
@@ -51,7 +51,7 @@ class ScaleByAdam(Rule, name="scale_by_adam"):
         return u, {"mu": mu, "nu": nu}
 
 
-@factory
+@builds(ScaleByAdam)
 def scale_by_adam(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
@@ -75,14 +75,17 @@ def scale_by_adam(
     Args:
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
-        eps: added to the root, >= 0. For eps inside the root use `eps=0.0, eps_root=1e-8`.
+        eps: added to the denominator, >= 0; for eps inside the root use `eps=0.0, eps_root=1e-8`.
         eps_root: added inside the root, >= 0.
-        mu_dtype: dtype to store the first moment in; by default the parameter's, at least float32.
-        nu_dtype: the same for the second moment, which is real also for complex parameters.
-        nesterov: use Nesterov momentum, m^ = b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t).
-        bias_correction: divide the moments by 1 - b^t; BERT's form does not.
-        eps_scaled: divide eps by sqrt(1 - b2^t), and eps_root by 1 - b2^t: the efficient form of the paper,
-            u = sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v + eps_root) + eps).
+        mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
+            float32.
+        nu_dtype: dtype to store the second moment in; by default the parameter's, at least float32. It is
+            real also for complex parameters.
+        nesterov: use Nesterov momentum; m^ = b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t).
+        bias_correction: correct averages for their start at zero; divide the moments by 1 - b^t. BERT's form
+            does not.
+        eps_scaled: divide eps by sqrt(1 - b2^t), and eps_root by 1 - b2^t; this is the efficient form of the
+            paper, u = sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v + eps_root) + eps).
 
     Returns:
         A transform with slots `mu` and `nu`. An element with zero gradient from the start gets 0.
@@ -102,14 +105,4 @@ def scale_by_adam(
         Kingma and Ba, Adam: A Method for Stochastic Optimization, 2014, https://arxiv.org/abs/1412.6980;
         Dozat, Incorporating Nesterov Momentum into Adam, 2016.
     """
-    return ScaleByAdam(
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        nesterov=nesterov,
-        bias_correction=bias_correction,
-        eps_scaled=eps_scaled,
-    )
+    ...

@@ -10,7 +10,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, NonNegative, ScalarOrSchedule
 
 
@@ -23,7 +23,7 @@ class ScaleByAdemamix(Rule, name="scale_by_ademamix"):
     alpha: NonNegative
     eps: NonNegative
     eps_root: NonNegative
-    mu_dtype: DTypeName = None
+    mu_dtype: DTypeName
 
     m1, m2 = Slot(dtype="mu_dtype"), Slot(dtype="mu_dtype")
     nu = Slot(real=True)
@@ -38,7 +38,7 @@ class ScaleByAdemamix(Rule, name="scale_by_ademamix"):
         return u, {"m1": m1, "m2": m2, "nu": nu}
 
 
-@factory
+@builds(ScaleByAdemamix)
 def scale_by_ademamix(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
@@ -62,16 +62,17 @@ def scale_by_ademamix(
     t - 1, so give it one step ahead to reproduce those runs.
 
     Args:
-        b1: decay of the fast average, in [0, 1).
+        b1: decay of the first moment, in [0, 1); this moment is the fast average.
         b2: decay of the second moment, in [0, 1).
-        b3: decay of the slow average, in [0, 1). The paper raises it by a schedule from `b1` to 0.9999, for
+        b3: decay of the slow average, in [0, 1); the paper raises it by a schedule from `b1` to 0.9999, for
             stable early updates.
-        alpha: weight of the slow average, >= 0, usually 4 to 10; the paper raises it linearly from 0. With 0
+        alpha: weight of the slow average, >= 0; usually 4 to 10. The paper raises it linearly from 0. With 0
             the update is Adam's.
-        eps: added to the root, >= 0.
+        eps: added to the denominator, >= 0.
         eps_root: added inside the root, >= 0.
-        mu_dtype: dtype to store both averages in; by default the parameter's, at least float32. In a 16-bit
-            dtype a slow average with `b3` near 1 loses most of what each gradient adds.
+        mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
+            float32. Both averages have it; in a 16-bit dtype a slow average with `b3` near 1 loses most of
+            what each gradient adds.
 
     Returns:
         A transform with slots `m1`, `m2` and `nu`. An element with zero gradient from the start gets 0.
@@ -91,4 +92,4 @@ def scale_by_ademamix(
         Pagliardini, Ablin and Grangier, The AdEMAMix Optimizer: Better, Faster, Older, 2024,
         https://arxiv.org/abs/2409.03137.
     """
-    return ScaleByAdemamix(b1=b1, b2=b2, b3=b3, alpha=alpha, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype)
+    ...

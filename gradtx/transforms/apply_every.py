@@ -11,7 +11,7 @@ from gradtx.core.compose.rule import Rule, Slot, WholeScalar
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numbers.steps import Steps, next_count
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import PositiveSteps, ScalarOrSchedule
 
 
@@ -33,7 +33,7 @@ class ApplyEvery(Rule, name="apply_every"):
         return jnp.where(leaf.full, total, nothing), {"sum": jnp.where(leaf.full, nothing, total)}
 
 
-@factory
+@builds(ApplyEvery)
 def apply_every(k: ScalarOrSchedule = 1) -> Transform:
     """Holds updates back and lets their sum through on each k-th call; on the others the update is zero.
 
@@ -63,4 +63,4 @@ def apply_every(k: ScalarOrSchedule = 1) -> Transform:
         [0.]
         [12.]
     """
-    return ApplyEvery(k=k)
+    ...

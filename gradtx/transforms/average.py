@@ -10,7 +10,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
 
 
@@ -18,8 +18,8 @@ class Ema(Rule, name="ema"):
     """m = decay m + (1 - decay) g;  u = m / (1 - decay^t), or m without debias."""
 
     decay: Decay
-    debias: bool = True
-    accumulator_dtype: DTypeName = None
+    debias: bool
+    accumulator_dtype: DTypeName
 
     ema = Slot(dtype="accumulator_dtype")
 
@@ -31,16 +31,17 @@ class Ema(Rule, name="ema"):
         return leaf.scale * m if self.debias else m, {"ema": m}
 
 
-@factory
+@builds(Ema)
 def ema(decay: ScalarOrSchedule, debias: bool = True, accumulator_dtype: DType | None = None) -> Transform:
     """Replaces the updates by their exponential moving average.
 
         m = decay m + (1 - decay) g        u = m / (1 - decay^t), or m without debias
 
     Args:
-        decay: in [0, 1).
-        debias: divide by 1 - decay^t, with t from 1, which removes the influence of the zero start.
-        accumulator_dtype: dtype to store the average in; by default the parameter's, at least float32.
+        decay: decay of the average, in [0, 1).
+        debias: correct averages for their start at zero; divide by 1 - decay^t, with t from 1.
+        accumulator_dtype: dtype to store what is accumulated in; that is the average. By default the
+            parameter's, at least float32.
 
     Returns:
         A transform with the slot `ema`.
@@ -51,4 +52,4 @@ def ema(decay: ScalarOrSchedule, debias: bool = True, accumulator_dtype: DType |
         >>> float(tx.update(jnp.float32(1.0), tx.init(jnp.float32(0.0)))[0])
         0.5
     """
-    return Ema(decay=decay, debias=debias, accumulator_dtype=accumulator_dtype)
+    ...

@@ -14,7 +14,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import Squares, excess
 from gradtx.core.norms import norm as norm_of
 from gradtx.core.numerics import is_trainable, number_dtype, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import Limit, PositiveLimit, ScalarOrSchedule
 
 
@@ -29,12 +29,12 @@ class Clip(Rule, name="clip"):
         return jnp.clip(g, -self.max_delta, self.max_delta), slots
 
 
-@factory
+@builds(Clip)
 def clip(max_delta: ScalarOrSchedule) -> Transform:
     """Clips every element to [-max_delta, max_delta]. A NaN stays NaN.
 
     Args:
-        max_delta: the bound, >= 0.
+        max_delta: the bound of each element, >= 0.
 
     Returns:
         A transform without slots.
@@ -48,14 +48,14 @@ def clip(max_delta: ScalarOrSchedule) -> Transform:
         >>> tx.update(jnp.array([-3.0, 0.5]), tx.init(jnp.zeros(2)))[0].tolist()
         [-1.0, 0.5]
     """
-    return Clip(max_delta=max_delta)
+    ...
 
 
 class ClipByGlobalNorm(Rule, name="clip_by_global_norm"):
     """u = g min(1, max_norm / ||g||)."""
 
     max_norm: Limit
-    axis_name: str | tuple[str, ...] | None = None
+    axis_name: str | tuple[str, ...] | None
 
     measures_norm = True
     reports: ClassVar[Any] = {"clip_fraction": lambda concluded: concluded["factor"] < 1}
@@ -70,7 +70,7 @@ class ClipByGlobalNorm(Rule, name="clip_by_global_norm"):
         return leaf.factor * (leaf.shrink * g), slots
 
 
-@factory
+@builds(ClipByGlobalNorm)
 def clip_by_global_norm(
     max_norm: ScalarOrSchedule, *, axis_name: str | tuple[str, ...] | None = None
 ) -> Transform:
@@ -78,11 +78,11 @@ def clip_by_global_norm(
 
         u = g min(1, max_norm / ||g||),   ||g||² = sum |g|² over the whole tree, in at least float32
 
-    A tree with an Inf or NaN is not clipped: the leaves keep their values, and the bad one can be found. What
-    is finite is clipped, however large, also where its norm is too large to be represented.
+    A tree with an Inf or NaN is not clipped: the leaves keep their values, so that the bad one can be found.
+    A finite tree is clipped however large it is, even where its norm is too large for the dtype.
 
     Args:
-        max_norm: the bound, >= 0; a gradient of zero stays zero.
+        max_norm: the bound of the norm, >= 0; a gradient of zero stays zero.
         axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
             leaves vary over a manual axis it is required: without it each shard would be clipped by itself.
 
@@ -103,7 +103,7 @@ def clip_by_global_norm(
         Pascanu, Mikolov and Bengio, On the difficulty of training Recurrent Neural Networks, 2012,
         https://arxiv.org/abs/1211.5063.
     """
-    return ClipByGlobalNorm(max_norm=max_norm, axis_name=axis_name)
+    ...
 
 
 class ClipByBlockRms(Rule, name="clip_by_block_rms"):
@@ -120,14 +120,14 @@ class ClipByBlockRms(Rule, name="clip_by_block_rms"):
         return shrink * g / divisor, slots
 
 
-@factory
+@builds(ClipByBlockRms)
 def clip_by_block_rms(threshold: ScalarOrSchedule) -> Transform:
     """Scales each leaf down when its root mean square is too large: u = g / max(1, rms(g) / threshold).
 
     A leaf with an Inf or NaN is left as it is.
 
     Args:
-        threshold: the bound, > 0.
+        threshold: the bound of the root mean square of each leaf, > 0.
 
     Returns:
         A transform without slots.
@@ -141,7 +141,7 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> Transform:
     References:
         Shazeer and Stern, Adafactor, 2018, https://arxiv.org/abs/1804.04235.
     """
-    return ClipByBlockRms(threshold=threshold)
+    ...
 
 
 def global_norm(updates: Any) -> jax.Array:

@@ -10,7 +10,7 @@ from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
 
@@ -18,7 +18,7 @@ class AddDecayedWeights(Rule, name="add_decayed_weights"):
     """u = g + weight_decay theta."""
 
     weight_decay: NonNegative
-    mask: Mask = None
+    mask: Mask
 
     needs = ("params",)
 
@@ -26,7 +26,7 @@ class AddDecayedWeights(Rule, name="add_decayed_weights"):
         return g + self.weight_decay * leaf.param, slots
 
 
-@factory
+@builds(AddDecayedWeights)
 def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None) -> Transform:
     """Adds the parameters, times a weight decay, to the updates: u = g + lambda theta.
 
@@ -35,7 +35,7 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
     the rate, before the sign, it is independent of the rate.
 
     Args:
-        weight_decay: lambda, >= 0.
+        weight_decay: lambda, the strength of the weight decay, >= 0.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
 
     Returns:
@@ -50,4 +50,4 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
     References:
         Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, https://arxiv.org/abs/1711.05101.
     """
-    return AddDecayedWeights(weight_decay=weight_decay, mask=mask)
+    ...

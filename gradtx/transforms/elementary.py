@@ -14,7 +14,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide
 from gradtx.core.numerics import sign as phase
 from gradtx.core.numerics import sqrt as safe_sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds, factory
 from gradtx.core.spec.fields import Number, ScalarOrSchedule
 
 
@@ -34,7 +34,7 @@ def identity() -> Transform:
     return chain()
 
 
-@factory
+@builds(SetToZero)
 def set_to_zero() -> Transform:
     """Makes the updates zero: u = 0, also where g is NaN.
 
@@ -47,7 +47,7 @@ def set_to_zero() -> Transform:
         >>> tx.update(jnp.array([1.0, jnp.nan]), tx.init(jnp.zeros(2)))[0].tolist()
         [0.0, 0.0]
     """
-    return SetToZero()
+    ...
 
 
 class Square(Rule, name="square"):
@@ -59,7 +59,7 @@ class Square(Rule, name="square"):
         return abs_sq(g), slots
 
 
-@factory
+@builds(Square)
 def square() -> Transform:
     """Squares the magnitudes: u = |g|², real also for complex leaves.
 
@@ -72,7 +72,7 @@ def square() -> Transform:
         >>> tx.update(jnp.array([-3.0, 2.0]), tx.init(jnp.zeros(2)))[0].tolist()
         [9.0, 4.0]
     """
-    return Square()
+    ...
 
 
 class Sqrt(Rule, name="sqrt"):
@@ -82,7 +82,7 @@ class Sqrt(Rule, name="sqrt"):
         return jnp.sqrt(g) if jnp.iscomplexobj(g) else safe_sqrt(g), slots
 
 
-@factory
+@builds(Sqrt)
 def sqrt() -> Transform:
     """Takes the root of updates >= 0; its derivative at 0 counts as 0.
 
@@ -95,7 +95,7 @@ def sqrt() -> Transform:
         >>> tx.update(jnp.array([-3.0, 2.0]), tx.init(jnp.zeros(2)))[0].tolist()
         [3.0, 2.0]
     """
-    return Sqrt()
+    ...
 
 
 class Sign(Rule, name="sign"):
@@ -105,7 +105,7 @@ class Sign(Rule, name="sign"):
         return phase(g), slots
 
 
-@factory
+@builds(Sign)
 def sign() -> Transform:
     """Keeps the sign: u = g / |g|, and 0 for 0; for complex leaves the phase.
 
@@ -118,7 +118,7 @@ def sign() -> Transform:
         >>> tx.update(jnp.array([-3.0, 0.0, 2.0]), tx.init(jnp.zeros(3)))[0].tolist()
         [-1.0, 0.0, 1.0]
     """
-    return Sign()
+    ...
 
 
 class Negate(Rule, name="negate"):
@@ -128,7 +128,7 @@ class Negate(Rule, name="negate"):
         return -g, slots
 
 
-@factory
+@builds(Negate)
 def negate() -> Transform:
     """Flips the sign, from a direction to go against to an update: u = -g.
 
@@ -141,7 +141,7 @@ def negate() -> Transform:
         >>> float(tx.update(jnp.float32(3.0), tx.init(jnp.float32(0.0)))[0])
         -3.0
     """
-    return Negate()
+    ...
 
 
 class Offset(Rule, name="offset"):
@@ -153,12 +153,12 @@ class Offset(Rule, name="offset"):
         return g + self.value, slots
 
 
-@factory
+@builds(Offset)
 def offset(value: ScalarOrSchedule) -> Transform:
     """Adds a number to every element: u = g + value.
 
     Args:
-        value: the number, such as the eps of a denominator.
+        value: the number to add, such as the eps of a denominator.
 
     Returns:
         A transform without slots.
@@ -169,7 +169,7 @@ def offset(value: ScalarOrSchedule) -> Transform:
         >>> tx.update(jnp.zeros(2), tx.init(jnp.zeros(2)))[0].tolist()
         [0.5, 0.5]
     """
-    return Offset(value=value)
+    ...
 
 
 class Debias(Rule, name="debias"):
@@ -184,12 +184,12 @@ class Debias(Rule, name="debias"):
         return divide(g, leaf.correction), slots
 
 
-@factory
+@builds(Debias)
 def debias(decay: ScalarOrSchedule) -> Transform:
     """Removes the influence of an average's zero start: u = g / (1 - decay^t), with t from 1.
 
     Args:
-        decay: the decay of the average it follows, in [0, 1).
+        decay: decay of the average, in [0, 1); that of the average before it in the chain.
 
     Returns:
         A transform without slots.
@@ -203,4 +203,4 @@ def debias(decay: ScalarOrSchedule) -> Transform:
     References:
         Kingma and Ba, Adam: A Method for Stochastic Optimization, 2014, https://arxiv.org/abs/1412.6980.
     """
-    return Debias(decay=decay)
+    ...

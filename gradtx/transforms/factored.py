@@ -14,7 +14,7 @@ from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import root_mean_square
 from gradtx.core.numerics import Decay, abs_sq, cast, divide, number_dtype, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule, StepNumber
 from gradtx.core.spec.spec import show
 
@@ -33,7 +33,7 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
     step_offset: StepNumber
     min_dim_size_to_factor: int
     epsilon: NonNegative
-    decay_rate_fn: Any = None
+    decay_rate_fn: Any
 
     def _axes(self, shape: Shape) -> tuple[int, int] | None:
         """The second largest axis and the largest, if both are worth factoring."""
@@ -89,7 +89,7 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
         return divide(g, root), {"v_row": row, "v_col": col, "v": None}
 
 
-@factory
+@builds(ScaleByFactoredRms)
 def scale_by_factored_rms(
     factored: bool = True,
     decay_rate: ScalarOrSchedule = 0.8,
@@ -108,13 +108,15 @@ def scale_by_factored_rms(
     Other leaves keep a full second moment. Further axes are a batch.
 
     Args:
-        factored: False keeps full second moments.
-        decay_rate: the exponent of the decay, >= 0.
-        step_offset: the step to count from, when a run is continued with new moments.
-        min_dim_size_to_factor: the smallest axis worth factoring.
-        epsilon: added to the squares, >= 0.
-        decay_rate_fn: a function of the step, from 0 and less `step_offset`, and of `decay_rate`, that gives
-            d_t; by default it is as above. That one tends to 1; a bounded one keeps the moments moving.
+        factored: whether to factor second moments; False keeps them full.
+        decay_rate: the exponent of the second moment's decay, >= 0; it is that of d_t above.
+        step_offset: the step from which the second moment's decay counts; for a run that is continued with
+            new moments.
+        min_dim_size_to_factor: the smallest axis that is worth factoring.
+        epsilon: added to the squared gradients, >= 0.
+        decay_rate_fn: a function of the step and of `decay_rate` that gives the decay d_t; the step counts
+            from 0, less `step_offset`. By default it is as above, which tends to 1; a bounded one keeps the
+            moments moving.
 
     Returns:
         A transform with the slots `v_row` and `v_col`, or `v`, for each leaf.
@@ -130,14 +132,7 @@ def scale_by_factored_rms(
         Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, 2018,
         https://arxiv.org/abs/1804.04235.
     """
-    return ScaleByFactoredRms(
-        factored=factored,
-        decay_rate=decay_rate,
-        step_offset=step_offset,
-        min_dim_size_to_factor=min_dim_size_to_factor,
-        epsilon=epsilon,
-        decay_rate_fn=decay_rate_fn,
-    )
+    ...
 
 
 class ScaleByParamBlockRms(Rule, name="scale_by_param_block_rms"):
@@ -151,12 +146,12 @@ class ScaleByParamBlockRms(Rule, name="scale_by_param_block_rms"):
         return g * jnp.maximum(root_mean_square(leaf.param), self.min_scale), slots
 
 
-@factory
+@builds(ScaleByParamBlockRms)
 def scale_by_param_block_rms(min_scale: ScalarOrSchedule = 1e-3) -> Transform:
     """Makes steps relative to the size of each leaf: u = g max(rms(theta), min_scale).
 
     Args:
-        min_scale: the least scale, >= 0, so that a leaf of zeros can move.
+        min_scale: the least scale, >= 0; it lets a leaf of zeros move.
 
     Returns:
         A transform without slots; `update` needs the parameters.
@@ -171,4 +166,4 @@ def scale_by_param_block_rms(min_scale: ScalarOrSchedule = 1e-3) -> Transform:
         Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, 2018,
         https://arxiv.org/abs/1804.04235.
     """
-    return ScaleByParamBlockRms(min_scale=min_scale)
+    ...

@@ -9,7 +9,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labelled, Labels, check_labels
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import ScalarOrSchedule, as_number
 from gradtx.core.spec.spec import show
 from gradtx.transforms.scale import Scale
@@ -46,7 +46,7 @@ class ScaleByGroup(Composed):
                 builder.add_declared(Scale(step_size=factor))
 
 
-@factory
+@builds(ScaleByGroup)
 def scale_by_group(factors: Mapping[Hashable, ScalarOrSchedule], labels: Labels) -> Transform:
     """Multiplies the update of each leaf by the factor of its group: u_i = factors[label_i] g_i.
 
@@ -72,7 +72,7 @@ def scale_by_group(factors: Mapping[Hashable, ScalarOrSchedule], labels: Labels)
 
     Raises:
         ValueError: two labels are one as strings; at init or update, a leaf has no label or one without a
-            factor. The leaf's path and the labels there are, are named.
+            factor. The error names the leaf's path and the known labels.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -87,4 +87,4 @@ def scale_by_group(factors: Mapping[Hashable, ScalarOrSchedule], labels: Labels)
         >>> gradtx.hyperparams(state)
         {'fast': 2.0, 'slow': 0.5, 'learning_rate': 0.5}
     """
-    return ScaleByGroup(factors, labels)
+    ...

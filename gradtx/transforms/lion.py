@@ -10,7 +10,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, sign
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
 
 
@@ -19,7 +19,7 @@ class ScaleByLion(Rule, name="scale_by_lion"):
 
     b1: Decay
     b2: Decay
-    mu_dtype: DTypeName = None
+    mu_dtype: DTypeName
 
     mu = Slot(dtype="mu_dtype")
 
@@ -27,7 +27,7 @@ class ScaleByLion(Rule, name="scale_by_lion"):
         return sign(self.b1.mix(slots.mu, g)), {"mu": self.b2.mix(slots.mu, g)}
 
 
-@factory
+@builds(ScaleByLion)
 def scale_by_lion(
     b1: ScalarOrSchedule = 0.9, b2: ScalarOrSchedule = 0.99, mu_dtype: DType | None = None
 ) -> Transform:
@@ -36,9 +36,10 @@ def scale_by_lion(
         u = sign(b1 m + (1 - b1) g)        m = b2 m + (1 - b2) g
 
     Args:
-        b1: how much of the momentum is in the step, in [0, 1).
+        b1: the share of the momentum in the step, in [0, 1); the rest is the gradient's.
         b2: decay of the momentum, in [0, 1).
-        mu_dtype: dtype to store the momentum in; by default the parameter's, at least float32.
+        mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
+            float32.
 
     Returns:
         A transform with the slot `mu`; for complex leaves the sign is z / |z|.
@@ -52,4 +53,4 @@ def scale_by_lion(
     References:
         Chen et al., Symbolic Discovery of Optimization Algorithms, 2023, https://arxiv.org/abs/2302.06675.
     """
-    return ScaleByLion(b1=b1, b2=b2, mu_dtype=mu_dtype)
+    ...

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, Fraction, Number, ScalarOrSchedule
 
 
@@ -18,10 +18,10 @@ class Trace(Rule, name="trace"):
     """v = decay v + (1 - dampening) g;  u = v, or g + decay v with Nesterov."""
 
     decay: Fraction
-    nesterov: bool = False
-    accumulator_dtype: DTypeName = None
-    dampening: Number = 0.0
-    dampen_first: bool = True
+    nesterov: bool
+    accumulator_dtype: DTypeName
+    dampening: Number
+    dampen_first: bool
 
     trace = Slot(dtype="accumulator_dtype")
 
@@ -36,7 +36,7 @@ class Trace(Rule, name="trace"):
         return g + self.decay * v if self.nesterov else v, {"trace": v}
 
 
-@factory
+@builds(Trace)
 def trace(
     decay: ScalarOrSchedule,
     nesterov: bool = False,
@@ -53,11 +53,12 @@ def trace(
     buffer, v = mu v - eta g, which differs when eta changes: `chain(scale_by_learning_rate(eta), trace(mu))`.
 
     Args:
-        decay: mu, in [0, 1].
-        nesterov: look ahead along the velocity.
-        accumulator_dtype: dtype to store the velocity in; by default the parameter's, at least float32.
+        decay: mu, the decay of the velocity, in [0, 1].
+        nesterov: use Nesterov momentum; the step looks ahead along the velocity.
+        accumulator_dtype: dtype to store what is accumulated in; that is the velocity. By default the
+            parameter's, at least float32.
         dampening: tau, the part of the gradient that is left out of the velocity.
-        dampen_first: False leaves the first step undamped, v = g, as PyTorch does.
+        dampen_first: whether the first step is dampened too; False for v = g there, as in PyTorch.
 
     Returns:
         A transform with the slot `trace`.
@@ -73,10 +74,4 @@ def trace(
         Polyak, Some methods of speeding up the convergence of iteration methods, 1964; Sutskever et al., On
         the importance of initialization and momentum in deep learning, 2013.
     """
-    return Trace(
-        decay=decay,
-        nesterov=nesterov,
-        accumulator_dtype=accumulator_dtype,
-        dampening=dampening,
-        dampen_first=dampen_first,
-    )
+    ...

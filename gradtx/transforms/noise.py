@@ -49,8 +49,8 @@ def add_noise(
     The noise of a step and leaf depends on the key, the step and the leaf's position alone.
 
     Args:
-        eta: the variance at the first step, >= 0.
-        gamma: the exponent of its decay, >= 0.
+        eta: the variance of the noise at the first step, >= 0.
+        gamma: the exponent of the variance's decay, >= 0.
         key: an int, a `jax.random.key`, or a key's raw data; by default 0.
         seed: another name of `key`, as an int.
 

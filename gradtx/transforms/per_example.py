@@ -20,12 +20,12 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Any) -> tuple[PyTr
 
         sum over b of g_b min(1, C / ||g_b||)
 
-    Norms and sums are taken in at least float32. Unlike that of `clip_by_global_norm` this bound must hold:
-    of an example with an Inf or NaN, no finite element contributes.
+    Norms and sums are taken in at least float32. Unlike with `clip_by_global_norm` the bound always holds: of
+    an example with an Inf or NaN no finite element contributes.
 
     Args:
         grads: a tree of gradients with the examples along axis 0; `None` counts as nothing.
-        l2_norm_clip: C, >= 0.
+        l2_norm_clip: C, the bound of the norm of each example, >= 0.
 
     Returns:
         The tree of sums, in the dtypes of the gradients (float32 for integers), and how many examples were
@@ -63,7 +63,7 @@ def per_example_layer_norm_clip(
 
     Args:
         grads: a tree of gradients with the examples along axis 0; `None` counts as nothing.
-        global_l2_norm_clip: C, >= 0.
+        global_l2_norm_clip: C, the bound of the norm of each example, >= 0.
         uniform: the same bound for all leaves; False for bounds by their sizes.
 
     Returns:

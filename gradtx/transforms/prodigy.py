@@ -11,7 +11,7 @@ from gradtx.core.compose.rule import Rule, Slot, WholeScalar
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Positive, Rate, ScalarOrSchedule
 
 
@@ -79,7 +79,7 @@ class ScaleByProdigy(Rule, name="scale_by_prodigy"):
         return -leaf.step * direction, kept
 
 
-@factory
+@builds(ScaleByProdigy)
 def scale_by_prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
     b1: ScalarOrSchedule = 0.9,
@@ -103,15 +103,18 @@ def scale_by_prodigy(
     The inner product and the norm are over all leaves.
 
     Args:
-        learning_rate: eta, a factor of the estimated rate, >= 0; usually 1 or a schedule that ends at 0.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
-        b3: decay of s and r; sqrt(b2) by default.
-        eps: >= 0.
-        estim_lr0: d0, the first estimate, > 0.
-        estim_lr_coef: coef, how eagerly d grows.
-        weight_decay: lambda, decoupled.
-        safeguard_warmup: leave the learning rate out of s, for schedules with a warmup.
+        learning_rate: the size of the steps, >= 0 or a schedule; eta above, a factor of the estimated rate,
+            usually 1 or a schedule that ends at 0.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
+        b3: decay of the sums that the estimate is made from, in [0, 1); s and r above. sqrt(b2) by default.
+        eps: added to the denominator, >= 0.
+        estim_lr0: the first estimate of the rate, > 0; d0 above.
+        estim_lr_coef: how eagerly the estimate grows, >= 0; coef above.
+        weight_decay: lambda, the strength of the weight decay, >= 0; decoupled, the learning rate multiplies
+            it.
+        safeguard_warmup: leave the learning rate out of the estimate's denominator; s above. It is for
+            schedules with a warmup.
 
     Returns:
         A transform with the slots `mu`, `nu`, `grad_sum`, `params0` and the scalars `d` and `r`; `update`
@@ -127,14 +130,4 @@ def scale_by_prodigy(
         Mishchenko and Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free Learner, 2023,
         https://arxiv.org/abs/2306.06101.
     """
-    return ScaleByProdigy(
-        learning_rate=learning_rate,
-        b1=b1,
-        b2=b2,
-        b3=b3,
-        eps=eps,
-        estim_lr0=estim_lr0,
-        estim_lr_coef=estim_lr_coef,
-        weight_decay=weight_decay,
-        safeguard_warmup=safeguard_warmup,
-    )
+    ...

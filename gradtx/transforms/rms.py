@@ -11,7 +11,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
 
@@ -21,9 +21,9 @@ class ScaleByRms(Rule, name="scale_by_rms"):
     decay: Decay
     eps: NonNegative
     initial_scale: NonNegative
-    eps_in_sqrt: bool = True
-    bias_correction: bool = False
-    first_gradient: bool = False
+    eps_in_sqrt: bool
+    bias_correction: bool
+    first_gradient: bool
 
     nu = Slot(real=True, init=lambda rule, param: rule.initial_scale)
 
@@ -61,7 +61,7 @@ class ScaleByStddev(ScaleByRms, name="scale_by_stddev"):
         return divide(g, self._root(variance)), {"mu": mu, "nu": nu}
 
 
-@factory
+@builds(ScaleByRms)
 def scale_by_rms(
     decay: ScalarOrSchedule = 0.9,
     eps: ScalarOrSchedule = 1e-8,
@@ -77,12 +77,13 @@ def scale_by_rms(
         u = g / sqrt(v + eps), or g / (sqrt(v) + eps) with eps_in_sqrt=False
 
     Args:
-        decay: in [0, 1).
-        eps: >= 0.
-        initial_scale: v before the first step, >= 0. It is used by `init` only.
+        decay: decay of the average, in [0, 1).
+        eps: added to the denominator, >= 0; inside the root unless `eps_in_sqrt` is False.
+        initial_scale: the average of squares before the first step, >= 0; it is used by `init` only.
         eps_in_sqrt: whether eps is inside the root; PyTorch has it outside.
-        bias_correction: divide v by 1 - decay^t.
-        first_gradient: the first average is |g0|² itself, so that nothing is left of the start.
+        bias_correction: correct averages for their start at zero; divide v by 1 - decay^t.
+        first_gradient: start averages at the first gradient; the first v is |g0|², so that nothing is left of
+            another start.
 
     Returns:
         A transform with the slot `nu`.
@@ -99,17 +100,10 @@ def scale_by_rms(
     References:
         Tieleman and Hinton, Lecture 6.5: RMSProp, 2012.
     """
-    return ScaleByRms(
-        decay=decay,
-        eps=eps,
-        initial_scale=initial_scale,
-        eps_in_sqrt=eps_in_sqrt,
-        bias_correction=bias_correction,
-        first_gradient=first_gradient,
-    )
+    ...
 
 
-@factory
+@builds(ScaleByStddev)
 def scale_by_stddev(
     decay: ScalarOrSchedule = 0.9,
     eps: ScalarOrSchedule = 1e-8,
@@ -127,12 +121,12 @@ def scale_by_stddev(
     A variance that rounding makes negative counts as 0.
 
     Args:
-        decay: in [0, 1).
-        eps: >= 0.
-        initial_scale: v before the first step, >= 0. It is used by `init` only.
-        eps_in_sqrt: whether eps is inside the root.
-        bias_correction: divide both averages by 1 - decay^t.
-        first_gradient: the first averages are g0 and |g0|².
+        decay: decay of the average, in [0, 1); m and v have the same.
+        eps: added to the denominator, >= 0; inside the root unless `eps_in_sqrt` is False.
+        initial_scale: the average of squares before the first step, >= 0; it is used by `init` only.
+        eps_in_sqrt: whether eps is inside the root; PyTorch has it outside.
+        bias_correction: correct averages for their start at zero; divide m and v by 1 - decay^t.
+        first_gradient: start averages at the first gradient; the first m and v are g0 and |g0|².
 
     Returns:
         A transform with the slots `mu` and `nu`.
@@ -149,11 +143,4 @@ def scale_by_stddev(
     References:
         Graves, Generating Sequences With Recurrent Neural Networks, 2013, https://arxiv.org/abs/1308.0850.
     """
-    return ScaleByStddev(
-        decay=decay,
-        eps=eps,
-        initial_scale=initial_scale,
-        eps_in_sqrt=eps_in_sqrt,
-        bias_correction=bias_correction,
-        first_gradient=first_gradient,
-    )
+    ...

@@ -10,7 +10,7 @@ from gradtx.core.compose.combine import chain
 from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds, factory
 from gradtx.core.spec.fields import Number, Rate, ScalarOrSchedule
 
 
@@ -23,7 +23,7 @@ class Scale(Rule, name="scale"):
         return self.step_size * g, slots
 
 
-@factory
+@builds(Scale)
 def scale(step_size: ScalarOrSchedule) -> Transform:
     """Multiplies the updates by a number: u = step_size g.
 
@@ -42,7 +42,7 @@ def scale(step_size: ScalarOrSchedule) -> Transform:
         >>> tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0].tolist()
         [-0.5, -0.5]
     """
-    return Scale(step_size=step_size)
+    ...
 
 
 class ScaleBySchedule(Rule, name="scale_by_schedule"):
@@ -54,7 +54,7 @@ class ScaleBySchedule(Rule, name="scale_by_schedule"):
         return self.step_size_fn * g, slots
 
 
-@factory
+@builds(ScaleBySchedule)
 def scale_by_schedule(step_size_fn: ScalarOrSchedule) -> Transform:
     """Multiplies the updates by a schedule: u = step_size_fn(step) g, with the step from 0.
 
@@ -75,14 +75,14 @@ def scale_by_schedule(step_size_fn: ScalarOrSchedule) -> Transform:
         0.5
         0.0
     """
-    return ScaleBySchedule(step_size_fn=step_size_fn)
+    ...
 
 
 class ScaleByLearningRate(Rule, name="scale_by_learning_rate"):
     """u = -learning_rate g."""
 
     learning_rate: Rate
-    flip_sign: bool = True
+    flip_sign: bool
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         factor = -self.learning_rate if self.flip_sign else self.learning_rate
@@ -96,8 +96,8 @@ def scale_by_learning_rate(
     """Multiplies the updates by the negative learning rate: u = -learning_rate g.
 
     Args:
-        learning_rate: >= 0, or a schedule; update t (from 0) uses `learning_rate(t)`. With None the updates
-            pass unchanged, sign included.
+        learning_rate: the size of the steps, >= 0 or a schedule; update t, from 0, uses `learning_rate(t)`.
+            With None the updates pass unchanged, sign included.
         flip_sign: False for u = +learning_rate g.
 
     Returns:

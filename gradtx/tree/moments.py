@@ -26,7 +26,7 @@ def update_moment(updates: PyTree, moments: PyTree, decay: Any, order: Any) -> P
     Args:
         updates: the gradients; `None` for a leaf without one, whose moment is then `None`.
         moments: the averages so far.
-        decay: their decay.
+        decay: decay of the average, in [0, 1).
         order: the power.
 
     Examples:
@@ -42,8 +42,8 @@ def update_moment_per_elem_norm(updates: PyTree, moments: PyTree, decay: Any, or
 
     Args:
         updates: the gradients; `None` for a leaf without one, whose moment is then `None`.
-        moments: the averages so far, real.
-        decay: their decay.
+        moments: the averages so far; they are real.
+        decay: decay of the average, in [0, 1).
         order: the power.
 
     Examples:
@@ -65,9 +65,9 @@ def update_infinity_moment(updates: PyTree, moments: PyTree, decay: Any, eps: An
 
     Args:
         updates: the gradients; `None` for a leaf without one, whose moment is then `None`.
-        moments: the magnitudes so far.
-        decay: how they fade.
-        eps: added to the gradients' magnitudes.
+        moments: the averages so far; here the magnitudes.
+        decay: what the magnitudes so far are multiplied by, in [0, 1).
+        eps: added to the magnitudes of the gradients.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -82,7 +82,7 @@ def bias_correction(moment: PyTree, decay: Any, count: Any) -> PyTree:
 
     Args:
         moment: the averages, which started at zero.
-        decay: their decay, in [0, 1).
+        decay: decay of the average, in [0, 1).
         count: the number of updates made, >= 1.
 
     Returns:

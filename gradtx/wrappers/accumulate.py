@@ -15,7 +15,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import cast, real_dtype
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, PositiveSteps, ScalarOrSchedule
 from gradtx.core.spec.spec import show
 
@@ -27,7 +27,7 @@ class Accumulating(Wrapper):
 
     inner: Any
     every: PositiveSteps
-    accumulator_dtype: DTypeName = None
+    accumulator_dtype: DTypeName
     sum = Slot(dtype="accumulator_dtype")
     count = WholeScalar(dtype="int32")
     clock = WholeScalar(dtype="int32")
@@ -78,7 +78,7 @@ class Accumulating(Wrapper):
 class Accumulate(Accumulating, name="accumulate"):
     """Drops a sum that is not finite, leaves out a gradient that is not, or takes all as it is."""
 
-    non_finite: str = "drop"
+    non_finite: str
 
     def check(self) -> None:
         if self.non_finite not in get_args(NonFinite):
@@ -94,7 +94,7 @@ class Accumulate(Accumulating, name="accumulate"):
         return (call.finite().all() if self.non_finite == "skip" else jnp.array(True)), {}
 
 
-@factory
+@builds(Accumulate)
 def accumulate(
     inner: Any,
     every: ScalarOrSchedule,
@@ -110,16 +110,17 @@ def accumulate(
     all micro-batches at once, `gradtx.accumulate_gradients` needs no buffer between steps.
 
     Args:
-        inner: the transform to run on the mean, of any library. It gets the parameters and the keyword
-            arguments of the micro-step that completes the mean.
+        inner: the wrapped transform, of any library; it runs on the mean, with the parameters and the keyword
+            arguments of the micro-step that completes it.
         every: the number k of micro-steps for an update, > 0; a schedule gets the number of updates so far.
         non_finite: what becomes of a micro-gradient with an Inf or NaN anywhere. `"drop"`: the mean that it
             got into is dropped, the inner transform rests, and the next sum starts, as a large batch with a
-            bad example is skipped elsewhere; it costs a look at the mean. `"skip"` leaves that micro-gradient
-            out alone: the update is the mean of k good ones, for a look at each, which is half an add more a
-            micro-step. `"keep"` passes on what comes. `skipped` in the state counts what was dropped or left
-            out.
-        accumulator_dtype: the dtype of the sum; None is the parameter's own, at least float32.
+            bad example is skipped elsewhere; it costs a look at the mean. `"skip"` leaves out that
+            micro-gradient alone, so that the update is the mean of k good ones; it costs a look at each,
+            about half an add more on every micro-step. `"keep"` passes on what comes. `skipped` in the state
+            counts what was dropped or left out.
+        accumulator_dtype: dtype to store what is accumulated in; that is the sum. By default the parameter's,
+            at least float32.
 
     Returns:
         The transform. A leaf that has no gradient on the micro-step that completes the mean sits the update
@@ -141,4 +142,4 @@ def accumulate(
         [-2.]
         [-2.]
     """
-    return Accumulate(inner=inner, every=every, non_finite=non_finite, accumulator_dtype=accumulator_dtype)
+    ...

@@ -25,7 +25,7 @@ from gradtx.core.spec.spec import call_arguments
 class Average(Rule):
     """An average of the parameters that the update makes; the update passes as it is."""
 
-    accumulator_dtype: DTypeName = None
+    accumulator_dtype: DTypeName
 
     eval_params = Slot(dtype="accumulator_dtype", init=lambda rule, param: param)
     needs = ("params",)
@@ -93,15 +93,16 @@ def ema_params(inner: Any, decay: ScalarOrSchedule, *, accumulator_dtype: DType 
 
     The updates are those of `inner`; `gradtx.eval_params(state, params)` gives the average. Of bfloat16
     parameters it averages p + u in float32, before that is rounded to what is stored. A leaf without a
-    gradient keeps its average. Outside of everything else it is the average over training; inside of
-    `accumulate` it moves when the parameters do, around it on every micro-step.
+    gradient keeps its average. Around everything else it is the average over all of training. Inside
+    `accumulate` the average moves when the parameters do; around `accumulate` it would move on every
+    micro-step.
 
     Args:
-        inner: a transform, of any library, that gives the final updates.
-        decay: in [0, 1), such as 0.999. A schedule warms it up: `linear_schedule(0.0, 0.999, 2000)`, or
-            `lambda t: jnp.minimum(0.9999, (1 + t) / (10 + t))`.
-        accumulator_dtype: dtype to store the average in, at least float32; by default the parameter's, or
-            float32 if that is wider.
+        inner: the wrapped transform, of any library; it gives the final updates.
+        decay: decay of the average, in [0, 1); usually 0.999 or more. A schedule warms it up:
+            `linear_schedule(0.0, 0.999, 2000)`, or `lambda t: jnp.minimum(0.9999, (1 + t) / (10 + t))`.
+        accumulator_dtype: dtype to store what is accumulated in; that is the average, at least in float32. By
+            default the parameter's, or float32 if that is wider.
 
     Returns:
         A transform with the slot `eval_params`.
@@ -129,10 +130,10 @@ def polyak_average(inner: Any, start: Scalar = 0, *, accumulator_dtype: DType | 
     Before that update the average is the latest p + u. In other respects it is like `ema_params`.
 
     Args:
-        inner: a transform, of any library, that gives the final updates.
+        inner: the wrapped transform, of any library; it gives the final updates.
         start: the first update whose parameters count, >= 0. With 0 all count but the initial ones.
-        accumulator_dtype: dtype to store the average in, at least float32; by default the parameter's, or
-            float32 if that is wider.
+        accumulator_dtype: dtype to store what is accumulated in; that is the average, at least in float32. By
+            default the parameter's, or float32 if that is wider.
 
     Returns:
         A transform with the slot `eval_params`.

@@ -16,7 +16,7 @@ from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, accepted
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import Steps, next_count
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import ScalarOrSchedule, StepLimit
 
 
@@ -25,7 +25,7 @@ class ApplyIfFinite(Wrapper, name="apply_if_finite"):
 
     inner: Any
     max_consecutive_errors: StepLimit
-    axis_name: str | tuple[str, ...] | None = None
+    axis_name: str | tuple[str, ...] | None
 
     notfinite_count = WholeScalar(dtype="int32")
     last_finite = WholeScalar(lambda rule: True, dtype="bool")
@@ -48,7 +48,7 @@ class ApplyIfFinite(Wrapper, name="apply_if_finite"):
         }
 
 
-@factory
+@builds(ApplyIfFinite)
 def apply_if_finite(
     inner: Any, max_consecutive_errors: ScalarOrSchedule, *, axis_name: str | tuple[str, ...] | None = None
 ) -> Transform:
@@ -59,7 +59,7 @@ def apply_if_finite(
     starts anew, so that the next ones are skipped again. `gradtx.guard` never applies such a step.
 
     Args:
-        inner: the transform, of any library.
+        inner: the wrapped transform, of any library.
         max_consecutive_errors: how many steps in a row are skipped, >= 0.
         axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree.
 
@@ -82,7 +82,7 @@ def apply_if_finite(
         [0.]
         [-2.]
     """
-    return ApplyIfFinite(inner=inner, max_consecutive_errors=max_consecutive_errors, axis_name=axis_name)
+    ...
 
 
 class Conditional(Wrapper):
@@ -90,7 +90,7 @@ class Conditional(Wrapper):
 
     inner: Any
     should_transform_fn: Callable[..., Any]
-    forward_extra_args: bool = False
+    forward_extra_args: bool
 
     calls = WholeScalar(dtype="int32")
 
@@ -132,7 +132,7 @@ class ConditionallyMask(Conditional, name="conditionally_mask"):
     """inner(g) where should_transform_fn(calls), else 0."""
 
 
-@factory
+@builds(ConditionallyTransform)
 def conditionally_transform(
     inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
 ) -> Transform:
@@ -142,7 +142,7 @@ def conditionally_transform(
     `conditionally_mask` gives zeros instead.
 
     Args:
-        inner: the transform, of any library.
+        inner: the wrapped transform, of any library.
         should_transform_fn: `should_transform_fn(step)`, whether to run; `step` counts calls from 0. It is
             traced, so it decides with `jnp`, not with `if`.
         forward_extra_args: whether the function also gets the keyword arguments of `update` that it takes.
@@ -165,19 +165,17 @@ def conditionally_transform(
         [1.]
         [10.]
     """
-    return ConditionallyTransform(
-        inner=inner, should_transform_fn=should_transform_fn, forward_extra_args=forward_extra_args
-    )
+    ...
 
 
-@factory
+@builds(ConditionallyMask)
 def conditionally_mask(
     inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
 ) -> Transform:
     """Runs a transform on some steps; on the others the update is zero, and it rests bit for bit.
 
     Args:
-        inner: the transform, of any library.
+        inner: the wrapped transform, of any library.
         should_transform_fn: `should_transform_fn(step)`, whether to run; `step` counts calls from 0. It is
             traced, so it decides with `jnp`, not with `if`.
         forward_extra_args: whether the function also gets the keyword arguments of `update` that it takes.
@@ -202,6 +200,4 @@ def conditionally_mask(
         [-1.]
         [0.]
     """
-    return ConditionallyMask(
-        inner=inner, should_transform_fn=should_transform_fn, forward_extra_args=forward_extra_args
-    )
+    ...

@@ -17,7 +17,7 @@ from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numerics import compute_dtype, is_complex, widest
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.words import some
 
 Leaves = list[Any]
@@ -164,12 +164,12 @@ class _Vectors:
         return structure.unflatten(result)
 
 
-@factory
+@builds(Flatten)
 def flatten(inner: Any) -> Transform:
     """Runs a transform on all leaves as one vector, and cuts its result into leaves again.
 
     Many small leaves then cost a few large operations, and a state of few arrays. What works elementwise or
-    by the norm of the whole tree gives the same; what works leaf by leaf sees one leaf.
+    by the norm of the whole tree gives the same; what works leaf by leaf sees one leaf, the vector.
 
     The vector of the real leaves is called `real` and that of the complex ones `complex`, in the widest dtype
     that arithmetic on one of the leaves runs in: bfloat16 leaves beside float32 ones are widened, and each
@@ -178,11 +178,11 @@ def flatten(inner: Any) -> Transform:
     needs the parameters.
 
     Args:
-        inner: the transform, of any library.
+        inner: the wrapped transform, of any library.
 
     Returns:
-        The transform. Its state holds vectors, replicated where the parameters are sharded: it is not for
-        large leaves that are.
+        The transform. Its state holds vectors, which are replicated where the parameters are sharded: it is
+        not for large sharded leaves.
 
     Examples:
         >>> import gradtx, jax, jax.numpy as jnp
@@ -193,4 +193,4 @@ def flatten(inner: Any) -> Transform:
         >>> state["slots"]["flatten"]["inner"]["slots"]["scale_by_adam"]["mu"]["real"].shape
         (9,)
     """
-    return Flatten(inner=inner)
+    ...

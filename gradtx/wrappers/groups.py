@@ -12,7 +12,7 @@ from gradtx.core.engine.labels import Labelled, Labels, check_labels
 from gradtx.core.engine.leaves import Excluding, Mask
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.spec import show
 
 
@@ -59,7 +59,7 @@ class Partition(Composed):
                 visit(tx, builder)
 
 
-@factory
+@builds(Partition)
 def partition(
     transforms: Mapping[Hashable, Any],
     param_labels: Labels,
@@ -86,16 +86,16 @@ def partition(
             - a function of the parameters that gives such a tree;
             - path patterns with a label each, as a mapping or as pairs, where the first that matches counts:
               `{"*embed*": "embed", "*": "body"}`. At least one has a wildcard, which a tree has not.
-        mask_compatible_extra_args: True also takes the leaves of the other groups out of keyword arguments of
-            `update` that are trees like the gradients. It makes a difference to transforms of other libraries
-            and functions; rules have no use for such trees.
+        mask_compatible_extra_args: whether keyword arguments of `update` that are trees like the gradients
+            are cut down to a transform's own leaves; it makes a difference to transforms of other libraries
+            and functions, while rules have no use for such trees.
 
     Returns:
         The transform on all groups.
 
     Raises:
         ValueError: two labels are one as strings; at init or update, a leaf has no label or one without a
-            transform, or a pattern matches no leaf. The leaf's path and the labels there are, are named.
+            transform, or a pattern matches no leaf. The error names the leaf's path and the known labels.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -110,7 +110,7 @@ def partition(
         >>> state["slots"]["fast.trace"]["trace"]
         {'embed': None, 'head': Array([0.], dtype=float32)}
     """
-    return Partition(transforms, param_labels, mask_compatible_extra_args)
+    ...
 
 
 multi_transform = partition
@@ -120,8 +120,9 @@ multi_transform = partition
 def freeze(mask: Mask) -> Transform:
     """Makes the updates of some leaves zero: u = 0 where the mask is True, u = g elsewhere.
 
-    After an optimizer it throws away what that one has computed, and its slots for these leaves stay:
-    `selective_transform` spares both. A frozen leaf without a gradient, such as an integer, stays as it is.
+    After an optimizer it throws away updates that were computed, and the optimizer keeps slots for these
+    leaves: `selective_transform` spares both. A frozen leaf without a gradient, such as an integer, stays as
+    it is.
 
     Args:
         mask: which leaves to freeze, as `gradtx.masked` takes it.
@@ -147,7 +148,7 @@ def selective_transform(optimizer: Any, *, freeze_mask: Mask) -> Transform:
     is over the trained ones. A frozen leaf without a gradient, such as an integer, stays as it is.
 
     Args:
-        optimizer: the transform of the leaves that are trained.
+        optimizer: the wrapped transform, of any library; it trains the other leaves.
         freeze_mask: which leaves to freeze, as `gradtx.masked` takes it.
 
     Returns:

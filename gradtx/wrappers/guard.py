@@ -16,7 +16,7 @@ from gradtx.core.engine.transform import Transform, missing
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import (
     PositiveLimit,
     ScalarOrSchedule,
@@ -33,13 +33,13 @@ class Guard(Wrapper, name="guard"):
     """inner(g) where g and the loss are finite and x <= mean + deviations std; else 0, and inner rests."""
 
     inner: Any
-    watch: str = "gradient_norm"
-    deviations: PositiveLimit | None = 6.0
+    watch: str
+    deviations: PositiveLimit | None
     decay: Decay
-    warmup: StepLimit = 100
-    patience: StepLimit = 10
-    updates: bool = False
-    axis_name: str | tuple[str, ...] | None = None
+    warmup: StepLimit
+    patience: StepLimit
+    updates: bool
+    axis_name: str | tuple[str, ...] | None
 
     counts: ClassVar[str] = "int32"
     faults = Slot(real=True, dtype="counts", shape=lambda rule, shape: ())
@@ -127,7 +127,7 @@ class Guard(Wrapper, name="guard"):
         return jax.lax.pmean(loss, self.axis_name)
 
 
-@factory
+@builds(Guard)
 def guard(
     inner: Any,
     *,
@@ -157,14 +157,14 @@ def guard(
     (`faults`); `gradtx.report(state)` prints the last 32 steps and names the leaf that was the first to fail.
 
     Args:
-        inner: the transform to guard, of any library. A norm that it clips by is measured once for both.
+        inner: the wrapped transform, of any library; a norm that it clips by is measured once for both.
         watch: the number whose spikes are skipped: `"gradient_norm"`, or `"loss"`, which then must be given.
         deviations: how many standard deviations above the mean are a spike, > 0, usually 3 to 10. None: no
             step is skipped for its size. A std below 0.0003 |mean|, which may be rounding, counts as that.
-        decay: the decay of the average, in [0, 1): 0.99 looks back about 100 steps.
-        warmup: the number of good steps before spikes are told.
+        decay: decay of the average, in [0, 1); 0.99 looks back about 100 steps.
+        warmup: the number of good steps before a step may count as a spike, >= 0.
         patience: the number of spikes, with no good step among them, that are skipped before the level is
-            accepted.
+            accepted, >= 0.
         updates: also skip a step whose update is not finite. It costs the arithmetic of `inner` a second time
             (about twice the time of an Adam step), since nothing may be written before all of it was seen.
         axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree: all shards
@@ -193,13 +193,4 @@ def guard(
         step  loss  gradient_norm  limit
            0   0.5            inf      -  skipped: gradient not finite, first in 'b'
     """
-    return Guard(
-        inner=inner,
-        watch=watch,
-        deviations=deviations,
-        decay=decay,
-        warmup=warmup,
-        patience=patience,
-        updates=updates,
-        axis_name=axis_name,
-    )
+    ...

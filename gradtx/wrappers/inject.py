@@ -31,11 +31,11 @@ def inject_hyperparams(
     static_args: str | Iterable[str] = (),
     hyperparam_dtype: DType | None = None,
 ) -> Callable[..., Transform]:
-    """The factory itself: the hyperparameters of every transform are in its state without it.
+    """Makes a constructor's numbers hyperparameters, as Optax does; gradtx's own constructors do so anyway.
 
-    It is here so that code written for Optax builds what it says. Only the state differs, and with it how
-    the numbers are read and set. For `state.hyperparams["learning_rate"]` write
-    `gradtx.hyperparams(state)["learning_rate"]`, and to set it
+    It is here so that code written for Optax runs. A constructor of gradtx's builds the same without it. Only
+    the state differs from Optax's, and with it how numbers are read and set. For
+    `state.hyperparams["learning_rate"]` write `gradtx.hyperparams(state)["learning_rate"]`, and to set it
     `state = gradtx.set_hyperparams(state, learning_rate=...)`.
 
     With a function of your own, or another library's constructor, each argument that is a number or a
@@ -51,7 +51,7 @@ def inject_hyperparams(
 
     Args:
         inner_factory: a function that builds a transform from its arguments.
-        static_args: names of arguments that are no hyperparameters, one or several. A constructor of gradtx's
+        static_args: names of arguments that are no hyperparameters, one or several; a constructor of gradtx's
             needs none.
         hyperparam_dtype: None or float32 (float64 with x64), the dtype that numbers have here.
 
@@ -162,8 +162,8 @@ def inject_stateful_hyperparams(
 
     Args:
         inner_factory: a function that builds a transform from its arguments.
-        static_args: names of arguments that are no schedules.
-        hyperparam_dtype: None or float32 (float64 with x64).
+        static_args: names of arguments that are no hyperparameters, one or several.
+        hyperparam_dtype: None or float32 (float64 with x64), the dtype that numbers have here.
 
     Returns:
         A function with the signature of `inner_factory`, which returns a transform.

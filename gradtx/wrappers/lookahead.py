@@ -17,7 +17,7 @@ from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.states import EVAL
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay, cast
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import Fraction, PositiveSteps, ScalarOrSchedule
 
 
@@ -27,7 +27,7 @@ class Lookahead(Wrapper, name="lookahead"):
     fast_optimizer: Any
     sync_period: PositiveSteps
     slow_step_size: Fraction
-    reset_state: bool = False
+    reset_state: bool
     eval_params = Slot(init=lambda rule, param: param)
     count = WholeScalar(dtype="int32")
 
@@ -73,7 +73,7 @@ class Lookahead(Wrapper, name="lookahead"):
         return result, {EVAL: slow, "count": jnp.where(sync, 0, count), "inner": inner}
 
 
-@factory
+@builds(Lookahead)
 def lookahead(
     fast_optimizer: Any,
     sync_period: ScalarOrSchedule,
@@ -90,8 +90,8 @@ def lookahead(
     the slow weights, `gradtx.eval_params(state, params)`.
 
     Args:
-        fast_optimizer: the transform that moves the parameters, of any library. Keyword arguments of the
-            call reach it.
+        fast_optimizer: the wrapped transform, of any library; it moves the parameters, and gets the keyword
+            arguments of the call.
         sync_period: the number of updates from one synchronization to the next, > 0; the paper uses 5 to 10.
         slow_step_size: the share of the way that the slow weights go, in [0, 1]; the paper uses 0.5.
         reset_state: start the state of `fast_optimizer` anew at each synchronization: its slots, its step and
@@ -121,9 +121,4 @@ def lookahead(
         Zhang, Lucas, Hinton and Ba, Lookahead Optimizer: k steps forward, 1 step back, 2019,
         https://arxiv.org/abs/1907.08610.
     """
-    return Lookahead(
-        fast_optimizer=fast_optimizer,
-        sync_period=sync_period,
-        slow_step_size=slow_step_size,
-        reset_state=reset_state,
-    )
+    ...

@@ -20,7 +20,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import Decay, cast, compute_dtype, is_trainable, like, number_dtype
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds, factory
 from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
 from gradtx.core.spec.spec import show
 
@@ -58,8 +58,8 @@ class MeasureWithEma(Wrapper, name="measure_with_ema"):
 
     measure: Any
     decay: Decay
-    debias: bool = True
-    accumulator_dtype: DTypeName = None
+    debias: bool
+    accumulator_dtype: DTypeName
 
     in_place = False
 
@@ -152,9 +152,9 @@ def snapshot(measure_name: str, measure: Measure) -> Transform:
 
     Args:
         measure_name: the name of the measurement.
-        measure: a function of the tree of updates that gives an array or a tree of small ones, whose
-            shapes do not change. Updates come in at least float32, with `None` for a leaf that is masked
-            out or has no gradient. To keep the updates themselves use `monitor({name: identity()})`.
+        measure: a function of the tree of updates that gives an array or a tree of small ones; their shapes
+            must not change. Updates come in at least float32, with `None` for a leaf that is masked out or
+            has no gradient. To keep the updates themselves use `monitor({name: identity()})`.
 
     Returns:
         A transform that changes no update.
@@ -169,7 +169,7 @@ def snapshot(measure_name: str, measure: Measure) -> Transform:
     return Monitor("snapshot", {measure_name: measure})
 
 
-@factory
+@builds(MeasureWithEma)
 def measure_with_ema(
     measure: Measure,
     decay: ScalarOrSchedule,
@@ -184,10 +184,12 @@ def measure_with_ema(
     which moves by value <- value + (1 - decay) / (1 - decay^t) (measure(u) - value).
 
     Args:
-        measure: a function of the tree of updates, as `snapshot` takes it; a bool counts as 0 or 1.
-        decay: in [0, 1).
-        debias: divide by 1 - decay^t, with t from 1, which removes the influence of the zero start.
-        accumulator_dtype: dtype to store the value in; by default the measurement's, at least float32.
+        measure: a function of the tree of updates that gives an array or a tree of small ones; see
+            `snapshot`. A bool counts as 0 or 1.
+        decay: decay of the average, in [0, 1).
+        debias: correct averages for their start at zero; divide by 1 - decay^t, with t from 1.
+        accumulator_dtype: dtype to store what is accumulated in; that is the average. By default the
+            measurement's, at least float32.
 
     Returns:
         A transform that changes no update.
@@ -201,7 +203,7 @@ def measure_with_ema(
         >>> float(state["slots"]["monitor.clipped"]["value"])
         1.0
     """
-    return MeasureWithEma(measure=measure, decay=decay, debias=debias, accumulator_dtype=accumulator_dtype)
+    ...
 
 
 @factory

@@ -12,7 +12,7 @@ from gradtx.core.compose.rule import Whole
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
+from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.core.spec.spec import call_arguments
 from gradtx.wrappers.accumulate import Accumulating
 
@@ -37,9 +37,8 @@ def _seen(tx: MultiStepsTransform, params: Any) -> Any:
 class MultiStepsTransform(Accumulating, name="MultiSteps"):
     """Leaves out what a function says; sums in place of the mean on request."""
 
-    accumulator_dtype: DTypeName = "float32"
-    use_grad_mean: bool = True
-    should_skip_update_fn: Skip | None = None
+    use_grad_mean: bool
+    should_skip_update_fn: Skip | None
     skip = Whole(_seen)
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
@@ -84,12 +83,14 @@ def MultiSteps(
     `opt`, and runs it only on the k-th call.
 
     Args:
-        opt: the transform to run on the mean.
-        every_k_schedule: the number k of calls for an update; a function gets the number of updates so far.
+        opt: the wrapped transform, of any library; it runs on the mean.
+        every_k_schedule: the number k of micro-steps for an update, > 0; a schedule gets the number of
+            updates so far.
         use_grad_mean: whether `opt` gets the mean; otherwise the sum.
         should_skip_update_fn: `(updates, gradient_step, params) -> (whether to skip, what it saw)`, such as
             `gradtx.skip_not_finite`. What is skipped is not counted.
-        accumulator_dtype: the dtype of the sum.
+        accumulator_dtype: dtype to store what is accumulated in; that is the sum. None is the parameter's, at
+            least float32.
 
     Returns:
         The transform, which also has Optax's `has_updated(state)` and `gradient_transformation()`.

@@ -12,14 +12,13 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.spec import show
 
 
-def _checked(where: str, f: Any) -> Any:
+def _check_function(where: str, f: Any) -> None:
     if not callable(f):
         raise TypeError(f"{where} takes a function of updates and parameters, got {show(f)}.")
-    return f
 
 
 class Stateless(Wrapper, name="stateless"):
@@ -28,6 +27,9 @@ class Stateless(Wrapper, name="stateless"):
     f: Any
 
     in_place = False
+
+    def check(self) -> None:
+        _check_function(self.name, self.f)
 
     def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         params = None if call.params is None else call.tree(call.params)
@@ -39,11 +41,14 @@ class StatelessWithTreeMap(Rule, name="stateless_with_tree_map"):
 
     f: Any
 
+    def check(self) -> None:
+        _check_function(self.name, self.f)
+
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return self.f(g, leaf.param), slots
 
 
-@factory
+@builds(Stateless)
 def stateless(f: Callable[[Any, Any], Any]) -> Transform:
     """A transform from a function of the tree of updates and the tree of parameters: u = f(g, theta).
 
@@ -64,10 +69,10 @@ def stateless(f: Callable[[Any, Any], Any]) -> Transform:
         >>> tx.update(jnp.array([1.0, -3.0]), tx.init(jnp.zeros(2)))[0].tolist()
         [2.0, -6.0]
     """
-    return Stateless(f=_checked("stateless", f))
+    ...
 
 
-@factory
+@builds(StatelessWithTreeMap)
 def stateless_with_tree_map(f: Callable[[jax.Array, Any], jax.Array]) -> Transform:
     """A transform from a function of one leaf's update and parameter: u = f(g, theta).
 
@@ -88,4 +93,4 @@ def stateless_with_tree_map(f: Callable[[jax.Array, Any], jax.Array]) -> Transfo
         >>> tx.update(jnp.ones(2), tx.init(params), params)[0].tolist()
         [1.0, 3.0]
     """
-    return StatelessWithTreeMap(f=_checked("stateless_with_tree_map", f))
+    ...

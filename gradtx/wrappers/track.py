@@ -60,7 +60,7 @@ class Track(Wrapper, name="track"):
 
     inner: Any
     every: PositiveSteps
-    groups: Mapping[str, Mask] | None = None
+    groups: Mapping[str, Mask] | None
     metrics = Whole(_initial)
     measured = WholeScalar(dtype="int32")
     measured_at = WholeScalar(init=lambda track: -1, dtype="int32")
@@ -128,10 +128,10 @@ def track(
     A measured update reads every array once more; the others cost nothing. Norms are in at least float32.
 
     Args:
-        inner: the transform to measure, of any library. Inside `accumulate` it is measured once an update,
+        inner: the wrapped transform, of any library; inside `accumulate` it is measured once an update,
             around it once a micro-step.
-        every: how often to measure, a number of updates >= 1. It is a hyperparameter: set it to 1 in the
-            state to look closely, and nothing is compiled again.
+        every: the number of updates from one measurement to the next, > 0; it is a hyperparameter: set it to
+            1 in the state to look closely, and nothing is compiled again.
         groups: norms of parts of the tree as well: a name and a mask (patterns, a predicate, a tree) for
             each, as `{"embedding": "*embed*"}`; `update_ratio/embedding` is then among the metrics.
 

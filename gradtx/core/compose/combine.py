@@ -17,7 +17,8 @@ from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.steps import Fork, Swap
 from gradtx.core.engine.transform import Transform, adapted
 from gradtx.core.numerics import divide
-from gradtx.core.spec.arguments import factory
+from gradtx.core.spec.arguments import builds, factory
+from gradtx.core.spec.fields import Declared
 from gradtx.core.spec.spec import show
 
 
@@ -131,7 +132,7 @@ def named_chain(*transforms: tuple[str, Any]) -> Transform:
 Outside = Literal["pass", "zero"]
 
 
-class Masked(Composed):
+class Masked(Declared, Composed, name="masked"):
     """A transform on some leaves."""
 
     inner: Any
@@ -139,19 +140,10 @@ class Masked(Composed):
     mask_compatible_extra_args: bool
     outside: Outside
 
-    def __init__(self, inner: Any, mask: Mask, mask_compatible_extra_args: bool, outside: Outside) -> None:
-        checked("masked", inner)
-        if outside not in get_args(Outside):
-            raise ValueError(f"masked: outside must be 'pass' or 'zero', got {show(outside)}.")
-        self._set(
-            inner=inner, mask=mask, mask_compatible_extra_args=mask_compatible_extra_args, outside=outside
-        )
-
-    def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-        kwargs: dict[str, Any] = {} if self.outside == "pass" else {"outside": self.outside}
-        if self.mask_compatible_extra_args:
-            kwargs["mask_compatible_extra_args"] = True
-        return "masked", (self.inner, self.mask), kwargs
+    def check(self) -> None:
+        checked("masked", self.inner)
+        if self.outside not in get_args(Outside):
+            raise ValueError(f"masked: outside must be 'pass' or 'zero', got {show(self.outside)}.")
 
     def _visit(self, builder: Builder) -> None:
         cuts = self.mask_compatible_extra_args
@@ -171,14 +163,14 @@ class SetToZero(Rule, name="set_to_zero"):
         return jnp.zeros_like(g), slots
 
 
-@factory
+@builds(Masked)
 def masked(
     inner: Any, mask: Mask, *, mask_compatible_extra_args: bool = False, outside: Outside = "pass"
 ) -> Transform:
     """Applies a transform to some leaves; it keeps no state for the others.
 
     Args:
-        inner: the transform.
+        inner: the wrapped transform, of any library.
         mask: which leaves, as one of
 
             - a tree of bools like the parameters, or a prefix of it;
@@ -186,8 +178,8 @@ def masked(
             - a function of the parameters that gives such a tree;
             - a path pattern or a tuple of them, where `*` matches anything and a leading `!` excludes:
               `("!*bias", "!*norm*")`.
-        mask_compatible_extra_args: whether a keyword argument that is a tree like the gradients reaches
-            `inner` with the included leaves alone.
+        mask_compatible_extra_args: whether keyword arguments of `update` that are trees like the gradients
+            are cut down to a transform's own leaves.
         outside: what becomes of the other leaves: `"pass"` leaves their updates as they came (as Optax does:
             without a later transform these are raw gradients), `"zero"` makes them zero.
 
@@ -206,7 +198,7 @@ def masked(
         >>> tx.update(params, tx.init(params))[0]["bias"].tolist()
         [0.0]
     """
-    return Masked(inner, mask, mask_compatible_extra_args, outside)
+    ...
 
 
 class Parallel(Composed):

@@ -152,7 +152,7 @@ def set_hyperparams(x: T, **values: Any) -> T:
     """`x` with some hyperparameters set. Nothing is compiled again.
 
     Args:
-        x: an optimizer state or what holds one. An `nnx.Optimizer` is changed in place and returned.
+        x: an optimizer state, or what holds one; an `nnx.Optimizer` is changed in place and returned.
         **values: numbers by name, as `hyperparams` lists them. A dotted name goes in a dict:
             `set_hyperparams(state, **{"learning_rate.peak_value": 1e-3})`.
 

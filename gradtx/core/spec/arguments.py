@@ -1,13 +1,14 @@
-"""Binding the arguments of public constructors, with errors that name the right argument."""
+"""Public constructors: how their arguments are bound, with errors that name the right one."""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
+from gradtx.core.spec.fields import Declared
 from gradtx.core.spec.spec import FACTORIES, show
 
 P = ParamSpec("P")
@@ -54,8 +55,12 @@ def suggestion(name: str, value: Any, known: list[str]) -> str:
 
 def bind_call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name, defaults included, or a `TypeError` that suggests the right name."""
-    signature = inspect.signature(fn)
-    name = getattr(fn, "__name__", show(fn))
+    return _bound(getattr(fn, "__name__", show(fn)), inspect.signature(fn), args, kwargs)
+
+
+def _bound(
+    name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
     has_keywords = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     known = [k for k, p in signature.parameters.items() if p.kind is not p.VAR_POSITIONAL]
     for key, value in kwargs.items():
@@ -72,7 +77,7 @@ def bind_call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def factory(fn: Callable[P, R]) -> Callable[P, R]:
-    """Marks a public constructor: its name builds reprs, and its errors suggest the right argument."""
+    """Marks a public constructor that has a body: its name builds reprs, its errors suggest arguments."""
 
     @functools.wraps(fn)
     def construct(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -84,3 +89,41 @@ def factory(fn: Callable[P, R]) -> Callable[P, R]:
 
     FACTORIES[fn.__name__] = construct
     return construct
+
+
+def builds(cls: type[Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Makes a public constructor that builds `cls` from its arguments, by name.
+
+    The function that it decorates is a signature and a docstring, and its body is `...`: it says what the
+    arguments are called, what they mean and what they are by default. The class says what they may be.
+
+    Raises:
+        TypeError: the class takes other arguments than the function, or has a default of its own.
+    """
+
+    def constructor(fn: Callable[P, R]) -> Callable[P, R]:
+        name, signature = fn.__name__, inspect.signature(fn)
+        _check_agreement(name, signature.parameters, cls)
+
+        @functools.wraps(fn)
+        def construct(*args: P.args, **kwargs: P.kwargs) -> R:
+            return cls(**_bound(name, signature, args, kwargs))
+
+        FACTORIES[name] = construct
+        return construct
+
+    return constructor
+
+
+def _check_agreement(name: str, arguments: Mapping[str, Any], cls: type[Any]) -> None:
+    """Raises unless a class takes the arguments of its constructor, and leaves their defaults to it."""
+    taken = cls.fields() if issubclass(cls, Declared) else inspect.signature(cls).parameters
+    lone = {name: arguments.keys() - taken, cls.__name__: taken.keys() - arguments}
+    only = [f"only {owner} has {', '.join(sorted(keys))}" for owner, keys in lone.items() if keys]
+    if only:
+        raise TypeError(f"{name} builds {cls.__name__}, and their arguments differ: {'; '.join(only)}.")
+    for key, argument in taken.items():
+        if argument.default is not inspect.Parameter.empty:
+            raise TypeError(
+                f"{cls.__name__}: the default of {key!r} is for {name} to give; take it out of the class."
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import sys
 import types
@@ -102,7 +103,10 @@ _INJECTING = "optax.schedules._inject"
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One declared argument: its name, and its domain, or that of its elements, if it holds numbers."""
+    """One declared argument: its name, and its domain, or that of its elements, if it holds numbers.
+
+    Without a default, `default` is `inspect.Parameter.empty`, as in a signature.
+    """
 
     name: str
     domain: Domain | None
@@ -116,9 +120,6 @@ class Field:
     def is_number(self) -> bool:
         """Whether the value lives in the state; otherwise it is code and stays in the spec."""
         return self.domain is not None
-
-
-_REQUIRED = object()
 
 
 def _field(name: str, annotation: Any, default: Any) -> Field:
@@ -197,7 +198,7 @@ class Declared(Spec):
             frame = frame.f_back
         hints = typing.get_type_hints(cls, localns=frame.f_locals, include_extras=True)
         cls._fields = {
-            key: _field(key, annotation, getattr(cls, key, _REQUIRED))
+            key: _field(key, annotation, getattr(cls, key, inspect.Parameter.empty))
             for key, annotation in hints.items()
             if typing.get_origin(annotation) is not ClassVar
         }
@@ -219,7 +220,7 @@ class Declared(Spec):
                 raise TypeError(f"{self.name} has no field {key!r}. It has {', '.join(fields)}.")
         for key, field in fields.items():
             value = values.get(key, field.default)
-            if value is _REQUIRED:
+            if value is inspect.Parameter.empty:
                 raise TypeError(f"{self.name} needs {key}.")
             kept = self._keep(field, value)
             if isinstance(kept, Argument):

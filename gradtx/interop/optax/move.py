@@ -31,13 +31,12 @@ def from_optax_state(tx: Transform, optax_state: Any, params: PyTree, *, step: i
     `monitor`, `snapshot`, `measure_with_ema`).
 
     Args:
-        tx: the transform, built as the Optax optimizer was.
-        optax_state: its state, as Optax's `init` or `update` gave it, or what holds it: a `TrainState` or an
-            `nnx.Optimizer`.
-        params: the parameters at that point, also as `nnx.state(model, nnx.Param)`; for `lookahead` Optax's
-            `LookaheadParams`.
-        step: the number of updates so far, for an Optax state that does not count them, such as that of
-            `sgd` with a constant rate. It is needed only where `tx` depends on it.
+        tx: the transform that gets the state; built as the Optax optimizer was.
+        optax_state: a state of the Optax optimizer, or what holds one: a `TrainState` or an `nnx.Optimizer`.
+        params: the parameters; as they are at that point, also as `nnx.state(model, nnx.Param)`, and for
+            `lookahead` Optax's `LookaheadParams`.
+        step: the number of updates so far; for an Optax state that does not count them, such as that of `sgd`
+            with a constant rate. It is needed only where `tx` depends on it.
 
     Returns:
         A state with the dtypes, shapes and shardings of `tx.init(params)`, which shares no array with the
@@ -88,10 +87,10 @@ def to_optax_state(tx: Transform, state: Any, optax_state: Any) -> Any:
     """The way back: a state for the Optax optimizer that goes on where gradtx stopped.
 
     Args:
-        tx: the transform that made `state`.
-        state: its state, or what holds it: a `TrainState` or an `nnx.Optimizer`.
-        optax_state: a state of the Optax optimizer to take the place of, such as from its `init`, or what
-            holds it.
+        tx: the transform that made the state.
+        state: an optimizer state, or what holds one: a `TrainState` or an `nnx.Optimizer`.
+        optax_state: a state of the Optax optimizer, or what holds one; the new state takes its place. One
+            from its `init` will do.
 
     Returns:
         A state like `optax_state`, in its dtypes, which may be narrower than gradtx's. Counters are gradtx's

@@ -16,7 +16,7 @@ def to_optax(tx: Any) -> Any:
     `init` and `update` without looking takes `tx` as it is.
 
     Args:
-        tx: a transform of gradtx.
+        tx: a transform of gradtx's.
 
     Returns:
         An `optax.GradientTransformationExtraArgs` of `tx.init` and `tx.update`.

@@ -41,18 +41,20 @@ def from_torch_state_dict(
     same. torch itself is not needed: tensors may be tensors or arrays.
 
     Args:
-        tx: the transform. It may also clip, and have groups or masks: each leaf is compared with the options
-            of its parameter group. A learning rate that is a schedule is not compared.
-        state_dict: what `optimizer.state_dict()` gives.
-        names: for the path of a leaf the name of torch's parameter, or its index, or a pair of that and the
-            axes of torch's array in the leaf's order: `(1, 0)` for the kernel of a Linear, `(2, 3, 1, 0)` for
-            that of a Conv. A leaf that is not in it has torch's name with `/` for `.`. None is for a leaf
-            that torch's optimizer was not given; frozen leaves need no entry.
-        params: the parameters at that point, in gradtx's layout, also as `nnx.state(model, nnx.Param)`.
+        tx: the transform that gets the state; built as the torch optimizer was. It may also clip, and have
+            groups or masks: each leaf is compared with the options of its parameter group. A learning rate
+            that is a schedule is not compared.
+        state_dict: what torch's `optimizer.state_dict()` gives.
+        names: what torch calls each leaf; for its path the name of torch's parameter, or its index, or a pair
+            of that and the axes of torch's array in the leaf's order: `(1, 0)` for the kernel of a Linear,
+            `(2, 3, 1, 0)` for that of a Conv. A leaf that is not in it has torch's name with `/` for `.`.
+            None is for a leaf that torch's optimizer was not given; frozen leaves need no entry.
+        params: the parameters; as they are at that point, in gradtx's layout, also as
+            `nnx.state(model, nnx.Param)`.
         order: torch's names in the order in which the optimizer got the parameters, where its state dict has
             none: `model.named_parameters()`, if it was made from `model.parameters()`; a list for each
             parameter group, if there are several.
-        step: the number of updates so far, for SGD, which does not count them. It is needed only where `tx`
+        step: the number of updates so far; for SGD, which does not count them. It is needed only where `tx`
             depends on it.
 
     Returns:
@@ -144,11 +146,12 @@ def to_torch_state_dict(
     """The way back: a state dict for torch's optimizer that goes on where gradtx stopped.
 
     Args:
-        tx: the transform that made `state`.
-        state: its state, or what holds it: a `TrainState` or an `nnx.Optimizer`.
+        tx: the transform that made the state.
+        state: an optimizer state, or what holds one: a `TrainState` or an `nnx.Optimizer`.
         names: as for `from_torch_state_dict`.
-        params: the parameters, in gradtx's layout.
-        state_dict: one of the torch optimizer to take the place of, also of a new one.
+        params: the parameters; in gradtx's layout.
+        state_dict: what torch's `optimizer.state_dict()` gives; the new dict takes its place. That of a new
+            optimizer will do.
         order: as for `from_torch_state_dict`.
 
     Returns:
