@@ -1,4 +1,9 @@
-"""Strict settings for every test, eight simulated devices, one cache of compiled programs, and `--full`."""
+"""Strict settings for every test, eight simulated devices, one cache of compiled programs, and how much runs.
+
+A run of the whole folder is one that a person waits for: what is marked `wide` is left out, and of a test that
+is marked `by_turns(n)` n cases run. `--rest` runs what that leaves out, `--wide` both; so does a run of named
+files or of names (`-k`). `--full` runs the whole product of the catalogue's dimensions too.
+"""
 
 import functools
 import gc
@@ -10,6 +15,9 @@ import sys
 import tempfile
 
 import jax
+import pytest
+
+from plain_run import in_a_plain_run
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -18,9 +26,12 @@ gc.set_threshold(100_000, 50, 1_000)
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--full", action="store_true", help="run the whole product of the catalogue's dimensions"
-    )
+    for option, what in {
+        "--wide": "run every case of every test",
+        "--rest": "run what a plain run leaves out of these",
+        "--full": "run the whole product of the catalogue's dimensions too",
+    }.items():
+        parser.addoption(option, action="store_true", help=what)
 
 
 # A plain run spends most of its time compiling. The programs stay the same down to what XLA fuses; the
@@ -37,7 +48,8 @@ def pytest_configure(config):
     if not config.getoption("--full"):
         share_contexts()
     if hasattr(config, "workerinput"):
-        return  # a worker has the flags in its environment
+        return  # a worker has the flags in its environment, and the options
+    config.option.wide |= is_of_names(config)
     flags = ["--xla_force_host_platform_device_count=8"]  # the laws about sharding need several
     if not config.getoption("--full"):
         flags += known(QUICKLY)
@@ -89,10 +101,26 @@ def pytest_pycollect_makeitem(collector, name, obj):
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--full"):
-        left_out = [item for item in items if item.get_closest_marker("full")]
-        if left_out:
-            config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if not item.get_closest_marker("full")]
+    full, rest = config.getoption("--full"), config.getoption("--rest")
+    plain = not (full or rest or config.getoption("--wide"))
+    if not full:
+        keep(config, items, [item for item in items if not item.get_closest_marker("full")])
+    if plain or rest:
+        brief = in_a_plain_run(items)
+        keep(config, items, [item for item in items if (item in brief) == plain])
     # To empty the caches late takes long by itself, and what is compiled by then is compiled again.
     items.sort(key=lambda item: not item.get_closest_marker("clears_caches"))
+
+
+def keep(config, items, kept):
+    """Leaves the other items out of a run, which says how many they were."""
+    if left_out := set(items) - set(kept):
+        config.hook.pytest_deselected(items=list(left_out))
+    items[:] = kept
+
+
+def is_of_names(config):
+    """Whether someone has said which tests are to run."""
+    return config.args_source is not pytest.Config.ArgsSource.TESTPATHS or bool(
+        config.getoption("keyword") or config.getoption("markexpr")
+    )

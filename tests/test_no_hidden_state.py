@@ -252,6 +252,14 @@ def test_an_argument_that_is_passed_as_it_is_is_read_and_set_under_its_name():
 # What is kept alive, and what is compiled again.
 
 
+@pytest.fixture(autouse=True)
+def collections_look_at_what_a_test_makes():
+    """A worker holds millions of objects by now, and to look at all of them takes a second."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class Captured:
     """Something that a function holds, such as a table."""
 
