@@ -1,0 +1,60 @@
+"""What is said of an error that a user's own code raised inside of an update: where, and what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+TRACED = (
+    "A value there is traced: an update is compiled once for all values, so that code in it knows the shape "
+    "and the dtype of an array, and no number."
+)
+INSTEAD = {
+    jax.errors.TracerBoolConversionError: (
+        "`if`, `and`, `not`, `min` and `max` of Python ask for a value: write jnp.where(condition, a, b), "
+        "`a & b`, `~a`, jnp.minimum(a, b)."
+    ),
+    jax.errors.TracerArrayConversionError: (
+        "A function of numpy asks for values: write that of jax.numpy, as in jnp.sign(x) for np.sign(x), and "
+        "x itself for np.asarray(x)."
+    ),
+    jax.errors.NonConcreteBooleanIndexError: (
+        "x[condition] has a size that depends on values: write jnp.where(condition, x, 0)."
+    ),
+    jax.errors.TracerIntegerConversionError: (
+        "A list's index, a size and `range` ask for a number: write jnp.take(array, i); what decides about "
+        "sizes is no hyperparameter but an option, a field annotated `int`."
+    ),
+    jax.errors.ConcretizationTypeError: (
+        "float(x), int(x) and x.item() ask for a value: use x as it is, an array of one number; "
+        "x.astype(jnp.int32) makes it whole."
+    ),
+}
+"""What to write, by the error that JAX raises where a value is asked for; the first that fits."""
+KEPT = (
+    "An array of one update was used after it: nothing can be kept in an attribute or a global. Give it back "
+    "as a slot (gradtx.Slot), or as a number for the whole tree (gradtx.WholeScalar)."
+)
+_BY = "This was raised by "
+
+
+def instead(error: Exception) -> str:
+    """What to write instead, where an error comes from the use of a traced array; otherwise nothing."""
+    if isinstance(error, jax.errors.UnexpectedTracerError):
+        return KEPT
+    return next((f"{TRACED} {words}" for kind, words in INSTEAD.items() if isinstance(error, kind)), "")
+
+
+@contextmanager
+def raised_by(what: str) -> Iterator[None]:
+    """Notes on an error which code it comes from, such as `apply of scale_by_adam`, unless that was said."""
+    try:
+        yield
+    except Exception as error:
+        if not any(note.startswith(_BY) for note in getattr(error, "__notes__", ())):
+            error.add_note(f"{_BY}{what}.")
+            if words := instead(error):
+                error.add_note(words)
+        raise
