@@ -1,4 +1,4 @@
-"""What is said of an error that a user's own code raised inside of an update: where, and what to write instead."""
+"""What is said of an error that a user's own code raised inside of an update: where, and what to write."""
 
 from __future__ import annotations
 
