@@ -144,7 +144,7 @@ def asking(fn):
 ASKING = {
     "float": (lambda k, g: float(k), r"float\(x\), int\(x\) .* ask for a value: use x as it is"),
     "item": (lambda k, g: k.item(), r"use x as it is"),
-    "numpy": (lambda k, g: np.asarray(g), r"write that of jax\.numpy, .* x itself for np\.asarray\(x\)"),
+    "numpy": (lambda k, g: np.asarray(g), r"write jnp\.sign\(x\) .* x itself for np\.asarray\(x\)"),
     "if": (lambda k, g: 1.0 if k > 0 else 2.0, r"write jnp\.where\(condition, a, b\)"),
     "a mask as an index": (lambda k, g: jnp.sum(g[g > 0]), r"write jnp\.where\(condition, x, 0\)"),
     "a list": (lambda k, g: [1.0, 2.0][k.astype(int)], r"write jnp\.take\(array, i\)"),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -110,10 +110,10 @@ def hashable(x: Any) -> Any:
     return (type(x), x)
 
 
-def code_of(rule: Any) -> tuple[Any, ...]:
-    """What of a rule or a wrapper is code: its class, its options, and which numbers it was not given."""
+def code_of(rule: Any, of_number: Callable[[Any], Any] = lambda value: value is None) -> tuple[Any, ...]:
+    """What of a rule or a wrapper is code: its class, its options, and of a number whether it was given."""
     options = tuple(
-        (key, rule.__dict__[key] is None if field.is_number else hashable(rule.__dict__[key]))
+        (of_number if field.is_number else hashable)(rule.__dict__[key])
         for key, field in rule.fields().items()
         if key != "mask"
     )

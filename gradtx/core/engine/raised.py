@@ -8,17 +8,14 @@ from contextlib import contextmanager
 import jax
 
 TRACED = (
-    "A value there is traced: an update is compiled once for all values, so that code in it knows the shape "
-    "and the dtype of an array, and no number."
+    "A value there is traced: an update is compiled once for all values, and knows only shapes and dtypes."
 )
 INSTEAD = {
     jax.errors.TracerBoolConversionError: (
-        "`if`, `and`, `not`, `min` and `max` of Python ask for a value: write jnp.where(condition, a, b), "
-        "`a & b`, `~a`, jnp.minimum(a, b)."
+        "`if`, `and`, `min` of Python ask for a value: write jnp.where(condition, a, b), a & b, jnp.minimum."
     ),
     jax.errors.TracerArrayConversionError: (
-        "A function of numpy asks for values: write that of jax.numpy, as in jnp.sign(x) for np.sign(x), and "
-        "x itself for np.asarray(x)."
+        "Functions of numpy ask for values: write jnp.sign(x) for np.sign(x), and x itself for np.asarray(x)."
     ),
     jax.errors.NonConcreteBooleanIndexError: (
         "x[condition] has a size that depends on values: write jnp.where(condition, x, 0)."
@@ -31,19 +28,16 @@ INSTEAD = {
         "float(x), int(x) and x.item() ask for a value: use x as it is, an array of one number; "
         "x.astype(jnp.int32) makes it whole."
     ),
+    jax.errors.UnexpectedTracerError: (
+        "It was used after its update: what a rule keeps, it gives back as a gradtx.Slot or WholeScalar."
+    ),
 }
 """What to write, by the error that JAX raises where a value is asked for; the first that fits."""
-KEPT = (
-    "An array of one update was used after it: nothing can be kept in an attribute or a global. Give it back "
-    "as a slot (gradtx.Slot), or as a number for the whole tree (gradtx.WholeScalar)."
-)
 _BY = "This was raised by "
 
 
 def instead(error: Exception) -> str:
     """What to write instead, where an error comes from the use of a traced array; otherwise nothing."""
-    if isinstance(error, jax.errors.UnexpectedTracerError):
-        return KEPT
     return next((f"{TRACED} {words}" for kind, words in INSTEAD.items() if isinstance(error, kind)), "")
 
 

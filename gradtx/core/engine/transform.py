@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,17 @@ class Shared:
 
     squares: list[Any]
     concluded: list[tuple[Any, dict[str, Any]]] = dataclasses.field(default_factory=list)
+
+
+class Call(NamedTuple):
+    """What one update is asked for: with `apply` the new parameters, and otherwise the updates."""
+
+    grads: PyTree
+    state: PyTree
+    params: PyTree
+    extra: dict[str, Any]
+    shared: Shared | None
+    apply: bool
 
 
 class Transform(Spec):
@@ -164,9 +175,11 @@ class Transform(Spec):
         apply: bool,
     ) -> tuple[PyTree, PyTree]:
         """`apply_gradients`, or `update`; `shared` is for a wrapper around it."""
-        if apply:
-            return self.apply_gradients(grads, state, params, **extra)
-        return self.update(grads, state, params, **extra)
+        return self._step(Call(grads, state, params, extra, shared, apply))
+
+    def _step(self, call: Call) -> tuple[PyTree, PyTree]:
+        do = self.apply_gradients if call.apply else self.update
+        return do(call.grads, call.state, call.params, **call.extra)
 
     def structure(self) -> Any:
         """What programs are told apart by: all of it but the numbers that live in the state."""
@@ -186,6 +199,25 @@ class Transform(Spec):
 
 GradientTransformation = Transform
 """The name that Optax has for it."""
+
+
+class ByStep(Transform):
+    """A transform whose two ways of making an update are one `_step`."""
+
+    def update(
+        self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        """The updates in `promote_types(gradient, parameter)`, and the next state."""
+        return self.step(updates, state, params, extra, None, apply=False)
+
+    def apply_gradients(
+        self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        """The new parameters and state; the update is not narrowed in between."""
+        return self.step(grads, state, params, extra, None, apply=True)
+
+    def _step(self, call: Call) -> tuple[PyTree, PyTree]:
+        raise NotImplementedError
 
 
 class Foreign(Transform):
