@@ -200,11 +200,11 @@ def asking_alone():
 
 
 OUTSIDE = {
-    "prepare": (InPrepare, "prepare of asking_in_prepare", False),
-    "measure": (InMeasure, "measure of asking_in_measure", True),
-    "conclude": (InConclude, "conclude of asking_in_conclude", False),
-    "inside of a wrapper": (lambda: gradtx.guard(InMeasure()), "measure of asking_in_measure", True),
-    "a function of whole trees": (asking_alone, "run of stateless", False),
+    "prepare": (InPrepare, "by prepare of asking_in_prepare", False),
+    "measure": (InMeasure, "by measure of asking_in_measure", True),
+    "conclude": (InConclude, "by conclude of asking_in_conclude", False),
+    "inside of a wrapper": (lambda: gradtx.guard(InMeasure()), "by measure of asking_in_measure", True),
+    "a function of whole trees": (asking_alone, "inside of stateless", False),
 }
 
 
@@ -215,5 +215,5 @@ def test_the_engine_says_who_asked_for_a_value(fault):
     with pytest.raises(jax.errors.JAXTypeError) as caught:
         jax.jit(tx.update)(params, tx.init(params), params)
     said = "\n".join(caught.value.__notes__)
-    assert f"This was raised by {where}." in said and "A value there is traced" in said
-    assert said.count("This was raised by") == 1 and ("for the leaf 'w'" in said) == of_a_leaf
+    assert f"This was raised {where}." in said and "A value there is traced" in said
+    assert said.count("This was raised") == 1 + of_a_leaf and ("for the leaf 'w'" in said) == of_a_leaf

@@ -158,6 +158,23 @@ def test_flatten_without_the_parameters_names_the_leaf_that_has_no_gradient():
     assert masked.update({"a": params["a"], "b": None}, masked.init(params))[0]["a"] is not None
 
 
+@pytest.mark.parametrize("inner", [gradtx.adam, optax.adam], ids=["ours", "theirs"])
+def test_flatten_names_the_leaf_that_was_none_at_init(inner):
+    params = {"a": jnp.ones(3), "late": jnp.ones(2), "c": jnp.ones(())}
+    tx = gradtx.flatten(inner(0.1))
+    state = tx.init({**params, "late": None})
+    words = (
+        r"flatten: the state was made for other leaves: of 4 elements in real leaves, which have 6 now\. Probably "
+        r"the leaf 'late' was None or masked out at init .*Call init again"
+    )
+    for given in ((params, state, params), (params, state), ({**params, "a": None}, state, params)):
+        with pytest.raises(ValueError, match=words):
+            tx.update(*given)
+    other = {**params, "a": jnp.ones(7), "late": jnp.ones(2, complex)}
+    with pytest.raises(ValueError, match="some of the leaves a, c, late had another shape or dtype at init"):
+        tx.update(other, state, other)
+
+
 def test_flatten_keeps_no_state_for_what_is_masked_out():
     tx = gradtx.masked(gradtx.flatten(gradtx.trace(0.9)), "w")
     params = {"w": jnp.ones((2, 2)), "bias": jnp.ones(3)}

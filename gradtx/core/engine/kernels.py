@@ -22,7 +22,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine.leaves import Selection
-from gradtx.core.engine.raised import raised_by
+from gradtx.core.engine.raised import raised
 from gradtx.core.engine.results import checked_measures, checked_scalars, checked_update
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.slots import load, load_update, store
@@ -199,7 +199,7 @@ class PrepareKernel(Kernel):
         scalars = {}
         for unit in self.rules:
             rule = unit.transform._with(**fields[unit.path])
-            with raised_by(f"prepare of {unit.where}"):
+            with raised(f"by prepare of {unit.where}"):
                 found = rule.prepare(_now(unit, step, kept[unit.path], extra))
             made = checked_scalars(unit.where, "prepare", found, kept[unit.path])
             for name, scalar in rule.scalars.items():
@@ -249,7 +249,7 @@ class MeasureKernel(Kernel):
             if self.unit.transform.measures_norm:
                 return {"squares": sum_of_squares(stack[-1])}
             rule, loaded, leaf = _seen(self.unit, values, slots, param, number, compute)
-            with raised_by(f"measure of {self.unit.where}"):
+            with raised(f"by measure of {self.unit.where}"):
                 made = rule.measure(stack[-1], loaded, leaf)
             return checked_measures(self.unit.where, made)
 
@@ -269,7 +269,7 @@ class MeasureKernel(Kernel):
             totals = Scope(squares=Squares(measured, [part["squares"] for part in parts]))
         now = _now(self.unit, step, kept, extra)
         vars(now).update(values[1])
-        with raised_by(f"conclude of {self.unit.where}"):
+        with raised(f"by conclude of {self.unit.where}"):
             made = rule.conclude(totals, now)
         return checked_scalars(self.unit.where, "conclude", made, kept)
 
@@ -353,7 +353,7 @@ class LeafKernel(Kernel):
                 return u
             with jax.named_scope(step.where), mixing():
                 rule, loaded, leaf = _seen(step, values, own, param, number, compute)
-                with raised_by(f"apply of {step.where}"):
+                with raised(f"by apply of {step.where}"):
                     result = rule.apply(u, loaded, leaf)
             update, kept = checked_update(step.where, u, own, result)
             stored.append({k: None if v is None else store(kept[k], v) for k, v in own.items()})

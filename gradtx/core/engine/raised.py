@@ -33,7 +33,7 @@ INSTEAD = {
     ),
 }
 """What to write, by the error that JAX raises where a value is asked for; the first that fits."""
-_BY = "This was raised by "
+_RAISED = "This was raised "
 
 
 def instead(error: Exception) -> str:
@@ -42,13 +42,13 @@ def instead(error: Exception) -> str:
 
 
 @contextmanager
-def raised_by(what: str) -> Iterator[None]:
-    """Notes on an error which code it comes from, such as `apply of scale_by_adam`, unless that was said."""
+def raised(where: str) -> Iterator[None]:
+    """Notes on an error where it comes from, such as `by apply of scale_by_adam`, unless that was said."""
     try:
         yield
     except Exception as error:
-        if not any(note.startswith(_BY) for note in getattr(error, "__notes__", ())):
-            error.add_note(f"{_BY}{what}.")
+        if not any(note.startswith(_RAISED) for note in getattr(error, "__notes__", ())):
+            error.add_note(f"{_RAISED}{where}.")
             if words := instead(error):
                 error.add_note(words)
         raise

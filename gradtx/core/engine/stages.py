@@ -23,7 +23,7 @@ from gradtx.core.engine.kernels import (
     pack,
     shared,
 )
-from gradtx.core.engine.raised import raised_by
+from gradtx.core.engine.raised import raised
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.slots import load, load_update, store
 from gradtx.core.engine.steps import Join, Step, Unit, is_declared, is_rule
@@ -158,7 +158,7 @@ class WrapperStage:
             known=[update.squares(i) for i in on],
             apply=update.apply and self.last and wrapper.in_place and on == update.live,
         )
-        with jax.named_scope(unit.where), mixing(), raised_by(f"run of {unit.where}"):
+        with jax.named_scope(unit.where), mixing(), raised(f"inside of {unit.where}"):
             result, new = wrapper.run(gs, Slots(**own), call)
         for name, value in new.items():
             path = (*unit.path, name)
@@ -189,7 +189,7 @@ class ForeignStage:
             tree[i] = u.astype(update.outer_dtype(i)) if unit.transform.foreign else u
             params[i] = update.ps[i]
         old = update.slots[unit.path]
-        with raised_by(f"update of {unit.where}"):
+        with raised(f"by update of {unit.where}"):
             updates, new = unit.transform.update(
                 update.structure.unflatten(tree),
                 old,
