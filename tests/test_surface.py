@@ -164,14 +164,17 @@ def test_flatten_names_the_leaf_that_was_none_at_init(inner):
     tx = gradtx.flatten(inner(0.1))
     state = tx.init({**params, "late": None})
     words = (
-        r"flatten: the state was made for other leaves: of 4 elements in real leaves, which have 6 now\. Probably "
-        r"the leaf 'late' was None or masked out at init .*Call init again"
+        r"flatten: the state was made for other leaves: of 4 elements in real leaves, which have 6 now\. "
+        r"Probably the leaf 'late' was None or masked out at init .*Call init again"
     )
     for given in ((params, state, params), (params, state), ({**params, "a": None}, state, params)):
         with pytest.raises(ValueError, match=words):
             tx.update(*given)
     other = {**params, "a": jnp.ones(7), "late": jnp.ones(2, complex)}
-    with pytest.raises(ValueError, match="some of the leaves a, c, late had another shape or dtype at init"):
+    fewer = {**params, "late": None, "a": None}
+    with pytest.raises(ValueError, match="Probably a leaf that init saw is None or masked out now"):
+        tx.update(fewer, state, fewer)
+    with pytest.raises(ValueError, match="one of the leaves a, c, late was None .* or had another dtype"):
         tx.update(other, state, other)
 
 

@@ -75,10 +75,8 @@ class Flatten(Wrapper, name="flatten"):
         gradients = lv.flatten(call.tree(call.gs))[0]
         paths = lv.paths(call.tree(call.gs))
         sizes = {path: g.size for path, g in zip(paths, gradients, strict=True) if g is not None}
-        beside, probably = (
-            "",
-            f"some of the leaves {some([*sizes])} had another shape or dtype at init, or one",
-        )
+        late, beside = "was None or masked out at init and has a gradient now", ""
+        probably = f"one of the leaves {some([*sizes])} {late}, or had another dtype or shape then"
         if jax.tree.structure(made) == jax.tree.structure(state):
             pairs = zip(jax.tree.leaves(made), jax.tree.leaves(state), vectors.axes(self.inner), strict=True)
             changed = [(new, old, at) for new, old, at in pairs if at and new.shape != jnp.shape(old)]
@@ -87,12 +85,14 @@ class Flatten(Wrapper, name="flatten"):
             new, old, (name, axis) = changed[0]
             now, then = new.shape[axis], jnp.shape(old)[axis]
             beside = f": of {then:,} elements in {name} leaves, which have {now:,} now"
-            late = [path for path, size in sizes.items() if size == now - then]
-            if late:
-                probably = f"the leaf {' or '.join(map(repr, late))}"
+            alone = [repr(path) for path, size in sizes.items() if size == now - then]
+            if now < then:
+                probably = "a leaf that init saw is None or masked out now, or has another shape"
+            elif alone:
+                probably = f"the leaf {' or '.join(alone)} {late}, unless one has another shape"
         return (
-            f"{self.name}: the state was made for other leaves{beside}. Probably {probably} was None or masked "
-            f"out at init and has a gradient now. Call init again on the parameters that are trained."
+            f"{self.name}: the state was made for other leaves{beside}. Probably {probably}. Call init again on "
+            f"the parameters that are trained."
         )
 
     def _check_whole(self, vectors: _Vectors, state: Any, gs: Any) -> None:
