@@ -359,9 +359,7 @@ def test_what_a_state_rounds_is_no_difference():
     assert found.rounding is not None and found.rounding.name == "update"
     assert "They compute the same up to rounding, for " in str(found)
     said = " ".join(str(found).split())
-    assert (
-        "They differ by rounding alone, since a state keeps each number as the nearest that float32" in said
-    )
+    assert "They differ by rounding alone, since a state keeps each number as the nearest" in said
     assert re.search(r"They first do by \de-0[78] of the value, at step 0 in the update of 'head': ", said)
     assert not gradtx.diff(gradtx.chain(gradtx.sgd(1 / 3), gradtx.scale(3.0)), gradtx.sgd(1.0))
 

@@ -174,7 +174,7 @@ def test_flatten_names_the_leaf_that_was_none_at_init(inner):
     fewer = {**params, "late": None, "a": None}
     with pytest.raises(ValueError, match="Probably a leaf that init saw is None or masked out now"):
         tx.update(fewer, state, fewer)
-    with pytest.raises(ValueError, match="one of the leaves a, c, late was None .* or had another dtype"):
+    with pytest.raises(ValueError, match=r"one of the leaves a, c, late was None .* or had another dtype"):
         tx.update(other, state, other)
 
 

@@ -135,8 +135,8 @@ class Difference:
             "Before that they differ by rounding alone" if self.first else "They differ by rounding alone"
         )
         return filled(
-            f"{before}, since a state keeps each number as the nearest that float32 has; with exact numbers they "
-            f"would not. They first do {much}at {self.rounding}."
+            f"{before}, since a state keeps each number as the nearest that float32 has; with exact numbers "
+            f"they would not. They first do {much}at {self.rounding}."
         )
 
 

@@ -49,15 +49,15 @@ class Flatten(Wrapper, name="flatten"):
         if call.params is None:
             self._check_whole(vectors, slots.inner, call.tree(gs))
         ps = None if call.params is None else vectors.join(call.params, present)
+        given = vectors.join(gs, present)
         try:
-            result, state = transform.adapted(self.inner).step(
-                vectors.join(gs, present),
-                vectors.taken(slots.inner, present, self.inner) if is_part else slots.inner,
-                ps,
-                call.extra,
-                None,
-                apply=False,
-            )
+            own = vectors.taken(slots.inner, present, self.inner) if is_part else slots.inner
+            inner = transform.adapted(self.inner)
+            result, state = inner.step(given, own, ps, call.extra, None, apply=False)
+            # One element beside many is no error of jnp.
+            after, before = ([*map(jnp.shape, jax.tree.leaves(x))] for x in ((result, state), (given, own)))
+            if after != before:
+                raise ValueError(f"{self.name}: {self.inner!r} gave vectors of other shapes than it got.")
             if is_part:
                 state = vectors.put(slots.inner, state, present, self.inner)
         except Exception as error:
@@ -91,8 +91,8 @@ class Flatten(Wrapper, name="flatten"):
             elif alone:
                 probably = f"the leaf {' or '.join(alone)} {late}, unless one has another shape"
         return (
-            f"{self.name}: the state was made for other leaves{beside}. Probably {probably}. Call init again on "
-            f"the parameters that are trained."
+            f"{self.name}: the state was made for other leaves{beside}. Probably {probably}. Call init "
+            f"again on the parameters that are trained."
         )
 
     def _check_whole(self, vectors: _Vectors, state: Any, gs: Any) -> None:
