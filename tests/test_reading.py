@@ -76,6 +76,16 @@ def test_the_error_lists_the_hyperparameters():
         gradtx.tree.get(after(gradtx.sgd(0.1)), "momentum")
 
 
+def test_what_is_not_there_says_what_is():
+    state = after(gradtx.sgd(0.1))
+    with pytest.raises(
+        KeyError, match=r"no 'rate' to set in this dict\. Its hyperparameters are learning_rate"
+    ):
+        gradtx.tree.set(state, rate=0.2)
+    with pytest.raises(KeyError, match="For a value in its place give default="):
+        gradtx.tree.get(state, "rate")
+
+
 def test_several_of_a_name_are_an_error_that_says_where():
     state = after(gradtx.chain(gradtx.scale_by_adam(), gradtx.scale_by_lion()))
     with pytest.raises(KeyError, match=r"several 'mu' in .*scale_by_adam.*; .*scale_by_lion.*filtering="):

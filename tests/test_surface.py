@@ -356,7 +356,7 @@ def test_a_measure_is_a_function_or_a_transform(bad):
 
 def test_a_measurement_has_a_name_that_a_state_can_hold():
     for name in ("", 3):
-        with pytest.raises(ValueError, match="cannot be the name of a measurement"):
+        with pytest.raises(ValueError, match=r"cannot be the name of a measurement; give .*monitor\("):
             gradtx.monitor({name: norm})
 
 
@@ -383,6 +383,15 @@ def test_injected_hyperparameters_follow_optax(name):
     factory, arguments = INJECTED[name]
     ours, theirs = (lib.inject_hyperparams(factory(lib))(**arguments) for lib in (gradtx, optax))
     assert_same_updates(ours, theirs)
+
+
+def test_an_injected_argument_with_a_name_of_gradtxs_own_is_renamed_or_static():
+    def scaled(factor=2.0, step=1.0):
+        return gradtx.scale(factor)
+
+    with pytest.raises(ValueError, match=r"argument 'step' has a name .* Rename it .* static_args"):
+        gradtx.inject_hyperparams(scaled)()
+    assert gradtx.inject_hyperparams(scaled, static_args="step")() is not None
 
 
 def test_injected_numbers_are_read_and_set_in_the_state():

@@ -108,8 +108,10 @@ def get(tree: PyTree, key: Any, default: Any = Required(), filtering: Filtering 
     if len(found) > 1:
         raise KeyError(_several(key, [path for path, _ in found]))
     if not found and isinstance(default, Required):
-        known = f" Its hyperparameters are {', '.join(numbers)}." if numbers else ""
-        raise KeyError(f"There is no {key!r} in this {type(tree).__name__}.{known}")
+        raise KeyError(
+            f"There is no {key!r} in this {type(tree).__name__}.{_known(numbers)} For a value in its place "
+            f"give default=."
+        )
     return found[0][1] if found else default
 
 
@@ -140,10 +142,14 @@ def set(tree: PyTree, filtering: Filtering | None = None, /, **kwargs: Any) -> P
     others = {name: value for name, value in kwargs.items() if name not in numbers}
     for name in others:
         if not get_all_with_path(tree, name, filtering):
-            raise KeyError(f"There is no {name!r} to set in this {type(tree).__name__}.")
+            raise KeyError(f"There is no {name!r} to set in this {type(tree).__name__}.{_known(numbers)}")
     if len(others) < len(kwargs):
         tree = set_hyperparams(tree, **{name: kwargs[name] for name in kwargs if name not in others})
     return _replaced((), tree, others, filtering) if others else tree
+
+
+def _known(numbers: dict[str, Any]) -> str:
+    return f" Its hyperparameters are {', '.join(numbers)}." if numbers else ""
 
 
 def _several(key: Any, paths: list[KeyPath]) -> str:

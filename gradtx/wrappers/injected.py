@@ -67,7 +67,8 @@ class Rebuilt(Wrapper, name="inject_hyperparams"):
         for name in numbers:
             if hasattr(type(self), name) or name in type(self)._fields:
                 raise ValueError(
-                    f"inject_hyperparams: an argument {name!r} cannot be a hyperparameter; call it otherwise."
+                    f"inject_hyperparams: the function's argument {name!r} has a name that gradtx uses "
+                    f"itself. Rename it in the function, or name it in static_args if it never changes."
                 )
         names = tuple(numbers)
         self._set(numbers=names)
