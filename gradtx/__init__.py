@@ -4,10 +4,8 @@ A transform is a pure pair of functions, `init(params)` and `update(grads, state
 transforms together, hyperparameters live in the state, and a transform's repr is the code that builds it.
 """
 
-from typing import Any
-
 from gradtx import schedules, transforms, tree, tree_utils
-from gradtx._names import explain
+from gradtx._names import explaining
 from gradtx.core.compose.combine import add, chain, masked, named_chain, ratio
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.compose.rule import Key, Rule, Slot, WholeScalar
@@ -154,10 +152,7 @@ for _namespace, _functions in (
     vars(_namespace).update({f.__name__: f for f in _functions})
     vars(_namespace)["__all__"] += [f.__name__ for f in _functions]
 
-
-def __getattr__(name: str) -> Any:
-    raise AttributeError(explain(name))
-
+__getattr__ = explaining()
 
 __all__ = [
     "DTypeName",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 LOSSES = frozenset(
     [
@@ -153,3 +155,12 @@ def explain(name: str, namespace: str = "") -> str:
             f"{theirs}.{name}."
         )
     return f"module {own!r} has no attribute {name!r}"
+
+
+def explaining(namespace: str = "") -> Callable[[str], Any]:
+    """The `__getattr__` of gradtx or of a namespace of it, which explains each name that is not there."""
+
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(explain(name, namespace))
+
+    return __getattr__

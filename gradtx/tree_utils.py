@@ -1,8 +1,6 @@
 """The functions of `gradtx.tree` under their longer names, as in `optax.tree_utils`."""
 
-from typing import Any
-
-from gradtx._names import explain
+from gradtx._names import explaining
 from gradtx.tree import add as tree_add
 from gradtx.tree import add_scale as tree_add_scale
 from gradtx.tree import bias_correction as tree_bias_correction
@@ -37,10 +35,7 @@ from gradtx.tree.reading import NamedTupleKey
 tree_l2_norm = tree_norm
 """The name that the norm had in Optax before 0.2.5."""
 
-
-def __getattr__(name: str) -> Any:
-    raise AttributeError(explain(name, "tree_utils"))
-
+__getattr__ = explaining("tree_utils")
 
 __all__ = [
     "NamedTupleKey",

@@ -4,6 +4,7 @@ import ast
 import functools
 import inspect
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -356,7 +357,10 @@ def test_what_a_state_rounds_is_no_difference():
     found = gradtx.diff(scaled, groups, params)
     assert not found and found.first is None and found.causes == ()
     assert found.rounding is not None and found.rounding.name == "update"
-    assert "Because of rounding alone" in str(found)
+    assert "They compute the same up to rounding, for " in str(found)
+    said = " ".join(str(found).split())
+    assert "They differ by rounding alone, since a state keeps each number as the nearest" in said
+    assert re.search(r"They first do by \de-0[78] of the value, at step 0 in the update of 'head': ", said)
     assert not gradtx.diff(gradtx.chain(gradtx.sgd(1 / 3), gradtx.scale(3.0)), gradtx.sgd(1.0))
 
 
@@ -372,3 +376,4 @@ def test_rounding_before_a_difference_is_not_its_cause():
     assert found.first.step == 1 and found.first.name == "trace"
     assert [change.where for change in found.causes] == ["trace.decay"]
     assert found.rounding is not None and found.rounding.step == 0
+    assert "Before that they differ by rounding alone" in str(found)

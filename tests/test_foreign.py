@@ -161,6 +161,79 @@ def test_a_subclass_may_have_a_new_of_its_own():
     assert update(GRADS, init(PARAMS), PARAMS)[0]["b"].tolist() == (GRADS["b"] / 8).tolist()
 
 
+class Labelled(gradtx.GradientTransformation):
+    """A subclass that sets an attribute in `__new__`, as Optax's named tuple allows it."""
+
+    def __new__(cls, label):
+        self = super().__new__(cls, lambda params: (), lambda u, s, p=None: (gradtx.tree.scale(0.5, u), s))
+        self.label = label
+        return self
+
+
+class Initialized(gradtx.GradientTransformation):
+    """A subclass that is given two functions, and has an `__init__`."""
+
+    def __init__(self, init, update):
+        self.label = "x"
+
+
+class Methods(gradtx.GradientTransformation):
+    """A subclass with methods in place of functions."""
+
+    def __init__(self, label):
+        self.label = label
+
+    def init(self, params):
+        return ()
+
+    def update(self, updates, state, params=None):
+        return gradtx.tree.scale(0.5, updates), state
+
+
+SUBCLASSES = {
+    "in __new__": lambda: Labelled("x"),
+    "in __init__": lambda: Initialized(*Labelled("y")),
+    "beside methods": lambda: Methods("x"),
+}
+
+
+@pytest.mark.parametrize("make", SUBCLASSES.values(), ids=SUBCLASSES)
+def test_a_subclass_may_set_attributes_of_its_own(make):
+    tx = make()
+    assert tx.label == "x" and tx == tx and isinstance(hash(tx), int) and repr(tx)
+    for whole in (tx, gradtx.chain(tx, gradtx.scale(1.0))):
+        assert run(whole)[0]["w"].tolist() == (GRADS["w"] / 2).tolist()
+    # Another keyword argument is for another transform of the chain.
+    gradtx.chain(tx).update(GRADS, gradtx.chain(tx).init(PARAMS), PARAMS, value=1.0)
+    tx.label = "z"
+    assert tx.label == "z" and tx != make()
+    with pytest.raises(AttributeError, match=r"'update' is what gradtx\.GradientTransformation .*_replace\("):
+        tx.update = None
+    with pytest.raises(AttributeError, match="is immutable"):
+        gradtx.chain(tx).label = "x"
+
+
+def test_a_subclass_without_functions_is_told_so():
+    class Empty(gradtx.GradientTransformation):
+        def __init__(self, label):
+            self.label = label
+
+    with pytest.raises(TypeError, match=r"Empty has no functions: .*super\(\)\.__new__\(cls, init, update\)"):
+        Empty("x").init(PARAMS)
+
+
+@pytest.mark.parametrize("make", [lambda: gradtx.sgd(1.0), lambda: Labelled("x"), lambda: Methods("x")])
+def test_a_function_is_replaced_as_in_a_named_tuple(make):
+    tx = make()
+    same = tx._replace()
+    assert isinstance(same, gradtx.GradientTransformation)
+    assert run(same)[0]["w"].tolist() == run(tx)[0]["w"].tolist()
+    other = tx._replace(init=lambda params: (), update=lambda u, s, p=None: (u, s))
+    assert run(other)[0]["w"] is GRADS["w"] and run(other)[1] == ()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'state'"):
+        tx._replace(state=())
+
+
 @pytest.mark.parametrize("make", [lambda: gradtx.adam(1e-3), two_functions, lambda: Halving(1), gradtx.chain])
 def test_every_transform_is_a_gradient_transformation(make):
     assert isinstance(make(), gradtx.GradientTransformation)

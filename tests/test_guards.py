@@ -737,12 +737,16 @@ def test_misuse_is_told():
         tx.update(GOOD, tx.init(PARAMS), PARAMS)
     with pytest.raises(TypeError, match=r"guard needs the keyword argument 'value'"):
         tx.update(GOOD, tx.init(PARAMS), PARAMS, value=None)
-    with pytest.raises(ValueError, match=r"value must be the loss, a scalar; its shape is \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"value must be the loss, a scalar; its shape is \(2,\)\. Pass the mean"
+    ):
         tx.update(GOOD, tx.init(PARAMS), PARAMS, value=jnp.ones(2))
     tx = gradtx.conditionally_mask(gradtx.sgd(0.1), lambda step, value: value > 0, forward_extra_args=True)
     with pytest.raises(TypeError, match=r"conditionally_mask needs the keyword argument 'value'"):
         tx.update(GOOD, tx.init(PARAMS), PARAMS)
-    with pytest.raises(ValueError, match=r"must give one bool; it gave an array of shape \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"must give one bool; it gave an array of shape \(2,\)\. .*jnp\.all"
+    ):
         tx.update(GOOD, tx.init(PARAMS), PARAMS, value=jnp.ones(2))
     with pytest.raises(ValueError, match="max_consecutive_errors must be >= 0"):
         gradtx.apply_if_finite(gradtx.sgd(0.1), -1)

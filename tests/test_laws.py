@@ -39,6 +39,7 @@ STEPPING = [
 CHEAP = [
     "abstract_init_matches",
     "init_aliases_nothing",
+    "init_and_update_run",
     "jit_equals_eager",
     "nan_stays_in_its_leaf",
     "repr_rebuilds_it",

@@ -1,6 +1,7 @@
 """The state and the spec decide: nothing that this process has built, run or kept."""
 
 import gc
+import math
 import pickle
 import subprocess
 import sys
@@ -177,6 +178,17 @@ ARITHMETIC = {
     "float": lambda x: float(x) / 2,
     "jnp": lambda x: jnp.sqrt(x),
     "numpy": lambda x: np.sqrt(x),
+    "jnp.asarray": lambda x: jnp.asarray(x),
+    "jnp.float32": lambda x: jnp.float32(x),
+    "jnp.multiply": lambda x: jnp.multiply(x, 2),
+    "lax": lambda x: jax.lax.mul(x, 2.0),
+    "np.asarray": lambda x: np.asarray(x),
+    "np.float32": lambda x: np.float32(x),
+    "a list": lambda x: np.asarray([x, x])[0],
+    "math": lambda x: math.sqrt(x),
+    "math of several": lambda x: math.fsum([x, x]),
+    "rounding": lambda x: math.floor(x),
+    "a comparison": lambda x: 0.1 if x == 0.1 else 0.2,
 }
 
 
@@ -186,6 +198,8 @@ def test_arithmetic_on_an_argument_of_a_recipe_is_an_error(change):
         recipe_of(change)(0.1)
     with pytest.raises(TypeError, match=r"half.*learning_rate"):
         recipe_of(change)(jnp.float32(0.1))
+    if change(2.0) == change(jnp.float32(2.0)) == 2.0:
+        return  # conversions to an array leave a traced number as it is
     with pytest.raises(TypeError):  # the conversion of a traced number is JAX's own error
         jax.jit(lambda rate: recipe_of(change)(rate).init(PARAMS)["numbers"])(0.1)
 
@@ -207,6 +221,11 @@ def test_a_choice_by_an_arguments_value_is_an_error():
 
     with pytest.raises(TypeError, match="capped: learning_rate"):
         capped(0.1)
+
+
+def test_an_argument_that_is_no_number_is_no_arithmetic():
+    with pytest.raises(ValueError, match="learning_rate must be >= 0, got float\\('nan'\\)"):
+        recipe_of(lambda x: x)(math.nan)
 
 
 def recipe_that_holds(big):

@@ -76,15 +76,41 @@ def test_the_error_lists_the_hyperparameters():
         gradtx.tree.get(after(gradtx.sgd(0.1)), "momentum")
 
 
+def test_what_is_not_there_says_what_is():
+    state = after(gradtx.sgd(0.1))
+    with pytest.raises(
+        KeyError, match=r"no 'rate' to set in this dict\. Its hyperparameters are learning_rate"
+    ):
+        gradtx.tree.set(state, rate=0.2)
+    with pytest.raises(KeyError, match="For a value in its place give default="):
+        gradtx.tree.get(state, "rate")
+
+
 def test_several_of_a_name_are_an_error_that_says_where():
     state = after(gradtx.chain(gradtx.scale_by_adam(), gradtx.scale_by_lion()))
-    with pytest.raises(KeyError, match=r"several 'mu', at .*scale_by_adam.*, .*scale_by_lion.*filtering="):
+    with pytest.raises(KeyError, match=r"several 'mu' in .*scale_by_adam.*; .*scale_by_lion.*filtering="):
         gradtx.tree.get(state, "mu")
     lion = gradtx.tree.get(state, "mu", filtering=lambda path, _: "lion" in jax.tree_util.keystr(path))
     assert lion is state["slots"]["scale_by_lion"]["mu"]
-    accumulated = after(gradtx.accumulate(gradtx.adam(0.1), 2))
-    with pytest.raises(KeyError, match="several 'count'"):
-        gradtx.tree.get(accumulated, "count")
+
+
+def test_of_several_counts_each_is_read_by_the_code_of_the_error():
+    tx = gradtx.chain(gradtx.accumulate(optax.adam(0.1), 2), gradtx.lookahead(gradtx.sgd(1.0), 5, 0.5))
+    state = after(tx)
+    with pytest.raises(KeyError, match=r"several 'count' .* counts its own updates") as caught:
+        gradtx.tree.get(state, "count")
+    said = caught.value.args[0]
+    ways = said.partition("that you mean: ")[2].partition(". Or choose")[0].split("; ")
+    read = {
+        code: eval(code, {"state": state, "gradtx": gradtx})
+        for code in (w.partition(" for ")[0] for w in ways)
+    }
+    assert "gradtx.step_count(state) for all updates" in ways and read["gradtx.step_count(state)"] == 3
+    inside = "gradtx.step_count(state['slots']['lookahead']['inner'])"
+    assert f"{inside} for the updates of what lookahead wraps" in ways and read[inside] == 3
+    assert len(ways) == len(read) == len(gradtx.tree.get_all_with_path(state, "count"))
+    chosen = eval(said.partition("filtering=, as in ")[2].rstrip("."), {"jax": jax})
+    assert gradtx.tree.get(state, "count", filtering=chosen) is not None
 
 
 def test_a_slot_is_meant_rather_than_its_transform():

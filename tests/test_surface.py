@@ -160,6 +160,26 @@ def test_flatten_without_the_parameters_names_the_leaf_that_has_no_gradient():
     assert masked.update({"a": params["a"], "b": None}, masked.init(params))[0]["a"] is not None
 
 
+@pytest.mark.parametrize("inner", [gradtx.adam, optax.adam], ids=["ours", "theirs"])
+def test_flatten_names_the_leaf_that_was_none_at_init(inner):
+    params = {"a": jnp.ones(3), "late": jnp.ones(2), "c": jnp.ones(())}
+    tx = gradtx.flatten(inner(0.1))
+    state = tx.init({**params, "late": None})
+    words = (
+        r"flatten: the state was made for other leaves: of 4 elements in real leaves, which have 6 now\. "
+        r"Probably the leaf 'late' was None or masked out at init .*Call init again"
+    )
+    for given in ((params, state, params), (params, state), ({**params, "a": None}, state, params)):
+        with pytest.raises(ValueError, match=words):
+            tx.update(*given)
+    other = {**params, "a": jnp.ones(7), "late": jnp.ones(2, complex)}
+    fewer = {**params, "late": None, "a": None}
+    with pytest.raises(ValueError, match="Probably a leaf that init saw is None or masked out now"):
+        tx.update(fewer, state, fewer)
+    with pytest.raises(ValueError, match=r"one of the leaves a, c, late was None .* or had another dtype"):
+        tx.update(other, state, other)
+
+
 def test_flatten_keeps_no_state_for_what_is_masked_out():
     tx = gradtx.masked(gradtx.flatten(gradtx.trace(0.9)), "w")
     params = {"w": jnp.ones((2, 2)), "bias": jnp.ones(3)}
@@ -338,7 +358,7 @@ def test_a_measure_is_a_function_or_a_transform(bad):
 
 def test_a_measurement_has_a_name_that_a_state_can_hold():
     for name in ("", 3):
-        with pytest.raises(ValueError, match="cannot be the name of a measurement"):
+        with pytest.raises(ValueError, match=r"cannot be the name of a measurement; give .*monitor\("):
             gradtx.monitor({name: norm})
 
 
@@ -365,6 +385,15 @@ def test_injected_hyperparameters_follow_optax(name):
     factory, arguments = INJECTED[name]
     ours, theirs = (lib.inject_hyperparams(factory(lib))(**arguments) for lib in (gradtx, optax))
     assert_same_updates(ours, theirs)
+
+
+def test_an_injected_argument_with_a_name_of_gradtxs_own_is_renamed_or_static():
+    def scaled(factor=2.0, step=1.0):
+        return gradtx.scale(factor)
+
+    with pytest.raises(ValueError, match=r"argument 'step' has a name .* Rename it .* static_args"):
+        gradtx.inject_hyperparams(scaled)()
+    assert gradtx.inject_hyperparams(scaled, static_args="step")() is not None
 
 
 def test_injected_numbers_are_read_and_set_in_the_state():

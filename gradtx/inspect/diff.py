@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -47,6 +48,13 @@ class Parting:
     leaf: str | None
     a: float | str | None
     b: float | str | None
+
+    @property
+    def relative(self) -> float:
+        """The difference of the two values relative to the larger one; NaN for what is no number."""
+        if not isinstance(self.a, float) or not isinstance(self.b, float):
+            return math.nan
+        return abs(self.a - self.b) / (max(abs(self.a), abs(self.b)) or 1.0)
 
     def __str__(self) -> str:
         what = self.name if self.leaf is None else f"the {self.name} of {self.leaf!r}"
@@ -98,9 +106,8 @@ class Difference:
                 f"Compared by what it is computed from, having no formula: {', '.join(self.opaque)}."
             )
         if self.first is None or self.formulas is None:
-            lines.append(
-                f"They do the same for {self.steps} steps, and at some later ones up to {LATER[-1]:,}."
-            )
+            same = "compute the same" if self.rounding is None else "compute the same up to rounding,"
+            lines.append(f"They {same} for {self.steps} steps, and at some later ones up to {LATER[-1]:,}.")
             return "\n".join([*lines, *self._rounding(), *_listed("Written differently:", self.others)])
         lines += [f"They part at {self.first}.", *self._rounding()]
         if self.update is None:
@@ -122,9 +129,14 @@ class Difference:
     def _rounding(self) -> list[str]:
         if self.rounding is None:
             return []
+        relative = self.rounding.relative
+        much = "" if math.isnan(relative) else f"by {relative:.0e} of the value, "
+        before = (
+            "Before that they differ by rounding alone" if self.first else "They differ by rounding alone"
+        )
         return filled(
-            f"Because of rounding alone they part at {self.rounding}: a state rounds the numbers that it "
-            f"keeps, and with those that are written they do the same."
+            f"{before}, since a state keeps each number as the nearest that float32 has; with exact numbers "
+            f"they would not. They first do {much}at {self.rounding}."
         )
 
 

@@ -1,8 +1,6 @@
 """Schedules, one concept a file; the namespace has what `optax.schedules` has of them."""
 
-from typing import Any
-
-from gradtx._names import explain
+from gradtx._names import explaining
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.schedules.constant import constant_schedule
 from gradtx.schedules.cosine import cosine_decay_schedule, warmup_cosine_decay_schedule
@@ -15,10 +13,7 @@ from gradtx.schedules.linear import (
 from gradtx.schedules.piecewise import join_schedules, piecewise_constant_schedule
 from gradtx.schedules.polynomial import polynomial_schedule
 
-
-def __getattr__(name: str) -> Any:
-    raise AttributeError(explain(name, "schedules"))
-
+__getattr__ = explaining("schedules")
 
 __all__ = [
     "Schedule",

@@ -13,6 +13,7 @@ import numpy as np
 import gradtx
 from gradtx.core.engine.leaves import flatten, is_trainable_leaf
 from gradtx.core.engine.program import Program
+from gradtx.core.engine.raised import instead
 from gradtx.core.engine.structure import is_ours
 from gradtx.core.engine.transform import accepted
 from gradtx.core.numbers.hyperparams import by_name, entries_of
@@ -100,10 +101,7 @@ class Case:
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
         except Exception as error:
-            notes = "".join(
-                f" {n}" for n in getattr(error, "__notes__", ()) if "removed its internal" not in n
-            )
-            raise AssertionError(f"{name}: {type(error).__name__}: {error}{notes}") from error
+            raise AssertionError(f"{name}: {_in_words(error)}") from error
 
     def update(self, tx: Any, params: PyTree, state: PyTree, grads: PyTree) -> tuple[PyTree, PyTree, PyTree]:
         """One step of a transform: the new parameters and state, and the updates."""
@@ -173,6 +171,15 @@ class Case:
         """The slots that a state of this library has for one leaf."""
         slots = _leaf_slots(self.tx.program, state, ())
         return {"/".join(path): flatten(slot)[0][position] for path, slot in slots.items()}
+
+
+def _in_words(error: Exception) -> str:
+    """An error and its notes; of one about a traced value the notes, since JAX speaks of what it compiles."""
+    notes = [n for n in getattr(error, "__notes__", ()) if "removed its internal" not in n]
+    words = instead(error)
+    if not words:
+        return " ".join([f"{type(error).__name__}: {error}", *notes])
+    return " ".join([*notes, *([] if words in notes else [words]), f"({type(error).__name__})"])
 
 
 def _leaf_slots(program: Program, state: PyTree, prefix: Path) -> dict[Path, PyTree]:

@@ -181,7 +181,9 @@ def hyperparameters_have_gradients(case: Case) -> None:
             difference, gradient = (values[0] - values[1]) / (2 * h), float(lookup(gradients, keys))
             noise = 1e-15 * max(map(abs, values)) / h
             bound = 1e-5 * max(abs(difference), abs(gradient)) + 10 * noise
-            assert abs(difference - gradient) <= bound, f"{path}: {gradient}, by differences {difference}"
+            assert abs(difference - gradient) <= bound, (
+                f"the derivative by {path} is {gradient}, and by differences {difference}"
+            )
 
 
 def _last_widened(case: Case, tree: PyTree) -> PyTree:

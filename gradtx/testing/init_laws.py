@@ -26,6 +26,14 @@ from gradtx.testing.compare import (
 
 
 @law
+def init_and_update_run(case: Case) -> None:
+    """`init` runs, and so does `update`, under `jit` too; whatever else is broken is another law's."""
+    if case.trajectory and case.compiled and not case.ours:
+        # gradtx compiles what is called as it is, too.
+        case.update(case.tx, case.params, case.start, case.grads[0])
+
+
+@law
 def init_aliases_nothing(case: Case) -> None:
     """A new state shares no memory with the parameters or within itself, so that both can be donated."""
     fresh = jax.tree.map(lambda x: jnp.array(x, copy=True), case.params)

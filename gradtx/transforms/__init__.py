@@ -1,8 +1,6 @@
 """Transforms of updates, one concept a file; the namespace has what `optax.transforms` has of them."""
 
-from typing import Any
-
-from gradtx._names import explain
+from gradtx._names import explaining
 from gradtx.core.compose.combine import chain, masked, named_chain
 from gradtx.core.engine.protocol import MaskedNode
 from gradtx.transforms.average import ema
@@ -12,10 +10,7 @@ from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import add_noise
 from gradtx.transforms.per_example import per_example_global_norm_clip, per_example_layer_norm_clip
 
-
-def __getattr__(name: str) -> Any:
-    raise AttributeError(explain(name, "transforms"))
-
+__getattr__ = explaining("transforms")
 
 __all__ = [
     "MaskedNode",

@@ -1,8 +1,6 @@
 """Functions of whole trees: what `optax.tree` has of arithmetic, norms, moments, and reading by name."""
 
-from typing import Any
-
-from gradtx._names import explain
+from gradtx._names import explaining
 from gradtx.tree.arithmetic import (
     add,
     add_scale,
@@ -30,10 +28,7 @@ from gradtx.tree.reading import get, get_all_with_path, set
 from gradtx.tree.reductions import max, min, norm, size, sum, vdot
 from gradtx.tree_map_params import tree_map_params as map_params
 
-
-def __getattr__(name: str) -> Any:
-    raise AttributeError(explain(name, "tree"))
-
+__getattr__ = explaining("tree")
 
 __all__ = [
     "add",

@@ -106,11 +106,12 @@ def get(tree: PyTree, key: Any, default: Any = Required(), filtering: Filtering 
         inner = [(path, x) for path, x in found if not any(p[: len(path)] == path != p for p, _ in found)]
         found = inner if len(inner) == 1 else found
     if len(found) > 1:
-        where = ", ".join(jax.tree_util.keystr(path) for path, _ in found)
-        raise KeyError(f"There are several {key!r}, at {where}: say which by filtering=.")
+        raise KeyError(_several(key, [path for path, _ in found]))
     if not found and isinstance(default, Required):
-        known = f" Its hyperparameters are {', '.join(numbers)}." if numbers else ""
-        raise KeyError(f"There is no {key!r} in this {type(tree).__name__}.{known}")
+        raise KeyError(
+            f"There is no {key!r} in this {type(tree).__name__}.{_known(numbers)} For a value in its place "
+            f"give default=."
+        )
     return found[0][1] if found else default
 
 
@@ -141,10 +142,45 @@ def set(tree: PyTree, filtering: Filtering | None = None, /, **kwargs: Any) -> P
     others = {name: value for name, value in kwargs.items() if name not in numbers}
     for name in others:
         if not get_all_with_path(tree, name, filtering):
-            raise KeyError(f"There is no {name!r} to set in this {type(tree).__name__}.")
+            raise KeyError(f"There is no {name!r} to set in this {type(tree).__name__}.{_known(numbers)}")
     if len(others) < len(kwargs):
         tree = set_hyperparams(tree, **{name: kwargs[name] for name in kwargs if name not in others})
     return _replaced((), tree, others, filtering) if others else tree
+
+
+def _known(numbers: dict[str, Any]) -> str:
+    return f" Its hyperparameters are {', '.join(numbers)}." if numbers else ""
+
+
+def _several(key: Any, paths: list[KeyPath]) -> str:
+    """The error for a name that stands in several places, with the code for each of them."""
+    clocks = key == "count" and any(map(_is_step, paths))
+    why = ", since what a wrapper runs counts its own updates" if clocks else ""
+    steps = [{str(getattr(step, "key", step)) for step in path} for path in paths]
+    # A word that one of the paths has alone.
+    words = [word for i, own in enumerate(steps) for word in own.difference(*steps[:i], *steps[i + 1 :])]
+    choice = f", as in lambda path, value: {min(words)!r} in jax.tree_util.keystr(path)" if words else ""
+    return (
+        f"There are several {key!r} in this state{why}. Read the one that you mean: "
+        f"{'; '.join(map(_reading, sorted(paths, key=len)))}. Or choose it by filtering={choice}."
+    )
+
+
+def _is_step(path: KeyPath) -> bool:
+    return getattr(path[-1], "key", None) == "step"
+
+
+def _reading(path: KeyPath) -> str:
+    """The code that reads what is at a path of a state."""
+    if not _is_step(path):
+        return f"state{_code(path)}"
+    keys = [str(getattr(step, "key", step)) for step in path]
+    of = f"the updates of what {keys[-3]} wraps" if len(keys) > 2 and holds_state(keys[-2]) else "all updates"
+    return f"gradtx.step_count(state{_code(path[:-1])}) for {of}"
+
+
+def _code(path: KeyPath) -> str:
+    return "".join(f".{x.name}" if isinstance(x, NamedTupleKey) else str(x) for x in path)
 
 
 def _numbers(tree: PyTree) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Conditional(Wrapper):
         if when.shape != ():
             raise ValueError(
                 f"{self.name}: should_transform_fn must give one bool; it gave an array of shape "
-                f"{when.shape}."
+                f"{when.shape}. It decides for all leaves at once: reduce the array with jnp.all or jnp.any."
             )
         otherwise = None if self.in_place else gs
         result, inner = call.run(self.inner, gs, slots.inner, when=when.astype(bool), otherwise=otherwise)

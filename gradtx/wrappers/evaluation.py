@@ -75,6 +75,10 @@ def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:
 def _named(averages: dict[str, Any], name: str) -> dict[str, Any]:
     found = [n for n in averages if n == name] or [n for n in averages if f".{n}".endswith(f".{name}")]
     if len(found) != 1:
-        what = f"{name!r} is ambiguous" if found else f"There is no average {name!r}"
-        raise KeyError(f"{what}. There are {', '.join(found or averages) or 'none'}.")
+        if not averages:
+            raise KeyError(
+                f"There is no average {name!r}, and no other: put ema_params around the optimizer."
+            )
+        what = f"{name!r} may be any of several averages" if found else f"There is no average {name!r}"
+        raise KeyError(f"{what}. Give name= as one of {', '.join(found or averages)}.")
     return {found[0]: averages[found[0]]}

@@ -49,19 +49,51 @@ class Flatten(Wrapper, name="flatten"):
         if call.params is None:
             self._check_whole(vectors, slots.inner, call.tree(gs))
         ps = None if call.params is None else vectors.join(call.params, present)
-        result, state = transform.adapted(self.inner).step(
-            vectors.join(gs, present),
-            vectors.taken(slots.inner, present, self.inner) if is_part else slots.inner,
-            ps,
-            call.extra,
-            None,
-            apply=False,
-        )
-        if is_part:
-            state = vectors.put(slots.inner, state, present, self.inner)
+        given = vectors.join(gs, present)
+        try:
+            own = vectors.taken(slots.inner, present, self.inner) if is_part else slots.inner
+            inner = transform.adapted(self.inner)
+            result, state = inner.step(given, own, ps, call.extra, None, apply=False)
+            # One element beside many is no error of jnp.
+            after, before = ([*map(jnp.shape, jax.tree.leaves(x))] for x in ((result, state), (given, own)))
+            if after != before:
+                raise ValueError(f"{self.name}: {self.inner!r} gave vectors of other shapes than it got.")
+            if is_part:
+                state = vectors.put(slots.inner, state, present, self.inner)
+        except Exception as error:
+            # What is inside knows the vectors alone, and no leaf of the user's.
+            if words := self._other_leaves(vectors, slots.inner, call):
+                raise ValueError(words) from error
+            raise
         state = replicated(jax.tree.map(cast_like, state, slots.inner), gs)
         pieces = vectors.split(result, present)
         return list(map(sharded_like, pieces, gs)), {"inner": state}
+
+    def _other_leaves(self, vectors: _Vectors, state: Any, call: WrappedUpdate) -> str:
+        """What is said where the state was made for other leaves; nothing where it was made for these."""
+        made = jax.eval_shape(self.inner.init, vectors.shapes())
+        gradients = lv.flatten(call.tree(call.gs))[0]
+        paths = lv.paths(call.tree(call.gs))
+        sizes = {path: g.size for path, g in zip(paths, gradients, strict=True) if g is not None}
+        late, beside = "was None or masked out at init and has a gradient now", ""
+        probably = f"one of the leaves {some([*sizes])} {late}, or had another dtype or shape then"
+        if jax.tree.structure(made) == jax.tree.structure(state):
+            pairs = zip(jax.tree.leaves(made), jax.tree.leaves(state), vectors.axes(self.inner), strict=True)
+            changed = [(new, old, at) for new, old, at in pairs if at and new.shape != jnp.shape(old)]
+            if not changed:
+                return ""
+            new, old, (name, axis) = changed[0]
+            now, then = new.shape[axis], jnp.shape(old)[axis]
+            beside = f": of {then:,} elements in {name} leaves, which have {now:,} now"
+            alone = [repr(path) for path, size in sizes.items() if size == now - then]
+            if now < then:
+                probably = "a leaf that init saw is None or masked out now, or has another shape"
+            elif alone:
+                probably = f"the leaf {' or '.join(alone)} {late}, unless one has another shape"
+        return (
+            f"{self.name}: the state was made for other leaves{beside}. Probably {probably}. Call init "
+            f"again on the parameters that are trained."
+        )
 
     def _check_whole(self, vectors: _Vectors, state: Any, gs: Any) -> None:
         """Raises where a leaf that has a part of the vectors has no gradient, and nothing says which part."""
@@ -123,7 +155,7 @@ class _Vectors:
             for i, end in zip(group, ends, strict=True)
         ]
 
-    def _axes(self, inner: Any) -> list[tuple[str, int] | None]:
+    def axes(self, inner: Any) -> list[tuple[str, int] | None]:
         """For each array of a state of `inner`, the vector that it is like, and along which of its axes."""
         before = jax.tree.leaves(jax.eval_shape(inner.init, self.shapes()))
         result: list[tuple[str, int] | None] = [None] * len(before)
@@ -140,7 +172,7 @@ class _Vectors:
         """A state of `inner` for the present leaves alone."""
         arrays, structure = jax.tree.flatten(state)
         result = []
-        for x, at in zip(arrays, self._axes(inner), strict=True):
+        for x, at in zip(arrays, self.axes(inner), strict=True):
             if at is not None:
                 group, axis = self.groups[at[0]], at[1]
                 pieces = zip(group, self._cut(x, group, axis), strict=True)
@@ -153,7 +185,7 @@ class _Vectors:
         """Such a state in its places among the whole one."""
         arrays, structure = jax.tree.flatten(old)
         result = []
-        for x, y, at in zip(arrays, jax.tree.leaves(new), self._axes(inner), strict=True):
+        for x, y, at in zip(arrays, jax.tree.leaves(new), self.axes(inner), strict=True):
             if at is not None:
                 group, axis = self.groups[at[0]], at[1]
                 here = [i for i in group if i in present]

@@ -120,7 +120,10 @@ class Guard(Wrapper, name="guard"):
                 raise TypeError(missing("guard", "value"))
             return None
         if jnp.shape(value) != ():
-            raise ValueError(f"guard: value must be the loss, a scalar; its shape is {jnp.shape(value)}.")
+            raise ValueError(
+                f"guard: value must be the loss, a scalar; its shape is {jnp.shape(value)}. "
+                f"Pass the mean over the batch, as in value=jnp.mean(losses)."
+            )
         loss = call.number(value)
         if self.axis_name is None:
             return lv.over_axes(loss, None, "guard: value")

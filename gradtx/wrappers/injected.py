@@ -16,7 +16,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.rebase import rebased
 from gradtx.core.engine.scope import Slots
-from gradtx.core.engine.transform import PyTree, Shared, Transform, adapted
+from gradtx.core.engine.transform import ByStep, Call, PyTree, Transform, adapted
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.hyperparams import set_hyperparams
 from gradtx.core.numbers.paths import lookup, replaced
@@ -67,7 +67,8 @@ class Rebuilt(Wrapper, name="inject_hyperparams"):
         for name in numbers:
             if hasattr(type(self), name) or name in type(self)._fields:
                 raise ValueError(
-                    f"inject_hyperparams: an argument {name!r} cannot be a hyperparameter; call it otherwise."
+                    f"inject_hyperparams: the function's argument {name!r} has a name that gradtx uses "
+                    f"itself. Rename it in the function, or name it in static_args if it never changes."
                 )
         names = tuple(numbers)
         self._set(numbers=names)
@@ -139,7 +140,7 @@ def value_at(number: Any, step: int) -> Any:
     return bound(step) if callable(bound) else bound
 
 
-class Momentary(Transform):
+class Momentary(ByStep):
     """A transform that is built for one update: its numbers are its own, and its state has none."""
 
     tx: Any
@@ -158,30 +159,11 @@ class Momentary(Transform):
     def init(self, params: PyTree) -> PyTree:
         return without_numbers(self.tx, self.tx.init(params))
 
-    def update(
-        self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        return self.step(updates, state, params, extra, None, apply=False)
-
-    def apply_gradients(
-        self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        return self.step(grads, state, params, extra, None, apply=True)
-
-    def step(
-        self,
-        grads: PyTree,
-        state: PyTree,
-        params: PyTree,
-        extra: dict[str, Any],
-        shared: Shared | None,
-        *,
-        apply: bool,
-    ) -> tuple[PyTree, PyTree]:
-        tx = self.tx
+    def _step(self, call: Call) -> tuple[PyTree, PyTree]:
+        tx, state = self.tx, call.state
         if isinstance(tx, Composed):
             state = rebased(tx.program, state)
-        result, after = adapted(tx).step(grads, state, params, extra, shared, apply=apply)
+        result, after = adapted(tx)._step(call._replace(state=state))
         return result, without_numbers(tx, after)
 
     def last_units(self) -> list[str]:

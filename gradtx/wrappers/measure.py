@@ -128,7 +128,10 @@ class Monitor(Composed):
     def __init__(self, name: str, measures: Mapping[str, Any]) -> None:
         for key, measure in measures.items():
             if not isinstance(key, str) or not key:
-                raise ValueError(f"{name}: {show(key)} cannot be the name of a measurement; give another.")
+                raise ValueError(
+                    f"{name}: {show(key)} cannot be the name of a measurement; give each one a word "
+                    f"for a name, as in monitor({{'norm': gradtx.global_norm}})."
+                )
             _unit(name, key, measure)
         self._set(name=name, measures=dict(measures))
 

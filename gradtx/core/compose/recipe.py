@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import typing
 from collections.abc import Callable
 from typing import Any, ParamSpec
@@ -16,9 +17,9 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numbers.schedule import Schedule
-from gradtx.core.spec.argument import argument, no_arithmetic, plain
+from gradtx.core.spec.argument import Argument, NoArithmetic, argument, no_arithmetic, plain
 from gradtx.core.spec.arguments import bind_call
-from gradtx.core.spec.fields import Scalar, ScalarOrSchedule, as_number, dtype_name
+from gradtx.core.spec.fields import NotANumber, Scalar, ScalarOrSchedule, as_number, dtype_name
 from gradtx.core.spec.spec import FACTORIES, call_arguments, is_key
 
 P = ParamSpec("P")
@@ -75,6 +76,17 @@ def _check_traced(name: str, arguments: dict[str, Any], inner: Composed) -> None
                 raise TypeError(no_arithmetic(f"{name}: {', '.join(traced)}"))
 
 
+def _arithmetic_behind(name: str, arguments: dict[str, Any], error: Exception) -> str:
+    """What is said of arithmetic on an argument that ended in another error; nothing of any other error."""
+    if isinstance(error.__cause__, NoArithmetic):  # JAX was given an argument, and has its own words
+        return str(error.__cause__)
+    numbers = {key: plain(x) for key, x in arguments.items() if isinstance(x, Argument)}
+    if isinstance(error, NotANumber) and not any(map(math.isnan, numbers.values())):
+        # A function of `math` makes NaN of an argument.
+        return no_arithmetic(f"{name}: {' or '.join(numbers)}") if numbers else ""
+    return ""
+
+
 def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
     """Makes a recipe of a function that composes transforms from its arguments.
 
@@ -118,6 +130,9 @@ def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
             inner = fn(**arguments)  # type: ignore[call-arg]
         except (TypeError, ValueError) as error:
             error.add_note(f"This was raised while {fn.__name__} was built.")
+            words = _arithmetic_behind(fn.__name__, arguments, error)
+            if words:
+                raise NoArithmetic(words) from error
             raise
         assert isinstance(inner, Composed)
         _check_traced(fn.__name__, arguments, inner)

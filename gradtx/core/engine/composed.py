@@ -11,7 +11,7 @@ from jax.core import Tracer
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.layout import check_state, initial_state
 from gradtx.core.engine.program import Builder, Program
-from gradtx.core.engine.transform import PyTree, Shared, Transform
+from gradtx.core.engine.transform import ByStep, Call, PyTree
 from gradtx.core.engine.update import State, Update
 from gradtx.core.numbers.paths import Path
 from gradtx.core.numbers.schedule import number_at, with_number
@@ -20,7 +20,7 @@ from gradtx.core.numerics import number_dtype
 from gradtx.core.spec.argument import GivenForOneUpdate
 
 
-class Composed(Transform):
+class Composed(ByStep):
     """A transform that the engine runs: a rule, or a composition of transforms."""
 
     def _visit(self, builder: Builder) -> None:
@@ -38,31 +38,8 @@ class Composed(Transform):
         """The state: the step, every hyperparameter, and the slots of each leaf that is trained."""
         return initial_state(self.program, params)
 
-    def update(
-        self, updates: PyTree, state: State, params: PyTree | None = None, **extra: Any
-    ) -> tuple[PyTree, State]:
-        """The updates in `promote_types(gradient, parameter)`, and the next state."""
-        return self.step(updates, state, params, extra, None, apply=False)
-
-    def apply_gradients(
-        self, grads: PyTree, state: State, params: PyTree, **extra: Any
-    ) -> tuple[PyTree, State]:
-        """The new parameters and state; the update is not narrowed in between."""
-        return self.step(grads, state, params, extra, None, apply=True)
-
-    def step(
-        self,
-        grads: PyTree,
-        state: State,
-        params: PyTree,
-        extra: dict[str, Any],
-        shared: Shared | None,
-        *,
-        apply: bool,
-    ) -> tuple[PyTree, State]:
-        """`apply_gradients`, or `update`; `shared` is for a wrapper around it."""
-        state = self._in_force(state)
-        return Update(self.program, grads, state, params, extra, shared, apply=apply).run()
+    def _step(self, call: Call) -> tuple[PyTree, State]:
+        return Update(self.program, call._replace(state=self._in_force(call.state))).run()
 
     def structure(self) -> Any:
         """What programs are told apart by: all of it but the numbers that live in the state."""

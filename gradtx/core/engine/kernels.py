@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine.leaves import Selection
+from gradtx.core.engine.raised import raised
 from gradtx.core.engine.results import checked_measures, checked_scalars, checked_update
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.slots import load, load_update, store
@@ -109,10 +110,10 @@ def hashable(x: Any) -> Any:
     return (type(x), x)
 
 
-def code_of(rule: Any) -> tuple[Any, ...]:
-    """What of a rule or a wrapper is code: its class, its options, and which numbers it was not given."""
+def code_of(rule: Any, of_number: Callable[[Any], Any] = lambda value: value is None) -> tuple[Any, ...]:
+    """What of a rule or a wrapper is code: its class, its options, and of a number whether it was given."""
     options = tuple(
-        (key, rule.__dict__[key] is None if field.is_number else hashable(rule.__dict__[key]))
+        (of_number if field.is_number else hashable)(rule.__dict__[key])
         for key, field in rule.fields().items()
         if key != "mask"
     )
@@ -198,7 +199,8 @@ class PrepareKernel(Kernel):
         scalars = {}
         for unit in self.rules:
             rule = unit.transform._with(**fields[unit.path])
-            found = rule.prepare(_now(unit, step, kept[unit.path], extra))
+            with raised(f"by prepare of {unit.where}"):
+                found = rule.prepare(_now(unit, step, kept[unit.path], extra))
             made = checked_scalars(unit.where, "prepare", found, kept[unit.path])
             for name, scalar in rule.scalars.items():
                 if scalar.is_key:
@@ -247,7 +249,9 @@ class MeasureKernel(Kernel):
             if self.unit.transform.measures_norm:
                 return {"squares": sum_of_squares(stack[-1])}
             rule, loaded, leaf = _seen(self.unit, values, slots, param, number, compute)
-            return checked_measures(self.unit.where, rule.measure(stack[-1], loaded, leaf))
+            with raised(f"by measure of {self.unit.where}"):
+                made = rule.measure(stack[-1], loaded, leaf)
+            return checked_measures(self.unit.where, made)
 
     def conclude(
         self,
@@ -266,7 +270,9 @@ class MeasureKernel(Kernel):
             totals = Scope(**{k: total([p[k] for p in parts]) for k in parts[0]}) if parts else _Nothing()
         now = _now(self.unit, step, kept, extra)
         vars(now).update(values[1])
-        return checked_scalars(self.unit.where, "conclude", rule.conclude(totals, now), kept)
+        with raised(f"by conclude of {self.unit.where}"):
+            made = rule.conclude(totals, now)
+        return checked_scalars(self.unit.where, "conclude", made, kept)
 
 
 APPLY = "apply"
@@ -348,7 +354,8 @@ class LeafKernel(Kernel):
                 return u
             with jax.named_scope(step.where), mixing():
                 rule, loaded, leaf = _seen(step, values, own, param, number, compute)
-                result = rule.apply(u, loaded, leaf)
+                with raised(f"by apply of {step.where}"):
+                    result = rule.apply(u, loaded, leaf)
             update, kept = checked_update(step.where, u, own, result)
             stored.append({k: None if v is None else store(kept[k], v) for k, v in own.items()})
             return update.astype(like(update.dtype, compute))

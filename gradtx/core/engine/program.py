@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core.engine.kernels import PrepareKernel, bound_arguments, hashable, shared
+from gradtx.core.engine.kernels import PrepareKernel, bound_arguments, code_of, hashable, shared
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.stages import stages_of
 from gradtx.core.engine.steps import Join, Unit, is_declared, is_rule, through
@@ -254,10 +254,4 @@ def _step_key(step: Any) -> Any:
         return step
     if not is_declared(step):
         return (step.path, hashable(step.transform))
-    rule = step.transform
-    code = tuple(
-        form(rule.__dict__[k]) if f.is_number else hashable(rule.__dict__[k])
-        for k, f in rule.fields().items()
-        if k != "mask"
-    )
-    return (type(rule), step.path, code, tuple(step.sources.items()))
+    return (step.path, *code_of(step.transform, form), tuple(step.sources.items()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
@@ -22,6 +23,7 @@ from gradtx.core.engine.kernels import (
     pack,
     shared,
 )
+from gradtx.core.engine.raised import raised
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.slots import load, load_update, store
 from gradtx.core.engine.steps import Join, Step, Unit, is_declared, is_rule
@@ -56,6 +58,15 @@ def stages_of(steps: list[Any]) -> Iterator[Stage]:
     yield LeafStage(steps[start:], last=True)
 
 
+@contextmanager
+def _for_leaf(update: Update, i: int) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"This was raised for the leaf {lv.paths(update.grads)[i]!r}.")
+        raise
+
+
 class LeafStage:
     """Consecutive rules, forks and joins, leaf by leaf."""
 
@@ -80,11 +91,8 @@ class LeafStage:
                 packings[finish] = dataclasses.replace(packing, finish=finish)
             given = update.stacks[i], update.ps[i], own, vector, others
             number = update.number(i) if self.draws else None
-            try:
+            with _for_leaf(update, i):
                 made, stored = self.kernel.compiled(packings[finish], *given, number)
-            except Exception as error:
-                error.add_note(f"This was raised for the leaf {lv.paths(update.grads)[i]!r}.")
-                raise
             if self.last:
                 update.results[i] = made
             else:
@@ -114,7 +122,8 @@ class MeasureStage:
             squares = update.squares(i) if of_norm else None
             if squares is not None:
                 parts.append({"squares": squares})
-            else:
+                continue
+            with _for_leaf(update, i):
                 parts.append(self.kernel.measured(update.stacks[i], update.ps[i], own, values, number))
         more = self.kernel.concluded(update.state["step"], parts, values, kept, update.wanted, measured)
         update.scalars[unit.path] = {**update.scalars[unit.path], **more}
@@ -149,7 +158,7 @@ class WrapperStage:
             known=[update.squares(i) for i in on],
             apply=update.apply and self.last and wrapper.in_place and on == update.live,
         )
-        with jax.named_scope(unit.where), mixing():
+        with jax.named_scope(unit.where), mixing(), raised(f"inside of {unit.where}"):
             result, new = wrapper.run(gs, Slots(**own), call)
         for name, value in new.items():
             path = (*unit.path, name)
@@ -180,12 +189,13 @@ class ForeignStage:
             tree[i] = u.astype(update.outer_dtype(i)) if unit.transform.foreign else u
             params[i] = update.ps[i]
         old = update.slots[unit.path]
-        updates, new = unit.transform.update(
-            update.structure.unflatten(tree),
-            old,
-            None if update.params is None else update.structure.unflatten(params),
-            **update.extra_for(unit, on),
-        )
+        with raised(f"by update of {unit.where}"):
+            updates, new = unit.transform.update(
+                update.structure.unflatten(tree),
+                old,
+                None if update.params is None else update.structure.unflatten(params),
+                **update.extra_for(unit, on),
+            )
         update.slots[unit.path] = jax.tree.map(store, new, old)
         results = lv.align(update.structure, updates, update.grads, f"updates of {unit.where}", "gradients")
         for i in on:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,17 @@ class Shared:
     concluded: list[tuple[Any, dict[str, Any]]] = dataclasses.field(default_factory=list)
 
 
+class Call(NamedTuple):
+    """What one update is asked for: with `apply` the new parameters, and otherwise the updates."""
+
+    grads: PyTree
+    state: PyTree
+    params: PyTree
+    extra: dict[str, Any]
+    shared: Shared | None
+    apply: bool
+
+
 class Transform(Spec):
     """A gradient transformation: a pure `(init, update)` pair.
 
@@ -53,16 +64,41 @@ class Transform(Spec):
         -0.5
         >>> isinstance(tx, gradtx.GradientTransformation)
         True
+
+    A class that you derive from it may set attributes of its own, in `__new__`, `__init__` or later.
     """
+
+    is_users: ClassVar[bool] = False
+    """Whether the class is one that a user derived from this one, and not from a rule or a wrapper."""
 
     if TYPE_CHECKING:  # At runtime the annotations of a spec are its fields.
         init_fn: Callable[..., Any]
         update_fn: Callable[..., Any]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if Transform in cls.__bases__ and cls.__module__.partition(".")[0] != "gradtx":
+            cls.is_users = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not self.is_users:
+            super().__setattr__(name, value)
+        if hasattr(Transform, name) or name in ("init_fn", "update_fn"):
+            raise AttributeError(
+                f"{type(self).__name__}: {name!r} is what gradtx.GradientTransformation has under this name "
+                f"itself. Give the attribute another name; for other functions call _replace(init=, update=)."
+            )
+        self.__dict__.pop("_hash", None)
+        self._set(**{name: value})
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Takes the two functions, so that a subclass may have a `__new__` of its own, as with Optax."""
         self = super().__new__(cls)
-        if cls.__init__ is object.__init__ and (args or kwargs):
+        given = [*args, *kwargs.values()]
+        # A class with an `__init__` is given the functions, as a named tuple is, or whatever that takes.
+        if (given and cls.__init__ is object.__init__) or (
+            cls.is_users and len(given) == 2 and all(map(callable, given))
+        ):
             self._set_functions(*args, **kwargs)
         return self
 
@@ -75,12 +111,32 @@ class Transform(Spec):
         self._set(init_fn=init, update_fn=update)
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        if not self.foreign:  # a user's class that has methods in place of functions
+            return type(self).__name__, (), self.__getstate__()
         return "GradientTransformation", (self.init_fn, self.update_fn), {}
+
+    def _identity(self) -> Any:
+        return self.__getstate__() if self.is_users else super()._identity()
+
+    def _functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        if "update_fn" not in self.__dict__:
+            raise TypeError(
+                f"{type(self).__name__} has no functions: give them to super().__new__(cls, init, update) in "
+                f"its __new__, or define its methods init(params) and update(updates, state, params)."
+            )
+        return self.init_fn, self.update_fn
+
+    def _replace(
+        self, *, init: TransformInitFn | None = None, update: TransformUpdateExtraArgsFn | None = None
+    ) -> Transform:
+        """A `GradientTransformation` of its two functions with one of them, or both, replaced."""
+        own = self._functions() if self.foreign else (self.init, self.update)
+        return Transform(init or own[0], update or own[1])
 
     @property
     def foreign(self) -> bool:
         """Whether it is made of two functions, which expect the dtypes that a caller sees."""
-        return "update_fn" in self.__dict__
+        return "update_fn" in self.__dict__ and type(self).update is Transform.update
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -89,7 +145,7 @@ class Transform(Spec):
 
     def init(self, params: Params) -> OptState:
         """The state for parameters (arrays or `jax.ShapeDtypeStruct`s)."""
-        return self.init_fn(params)
+        return self._functions()[0](params)
 
     def update(
         self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
@@ -98,7 +154,8 @@ class Transform(Spec):
         for name in self.needs:
             if name not in extra:
                 raise TypeError(missing("This transform", name))
-        return self.update_fn(updates, state, params, **accepted(self.update_fn, extra))
+        update = self._functions()[1]
+        return update(updates, state, params, **accepted(update, extra))
 
     def apply_gradients(
         self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
@@ -118,9 +175,11 @@ class Transform(Spec):
         apply: bool,
     ) -> tuple[PyTree, PyTree]:
         """`apply_gradients`, or `update`; `shared` is for a wrapper around it."""
-        if apply:
-            return self.apply_gradients(grads, state, params, **extra)
-        return self.update(grads, state, params, **extra)
+        return self._step(Call(grads, state, params, extra, shared, apply))
+
+    def _step(self, call: Call) -> tuple[PyTree, PyTree]:
+        do = self.apply_gradients if call.apply else self.update
+        return do(call.grads, call.state, call.params, **call.extra)
 
     def structure(self) -> Any:
         """What programs are told apart by: all of it but the numbers that live in the state."""
@@ -128,7 +187,7 @@ class Transform(Spec):
 
     def _visit(self, builder: Any) -> None:
         """Adds this transform to a program: one that the engine does not know works on whole trees."""
-        builder.add_tree(TRANSFORM, self)
+        builder.add_tree(TRANSFORM, Foreign(self) if self.is_users and not self.foreign else self)
 
     def last_units(self) -> list[str]:
         """The names of what is in it that remembers the new parameters, and must see the final update."""
@@ -140,6 +199,25 @@ class Transform(Spec):
 
 GradientTransformation = Transform
 """The name that Optax has for it."""
+
+
+class ByStep(Transform):
+    """A transform whose two ways of making an update are one `_step`."""
+
+    def update(
+        self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        """The updates in `promote_types(gradient, parameter)`, and the next state."""
+        return self.step(updates, state, params, extra, None, apply=False)
+
+    def apply_gradients(
+        self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        """The new parameters and state; the update is not narrowed in between."""
+        return self.step(grads, state, params, extra, None, apply=True)
+
+    def _step(self, call: Call) -> tuple[PyTree, PyTree]:
+        raise NotImplementedError
 
 
 class Foreign(Transform):

@@ -15,7 +15,7 @@ from gradtx.core.engine.layout import active_leaves
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.slots import store
 from gradtx.core.engine.steps import Join, Unit
-from gradtx.core.engine.transform import PyTree, Shared, missing
+from gradtx.core.engine.transform import Call, PyTree, Shared, missing
 from gradtx.core.numbers.paths import Path, lookup, nest
 from gradtx.core.numbers.schedule import CALLABLE, with_number
 from gradtx.core.numerics import number_dtype, widest
@@ -38,19 +38,9 @@ class Update:
         scalars: what each rule has prepared and concluded.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        grads: PyTree,
-        state: State,
-        params: PyTree,
-        extra: dict[str, Any],
-        shared: Shared | None,
-        *,
-        apply: bool,
-    ) -> None:
-        self.program, self.state, self.extra, self.apply = program, state, extra, apply
-        self.grads, self.params = grads, params
+    def __init__(self, program: Program, call: Call) -> None:
+        grads, state, params, self.extra, shared, self.apply = call
+        self.program, self.state, self.grads, self.params = program, state, grads, params
         self.us, self.structure = lv.flatten(grads)
         self.ps: list[Any] = [None] * len(self.us)
         if params is not None:

@@ -31,6 +31,10 @@ DType = Any
 """Anything that names a dtype, such as `'bfloat16'` or `jnp.float32`."""
 
 
+class NotANumber(ValueError):
+    """The error for a hyperparameter that is NaN."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Domain:
     """The values that a hyperparameter may take, in words and as a test of a float.
@@ -48,7 +52,9 @@ class Domain:
     def check(self, where: str, value: float) -> None:
         """Raises `ValueError` for a value outside; NaN is outside of every domain."""
         if value != value or not self.contains(value):
-            raise ValueError(f"{where} must be {self.words}, got {show(value)}.{self.remedy}")
+            raise (NotANumber if value != value else ValueError)(
+                f"{where} must be {self.words}, got {show(value)}.{self.remedy}"
+            )
         dtype = number_dtype()
         kept = _rounded(value, dtype)
         if math.isinf(kept) and not self.infinite:
