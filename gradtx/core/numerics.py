@@ -151,7 +151,7 @@ class Decay:
         high = 1 - self.complement
         low = (1 - high) - self.complement
         mixed = high * old + (low * old + self.complement * new)
-        return mixed if jnp.iscomplexobj(old) else jnp.where(usually(old < np.inf), mixed, old)
+        return jnp.where(usually(jnp.isfinite(old)), mixed, old)
 
     def correction(self, t: jax.Array) -> jax.Array:
         """`1 - b^t`, by which an average that started at zero is divided after `t` updates."""

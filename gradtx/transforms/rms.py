@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
@@ -60,7 +59,7 @@ class ScaleByStddev(ScaleByRms, name="scale_by_stddev"):
         mu, nu = decay.mix(slots.mu, g), decay.mix(slots.nu, abs_sq(g))
         squares = leaf.scale * nu
         # The square of an average may overflow with the average of squares, whose difference would be NaN.
-        variance = jnp.where(usually(squares < np.inf), squares - abs_sq(leaf.scale * mu), squares)
+        variance = jnp.where(usually(jnp.isfinite(squares)), squares - abs_sq(leaf.scale * mu), squares)
         return divide(g, self._root(jnp.maximum(variance, 0.0))), {"mu": mu, "nu": nu}
 
 

@@ -16,7 +16,7 @@ from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import cast, real_dtype
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import DType, DTypeName, PositiveSteps, ScalarOrSchedule
+from gradtx.core.spec.fields import DType, DTypeName, Period, ScalarOrSchedule
 from gradtx.core.spec.spec import show
 
 NonFinite = Literal["drop", "skip", "keep"]
@@ -26,7 +26,7 @@ class Accumulating(Wrapper):
     """s += g on each micro-step; after k of them inner(s / k), and s starts anew."""
 
     inner: Any
-    every: PositiveSteps
+    every: Period
     accumulator_dtype: DTypeName = None
     sum = Slot(dtype="accumulator_dtype")
     count = WholeScalar(dtype="int32")
@@ -112,7 +112,8 @@ def accumulate(
     Args:
         inner: the transform to run on the mean, of any library. It gets the parameters and the keyword
             arguments of the micro-step that completes the mean.
-        every: the number k of micro-steps for an update, > 0; a schedule gets the number of updates so far.
+        every: the number k of micro-steps for an update, a whole number from 1 to 2^31 - 1; a schedule gets
+            the number of updates so far, and what it gives is rounded up.
         non_finite: what becomes of a micro-gradient with an Inf or NaN anywhere. `"drop"`: the mean that it
             got into is dropped, the inner transform rests, and the next sum starts, as a large batch with a
             bad example is skipped elsewhere; it costs a look at the mean. `"skip"` leaves that micro-gradient
@@ -127,7 +128,7 @@ def accumulate(
         Reverse mode works through `update`; `apply_gradients` is for forward mode.
 
     Raises:
-        ValueError: `every` is not positive.
+        ValueError: `every` is out of its domain.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

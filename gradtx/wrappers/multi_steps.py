@@ -85,7 +85,8 @@ def MultiSteps(
 
     Args:
         opt: the transform to run on the mean.
-        every_k_schedule: the number k of calls for an update; a function gets the number of updates so far.
+        every_k_schedule: the number k of calls for an update, a whole number from 1 to 2^31 - 1; a function
+            gets the number of updates so far, and what it gives is rounded up.
         use_grad_mean: whether `opt` gets the mean; otherwise the sum.
         should_skip_update_fn: `(updates, gradient_step, params) -> (whether to skip, what it saw)`, such as
             `gradtx.skip_not_finite`. What is skipped is not counted.

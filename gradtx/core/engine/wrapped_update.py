@@ -227,8 +227,8 @@ class WrappedUpdate:
     def _results(self, step: Callable[..., Leaves], gs: Leaves, *args: Any) -> Leaves:
         """The shapes and dtypes of what a step would give that is not made, from the parameters and `args`.
 
-        Outside of `jit` there may be Python code in it that asks for the number of the step, which an abstract
-        step has not got. They are then those that a transform of gradtx gives.
+        Outside of `jit` there may be Python code in it that asks for the number of the step, which an
+        abstract step has not got. They are then those that a transform of gradtx gives.
         """
         try:
             return jax.eval_shape(step, self.params, *args)

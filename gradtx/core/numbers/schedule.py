@@ -294,7 +294,7 @@ _ON_A_TRACER = (
 
 
 def asked_a_tracer(error: Exception) -> bool:
-    """Whether an error says that Python code, a plain function of the step perhaps, asked for a traced value."""
+    """Whether an error says that Python code, such as a function of the step, asked for a traced value."""
     return isinstance(error, _ON_A_TRACER) or isinstance(error.__cause__, _ON_A_TRACER)
 
 
