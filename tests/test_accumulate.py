@@ -251,6 +251,20 @@ def test_micro_batches_of_bfloat16_have_a_mean_in_float32():
     np.testing.assert_allclose(grads, 5 / 3, rtol=1e-6)
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_mean_of_finite_micro_batches_is_finite(n):
+    """However large they are, complex ones and values too; what is Inf stays Inf."""
+
+    def twice(w, x):
+        return {"real": w * x[0], "complex": jax.lax.complex(x[0], -x[0])}
+
+    mean = gradtx.accumulate_gradients(twice, n)
+    for large in (3e38, np.inf):
+        found = mean(jnp.float32(1.0), jnp.full(n, large, jnp.float32))
+        expected = {"real": np.float32(large), "complex": np.complex64(complex(large, -large))}
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+
+
 def test_one_gradient_is_held_whatever_their_number():
     """No array of all micro-gradients exists."""
     x, y = batch(12)

@@ -119,7 +119,9 @@ def accumulate(
             bad example is skipped elsewhere; it costs a look at the mean. `"skip"` leaves that micro-gradient
             out alone: the update is the mean of k good ones, for a look at each, which is half an add more a
             micro-step. `"keep"` passes on what comes. `skipped` in the state counts what was dropped or left
-            out.
+            out. The sum s itself must be finite: where finite micro-gradients are so large that it overflows,
+            3.4e38 in float32, it is dropped as if one of them were not, and with `"skip"` or `"keep"` the
+            inner transform gets an Inf.
         accumulator_dtype: the dtype of the sum; None is the parameter's own, at least float32.
 
     Returns:

@@ -80,8 +80,9 @@ def MultiSteps(
 
     On each call s += g; on every k-th, opt(s / k) runs (or opt(s)) and s starts anew; on the others the
     update is zero and `opt` costs nothing. Unlike `accumulate` it takes a gradient that is not finite unless
-    `should_skip_update_fn` leaves it out. Unlike Optax's it is a transform itself, hands keyword arguments to
-    `opt`, and runs it only on the k-th call.
+    `should_skip_update_fn` leaves it out. The sum s must be finite too: where finite gradients are so large
+    that it overflows, at 3.4e38 in float32, `opt` gets an Inf, though their mean may be finite. Unlike
+    Optax's it is a transform itself, hands keyword arguments to `opt`, and runs it only on the k-th call.
 
     Args:
         opt: the transform to run on the mean.
