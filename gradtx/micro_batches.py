@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from gradtx.core.engine.leaves import as_array, flatten, paths
 from gradtx.core.engine.placement import split_leading, zeros
-from gradtx.core.numerics import cast, compute_dtype, is_trainable, real_dtype
+from gradtx.core.numerics import cast, compute_dtype, is_complex, is_trainable, real_dtype
 
 PyTree = Any
 
@@ -23,7 +23,8 @@ def accumulate_gradients(grad_fn: Callable[..., PyTree], n: int) -> Callable[...
 
     One compiled `scan` holds the gradient of a single micro-batch and one running sum; nothing stays between
     steps, as the sum of `gradtx.accumulate` does. For a loss that is a mean over examples the result is the
-    gradient of the whole batch.
+    gradient of the whole batch. Where all g_i are finite the mean is, however large they are: what is summed
+    is g_i times a power of two that is at most 1/n.
 
     Args:
         grad_fn: a function of (params, *batches, **others), such as `jax.grad(loss)` or
@@ -76,15 +77,27 @@ def combined(
     _, shapes = jax.eval_shape(one, kept, first)
     start = zeros(jax.eval_shape(_widened, shapes), (beside, kept, batches))
 
+    # A power of two changes no digit, and finite results whose mean is finite have no sum that overflows.
+    weight = 0.5 ** (n - 1).bit_length()
+
     def body(carry: Any, batch: PyTree) -> Any:
         kept, sums = carry
         kept, result = one(kept, batch)
-        return (kept, jax.tree.map(jnp.add, sums, _widened(result))), None
+        weighted = jax.tree.map(lambda x: _with(jnp.multiply, x, weight), _widened(result))
+        return (kept, jax.tree.map(jnp.add, sums, weighted)), None
 
     (kept, sums), _ = jax.lax.scan(body, (kept, start), micro)
-    return kept, jax.tree.map(
-        lambda s: s / jnp.asarray(n, real_dtype(s.dtype)) if is_trainable(s.dtype) else s, sums
-    )
+    return kept, jax.tree.map(lambda s: _with(jnp.divide, s, n * weight), sums)
+
+
+def _with(operate: Callable[..., jax.Array], x: jax.Array, number: float) -> jax.Array:
+    """`x` times a number or divided by it, part by part where it is complex; a count stays as it is."""
+    if not is_trainable(x.dtype):
+        return x
+    real = jnp.asarray(number, real_dtype(x.dtype))
+    if is_complex(x.dtype):
+        return jax.lax.complex(operate(x.real, real), operate(x.imag, real))
+    return operate(x, real)
 
 
 def _widened(results: PyTree) -> PyTree:

@@ -1,8 +1,8 @@
 """Strict settings for every test, eight simulated devices, one cache of compiled programs, and how much runs.
 
-A run of the whole folder is one that a person waits for: what is marked `wide` is left out, and of a test that
-is marked `by_turns(n)` n cases run. `--rest` runs what that leaves out, `--wide` both; so does a run of named
-files or of names (`-k`). `--full` runs the whole product of the catalogue's dimensions too.
+A run of the whole folder is one that a person waits for: what is marked `wide` is left out, and of a test
+that is marked `by_turns(n)` n cases run. `--rest` runs what that leaves out, `--wide` both; so does a run of
+named files or of names (`-k`). `--full` runs the whole product of the catalogue's dimensions too.
 """
 
 import functools

@@ -199,7 +199,7 @@ def test_the_mean_of_bfloat16_gradients_is_taken_in_float32():
 
 @pytest.mark.parametrize("every", [0, -2, float("nan")])
 def test_a_number_of_micro_steps_must_be_positive(every):
-    with pytest.raises(ValueError, match="accumulate: every must be > 0"):
+    with pytest.raises(ValueError, match="accumulate: every must be a whole number from 1 to"):
         gradtx.accumulate(gradtx.sgd(0.1), every)
 
 
@@ -249,6 +249,20 @@ def test_micro_batches_of_bfloat16_have_a_mean_in_float32():
     )
     assert grads.dtype == jnp.float32
     np.testing.assert_allclose(grads, 5 / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_mean_of_finite_micro_batches_is_finite(n):
+    """However large they are, complex ones and values too; what is Inf stays Inf."""
+
+    def twice(w, x):
+        return {"real": w * x[0], "complex": jax.lax.complex(x[0], -x[0])}
+
+    mean = gradtx.accumulate_gradients(twice, n)
+    for large in (3e38, np.inf):
+        found = mean(jnp.float32(1.0), jnp.full(n, large, jnp.float32))
+        expected = {"real": np.float32(large), "complex": np.complex64(complex(large, -large))}
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
 
 
 def test_one_gradient_is_held_whatever_their_number():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import gradtx
@@ -291,3 +292,33 @@ def test_the_numbers_of_a_schedule_have_a_meaning_together_also_in_a_state():
             gradtx.set_hyperparams(given, **{name: value})
     both = {"learning_rate.boundaries.0": 9, "learning_rate.boundaries.1": 10}
     assert gradtx.hyperparams(gradtx.set_hyperparams(joined, **both)).items() >= both.items()
+
+
+PERIODS = {
+    "accumulate": lambda n: gradtx.accumulate(gradtx.sgd(0.1), n),
+    "MultiSteps": lambda n: gradtx.MultiSteps(gradtx.sgd(0.1), n),
+    "lookahead": lambda n: gradtx.lookahead(gradtx.sgd(0.1), n, 0.5),
+    "track": lambda n: gradtx.track(gradtx.sgd(0.1), every=n),
+    "apply_every": gradtx.apply_every,
+}
+
+
+@pytest.mark.parametrize("name", PERIODS)
+def test_a_number_of_calls_is_a_whole_one_that_a_count_reaches(name):
+    """A count of 1.5 would run as 2, and of 2^31 never."""
+    last, error = 2**31 - 1, "must be a whole number from 1 to 2147483647"
+    state = PERIODS[name](last).init(jnp.zeros(2))
+    (argument,) = {"every", "sync_period", "k"} & set(gradtx.hyperparams(state))
+    for wrong in (0, 0.5, 1.5, 2**31, 2.0**31, float("inf"), np.float32(2.5)):
+        with pytest.raises(ValueError, match=f"{name}: {argument} {error}, got"):
+            PERIODS[name](wrong)
+        with pytest.raises(ValueError, match=f"{argument} {error}, got"):
+            gradtx.set_hyperparams(state, **{argument: wrong})
+    for right in (1, 3.0, last):
+        assert gradtx.hyperparams(gradtx.set_hyperparams(state, **{argument: right}))[argument] == right
+
+
+@pytest.mark.parametrize("period", [0, 1.5, 2**31])
+def test_a_period_of_an_update_is_a_whole_number(period):
+    with pytest.raises(ValueError, match="periodic_update: update_period must be a whole number from 1"):
+        gradtx.periodic_update(jnp.ones(2), jnp.zeros(2), 0, period)

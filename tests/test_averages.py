@@ -606,7 +606,7 @@ def test_hyperparameters_by_name():
 BAD = {
     "a decay of 1": (lambda: gradtx.ema_params(gradtx.sgd(0.1), 1.0), r"decay must be in \[0, 1\), got 1.0"),
     "a start below 0": (lambda: gradtx.polyak_average(gradtx.sgd(0.1), -1), "start must be >= 0, got -1"),
-    "no period": (lambda: gradtx.lookahead(gradtx.sgd(0.1), 0, 0.5), "sync_period must be > 0, got 0"),
+    "no period": (lambda: gradtx.lookahead(gradtx.sgd(0.1), 0, 0.5), "sync_period must be a whole number"),
     "a step too far": (
         lambda: gradtx.lookahead(gradtx.sgd(0.1), 5, 1.5),
         r"slow_step_size must be in \[0, 1\], got 1.5",

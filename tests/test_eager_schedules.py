@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradtx
@@ -32,6 +33,12 @@ WAYS = {
     "joined later": lambda rate: gradtx.sgd(gradtx.join_schedules([0.5, rate], [1])),
     "track": lambda rate: gradtx.track(gradtx.sgd(rate), every=1),
     "accumulate": lambda rate: gradtx.accumulate(gradtx.sgd(0.5), lambda t: 2 if t < 1 else 1),
+    "in accumulate": lambda rate: gradtx.accumulate(gradtx.guard(gradtx.sgd(rate)), 2),
+    "in MultiSteps": lambda rate: gradtx.MultiSteps(optax.sgd(rate), 2),
+    "in apply_if_finite": lambda rate: gradtx.apply_if_finite(gradtx.lookahead(gradtx.sgd(rate), 2, 0.5), 3),
+    "in conditionally_transform": lambda rate: gradtx.conditionally_transform(
+        gradtx.sgd(rate), lambda t: t != 1
+    ),
     "named": lambda rate: gradtx.named_chain(("a", gradtx.sgd(rate)), ("b", gradtx.scale(1.0))),
 }
 

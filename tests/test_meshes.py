@@ -77,6 +77,22 @@ def test_abstract_state_has_the_shardings(name):
     assert jax.tree.map(lambda x: x.sharding, made) == jax.tree.map(lambda x: x.sharding, abstract)
 
 
+def test_other_numbers_lie_where_init_puts_them():
+    """In the same form too: for another one a step would be compiled again."""
+
+    def transform(rate):
+        return gradtx.guard(gradtx.adamw(gradtx.linear_schedule(rate, 0.0, 10), weight_decay=rate))
+
+    state = transform(0.1).init(sharded(PARAMS))
+    new, _ = gradtx.rebase(transform(0.2), state)
+    reset = gradtx.set_hyperparams(new, **{"learning_rate.init_value": 0.3})
+    restored, _ = gradtx.from_state_dict(transform(0.2), sharded(PARAMS), gradtx.to_state_dict(new))
+    for other in (new, reset, restored):
+        assert jax.tree.map(lambda x: str(x.sharding), other) == jax.tree.map(
+            lambda x: str(x.sharding), state
+        )
+
+
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("rows, spec", [(16, ()), (16, ("x",)), (8, ("x",))])
 def test_micro_batches_on_an_explicit_mesh(rows, spec, compiled):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx.core.numerics import Decay
 
 STEPS = 100
 BOUND = 2e-6
@@ -34,3 +35,28 @@ def test_the_second_moment_does_not_drift(b2):
         nu = b2 * nu + (1 - b2) * g**2
     actual = second_moment(b2, jnp.asarray(grads))
     assert np.max(np.abs(actual / nu - 1)) <= BOUND
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9, 0.99, 0.999, 0.9999])
+def test_an_average_of_squares_that_has_overflowed_stays_infinite(decay):
+    """The digits that 1 - c loses are 0 or negative for some decays, and infinity times them is NaN."""
+    mixed = Decay(jnp.float32(1 - decay)).mix(jnp.array([jnp.inf, 4.0, jnp.nan]), jnp.float32(1.0))
+    np.testing.assert_allclose(mixed, [np.inf, 4 * decay + (1 - decay), np.nan], rtol=1e-6)
+
+
+RESCALING = {
+    "scale_by_adam": gradtx.scale_by_adam(),
+    "scale_by_stddev": gradtx.scale_by_stddev(0.999),
+    "scale_by_factored_rms": gradtx.scale_by_factored_rms(min_dim_size_to_factor=2),
+}
+
+
+@pytest.mark.parametrize("name", RESCALING)
+def test_no_finite_gradient_leads_to_nan(name):
+    """Its square overflows; of that element the update may be 0, and the others must go on."""
+    tx, ordinary = RESCALING[name], jnp.full((4, 3), 0.5)
+    state = tx.init(ordinary)
+    for large in (3e19, 0.5, 3e38, 3e38, 0.5):
+        updates, state = tx.update(ordinary.at[1, 2].set(large), state)
+        assert jnp.isfinite(updates).all()
+    assert updates[0, 0] > 0

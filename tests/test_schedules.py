@@ -128,6 +128,28 @@ def test_the_first_boundary_may_be_0():
     assert values(gradtx.piecewise_constant_schedule(1.0, {0: 0.5, 1: 0.5}), 2).tolist() == [0.5, 0.25]
 
 
+@pytest.mark.parametrize("boundaries", [(0, 0), (3, 3), (2.5, 4), (0, 2)])
+def test_joined_parts_with_no_step_or_that_begin_between_two_are_optaxs(boundaries):
+    def joined(library):
+        parts = [library.linear_schedule(x, x + 9, 9) for x in (0.0, 10.0, 20.0)]
+        return library.join_schedules(parts, boundaries)
+
+    at = range(7)
+    np.testing.assert_allclose([joined(gradtx)(t) for t in at], [joined(optax)(t) for t in at], rtol=1e-6)
+
+
+@pytest.mark.parametrize("first", [-1, 2.5, 0])
+def test_pieces_that_begin_before_the_run_or_between_two_steps_are_optaxs(first):
+    ours = gradtx.piecewise_constant_schedule(2.0, {first: 0.5, 5: 0.25})
+    theirs = optax.piecewise_constant_schedule(2.0, {first: 0.5, 5: 0.25})
+    state = gradtx.sgd(gradtx.piecewise_constant_schedule(2.0, {4: 0.5, 5: 0.25})).init(jnp.zeros(()))
+    state = gradtx.set_hyperparams(state, **{"learning_rate.boundaries.0": first})
+    for t in range(7):
+        now = gradtx.hyperparams({**state, "step": jnp.int32(t)})["learning_rate"]
+        np.testing.assert_allclose([ours(t), now], theirs(t), rtol=1e-6)
+    assert ours.corners() == (max(first, 0), 5)
+
+
 def test_callables_can_be_joined():
     joined = gradtx.join_schedules([lambda t: jnp.sqrt(jnp.float32(t)), lambda t: t * 2], [4])
     expected = [0.0, 1.0, np.sqrt(np.float32(2)), np.sqrt(np.float32(3)), 0.0, 2.0]

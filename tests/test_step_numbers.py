@@ -291,8 +291,8 @@ def test_lookahead_synchronizes_at_its_number(period):
 
 
 def test_the_count_of_lookahead_ends_at_the_last_number():
-    """Its period was shortened or lengthened meanwhile, which is allowed."""
-    tx = gradtx.lookahead(gradtx.sgd(1.0), 2.0**33, 0.5)
+    """A number for its period is one that it reaches; what a schedule gives is not known beforehand."""
+    tx = gradtx.lookahead(gradtx.sgd(1.0), gradtx.constant_schedule(2.0**33), 0.5)
     counts = [int(slots_of(s)["count"]) for _, s in stepped(tx, at_count(tx, count=LAST - 1), 3)]
     assert counts == [LAST] * 3
 

@@ -904,8 +904,8 @@ SEVERAL_MEANINGS = {
         "added to the magnitudes of the gradients",
     ],
     "every": [
-        "the number k of micro-steps for an update, > 0",
-        "the number of updates from one measurement to the next, > 0",
+        "the number k of micro-steps for an update, a whole number from 1 to 2^31 - 1",
+        "the number of updates from one measurement to the next, a whole number from 1 to 2^31 - 1",
     ],
     "f": [
         "`f(updates, params)` gives a tree like `updates`",

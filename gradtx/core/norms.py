@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.numerics import abs_sq, cast, compute_dtype, divide, real_dtype, sqrt, total, widest
+from gradtx.core.numerics import abs_sq, cast, compute_dtype, divide, real_dtype, sqrt, total, usually, widest
 
 T = TypeVar("T")
 
@@ -42,12 +42,6 @@ class _Range:
     def holds(self, sums: jax.Array, size: int) -> jax.Array:
         """Whether sums of so many squares are exact."""
         return (sums >= size * self.low) & (sums <= self.high)
-
-
-@jax.jit
-def usually(condition: jax.Array) -> jax.Array:
-    """The condition itself, false for numbers of unusual size alone; formulas show what follows."""
-    return condition
 
 
 @jax.jit

@@ -76,6 +76,18 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
 
 
+@jax.jit
+def usually(condition: jax.Array) -> jax.Array:
+    """The condition itself, false for numbers of unusual size alone; formulas show what follows."""
+    return condition
+
+
+def bounded(x: jax.Array) -> jax.Array:
+    """`x`, or what is large beyond use but has an inverse and can be summed; NaN stays."""
+    bound = np.array(np.ldexp(1.0, jnp.finfo(x.dtype).maxexp * 7 // 8), x.dtype)
+    return jnp.where(usually(~(x > bound)), x, bound)
+
+
 def divide(x: jax.Array, denominator: jax.Array) -> jax.Array:
     """`x / denominator` for a denominator >= 0 that may have underflowed: 0 / 0 is 0, never NaN."""
     tiny = np.array(jnp.finfo(denominator.dtype).tiny, denominator.dtype)
@@ -133,11 +145,13 @@ class Decay:
         """The exponential moving average `b old + (1 - b) new`, without rounding `b`.
 
         In floating point `1 - c` loses the last digits of a small `c`; they are kept and added back, so that
-        neither a decay near 1 nor one near 0 costs accuracy.
+        neither a decay near 1 nor one near 0 costs accuracy. An average of squares that has overflowed stays
+        infinite: times the lost digits, which may be 0 or negative, it would be NaN.
         """
         high = 1 - self.complement
         low = (1 - high) - self.complement
-        return high * old + (low * old + self.complement * new)
+        mixed = high * old + (low * old + self.complement * new)
+        return jnp.where(usually(jnp.isfinite(old)), mixed, old)
 
     def correction(self, t: jax.Array) -> jax.Array:
         """`1 - b^t`, by which an average that started at zero is divided after `t` updates."""

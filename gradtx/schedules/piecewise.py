@@ -43,7 +43,7 @@ class PiecewiseConstantSchedule(Schedule, name="piecewise_constant_schedule"):
         return value
 
     def corners(self) -> tuple[float, ...]:
-        return tuple(sorted(self.boundaries))
+        return tuple(sorted(max(boundary, 0) for boundary in self.boundaries))
 
 
 @factory
@@ -54,7 +54,9 @@ def piecewise_constant_schedule(
 
     Args:
         init_value: the first value; it holds until the first boundary.
-        boundaries_and_scales: factors, >= 0, by the step from which they count, in any order.
+        boundaries_and_scales: factors, >= 0, by the step from which they count, in any order. A step that is
+            no whole number is reached at the next one, and one below 0 from the start, as in a schedule that
+            goes on where another run ended.
 
     Returns:
         A schedule whose numbers can be set in the state.
@@ -89,8 +91,8 @@ class JoinSchedules(Schedule, name="join_schedules"):
         for before, after in itertools.pairwise(b for b in self.boundaries if isinstance(b, int | float)):
             if after < before:
                 raise ValueError(
-                    f"join_schedules: the boundaries must ascend, each the step at which the next schedule "
-                    f"starts; {show(after)} comes after {show(before)}."
+                    f"join_schedules: the boundaries must ascend, or be equal, each the step at which the "
+                    f"next schedule starts; {show(after)} comes after {show(before)}."
                 )
 
     def at(self, step: Steps) -> jax.Array:
@@ -121,7 +123,9 @@ def join_schedules(schedules: Sequence[ScalarOrSchedule], boundaries: Sequence[S
 
     Args:
         schedules: the schedules (or constants) in order.
-        boundaries: the steps at which the next schedule starts, >= 0 and ascending; one fewer than schedules.
+        boundaries: the steps at which the next schedule starts, >= 0 and in order; one fewer than schedules.
+            The schedule between two equal ones has no step, so that a warmup of 0 steps can be left in. One
+            that is not a whole number is reached at the next step.
 
     Returns:
         A schedule; the numbers of all parts can be set in the state.

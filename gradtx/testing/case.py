@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from gradtx.core.engine.program import Program
 from gradtx.core.engine.raised import instead
 from gradtx.core.engine.structure import is_ours
 from gradtx.core.engine.transform import accepted
+from gradtx.core.numbers.domains import domain_of
 from gradtx.core.numbers.hyperparams import by_name, entries_of
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.testing.compare import PyTree
@@ -216,7 +218,13 @@ def stacked_leaves(*xs: Any) -> Any:
 
 
 def changed(case: Case, state: PyTree, factor: float) -> PyTree:
-    """The state with every hyperparameter multiplied by a factor; as it is for another library's."""
+    """The state with every hyperparameter multiplied by a factor; as it is for another library's.
+
+    What must be a whole number is the next one.
+    """
     if not case.ours:
         return state
-    return gradtx.set_hyperparams(state, **{k: v * factor for k, v in case.settable.items()})
+    domains = {name: domain_of(e.path) for name, e in by_name(entries_of(case.start)).items()}
+    new = {name: value * factor for name, value in case.settable.items()}
+    new = {name: x if domains[name].contains(x) else math.ceil(x) for name, x in new.items()}
+    return gradtx.set_hyperparams(state, **new)

@@ -12,13 +12,13 @@ from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.spec.arguments import builds
-from gradtx.core.spec.fields import PositiveSteps, ScalarOrSchedule
+from gradtx.core.spec.fields import Period, ScalarOrSchedule
 
 
 class ApplyEvery(Rule, name="apply_every"):
     """s = s + g;  on each k-th call u = s and s = 0, on the others u = 0."""
 
-    k: PositiveSteps
+    k: Period
 
     sum = Slot()
     count = WholeScalar(dtype="int32")
@@ -42,14 +42,14 @@ def apply_every(k: ScalarOrSchedule = 1) -> Transform:
     transform once, on the mean of k gradients, where this one sums what the transform made of each.
 
     Args:
-        k: the number of calls for an update, > 0.
+        k: the number of calls for an update, a whole number from 1 to 2^31 - 1.
 
     Returns:
         A transform with the slot `sum`. A leaf without a gradient on the k-th call keeps its sum until the
         next k-th.
 
     Raises:
-        ValueError: `k` is not positive.
+        ValueError: `k` is out of its domain.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

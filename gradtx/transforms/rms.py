@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
+from gradtx.core.numerics import Decay, abs_sq, divide, sqrt, usually
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
@@ -57,8 +57,10 @@ class ScaleByStddev(ScaleByRms, name="scale_by_stddev"):
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         decay = Decay(leaf.complement)
         mu, nu = decay.mix(slots.mu, g), decay.mix(slots.nu, abs_sq(g))
-        variance = jnp.maximum(leaf.scale * nu - abs_sq(leaf.scale * mu), 0.0)
-        return divide(g, self._root(variance)), {"mu": mu, "nu": nu}
+        squares = leaf.scale * nu
+        # The square of an average may overflow with the average of squares, whose difference would be NaN.
+        variance = jnp.where(usually(jnp.isfinite(squares)), squares - abs_sq(leaf.scale * mu), squares)
+        return divide(g, self._root(jnp.maximum(variance, 0.0))), {"mu": mu, "nu": nu}
 
 
 @builds(ScaleByRms)

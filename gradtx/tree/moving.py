@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import mixing
@@ -17,6 +19,7 @@ from gradtx.core.numerics import (
     like,
     real_dtype,
 )
+from gradtx.core.spec.fields import PERIOD
 
 
 def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
@@ -61,19 +64,21 @@ def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_perio
         new_tensors: a tree of arrays.
         old_tensors: a tree like it; a leaf that is `None` in the new one stays.
         steps: the number of steps so far.
-        update_period: the period, >= 1.
+        update_period: the period, a whole number from 1 to 2^31 - 1.
 
     Returns:
         One of the trees, in the dtypes of the old one.
 
     Raises:
-        ValueError: the trees differ; the first path that differs is named.
+        ValueError: the trees differ; the first path that differs is named. The period is out of its domain.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
         >>> [float(gradtx.periodic_update(jnp.ones(()), jnp.zeros(()), steps, 2)) for steps in range(4)]
         [1.0, 0.0, 1.0, 0.0]
     """
+    if not isinstance(update_period, Tracer):
+        PERIOD.check("periodic_update: update_period", np.asarray(update_period).item())
     now = jnp.asarray(steps) % jnp.asarray(update_period) == 0
     return _moved(new_tensors, old_tensors, lambda old, new: jnp.where(now, cast(new, old.dtype), old))
 

@@ -16,7 +16,7 @@ from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import cast, real_dtype
 from gradtx.core.spec.arguments import builds
-from gradtx.core.spec.fields import DType, DTypeName, PositiveSteps, ScalarOrSchedule
+from gradtx.core.spec.fields import DType, DTypeName, Period, ScalarOrSchedule
 from gradtx.core.spec.spec import show
 
 NonFinite = Literal["drop", "skip", "keep"]
@@ -26,7 +26,7 @@ class Accumulating(Wrapper):
     """s += g on each micro-step; after k of them inner(s / k), and s starts anew."""
 
     inner: Any
-    every: PositiveSteps
+    every: Period
     accumulator_dtype: DTypeName
     sum = Slot(dtype="accumulator_dtype")
     count = WholeScalar(dtype="int32")
@@ -112,13 +112,16 @@ def accumulate(
     Args:
         inner: the wrapped transform, of any library; it runs on the mean, with the parameters and the keyword
             arguments of the micro-step that completes it.
-        every: the number k of micro-steps for an update, > 0; a schedule gets the number of updates so far.
+        every: the number k of micro-steps for an update, a whole number from 1 to 2^31 - 1; a schedule
+            gets the number of updates so far, and what it gives is rounded up.
         non_finite: what becomes of a micro-gradient with an Inf or NaN anywhere. `"drop"`: the mean that it
             got into is dropped, the inner transform rests, and the next sum starts, as a large batch with a
             bad example is skipped elsewhere; it costs a look at the mean. `"skip"` leaves out that
             micro-gradient alone, so that the update is the mean of k good ones; it costs a look at each,
             about half an add more on every micro-step. `"keep"` passes on what comes. `skipped` in the state
-            counts what was dropped or left out.
+            counts what was dropped or left out. The sum s itself must be finite: where finite micro-gradients
+            are so large that it overflows, 3.4e38 in float32, it is dropped as if one of them were not, and
+            with `"skip"` or `"keep"` the inner transform gets an Inf.
         accumulator_dtype: dtype to store what is accumulated in; that is the sum. By default the parameter's,
             at least float32.
 
@@ -128,7 +131,7 @@ def accumulate(
         Reverse mode works through `update`; `apply_gradients` is for forward mode.
 
     Raises:
-        ValueError: `every` is not positive.
+        ValueError: `every` is out of its domain.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

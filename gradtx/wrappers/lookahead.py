@@ -18,14 +18,14 @@ from gradtx.core.numbers.states import EVAL
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay, cast
 from gradtx.core.spec.arguments import builds
-from gradtx.core.spec.fields import Fraction, PositiveSteps, ScalarOrSchedule
+from gradtx.core.spec.fields import Fraction, Period, ScalarOrSchedule
 
 
 class Lookahead(Wrapper, name="lookahead"):
     """On every sync_period-th update, after p += u: s += slow_step_size (p - s), p = s."""
 
     fast_optimizer: Any
-    sync_period: PositiveSteps
+    sync_period: Period
     slow_step_size: Fraction
     reset_state: bool
     eval_params = Slot(init=lambda rule, param: param)
@@ -92,7 +92,8 @@ def lookahead(
     Args:
         fast_optimizer: the wrapped transform, of any library; it moves the parameters, and gets the keyword
             arguments of the call.
-        sync_period: the number of updates from one synchronization to the next, > 0; the paper uses 5 to 10.
+        sync_period: the number of updates from one synchronization to the next, a whole number from 1 to
+            2^31 - 1; the paper uses 5 to 10.
         slow_step_size: the share of the way that the slow weights go, in [0, 1]; the paper uses 0.5.
         reset_state: start the state of `fast_optimizer` anew at each synchronization: its slots, its step and
             with it its schedules, and its random keys. Its hyperparameters stay as they are in the state.

@@ -79,13 +79,14 @@ def MultiSteps(
 
     On each call s += g; on every k-th, opt(s / k) runs (or opt(s)) and s starts anew; on the others the
     update is zero and `opt` costs nothing. Unlike `accumulate` it takes a gradient that is not finite unless
-    `should_skip_update_fn` leaves it out. Unlike Optax's it is a transform itself, hands keyword arguments to
-    `opt`, and runs it only on the k-th call.
+    `should_skip_update_fn` leaves it out. The sum s must be finite too: where finite gradients are so large
+    that it overflows, at 3.4e38 in float32, `opt` gets an Inf, though their mean may be finite. Unlike
+    Optax's it is a transform itself, hands keyword arguments to `opt`, and runs it only on the k-th call.
 
     Args:
         opt: the wrapped transform, of any library; it runs on the mean.
-        every_k_schedule: the number k of micro-steps for an update, > 0; a schedule gets the number of
-            updates so far.
+        every_k_schedule: the number k of micro-steps for an update, a whole number from 1 to 2^31 - 1; a
+            schedule gets the number of updates so far, and what it gives is rounded up.
         use_grad_mean: whether `opt` gets the mean; otherwise the sum.
         should_skip_update_fn: `(updates, gradient_step, params) -> (whether to skip, what it saw)`, such as
             `gradtx.skip_not_finite`. What is skipped is not counted.

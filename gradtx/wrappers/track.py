@@ -23,7 +23,7 @@ from gradtx.core.numbers.states import kept_in
 from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import divide, number_dtype
 from gradtx.core.spec.arguments import factory
-from gradtx.core.spec.fields import PositiveSteps, ScalarOrSchedule
+from gradtx.core.spec.fields import Period, ScalarOrSchedule
 
 NORMS = ("gradient_norm", "update_norm", "parameter_norm", "update_ratio")
 
@@ -59,7 +59,7 @@ class Track(Wrapper, name="track"):
     """Measures every so many updates; passes everything on as it is."""
 
     inner: Any
-    every: PositiveSteps
+    every: Period
     groups: Mapping[str, Mask] | None
     metrics = Whole(_initial)
     measured = WholeScalar(dtype="int32")
@@ -130,8 +130,9 @@ def track(
     Args:
         inner: the wrapped transform, of any library; inside `accumulate` it is measured once an update,
             around it once a micro-step.
-        every: the number of updates from one measurement to the next, > 0; it is a hyperparameter: set it to
-            1 in the state to look closely, and nothing is compiled again.
+        every: the number of updates from one measurement to the next, a whole number from 1 to
+            2^31 - 1; it is a hyperparameter: set it to 1 in the state to look closely, and nothing is
+            compiled again.
         groups: norms of parts of the tree as well: a name and a mask (patterns, a predicate, a tree) for
             each, as `{"embedding": "*embed*"}`; `update_ratio/embedding` is then among the metrics.
 

@@ -13,12 +13,13 @@ from jax.core import Tracer
 
 from gradtx.core.engine import transform
 from gradtx.core.engine.leaves import Inclusion, align, over_axes
-from gradtx.core.engine.placement import zeros
+from gradtx.core.engine.placement import typed_sharding, zeros
 from gradtx.core.engine.transform import Shared, cast_like
 from gradtx.core.norms import finite_leaves, sum_of_squares
 from gradtx.core.norms import norm as norm_of
 from gradtx.core.norms import parts as parts_of
-from gradtx.core.numerics import cast, number_dtype
+from gradtx.core.numbers.schedule import asked_a_tracer
+from gradtx.core.numerics import cast, number_dtype, widest
 
 State = Any
 Leaves = list[Any]
@@ -131,10 +132,10 @@ class WrappedUpdate:
             return jax.lax.fori_loop(0, when.astype(jnp.int32), trip, (self.params, state))
         if self.apply:
             return _cond(when, lambda: step(self.params, state, gs), lambda: (self.params, state))
-        shapes, _ = jax.eval_shape(step, self.params, state, gs)
 
         def skip(gs: Leaves) -> Any:
             passed = [jnp.zeros_like(g) for g in gs] if otherwise is None else otherwise
+            shapes = self._results(lambda *args: step(*args)[0], gs, state, gs)
             return [cast(x, s.dtype) for x, s in zip(passed, shapes, strict=True)], state
 
         return _cond(when, lambda gs: step(self.params, state, gs), skip, gs)
@@ -175,9 +176,9 @@ class WrappedUpdate:
             return jax.lax.fori_loop(0, when.astype(jnp.int32), lambda _, carry: step(*carry), start)
         if self.apply:
             return _cond(when, lambda: step(*start), lambda: start)
-        shapes = jax.eval_shape(step, *start)[0]
 
         def skip(sums: Leaves) -> Any:
+            shapes = self._results(lambda *args: step(*args)[0], sums, *start[1:])
             return zeros(shapes, sums), state, sums, jnp.array(False)
 
         return _cond(when, lambda sums: step(self.params, state, sums, None), skip, sums)
@@ -222,6 +223,23 @@ class WrappedUpdate:
 
         updates, concluded = _cond(always, step, nothing, gs)
         return updates, list(zip(rules, concluded, strict=True))
+
+    def _results(self, step: Callable[..., Leaves], gs: Leaves, *args: Any) -> Leaves:
+        """The shapes and dtypes of what a step would give that is not made, from the parameters and `args`.
+
+        Outside of `jit` there may be Python code in it that asks for the number of the step, which an
+        abstract step has not got. They are then those that a transform of gradtx gives.
+        """
+        try:
+            return jax.eval_shape(step, self.params, *args)
+        except Exception as error:
+            if not asked_a_tracer(error) or any(isinstance(x, Tracer) for x in jax.tree.leaves(args)):
+                raise
+        params = self.params or gs
+        return [
+            jax.ShapeDtypeStruct(g.shape, widest(g.dtype, p.dtype), sharding=typed_sharding(g))
+            for g, p in zip(gs, params, strict=True)
+        ]
 
     def _step(
         self, tx: Any, gs: Leaves, state: State, params: Leaves | None, shared: Shared, *, apply: bool

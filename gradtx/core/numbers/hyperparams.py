@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gradtx.core.numbers.domains import domain_of
 from gradtx.core.numbers.paths import Path
@@ -219,8 +220,16 @@ def placed(value: Any, dtype: Any, shape: tuple[int, ...], beside: Any) -> Any:
         return jnp.broadcast_to(jnp.asarray(value).astype(dtype), shape)
     host = np.broadcast_to(np.asarray(value, dtype), shape)
     if isinstance(beside, jax.Array) and beside.committed:
-        return jax.device_put(host, beside.sharding)
+        return jax.device_put(host, _along(beside.sharding, len(shape)))
     return jnp.array(host)
+
+
+def _along(sharding: Any, ndim: int) -> Any:
+    """A sharding for an array with more axes, in the form in which `init` gives it."""
+    if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
+        return sharding
+    spec = PartitionSpec(*sharding.spec, *[None] * (ndim - len(sharding.spec)))
+    return NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
 
 
 def _changed(x: T, changes: list[tuple[_Entry, Any]]) -> T:

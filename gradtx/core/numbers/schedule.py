@@ -293,6 +293,11 @@ _ON_A_TRACER = (
 """What is raised where Python code asks a traced value for a number; a bool is asked for by the first."""
 
 
+def asked_a_tracer(error: Exception) -> bool:
+    """Whether an error says that Python code, such as a function of the step, asked for a traced value."""
+    return isinstance(error, _ON_A_TRACER) or isinstance(error.__cause__, _ON_A_TRACER)
+
+
 def _called(fn: Any, step: jax.Array, where: str) -> jax.Array:
     """What a plain function gives at a step, or at each of several."""
     if step.ndim:
@@ -300,7 +305,7 @@ def _called(fn: Any, step: jax.Array, where: str) -> jax.Array:
         try:
             values = jax.vmap(lambda t: _called(fn, t, where))(steps)
         except TypeError as error:
-            if isinstance(step, Tracer) or not isinstance(error.__cause__, _ON_A_TRACER):
+            if isinstance(step, Tracer) or not asked_a_tracer(error):
                 raise
             values = jnp.stack([_called(fn, t, where) for t in steps])
         return values.reshape(step.shape)

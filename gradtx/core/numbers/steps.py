@@ -17,9 +17,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.numerics import cast, number_dtype
-
-LAST = np.iinfo(np.int32).max
-"""Where every count stops."""
+from gradtx.core.spec.fields import LAST
 
 REST = "_rest"
 """What ends the name of the second float of a number of steps in the state."""

@@ -72,7 +72,16 @@ def _rounded(value: float, dtype: np.dtype) -> float:
         return math.inf
 
 
+LAST = 2**31 - 1
+"""Where every count stops."""
+
 ANY = Domain("a number other than NaN", lambda x: True)
+PERIOD = Domain(
+    f"a whole number from 1 to {LAST}",
+    lambda x: 1 <= x <= LAST and x == int(x),
+    " It counts calls, and the count stops there.",
+    counts_steps=True,
+)
 DECAY = Domain("in [0, 1)", lambda x: 0 <= x < 1)
 Number = Annotated[Any, ANY]
 NonNegative = Annotated[Any, Domain(">= 0", lambda x: x >= 0)]
@@ -88,6 +97,7 @@ StepNumber = Annotated[Any, Domain(ANY.words, lambda x: True, counts_steps=True)
 NonNegativeSteps = Annotated[Any, Domain(">= 0", lambda x: x >= 0, counts_steps=True)]
 StepLimit = Annotated[Any, Domain(">= 0", lambda x: x >= 0, counts_steps=True, infinite=True)]
 PositiveSteps = Annotated[Any, Domain("> 0", lambda x: x > 0, counts_steps=True)]
+Period = Annotated[Any, PERIOD]
 DTypeName = Annotated[str | None, "dtype"]
 
 
@@ -186,8 +196,8 @@ class Declared(Spec):
     """A spec whose arguments are the annotated fields of its class.
 
     A field annotated `Number`, `NonNegative`, `Positive`, `Fraction`, `Rate` or `Decay`, or as a number of
-    steps, `StepNumber`, `NonNegativeSteps` or `PositiveSteps` (or one of them `| None`), is a hyperparameter;
-    any other annotation is code, kept as given.
+    steps, `StepNumber`, `NonNegativeSteps`, `PositiveSteps` or `Period` (or one of them `| None`), is a
+    hyperparameter; any other annotation is code, kept as given.
     """
 
     name: ClassVar[str] = ""
