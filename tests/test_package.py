@@ -59,7 +59,7 @@ CORE = {
     "norms.py": 160,
     "spec": 520,
     "numbers": 750,
-    "engine": 2_050,
+    "engine": 2_150,
     "compose": 360,
 }
 """The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""
