@@ -55,6 +55,7 @@ def assert_close(one, other, rtol=2e-6, atol=1e-7):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("use_grad_mean", [True, False])
 @pytest.mark.parametrize("every", [1, 3, lambda step: jnp.where(step < 2, 1, 3)], ids=["1", "3", "scheduled"])
 def test_multi_steps_is_optaxs_step_by_step(every, use_grad_mean):
@@ -65,6 +66,7 @@ def test_multi_steps_is_optaxs_step_by_step(every, use_grad_mean):
         assert_close(one, other, rtol=2e-5, atol=5e-6)  # Optax rounds b2 to float32
 
 
+@pytest.mark.wide
 def test_multi_steps_skips_as_optaxs_does():
     grads = gradients(20)
     grads[3]["bias"] = jnp.array([np.nan, 1.0])
@@ -97,6 +99,7 @@ def test_has_updated_is_about_the_last_call():
     assert tx.gradient_transformation() is tx
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("through", ["update", "apply_gradients"])
 def test_12_one_bad_micro_gradient_is_left_out_alone(bad, through):
@@ -115,6 +118,7 @@ def test_12_one_bad_micro_gradient_is_left_out_alone(bad, through):
     assert gradtx.metrics(state)["skipped"] == 1 and gradtx.metrics(before)["skipped"] == 0
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("through", ["update", "apply_gradients"])
 def test_12_a_mean_with_a_bad_gradient_is_dropped_and_the_next_is_clean(bad, through):
@@ -138,6 +142,7 @@ def test_keep_takes_what_comes():
     assert updates["bias"][0] == -np.inf and np.isfinite(updates["kernel"]).all()
 
 
+@pytest.mark.wide
 def test_28_between_updates_only_the_sum_moves():
     """The inner transform stands inside a loop of no trip or one, and nothing large is copied."""
     params = {f"w{i}": jnp.ones((64, 8)) for i in range(5)}
@@ -151,6 +156,7 @@ def test_28_between_updates_only_the_sum_moves():
     assert not re.findall(r"f32\[64,8\]\S* (?:sqrt|rsqrt|divide|power)\(", entry)
 
 
+@pytest.mark.wide
 def test_28_the_inner_state_is_kept_bit_for_bit_between_updates():
     tx = gradtx.accumulate(gradtx.prodigy(1.0), 4)
     state = tx.init(PARAMS)
@@ -220,6 +226,7 @@ def batch(size):
     )
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("n", [1, 3, 12])
 def test_micro_batches_have_the_gradient_of_the_whole(n):
     x, y = batch(12)
@@ -302,6 +309,7 @@ class Model(nnx.Module):
         return self.out(self.norm(self.linear(x)))
 
 
+@pytest.mark.wide
 def test_an_nnx_model_keeps_its_statistics_from_one_micro_batch_to_the_next():
     def loss(model, x, y):
         return jnp.mean((model(x) - y) ** 2)

@@ -66,6 +66,7 @@ def both(name, data):
     return [run(tx, data.params, data.grads)[1] for tx in pair]
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("name", REBUILT)
 def test_rebuilt_is_the_packaged_one_in_double_precision(name):
     with x64():
@@ -74,6 +75,7 @@ def test_rebuilt_is_the_packaged_one_in_double_precision(name):
         np.testing.assert_allclose(rebuilt[key], expected, rtol=1e-14, atol=0)
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("name", REBUILT)
 def test_rebuilt_is_the_packaged_one_in_single_precision(name):
     data = problem(small=True)
@@ -94,6 +96,7 @@ def fusions(tx):
     return len(re.findall(r" fusion\(", compiled.as_text()))
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("name", REBUILT)
 def test_rebuilt_costs_what_the_packaged_one_costs(name):
     rebuilt, packaged = (fusions(chain(part, gradtx.scale_by_learning_rate(RATE))) for part in REBUILT[name])

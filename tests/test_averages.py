@@ -109,6 +109,7 @@ def worst_error(case, data, *, jitted=True):
     return worst
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("case", REFERENCES)
 def test_the_average_follows_its_reference(case):
     """Real and complex leaves, in double precision."""
@@ -151,6 +152,7 @@ def test_a_decay_near_1_keeps_its_digits():
     assert np.max(error / np.maximum(np.abs(expected), moved)) < 1e-5
 
 
+@pytest.mark.wide
 @jax.numpy_dtype_promotion("standard")  # Optax needs it
 def test_32_lookahead_is_optaxs_step_by_step():
     """Optax takes pairs of fast and slow weights; here the parameters are the fast ones."""
@@ -175,6 +177,7 @@ def test_32_lookahead_refuses_optaxs_pairs():
         tx.update(PARAMS, tx.init(pair), pair)
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -241,6 +244,7 @@ def test_the_fast_weights_are_the_slow_ones_after_a_synchronization():
         assert same == (t % 3 == 0)
 
 
+@pytest.mark.wide
 def test_inside_accumulate_the_average_moves_with_the_parameters():
     grads = grads_of(PARAMS, 12)
     inside = steps_of(gradtx.accumulate(gradtx.ema_params(gradtx.adamw(0.1), 0.5), 3), PARAMS, grads)
@@ -260,6 +264,7 @@ def test_inside_accumulate_the_average_moves_with_the_parameters():
         assert np.any(a[1]["w"] != b[1]["w"]) == moved
 
 
+@pytest.mark.wide
 def test_around_accumulate_the_average_moves_on_every_micro_step():
     tx = gradtx.ema_params(gradtx.accumulate(gradtx.sgd(0.1), 3), 0.5)
     average, before = PARAMS, PARAMS
@@ -272,6 +277,7 @@ def test_around_accumulate_the_average_moves_on_every_micro_step():
         average, before = moved, params
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("case", REFERENCES)
 def test_a_leaf_without_a_gradient_keeps_its_average(case):
     tx = REFERENCES[case][0](gradtx.adamw(0.1))
@@ -406,6 +412,7 @@ FINE = {
 }
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("case", FINE)
 def test_what_changes_nothing_may_follow_an_average(case):
     tx = FINE[case]()
@@ -460,6 +467,7 @@ HOLDERS = {
 }
 
 
+@pytest.mark.by_turns(5)
 @pytest.mark.parametrize("case", HOLDERS)
 def test_an_average_is_found_wherever_it_is(case):
     tx = HOLDERS[case]()
@@ -479,6 +487,7 @@ def test_an_average_in_a_train_state(holder):
     assert_equal(gradtx.eval_params(state, state.params), halfway()[0])
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("holder", [nnx.Optimizer, gradtx.flax.Optimizer])
 def test_an_average_in_an_nnx_optimizer(holder):
     model = nnx.Sequential(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), nnx.Linear(2, 1, rngs=nnx.Rngs(1)))
@@ -636,6 +645,7 @@ def test_a_changed_period_is_in_force_at_once():
     assert int(state["slots"]["lookahead"]["count"]) == 0
 
 
+@pytest.mark.wide
 def test_a_vmapped_sweep_over_periods():
     """Each state synchronizes by itself, compiled or not, and as it does alone."""
     grads = grads_of(PARAMS, 5)
@@ -656,6 +666,7 @@ def test_a_vmapped_sweep_over_periods():
                 np.testing.assert_allclose(a[i], b, rtol=2e-6)
 
 
+@pytest.mark.wide
 def test_reverse_mode_through_the_average():
     """The derivative of the average by the learning rate and by the decay, over three steps."""
 
@@ -682,6 +693,7 @@ def fusions(tx, params):
     return text[text.index("ENTRY") :].count(" fusion(")
 
 
+@pytest.mark.wide
 def test_the_average_is_fused_into_the_update():
     """Each leaf has one kernel more, which is the least: on a CPU every kernel writes one array."""
     params = {str(i): jnp.zeros((8, 8 + i)) for i in range(4)}
@@ -690,6 +702,7 @@ def test_the_average_is_fused_into_the_update():
     assert fusions(gradtx.polyak_average(gradtx.adamw(0.1)), params) <= alone + len(params) + 1
 
 
+@pytest.mark.wide
 def test_lookahead_touches_the_slow_weights_when_it_synchronizes_alone():
     """Outside of the loop of one trip or none, a step is that of the fast optimizer and a few scalars."""
     params = {str(i): jnp.zeros((8, 8 + i)) for i in range(8)}
@@ -734,6 +747,7 @@ def test_incremental_update_computes_in_float32_and_keeps_dtypes():
         gradtx.incremental_update({k: v for k, v in new.items() if k != "z"}, old, 0.5)
 
 
+@pytest.mark.wide
 def test_ema_params_is_incremental_update_after_the_step():
     tx, alone = gradtx.ema_params(gradtx.adamw(0.1), 0.9), gradtx.adamw(0.1)
     grads = grads_of(PARAMS, 10)

@@ -32,6 +32,7 @@ def entries():
         yield pytest.param(entry, id=name, marks=(pytest.mark.full,) if rest else ())
 
 
+@pytest.mark.by_turns(8)
 @pytest.mark.parametrize("entry", list(entries()))
 def test_every_entry_is_checked(entry):
     found = gradtx.check(entry.transform(), PARAMS, 10)
@@ -41,6 +42,7 @@ def test_every_entry_is_checked(entry):
         assert not {"ascent", "untouched", "never moves"} & {finding.name for finding in found}
 
 
+@pytest.mark.wide
 def test_a_sane_optimizer_on_a_sane_tree_has_no_findings():
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(COSINE, weight_decay=0.1, mask=UNDECAYED))
     found = gradtx.check(tx, TREE, steps=1000)
@@ -113,6 +115,7 @@ def ones(size):
     return {"scale": jnp.full(8, size, jnp.bfloat16)}
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize(
     "rate",
     [gradtx.warmup_constant_schedule(0.0, 1e-3, 100), COSINE, lambda step: 1e-3],
@@ -149,6 +152,7 @@ def test_the_size_of_concrete_16_bit_parameters_is_measured():
     assert not names(gradtx.lion(1e-3, weight_decay=0.0), jax.tree.map(lambda x: x / 0, ones))
 
 
+@pytest.mark.wide
 def test_slots_of_16_bits():
     stuck = only(gradtx.adam(1e-3, nu_dtype="bfloat16"))
     assert stuck.name == "storage" and "nu in bfloat16, where it never decays" in stuck.what
@@ -158,6 +162,7 @@ def test_slots_of_16_bits():
     assert not names(gradtx.sgd(0.1, momentum=0.9, accumulator_dtype="bfloat16"))
 
 
+@pytest.mark.wide
 def test_a_schedule_that_ends_before_the_run_does():
     ends = only(gradtx.adam(COSINE), steps=10_000)
     assert ends.severity == "error" and "is 0 from step 1,000 on" in ends.what
@@ -173,6 +178,7 @@ def stops(step):
     return jnp.where(step < 100, 0.1, 0.0)
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize(
     "tx",
     [
@@ -197,6 +203,7 @@ def test_what_may_well_be_0_for_most_of_the_run():
     assert not names(gradtx.sgd(lambda step: jnp.where(step < 900, 0.0, 0.1)), steps=1000)
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize(
     "rate", [gradtx.linear_schedule(0.1, -0.1, 1000), lambda step: jnp.where(step < 500, 0.1, -0.1)]
 )
@@ -207,6 +214,7 @@ def test_a_rate_that_turns_around(rate):
     assert "ascent" not in names(gradtx.sgd(rate), steps=490)
 
 
+@pytest.mark.wide
 def test_a_schedule_that_has_not_ended_when_the_run_does():
     late = only(gradtx.adam(COSINE), steps=500)
     assert late.severity == "warning" and "would rest at 0 at step 1,000" in late.what

@@ -68,6 +68,7 @@ def assert_same_bits(a, b):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_restored_run_continues_bit_for_bit(name, tmp_path):
     params, state = advanced(name, PARAMS, OPTIMIZERS[name].init(PARAMS))
@@ -94,6 +95,7 @@ def test_a_restore_without_a_target_gives_the_same_nested_dicts(tmp_path):
     tx.update(params, restored)
 
 
+@pytest.mark.wide
 def test_an_nnx_optimizer_continues_bit_for_bit(tmp_path):
     def fresh():
         model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))

@@ -61,6 +61,7 @@ def round_trips(tx, names=None):
     return config
 
 
+@pytest.mark.by_turns(11)
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
 def test_every_form_of_the_catalogue_comes_back_equal(entry):
     for variant in ["", *entry.variants, *entry.layouts]:
@@ -383,6 +384,7 @@ def damaged():
 DAMAGED = list(damaged())
 
 
+@pytest.mark.wide
 def test_a_damaged_config_is_an_error_that_says_where_and_what():
     assert len(DAMAGED) > 100
     modules = set(sys.modules)
@@ -397,6 +399,7 @@ def test_a_damaged_config_is_an_error_that_says_where_and_what():
     assert set(sys.modules) == modules
 
 
+@pytest.mark.wide
 def test_a_config_may_be_deep_but_not_without_end():
     tx = gradtx.sgd(0.1)
     for _ in range(90):
@@ -428,6 +431,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.wide
 @settings(max_examples=60, deadline=None)
 @given(VALUES)
 def test_any_tree_of_plain_values_comes_back_equal(value):
@@ -448,6 +452,7 @@ PATHS = [
 ]
 
 
+@pytest.mark.wide
 @settings(max_examples=80, deadline=None)
 @given(st.sampled_from(PATHS), PLAIN, st.sampled_from(["replace", "delete", "rename"]))
 def test_a_mutated_config_is_an_optimizer_or_an_error(path, value, how):

@@ -78,6 +78,7 @@ def check(one, other):
     assert max(map(len, str(found).splitlines())) <= 100
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("one, other", CAUSES)
 def test_the_convention_responsible_is_named(one, other):
     found = gradtx.diff(convention(one), convention(other))
@@ -189,6 +190,7 @@ def test_a_planted_mutant_is_named(mutant):
     assert [c.where for c in found.causes] == [cause]
 
 
+@pytest.mark.by_turns(4)
 @pytest.mark.parametrize("name", [n for n in ENTRIES if n not in ALIASES and ENTRIES[n].alternative])
 def test_every_entry_is_told_from_its_alternative_and_not_from_itself(name):
     """The causes are numbers, in which an alternative differs, and found to be needed one by one."""
@@ -246,6 +248,7 @@ WRITTEN = {
 }
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("case", WRITTEN)
 def test_the_cause_is_as_small_as_what_is_written_differently(case):
     one, other, cause, also = WRITTEN[case]
@@ -269,6 +272,7 @@ RARE = {
 }
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("case", RARE)
 def test_what_happens_rarely_is_seen(case):
     assert gradtx.diff(*RARE[case]).causes
@@ -309,6 +313,7 @@ def test_slots_of_one_name_in_two_groups():
     assert found.formulas[0] == "a.adam.b1 a.scale_by_adam.mu + (1 - a.adam.b1) g"
 
 
+@pytest.mark.wide
 def test_another_librarys_optimizer_is_followed_too():
     """Its constants are rounded to float32, and so are the differences that count."""
     with jax.numpy_dtype_promotion("standard"):

@@ -43,6 +43,7 @@ CASES = [
 ]
 
 
+@pytest.mark.by_turns(17)
 @pytest.mark.parametrize(("entry", "variant"), CASES)
 def test_every_entry(entry, variant):
     """Optimizers and schedules descend, and the decay that an argument asks for is found."""
@@ -56,6 +57,7 @@ def test_every_entry(entry, variant):
     assert (decay is not None) == bool(asked or getattr(tx, "arguments", {}).get("weight_decay"))
 
 
+@pytest.mark.by_turns(5)
 @pytest.mark.parametrize(
     ("tx", "direction"),
     {
@@ -151,6 +153,7 @@ def test_each_leaf_has_its_own_direction():
     assert directions(tx, tree) == [ASCENT, DESCENT]
 
 
+@pytest.mark.by_turns(6)
 @pytest.mark.parametrize(
     ("tx", "coupling", "factor"),
     [
@@ -230,6 +233,7 @@ def halves_in(tx, most=2_000):
     raise AssertionError("It never halves.")
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize(
     ("tx", "round_"),
     {
@@ -247,6 +251,7 @@ def test_the_half_life(tx, round_):
     assert decay.half_life == pytest.approx(halves_in(tx), abs=round_ + 1)
 
 
+@pytest.mark.wide
 def test_what_has_no_half_life():
     for tx in (
         gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.scale(0.1)),  # it grows

@@ -18,6 +18,7 @@ def as_users_have_it():
         yield
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.usefixtures("as_users_have_it")
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_snippets_run_as_shown(page):

@@ -35,12 +35,14 @@ def svi(optim):
     return infer.SVI(model, infer.autoguide.AutoNormal(model), optim, infer.Trace_ELBO())
 
 
+@pytest.mark.wide
 def test_numpyro_refuses_what_is_not_optaxs_class():
     """That is why there is `to_optax`."""
     with pytest.raises(TypeError, match=r"Expected either an instance of .*optax\.GradientTransformation"):
         svi(gradtx.adam(1e-2))
 
 
+@pytest.mark.wide
 def test_numpyros_svi_runs_as_with_optax():
     key = jax.random.key(0)
     ours, theirs = (
@@ -52,6 +54,7 @@ def test_numpyros_svi_runs_as_with_optax():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), ours.params, theirs.params)
 
 
+@pytest.mark.wide
 def test_numpyros_state_reads_as_gradtxs():
     fit = svi(gradtx.to_optax(gradtx.adam(gradtx.linear_schedule(1e-2, 0.0, 10))))
     state = fit.init(jax.random.key(0), DATA)

@@ -71,6 +71,7 @@ def test_a_python_function_works_outside_of_jit(name):
         np.testing.assert_allclose(-u, expected, rtol=1e-6)
 
 
+@pytest.mark.by_turns(4)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("step", ["update", "apply_gradients"])
 def test_wherever_it_stands(way, step):
@@ -110,6 +111,7 @@ def test_the_error_names_the_place_in_a_schedule_and_in_a_chain():
         jax.jit(joined)(0)
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_joined_function_takes_an_array_of_steps(name):
     joined = gradtx.join_schedules([gradtx.linear_schedule(0.0, 1.0, 4), FUNCTIONS[name]], [6])
@@ -119,6 +121,7 @@ def test_a_joined_function_takes_an_array_of_steps(name):
     np.testing.assert_allclose(joined(steps.reshape(2, 5)), np.reshape(expected, (2, 5)), rtol=1e-6)
 
 
+@pytest.mark.wide
 def test_a_traced_array_of_steps_too():
     joined = gradtx.join_schedules([gradtx.linear_schedule(0.0, 1.0, 4), lambda t: 0.5 * t], [6])
     expected = [min(t / 4, 1.0) for t in range(6)] + [0.0, 0.5, 1.0, 1.5]

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -73,6 +74,7 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.wide
 @quick
 @given(chains, chains, chains, trees)
 def test_nested_chains_flatten(a, b, c, params):
@@ -83,6 +85,7 @@ def test_nested_chains_flatten(a, b, c, params):
     assert_same(run(nested, params), run(flat, params))
 
 
+@pytest.mark.wide
 @quick
 @given(local_chains, trees, trees)
 def test_a_leaf_does_not_depend_on_its_neighbours(members, one, other):
@@ -114,6 +117,7 @@ def test_scale_is_linear(params, factor):
     assert_same(updates, jax.tree.map(lambda g: jnp.asarray(factor, g.dtype) * g, gradients(params, 0)))
 
 
+@pytest.mark.wide
 @quick
 @given(chains, trees)
 def test_a_mask_of_all_is_no_mask_and_a_mask_of_none_is_the_identity(members, params):
@@ -124,6 +128,7 @@ def test_a_mask_of_all_is_no_mask_and_a_mask_of_none_is_the_identity(members, pa
         assert jax.tree.leaves(state["slots"]) == []
 
 
+@pytest.mark.wide
 @quick
 @given(chains, trees)
 def test_a_named_chain_is_a_chain_in_numbers(members, params):
@@ -132,6 +137,7 @@ def test_a_named_chain_is_a_chain_in_numbers(members, params):
         assert_same(a, b)
 
 
+@pytest.mark.wide
 @quick
 @given(chains, trees)
 def test_apply_gradients_is_update_and_apply(members, params):

@@ -18,6 +18,7 @@ def as_users_run_them(monkeypatch):
         yield
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("as_users_run_them")
 def test_fine_tuning_is_far_above_chance_and_a_frozen_body_costs_no_state():
     import finetune
@@ -29,6 +30,7 @@ def test_fine_tuning_is_far_above_chance_and_a_frozen_body_costs_no_state():
     assert results["head alone"][1] == 2 * head < whole == results["head and slow body"][1]
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("as_users_run_them")
 def test_the_language_model_takes_its_optimizer_from_a_file(monkeypatch, tmp_path, capsys):
     import train_lm

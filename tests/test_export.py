@@ -39,6 +39,7 @@ def start(restored, tmp_path):
     return tree
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("restored", [False, True], ids=["made", "restored"])
 def test_ahead_of_time_compilation(restored, tmp_path):
     params, state = start(restored, tmp_path)
@@ -48,6 +49,7 @@ def test_ahead_of_time_compilation(restored, tmp_path):
     assert_same_bits(compiled(params, changed), step(params, changed))
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.brief
 @pytest.mark.parametrize("restored", [False, True], ids=["made", "restored"])
 def test_an_exported_step_runs_after_serialization(restored, tmp_path):

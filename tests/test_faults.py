@@ -43,6 +43,7 @@ def rotated(wrappers):
     return [pair if pair in some else pytest.param(*pair, marks=pytest.mark.full) for pair in pairs]
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("wrapper, optimizer", rotated(LEAVING_OUT))
 def test_a_bad_step_leaves_no_trace(wrapper, optimizer):
     """Parameters and the wrapped state are, to the bit, those of a run without it."""
@@ -70,6 +71,7 @@ def test_a_bad_step_leaves_no_trace(wrapper, optimizer):
     jax.tree.map(np.testing.assert_array_equal, planted, clean)
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("wrapper, optimizer", rotated(PASSING))
 def test_a_bad_leaf_reaches_no_other(wrapper, optimizer):
     tx = PASSING[wrapper](ENTRIES[optimizer].transform())

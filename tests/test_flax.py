@@ -72,6 +72,7 @@ def by_hand(tx, steps=5):
     return values
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.brief
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_nnx_training_equals_the_functional_interface(cls):
@@ -102,6 +103,7 @@ def test_nnx_trains_the_selected_variables_alone(cls):
     assert jnp.array_equal(model.last.kernel[...], before["last"]["kernel"][...])
 
 
+@pytest.mark.wide
 def test_an_nnx_optimizer_keeps_bfloat16_moments():
     model = nnx.Linear(2, 1, rngs=nnx.Rngs(0), param_dtype=jnp.bfloat16)
     tx = gradtx.adam(1e-2, mu_dtype=jnp.bfloat16)

@@ -295,12 +295,14 @@ def test_every_row_has_its_formula():
     assert FORMULAS.keys() == ROWS.keys()
 
 
+@pytest.mark.by_turns(9)
 @pytest.mark.parametrize("name", ROWS)
 def test_the_formula_minus_the_articles_is_zero(name):
     for ours, theirs in of_row(name):
         assert is_equal(ours, theirs), difference(ours, theirs)
 
 
+@pytest.mark.wide
 def test_the_slots_start_where_the_articles_do():
     for name, row in ROWS.items():
         if name != "adamw-bert":
@@ -325,6 +327,7 @@ MUTANT_RULES = {
 }
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("mutate", MUTANTS, ids=lambda mutate: mutate.__name__)
 def test_a_planted_mistake_leaves_something(mutate, monkeypatch):
     mutate(monkeypatch)

@@ -209,6 +209,7 @@ def times(constant):
     return gradtx.stateless_with_tree_map(lambda g, p: g * constant(g))
 
 
+@pytest.mark.wide
 def test_constants_and_noises_are_told_apart():
     leaf = jax.ShapeDtypeStruct((100,), np.float32)
     ramp, square = (np.linspace(0.0, 1.0, 100, dtype=np.float32) ** power for power in (1, 2))
@@ -288,6 +289,7 @@ def test_a_batch_of_matrices_prints_as_one():
     assert str(gradtx.formula(Gram(), jax.ShapeDtypeStruct((3, 6, 4), np.float32))) == "update = g @ g^T @ g"
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("leaf", ["empty", "full"])
 @pytest.mark.parametrize("shape", [(0,), (0, 3)])
 def test_a_leaf_without_elements_has_a_formula(leaf, shape):

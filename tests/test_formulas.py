@@ -250,12 +250,14 @@ def test_only_what_is_random_has_no_reference():
     assert set(ENTRIES) - set(NAMES) == {"add_noise", "noisy_sgd"}
 
 
+@pytest.mark.by_turns(27)
 @pytest.mark.parametrize("name", NAMES)
 def test_follows_its_reference(name):
     case = of_catalogue(name)
     assert case.deviation(small=ENTRIES[name].kind == "schedule") <= case.double
 
 
+@pytest.mark.by_turns(4)
 @pytest.mark.parametrize(
     "name",
     [n for n in FORMULAS if ENTRIES[n].kind == "transform"]
@@ -266,6 +268,7 @@ def test_follows_its_reference_in_single_precision(name):
     assert case.deviation(single=True) <= case.single
 
 
+@pytest.mark.by_turns(9)
 @pytest.mark.parametrize("name, variant", VARIANTS)
 def test_variant_follows_its_reference(name, variant):
     case = of_catalogue(name, variant)
@@ -279,6 +282,7 @@ def test_variant_follows_its_reference_in_single_precision(name, variant):
     assert case.deviation(single=True) <= case.single
 
 
+@pytest.mark.by_turns(5)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_option_follows_its_reference(name):
     assert OPTIONS[name].deviation() <= OPTIONS[name].double

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import gradtx
 
@@ -70,6 +71,7 @@ def test_adagrad_starves_and_rmsprop_forgets():
     np.testing.assert_allclose(forgot[-1], 0.1, rtol=1e-2)
 
 
+@pytest.mark.wide
 def test_a_large_v_cancels_l2_under_adam():
     """Two elements with noise of mean zero, a hundred times as large in the second."""
     noise = np.where(np.arange(400) % 2 == 0, 1.0, -1.0)[:, None] * np.array([1.0, 100.0])
@@ -96,6 +98,7 @@ def test_the_rate_inside_the_buffer_matters_under_a_schedule():
     assert difference(gradtx.linear_schedule(0.1, 0.0, 20)) > 0.05
 
 
+@pytest.mark.wide
 def test_coupled_decay_is_the_gradient_of_l2():
     def loss(theta):
         return jnp.sum(jnp.sin(theta) * theta)

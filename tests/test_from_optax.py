@@ -153,6 +153,7 @@ def kinds(state):
     return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), state)
 
 
+@pytest.mark.wide
 def test_a_run_handed_over_goes_on():
     with x64():
         hand_over(list(SHARED), np.float64, 1e-9)
@@ -198,6 +199,7 @@ UNMOVED = {
 }
 
 
+@pytest.mark.by_turns(68)
 @pytest.mark.parametrize("name", [n for n, e in ENTRIES.items() if e.kind != "schedule"])
 def test_every_entry_is_moved_or_has_a_reason(name):
     entry = ENTRIES[name]
@@ -218,6 +220,7 @@ def test_optax_has_most_entries():
     assert len(MOVED) >= 30
 
 
+@pytest.mark.by_turns(9)
 @pytest.mark.parametrize("name", MOVED)
 def test_an_initial_state_of_each_entry_moves_both_ways(name):
     """And whatever is added to the catalogue under a name of Optax's."""
@@ -235,6 +238,7 @@ def data(x):
     return jax.random.key_data(x) if jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key) else x
 
 
+@pytest.mark.wide
 def test_bfloat16_moments_are_widened_and_nothing_is_aliased():
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), P)
     state = stepped(optax.adam(0.1), params)
@@ -336,6 +340,7 @@ def test_track_starts_anew_around_what_is_moved():
     assert int(gradtx.to_optax_state(ours, moved, optax.adam(0.1).init(P))[0].count) == 2
 
 
+@pytest.mark.wide
 def test_micro_steps_by_a_function_are_counted_inside():
     every = lambda t: 2 + t  # noqa: E731
     theirs = optax.MultiSteps(optax.adam(0.1), every)
@@ -500,6 +505,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.by_turns(16)
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_does_not_fit_is_refused_with_the_reason(case):
     tx, make, message = REFUSED[case]

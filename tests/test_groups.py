@@ -81,6 +81,7 @@ def trio(library):
 LABELS = {"embed": "embed", "layers": ["layers", {"kernel": "layers", "bias": "frozen"}]}
 
 
+@pytest.mark.wide
 @pytest.mark.brief
 @pytest.mark.usefixtures("as_optax")
 def test_it_equals_optaxs_partition_for_100_steps():
@@ -91,6 +92,7 @@ def test_it_equals_optaxs_partition_for_100_steps():
     assert moved == set(start) - {"layers/1/bias"}
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("as_optax")
 def test_freezing_equals_optaxs():
     mask = {"embed": True, "layers": [False, {"kernel": True, "bias": False}]}
@@ -208,6 +210,7 @@ def moment_bytes(state):
 FROZEN = {"body": jnp.ones((1000, 10)), "head": jnp.ones((10, 2))}
 
 
+@pytest.mark.by_turns(4)
 @pytest.mark.parametrize(
     "tx",
     [
@@ -294,6 +297,7 @@ def test_a_leaf_without_a_gradient_this_time_keeps_its_slots():
     np.testing.assert_array_equal(*(s["slots"]["a.trace"]["trace"]["embed"]["table"] for s in (state, after)))
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("apply", [False, True], ids=["update", "apply_gradients"])
 @pytest.mark.parametrize("order", ["ab", "ba"])
 @pytest.mark.parametrize("wrap", ["inside", "around"])
@@ -328,6 +332,7 @@ def test_accumulation_in_a_group_and_around_groups(wrap, order, apply):
     assert step._cache_size() == 1
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("labels", ["a", {"embed": "a", "layers": "b"}], ids=["every leaf", "some leaves"])
 def test_a_wrapper_that_ends_a_partition_may_hold_every_leaf_or_some(labels):
     """`apply_gradients` and `update` agree also where no leaf is left to the other group."""
@@ -363,6 +368,7 @@ def test_rebasing_names_the_group():
     assert changes == {"body.adamw.learning_rate": (0.2, 0.4)}
 
 
+@pytest.mark.wide
 def test_changed_numbers_and_a_second_optimizer_compile_nothing():
     txs = [
         gradtx.chain(
@@ -414,6 +420,7 @@ REBUILT = [
 ]
 
 
+@pytest.mark.by_turns(4)
 @pytest.mark.parametrize("tx", REBUILT, ids=repr)
 def test_the_repr_rebuilds_it(tx):
     scope = {**vars(gradtx), "test_labels": test_labels}

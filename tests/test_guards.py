@@ -68,6 +68,7 @@ def slots(state, name="guard"):
 FORMS_BESIDE = [("update", False), ("update", True), ("apply_gradients", True)]
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize(
     "form, updates",
     [
@@ -99,6 +100,7 @@ def test_a_skipped_update_is_zero():
     identical(updates, jax.tree.map(jnp.zeros_like, PARAMS), "the update")
 
 
+@pytest.mark.wide
 def test_11_an_inf_in_one_leaf_stops_the_step_and_is_named():
     tx = gradtx.guard(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1)))
     params, state = updating(tx)(PARAMS, tx.init(PARAMS), planted(GOOD, 1, np.inf, 3))
@@ -106,6 +108,7 @@ def test_11_an_inf_in_one_leaf_stops_the_step_and_is_named():
     assert gradtx.report(state).faults == {"b/0": 1}
 
 
+@pytest.mark.wide
 def test_12_a_bad_micro_batch_does_not_poison_the_sum():
     tx = gradtx.accumulate(gradtx.guard(gradtx.sgd(1.0)), 2, non_finite="keep")
     step, params, state = updating(tx), PARAMS, tx.init(PARAMS)
@@ -117,6 +120,7 @@ def test_12_a_bad_micro_batch_does_not_poison_the_sum():
     assert (report.name, report.first_leaf, report.first_step) == ("accumulate/inner/guard", "a", 0)
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("value", BAD.values())
 def test_a_loss_that_is_not_finite_stops_the_step(value):
     tx = gradtx.guard(gradtx.adamw(1e-2))
@@ -128,6 +132,7 @@ def test_a_loss_that_is_not_finite_stops_the_step(value):
     assert not np.array_equal(params["a"], PARAMS["a"])
 
 
+@pytest.mark.wide
 def test_an_update_that_is_not_finite_is_skipped_only_where_it_is_looked_at():
     grads = planted(GOOD, 0, 0.0)
     overflow = gradtx.chain(gradtx.ratio(gradtx.identity(), gradtx.square()), gradtx.scale(3e38))
@@ -193,6 +198,7 @@ WORDS = {
 }
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("watch", ["gradient_norm", "loss"])
 def test_spikes_and_a_change_of_level_follow_the_model(watch, double):
@@ -305,6 +311,7 @@ def test_the_first_fault_outlives_the_box():
     assert not any(step.skipped for step in report.last)
 
 
+@pytest.mark.wide
 def test_a_hundred_planted_faults_are_named():
     """Of several bad leaves the first in the tree; each step and leaf of the table too."""
     rng = np.random.default_rng(5)
@@ -338,6 +345,7 @@ def test_a_hundred_planted_faults_are_named():
     assert sum(faults.values()) > 100
 
 
+@pytest.mark.wide
 def test_a_fault_in_a_large_leaf_is_found_by_optimized_code():
     params = {"a": jnp.ones(5), "w": jnp.ones((1024, 64)), "z": jnp.ones(33, jnp.complex64)}
     tx = gradtx.guard(gradtx.sgd(0.1), deviations=None, updates=True)
@@ -371,6 +379,7 @@ def test_the_report_of_no_steps():
     assert str(report) == "guard: 0 of 0 steps skipped, 0 in a row\nstep  loss  gradient_norm  limit"
 
 
+@pytest.mark.wide
 def test_the_report_reads_what_holds_a_state():
     tx = gradtx.guard(gradtx.adamw(1e-3))
     bad = planted(GOOD, 1, np.nan)
@@ -413,6 +422,7 @@ def test_the_report_says_what_it_cannot_read():
 # Trees and nesting.
 
 
+@pytest.mark.wide
 def test_masked_and_absent_leaves_keep_their_names():
     params = {"frozen": jnp.ones(2), "none": None, "table": jnp.arange(3), "w": jnp.ones(2), "z": jnp.ones(1)}
     tx = gradtx.masked(gradtx.guard(gradtx.adamw(0.1)), ("w", "z"))
@@ -435,6 +445,7 @@ def test_a_leaf_that_was_none_at_init_is_named_too():
     assert gradtx.report(state).first_leaf == "u"
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("form", FORMS)
 def test_a_guard_inside_a_chain_inside_accumulate(form):
     guarded = gradtx.chain(
@@ -484,6 +495,7 @@ def sums(tx, form):
     return sum(e.invars[0].aval.size == 32 for e in found)
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("form", ["update", "apply_gradients"])
 def test_clipping_inside_a_guard_measures_nothing_again(form):
     clipped = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3))
@@ -531,6 +543,7 @@ START = jnp.array([1.0, 2.0, 3.0])
 TWO = jnp.array([[0.3, -0.2, 0.4], [0.1, 0.5, -0.4]])
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("name", WRAPPED)
 def test_reverse_mode_through_good_and_skipped_steps(name):
     """The derivatives are those of the steps that were made; that by a gradient that was skipped is 0.
@@ -553,6 +566,7 @@ def test_reverse_mode_through_good_and_skipped_steps(name):
         np.testing.assert_array_equal(by_grads[1:4], np.zeros((3, 3)))
 
 
+@pytest.mark.wide
 def test_what_a_guard_keeps_has_no_derivative():
     tx = WRAPPED["guard"]
     state = tx.init({"w": START})
@@ -565,6 +579,7 @@ def test_what_a_guard_keeps_has_no_derivative():
         np.testing.assert_array_equal(jax.grad(kept)(g), np.zeros(3))
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("name", ["guard", "guard updates", "apply_if_finite"])
 def test_a_batch_skips_where_it_must(name):
     tx = WRAPPED[name]
@@ -581,6 +596,7 @@ def test_a_batch_skips_where_it_must(name):
         assert inner["step"].tolist() == [1, 0, 0]
 
 
+@pytest.mark.wide
 def test_shards_decide_alike():
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("shards",))
     split, whole = jax.sharding.PartitionSpec("shards"), jax.sharding.PartitionSpec()
@@ -625,6 +641,7 @@ def side_by_side(ours, theirs, grads, **extra):
         yield mine, other
 
 
+@pytest.mark.wide
 def test_apply_if_finite_is_optaxs_until_it_gives_up():
     bad = [planted(GOOD, i, value) for i, value in enumerate(BAD.values())]
     grads = [GOOD, bad[0], bad[1], GOOD, bad[2], GOOD, GOOD, *bad, GOOD]
@@ -656,6 +673,7 @@ def every_third(step):
     return step % 3 == 0
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("name", ["conditionally_transform", "conditionally_mask"])
 def test_conditions_are_optaxs(name):
     grads = [scaled(1.0 + i) for i in range(7)]
@@ -673,6 +691,7 @@ def test_conditions_are_optaxs(name):
     assert len(list(side_by_side(ours, theirs, grads, kwargs=kwargs))) == 7
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["conditionally_transform", "conditionally_mask"])
 def test_a_step_that_is_not_run_keeps_the_state(name, form):
@@ -712,6 +731,7 @@ def test_conditions_to_skip_are_optaxs(tree):
         assert bool(ours[0]) == bool(ours[1]["should_skip"])
 
 
+@pytest.mark.wide
 def test_10_conditions_to_skip_count_in_float32():
     narrow = [jnp.ones((), jnp.bfloat16)] * 600
     skip, seen = gradtx.skip_large_updates(narrow, 0, None, 599.0)

@@ -145,12 +145,14 @@ def test_the_recipes_are_all_there():
     assert sum(len(numeric(name)) for name in RECIPES) >= 60
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_argument_is_read_under_the_recipes_own_name(name):
     read = gradtx.hyperparams(grown(name)[1])
     assert {k: read[k] for k in numeric(name)} == dict.fromkeys(numeric(name), 0.5)
 
 
+@pytest.mark.by_turns(12)
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_set_argument_acts_as_in_a_fresh_optimizer(name):
     tx, old = grown(name)
@@ -217,6 +219,7 @@ def test_a_schedule_of_numbers_is_one_array_and_one_with_others_inside_keeps_the
     }
 
 
+@pytest.mark.wide
 def test_several_numbers_of_a_schedule_are_set_at_once_also_in_a_sweep_and_traced():
     def make(peak):
         return gradtx.sgd(gradtx.warmup_linear_decay_schedule(0.0, peak, 2, 8)).init(PARAMS)

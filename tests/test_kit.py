@@ -29,6 +29,7 @@ def run(devices, entries):
     assert done.returncode == 0 and done.stdout.endswith("sound\n"), done.stderr
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("devices", SAMPLE)
 def test_a_sample_in_a_fresh_process(devices):
     run(devices, SAMPLE[devices])

@@ -348,6 +348,7 @@ class Network(nnx.Module):
         return self.head(self.body(x))
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize(
     "labels",
     [

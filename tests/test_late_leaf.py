@@ -40,6 +40,7 @@ def recipes(make):
         yield gradtx.partition({"early": make(), "late": late}, {"a": "early", "b": "late"})
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("name", RULES)
 def test_a_clock_of_its_own_gives_a_late_leaf_the_first_step_of_a_new_optimizer(name):
     make = RULES[name]

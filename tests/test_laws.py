@@ -124,6 +124,7 @@ def test_law(entry, law):
     obeys(entry, "float32", law, "flat", "compiled")
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.brief
 @pytest.mark.parametrize("law", BRIEF_LAWS)
 @pytest.mark.parametrize("entry", BRIEF_ENTRIES)
@@ -132,6 +133,7 @@ def test_law_in_brief(entry, law):
     obeys(entry, "bfloat16 with float32 gradients", law, "flat", "compiled")
 
 
+@pytest.mark.by_turns(41)
 @pytest.mark.parametrize("row", rows(), ids=", ".join)
 def test_law_pairwise(row):
     obeys(*row)
@@ -190,6 +192,7 @@ def test_laws_in_full(entry, dtypes, tree, mode, record_property):
     assert not broken, "\n".join(broken)
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("entry", ["lion", "scale_by_lion"])
 def test_a_complex_sign_has_its_derivative(entry):
     obeys(entry, "complex64", "hyperparameters_have_gradients", "flat", "compiled")

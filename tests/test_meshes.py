@@ -43,6 +43,7 @@ MAKING = {
 }
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("context", [None, MESH], ids=["free", "in the context"])
 @pytest.mark.parametrize("name", MAKING)
 def test_steps_on_an_explicit_mesh(name, context):
@@ -93,6 +94,7 @@ def test_other_numbers_lie_where_init_puts_them():
         )
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("rows, spec", [(16, ()), (16, ("x",)), (8, ("x",))])
 def test_micro_batches_on_an_explicit_mesh(rows, spec, compiled):

@@ -17,6 +17,7 @@ def loss(p):
     return jnp.sum((p["x"] - 3.0) ** 2) + jnp.sin(p["y"])
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize(
     "tx",
     [

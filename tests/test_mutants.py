@@ -162,6 +162,7 @@ def patch(monkeypatch):
     jax.clear_caches()
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.clears_caches
 @pytest.mark.parametrize("mutate", MUTANTS, ids=lambda mutate: mutate.__name__)
 def test_a_planted_mistake_is_found(mutate, patch):
@@ -169,6 +170,7 @@ def test_a_planted_mistake_is_found(mutate, patch):
     assert not agrees(MUTANTS[mutate])
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("name", sorted(set(MUTANTS.values())))
 def test_without_it_all_is_well(name):
     assert agrees(name)

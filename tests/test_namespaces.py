@@ -199,6 +199,7 @@ def as_jax(x):
     return jnp.asarray(x) if isinstance(x, np.ndarray | np.generic) else x
 
 
+@pytest.mark.by_turns(5)
 @pytest.mark.parametrize("name", sorted({*gradtx.tree.__all__} - READERS))
 def test_a_function_of_trees_gives_what_optaxs_gives(name):
     for arguments in CALLS[name]:

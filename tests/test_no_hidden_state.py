@@ -59,6 +59,7 @@ def test_a_decay_given_as_an_array_is_compared_too():
         tx.update(GRADS, gradtx.set_hyperparams(state, b1=0.5), PARAMS)
 
 
+@pytest.mark.wide
 def test_a_restored_state_is_not_ignored_in_a_new_process(tmp_path):
     (tmp_path / "state").write_bytes(pickle.dumps(jax.device_get(gradtx.sgd(0.5).init(PARAMS))))
     code = f"""
@@ -82,6 +83,7 @@ for wrong in ({{"learning_rate": -1.0}}, {{"learning_rate": float("nan")}}):
     assert len(others) == 2 and all("learning_rate must be >= 0" in line for line in others)
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_optaxs_inject_hyperparams_around_gradtx(compiled):
     ours, theirs = (
@@ -328,6 +330,7 @@ def use(tx):
     jax.jit(lambda g, s, p: tx.update(g, s, p))(GRADS, state, PARAMS)
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("place", list(holders(None)))
 def test_what_a_function_holds_goes_with_the_optimizer(place):
     big = Captured()

@@ -36,6 +36,7 @@ def sigmas(estimate, expected, deviation):
     return np.max(np.abs(estimate - expected) / deviation)
 
 
+@pytest.mark.wide
 def test_the_noise_is_normal_with_the_variance_of_its_formula(noise):
     """Mean, variance and fourth moment of 20,000 elements at each of 20 steps, within 5 sigma."""
     variance = ETA / np.arange(1, STEPS + 1) ** GAMMA
@@ -85,6 +86,7 @@ def test_without_noise_it_is_gradient_descent():
         np.testing.assert_array_equal(u, -jnp.float32(0.1) * grads)
 
 
+@pytest.mark.wide
 def test_follows_its_reference_on_the_noise_that_it_drew():
     """theta <- theta - eta (g + sqrt(0.01 / t^0.55) n), n from the key of the step and the leaf's path."""
     rng = np.random.default_rng(0)

@@ -29,6 +29,7 @@ def exact(*leaves):
 SIZES = [1e-37, 1e-30, 3e-25, 1e-20, 1e-16, 1e-15, 1e-10, 1.0, 1e10, 1e14, 1e15, 1e16, 1e19, 1e25, 1e37]
 
 
+@pytest.mark.by_turns(16)
 @pytest.mark.parametrize("jitted", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 def test_a_norm_is_right_where_it_can_be_represented(size, jitted):
@@ -49,6 +50,7 @@ def test_a_norm_is_right_where_it_can_be_represented(size, jitted):
         np.testing.assert_allclose(float(norm(leaves)), exact(*leaves), rtol=1e-6)
 
 
+@pytest.mark.by_turns(5)
 @pytest.mark.parametrize("size", [1e-200, 1e-160, 1e-25, 1.0, 1e25, 1e160, 1e300])
 def test_a_norm_in_float64_is_right_too(size):
     with x64():
@@ -62,6 +64,7 @@ def test_a_norm_in_float64_is_right_too(size):
         np.testing.assert_allclose(clipped, wanted, rtol=1e-13)
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("batch", [0, 1])
 def test_the_derivative_of_a_norm_is_the_direction(size, batch):
@@ -70,6 +73,7 @@ def test_the_derivative_of_a_norm_is_the_direction(size, batch):
     np.testing.assert_allclose(found, [0.6, 0.8], rtol=1e-6)
 
 
+@pytest.mark.wide
 def test_the_issues_numbers():
     clip = gradtx.clip_by_global_norm(1.0)
     np.testing.assert_allclose(update(clip, HUGE), [1.0, 0.0])
@@ -96,6 +100,7 @@ def test_the_issues_numbers():
     assert count["b"] == 1
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("bound", [1e-20, 1.0, 1e10])
 def test_what_is_finite_is_clipped_even_if_its_norm_cannot_be_represented(bound):
     g = jnp.full((2, 8), 3e38)
@@ -133,6 +138,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("form", ["update", "apply_gradients"])
 @pytest.mark.parametrize("jitted", [False, True])
 @pytest.mark.parametrize("name", WRAPPERS)
@@ -197,6 +203,7 @@ def test_a_squared_norm_that_can_be_represented_is_right():
     assert skip
 
 
+@pytest.mark.wide
 def test_adafactor_steps_are_bounded_for_parameters_and_gradients_of_any_size():
     tx = gradtx.adafactor(0.1, min_dim_size_to_factor=2)
     for size in (1e-25, 1.0, 1e20):

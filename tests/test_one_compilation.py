@@ -136,6 +136,7 @@ LOOPS = {
 }
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_hundred_settings_compile_nothing_more(loop):
     running = LOOPS[loop]()
@@ -164,6 +165,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("name", RECIPES)
 def test_one_step_serves_new_numbers_of_every_optimizer(name):
     tx = getattr(gradtx, name)(learning_rate=0.1, **OPTIONS.get(name, {}))
@@ -199,6 +201,7 @@ def run(step, params, state, grads):
     return step(params, state, grads)
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.brief
 @pytest.mark.parametrize("place", PLACES)
 def test_one_compilation_from_init_on(place):
@@ -223,6 +226,7 @@ def test_one_compilation_with_donation(place):
     assert all(x.is_deleted() for x in jax.tree.leaves(params))
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("place", PLACES)
 def test_one_compilation_across_an_orbax_restore(place, tmp_path):
     params, grads = jax.tree.map(PLACES[place], (PARAMS, GRADS))

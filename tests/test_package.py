@@ -33,6 +33,7 @@ def imports(path):
             yield from (alias.name for alias in node.names)
 
 
+@pytest.mark.wide
 def test_importing_gradtx_imports_jax_and_numpy_alone():
     code = (
         "import sys, jax, jax.numpy; before = set(sys.modules); import gradtx;"
@@ -42,6 +43,7 @@ def test_importing_gradtx_imports_jax_and_numpy_alone():
     assert set(result.stdout.split()) <= {"gradtx", "jax", "jaxlib", "numpy"}
 
 
+@pytest.mark.by_turns(89)
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_one_way_and_stay_within_the_dependencies(path):
     layer = LAYERS.get(path.relative_to(PACKAGE).parts[0])
@@ -106,6 +108,7 @@ def test_the_package_is_typed_and_names_its_version():
     assert gradtx.__version__.count(".") == 2
 
 
+@pytest.mark.wide
 def test_moving_knows_nothing_of_looking():
     """What stores and moves states runs without what describes them, and builds on no public face."""
     for path in (PACKAGE / "interop").rglob("*.py"):

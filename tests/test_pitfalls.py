@@ -74,6 +74,7 @@ def test_02_b2_is_not_rounded_to_the_parameters_dtype():
     np.testing.assert_allclose(narrow.astype(F32), wide, rtol=2**-8)
 
 
+@pytest.mark.by_turns(3)
 @every
 def test_03_zero_float16_gradients_are_finite(name):
     zeros = cast(jax.tree.map(jnp.zeros_like, PARAMS), F16)
@@ -82,6 +83,7 @@ def test_03_zero_float16_gradients_are_finite(name):
     assert all(bool(jnp.isfinite(u).all()) for u in jax.tree.leaves(updates))
 
 
+@pytest.mark.by_turns(3)
 @some
 @pytest.mark.parametrize("dtypes", [(BF16, F32), (F32, BF16)], ids=["bf16 params", "bf16 grads"])
 def test_04_no_state_drifts_at_the_first_update(name, dtypes):
@@ -91,6 +93,7 @@ def test_04_no_state_drifts_at_the_first_update(name, dtypes):
     assert kinds(after) == kinds(state)
 
 
+@pytest.mark.by_turns(7)
 @some
 @pytest.mark.parametrize(
     "rate", [np.float64(0.1), np.float32(0.1), jnp.float32(0.1)], ids=lambda r: type(r).__name__
@@ -134,6 +137,7 @@ def test_09_an_integer_hyperparameter_works_under_jit():
     assert u["w"].tolist() == [-1.0, 1.0]
 
 
+@pytest.mark.wide
 def test_10_a_norm_of_many_bfloat16_leaves_is_accumulated_in_float32():
     leaves = [jnp.ones((), BF16)] * 600
     np.testing.assert_allclose(float(gradtx.global_norm(leaves)), np.sqrt(600), rtol=1e-5)
@@ -148,6 +152,7 @@ def test_10_zero_gradients_and_a_zero_bound_give_zero():
     assert one(gradtx.clip_by_global_norm(0.0), jnp.zeros(3)).tolist() == [0.0] * 3
 
 
+@pytest.mark.by_turns(4)
 @some
 @pytest.mark.parametrize("bad", [jnp.inf, jnp.nan])
 def test_11_one_bad_element_does_not_spread_to_another_leaf(name, bad):
@@ -223,6 +228,7 @@ def test_22_an_optimizer_prints_compares_and_pickles_by_value(name):
     assert tx == pickle.loads(pickle.dumps(tx)) == eval(repr(tx), vars(gradtx))
 
 
+@pytest.mark.wide
 def test_23_weight_decay_takes_a_schedule_and_every_optimizer_with_it_a_mask():
     for name in ("adam", "adamw", "adagrad", "lion", "nadamw", "rmsprop", "sgd"):
         decay = gradtx.linear_schedule(0.5, 0.0, 1)

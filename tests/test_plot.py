@@ -72,6 +72,7 @@ def test_metrics_in_arrays(axes):
         gradtx.plot_metrics([], ax=axes)
 
 
+@pytest.mark.wide
 def test_paths_go_from_the_start_down_the_loss(axes):
     optimizers = {"sgd": gradtx.sgd(0.1), "optax": optax.sgd(0.1)}
     loss = lambda p: p[0] ** 2 + 2 * p[1] ** 2  # noqa: E731

@@ -27,6 +27,7 @@ def second_moment(b2, grads):
     return np.asarray(state["slots"]["scale_by_adam"]["nu"], np.float64)
 
 
+@pytest.mark.by_turns(5)
 @pytest.mark.parametrize("b2", [0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999])
 def test_the_second_moment_does_not_drift(b2):
     grads = np.random.default_rng(0).normal(size=(STEPS, 50)).astype(np.float32)
@@ -51,6 +52,7 @@ RESCALING = {
 }
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("name", RESCALING)
 def test_no_finite_gradient_leads_to_nan(name):
     """Its square overflows; of that element the update may be 0, and the others must go on."""

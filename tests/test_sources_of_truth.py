@@ -190,6 +190,7 @@ def configured(peak):
     return gradtx.adamw(gradtx.warmup_linear_decay_schedule(0.0, peak, 2, 10))
 
 
+@pytest.mark.wide
 def test_a_resume_with_another_peak_is_the_callers_choice_and_reported(tmp_path):
     tx = configured(1.0)
     _, state = tx.update(GRADS, tx.init(PARAMS), PARAMS)

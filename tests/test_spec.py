@@ -226,6 +226,7 @@ def test_a_default_stands_in_the_constructor_alone():
     assert len(own) > 50 and not given
 
 
+@pytest.mark.wide
 def test_a_constructor_without_a_body_has_none():
     """A line in it would never run."""
     found = 0

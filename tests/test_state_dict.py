@@ -64,6 +64,7 @@ def file_of(d):
     return buffer.getvalue()
 
 
+@pytest.mark.by_turns(10)
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
 def test_every_state_of_the_catalogue_comes_back_bit_for_bit(entry):
     for variant in ["", *entry.variants, *entry.layouts]:
@@ -161,6 +162,7 @@ def test_states_that_flax_holds():
     assert in_variables["slots"]["scale_by_adam"]["mu"]["kernel"][...].shape == (2, 1)
 
 
+@pytest.mark.wide
 def test_sharded_states_are_gathered_and_sharded_again():
     mesh = Mesh(np.array(jax.devices()[:4]), ("x",))
     sharding = NamedSharding(mesh, PartitionSpec("x"))
@@ -461,6 +463,7 @@ def is_refused_or_whole(path):
     return False
 
 
+@pytest.mark.wide
 def test_a_damaged_file_is_an_error_or_gives_what_was_saved(tmp_path):
     path, whole = tmp_path / "state.npz", file_of(GOOD)
     refused = 0
@@ -525,6 +528,7 @@ def trees(inner):
     return st.one_of(*tables, st.lists(inner, max_size=3), st.tuples(inner, st.none()))
 
 
+@pytest.mark.wide
 @settings(max_examples=40, deadline=None)
 @given(st.recursive(ARRAYS, trees, max_leaves=5))
 def test_any_tree_of_slots_comes_back(tree):

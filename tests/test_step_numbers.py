@@ -58,6 +58,7 @@ def rates(tx, start, number, *, compiled):
     return found
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("far", FAR.values(), ids=FAR)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_schedule_is_exact_around_a_far_step(name, far):
@@ -72,6 +73,7 @@ def test_every_schedule_is_exact_around_a_far_step(name, far):
         np.testing.assert_allclose([float(ours(t)) for t in steps], expected, rtol=1e-13)
 
 
+@pytest.mark.by_turns(6)
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "eager"])
 @pytest.mark.parametrize("name", NAMES)
 def test_and_in_an_optimizer(name, compiled):
@@ -81,6 +83,7 @@ def test_and_in_an_optimizer(name, compiled):
     np.testing.assert_allclose(found, [reference(far - 3 + i) for i in range(6)], rtol=3e-6, atol=1e-7)
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("far", FAR.values(), ids=FAR)
 def test_joined_schedules_start_at_their_step(far):
     joined = gradtx.join_schedules([1.0, gradtx.linear_schedule(1.0, 0.0, 4)], [far - 2])
@@ -228,6 +231,7 @@ def slots_of(state):
     return slots
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "eager"])
 @pytest.mark.parametrize("start", [2**24 + 2, 2**30 + 1, LAST - 12])
 def test_track_measures_at_multiples_of_its_period(start, compiled):
@@ -254,6 +258,7 @@ def test_the_counts_of_track_end_at_the_last_number():
         assert gradtx.step_count(state) == LAST
 
 
+@pytest.mark.by_turns(4)
 @pytest.mark.parametrize("wrapper", [gradtx.accumulate, gradtx.MultiSteps], ids=["accumulate", "MultiSteps"])
 @pytest.mark.parametrize("every", [2**24 + 3, 2**24 + 5, 2**30 + 1, LAST])
 def test_accumulation_is_complete_at_its_number(wrapper, every):
@@ -313,6 +318,7 @@ def test_apply_if_finite_gives_up_at_its_number(errors):
     assert [int(slots_of(s)["total_notfinite"]) for _, s in found] == [LAST] * 3
 
 
+@pytest.mark.wide
 def test_a_guard_counts_exactly_and_to_the_last_number():
     warm = 2**24 + 1
     tx = gradtx.guard(gradtx.sgd(1.0), warmup=warm, decay=0.5)

@@ -73,6 +73,7 @@ INNERS = {
 }
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("inner", INNERS)
 def test_flatten_follows_optax(inner):
     make = INNERS[inner]
@@ -83,6 +84,7 @@ def test_flatten_runs_an_optax_transform():
     assert_same_updates(gradtx.flatten(optax.adam(0.1)), optax.flatten(optax.adam(0.1)))
 
 
+@pytest.mark.wide
 def test_flatten_of_an_elementwise_transform_changes_nothing():
     tx = gradtx.adam(0.1)
     for (a, _), (b, _) in zip(run(gradtx.flatten(tx)), run(tx), strict=True):
@@ -97,6 +99,7 @@ MIXED = {
 }
 
 
+@pytest.mark.wide
 def test_flatten_keeps_each_leafs_dtype():
     """Optax's vector makes each update float32 beside a float32 leaf, and complex beside a complex one."""
     tx = gradtx.flatten(gradtx.adam(0.1))
@@ -111,6 +114,7 @@ def test_flatten_keeps_each_leafs_dtype():
     assert_close(updates, expected, rtol=1e-6)
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("library", [gradtx, optax], ids=["gradtx", "optax"])
 @pytest.mark.parametrize("absent", [["half"], ["w"], ["z"], ["half", "w"], ["half", "w", "z"]])
 def test_flatten_leaves_what_has_no_gradient_bit_for_bit(absent, library):
@@ -193,6 +197,7 @@ def test_flatten_of_no_leaves():
     assert tx.update({}, tx.init({}), {})[0] == {}
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("others", [(), ("data",)], ids=["some sharded", "all sharded"])
 def test_flatten_of_sharded_leaves_keeps_its_state_replicated(others, compiled):
@@ -218,6 +223,7 @@ def test_flatten_takes_a_transform():
         gradtx.flatten(gradtx.sgd)
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("k", [1, 2, 3, 7])
 def test_apply_every_follows_optax(k):
     assert_same_updates(gradtx.apply_every(k), optax.apply_every(k))
@@ -287,6 +293,7 @@ def measures(library, decay=0.9):
     }
 
 
+@pytest.mark.wide
 def test_monitor_follows_optax():
     with x64():
         ours = run(gradtx.chain(gradtx.monitor(measures(gradtx)), gradtx.scale(2.0)))
@@ -380,6 +387,7 @@ INJECTED = {
 }
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("name", INJECTED)
 def test_injected_hyperparameters_follow_optax(name):
     factory, arguments = INJECTED[name]
@@ -470,6 +478,7 @@ OWN = {"arithmetic": descending, "two functions": of_two_functions, "a wrapper":
 RATES = {"a number": 0.1, "a schedule": schedule, "states": catalogue.Fading()}
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("make", OWN)
 def test_an_injected_function_of_ones_own_follows_optax(make, rate):
@@ -479,6 +488,7 @@ def test_an_injected_function_of_ones_own_follows_optax(make, rate):
     assert_same_updates(ours, theirs)
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("make", OWN)
 def test_an_injected_function_runs_eagerly_too(make, rate):
@@ -663,6 +673,7 @@ def per_example(dtype=np.float64):
     return jax.tree.map(lambda g: jnp.asarray(g, dtype), grads)
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("bound", [0.0, 0.5, 3.0, 9.0, np.inf])
 def test_per_example_clipping_follows_optax(bound):
     with x64():
@@ -674,12 +685,14 @@ def test_per_example_clipping_follows_optax(bound):
             jax.tree.map(np.testing.assert_array_equal, a[1], b[1])
 
 
+@pytest.mark.wide
 def test_per_example_clipping_of_integers_gives_float32():
     grads = [jnp.array([[0, 0, 0], [0, 3, 4], [4, 0, 3], [3, 4, 0]])]
     (total,), count = gradtx.per_example_global_norm_clip(grads, 1.25)
     assert (total.dtype, total.tolist(), int(count)) == (jnp.float32, [1.75] * 3, 3)
 
 
+@pytest.mark.wide
 def test_10_per_example_norms_are_taken_in_float32():
     """Optax's overflow in float16, and give 0."""
     grads = [jnp.full((2, 4), 3e4, jnp.float16)]
@@ -687,6 +700,7 @@ def test_10_per_example_norms_are_taken_in_float32():
     assert (ours, theirs) == ([1.0] * 4, [0.0] * 4)
 
 
+@pytest.mark.wide
 def test_36_per_example_clipping_has_a_derivative_at_zero():
     """Optax's is NaN."""
 
@@ -852,6 +866,7 @@ def test_it_prints_as_the_code_that_builds_it(tx):
     assert pickle.loads(pickle.dumps(tx)) == tx
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("offset", [0, -2])
 def test_a_decay_rate_function_follows_optax(offset):
     """As Big Vision bounds it: the moments go on moving."""

@@ -9,6 +9,7 @@ import gradtx
 from gradtx import testing
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lion"])
 def test_sound_optimizers_of_optax_pass(name):
     # Optax adds Python scalars to arrays of other dtypes.

@@ -37,6 +37,7 @@ def norm(*leaves):
     return np.sqrt(sum(float(np.sum(np.asarray(x, np.float64) ** 2)) for x in leaves))
 
 
+@pytest.mark.wide
 def test_the_metrics_are_those_of_a_model():
     grads = gradients(8, scale=0.5)
     tx = gradtx.track(
@@ -88,6 +89,7 @@ def test_how_often_is_set_in_the_state():
     assert step._cache_size() == 1
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "inner",
     [
@@ -108,6 +110,7 @@ def test_measuring_changes_no_bit(inner, every):
         jax.tree.map(np.testing.assert_array_equal, tracked, plain)
 
 
+@pytest.mark.wide
 def test_what_is_donated_is_not_copied():
     params = {f"w{i}": jnp.ones((64, 8)) for i in range(4)}
     tx = gradtx.track(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1)))
@@ -129,6 +132,7 @@ def test_names_are_told_apart_by_their_place():
     assert gradtx.metrics(state)["learning_rate/sgd_1"] == 0.2
 
 
+@pytest.mark.wide
 def test_inside_accumulation_it_counts_updates():
     tx = gradtx.accumulate(gradtx.track(gradtx.sgd(RATE), every=1), 2)
     grads = gradients(6)
@@ -139,6 +143,7 @@ def test_inside_accumulation_it_counts_updates():
     np.testing.assert_allclose(found["learning_rate"], 0.5 - 0.4 * 2 / 10, rtol=1e-6)
 
 
+@pytest.mark.wide
 def test_around_accumulation_the_rate_is_that_of_the_next_update():
     tx = gradtx.track(gradtx.accumulate(gradtx.sgd(RATE), 2), every=1)
     found = [m for _, m in run(tx, gradients(4))]
@@ -156,6 +161,7 @@ def test_metrics_are_read_from_what_holds_a_state():
     assert gradtx.metrics(gradtx.sgd(0.1).init(PARAMS)) == {}
 
 
+@pytest.mark.wide
 def test_metrics_are_arrays_when_traced_and_for_a_batch():
     tx = gradtx.track(gradtx.sgd(0.5), every=1)
 
@@ -177,6 +183,7 @@ def test_a_group_that_matches_nothing_is_an_error():
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
 
 
+@pytest.mark.wide
 def test_reverse_mode_passes_through_unmeasured():
     tx = gradtx.track(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)), every=1)
     plain = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1))
