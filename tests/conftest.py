@@ -93,11 +93,9 @@ def known(flags):
 
 
 def pytest_pycollect_makeitem(collector, name, obj):
-    """Leaves out a test that runs with --full only, whose product of parameters takes time to lay out."""
+    """Leaves out a test none of whose cases run: to lay out their product takes time."""
     marks = getattr(obj, "pytestmark", ())
-    if not collector.config.getoption("--full") and any(mark.name == "full" for mark in marks):
-        return []
-    return None
+    return [] if {mark.name for mark in marks} & left_out(collector.config) else None
 
 
 def pytest_collection_modifyitems(config, items):
@@ -110,6 +108,13 @@ def pytest_collection_modifyitems(config, items):
         keep(config, items, [item for item in items if (item in brief) == plain])
     # To empty the caches late takes long by itself, and what is compiled by then is compiled again.
     items.sort(key=lambda item: not item.get_closest_marker("clears_caches"))
+
+
+def left_out(config):
+    """The marks of tests that do not run."""
+    if config.getoption("--full"):
+        return set()
+    return {"full"} if config.getoption("--rest") or config.getoption("--wide") else {"full", "wide"}
 
 
 def keep(config, items, kept):

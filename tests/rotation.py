@@ -1,7 +1,7 @@
-"""Which entries of a catalogue meet which costly laws in a plain run.
+"""Which entries of a catalogue meet which costly laws, unless all meet all with `--full`.
 
 A costly law compiles programs of its own. It meets every feature of the engine in some entry, and the rest of
-the entries take turns, so that a new entry costs a plain run one such pair and not as many as there are laws.
+the entries take turns, so that a new entry costs one such pair and not as many as there are laws.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ def test_multi_steps_skips_as_optaxs_does():
     assert gradtx.metrics(state)["skipped"] == 1
 
 
+@pytest.mark.wide
 def test_has_updated_is_about_the_last_call():
     grads = gradients(3)
     tx = gradtx.MultiSteps(gradtx.sgd(0.1), 2, should_skip_update_fn=lambda u, n, p: (u["bias"][0] > 50, ()))
@@ -99,7 +100,7 @@ def test_has_updated_is_about_the_last_call():
     assert tx.gradient_transformation() is tx
 
 
-@pytest.mark.by_turns(2)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("through", ["update", "apply_gradients"])
 def test_12_one_bad_micro_gradient_is_left_out_alone(bad, through):
@@ -226,7 +227,7 @@ def batch(size):
     )
 
 
-@pytest.mark.by_turns(2)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("n", [1, 3, 12])
 def test_micro_batches_have_the_gradient_of_the_whole(n):
     x, y = batch(12)
@@ -235,6 +236,7 @@ def test_micro_batches_have_the_gradient_of_the_whole(n):
     assert_close((value, grads), (expected, whole))
 
 
+@pytest.mark.wide
 def test_what_a_gradient_function_returns_beside_is_combined():
     def counting(params, x, y, *, scale):
         value = loss(params, x, y) * scale

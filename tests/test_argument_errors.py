@@ -253,6 +253,7 @@ def test_a_number_is_finite_in_its_dtype(value):
         gradtx.set_hyperparams(state, learning_rate=value)
 
 
+@pytest.mark.wide
 def test_infinity_is_a_limit_that_limits_nothing():
     inf = float("inf")
     for build in (gradtx.clip, gradtx.clip_by_global_norm, gradtx.clip_by_block_rms):

@@ -96,7 +96,7 @@ def fusions(tx):
     return len(re.findall(r" fusion\(", compiled.as_text()))
 
 
-@pytest.mark.by_turns(2)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("name", REBUILT)
 def test_rebuilt_costs_what_the_packaged_one_costs(name):
     rebuilt, packaged = (fusions(chain(part, gradtx.scale_by_learning_rate(RATE))) for part in REBUILT[name])
@@ -117,6 +117,7 @@ def test_the_atoms_of_lion_keep_lions_momentum():
         np.testing.assert_array_equal(rebuilt, packaged)
 
 
+@pytest.mark.wide
 def test_an_atom_off_shows():
     """The comparison is no formality: Lion with the betas of its branches swapped is another optimizer."""
     data = problem(small=True)

@@ -177,7 +177,7 @@ def test_32_lookahead_refuses_optaxs_pairs():
         tx.update(PARAMS, tx.init(pair), pair)
 
 
-@pytest.mark.by_turns(3)
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -196,6 +196,7 @@ def test_35_keyword_arguments_reach_what_is_inside(wrap):
         tx.update(g, tx.init(PARAMS), PARAMS)
 
 
+@pytest.mark.wide
 def test_a_restart_keeps_the_hyperparameters_that_were_set():
     tx = gradtx.lookahead(gradtx.adam(0.1), 2, 0.5, reset_state=True)
     state = gradtx.set_hyperparams(tx.init(PARAMS), learning_rate=0.03)
@@ -208,6 +209,7 @@ def test_a_restart_keeps_the_hyperparameters_that_were_set():
     assert int(inner["step"]) == 0 and gradtx.step_count(state) == 2
 
 
+@pytest.mark.wide
 def test_a_restart_starts_schedules_and_slots_of_parameters_anew():
     """Prodigy remembers the parameters that it started from; a function of the step is code."""
     inner = gradtx.chain(gradtx.prodigy(lambda step: jnp.where(step == 0, 1.0, 0.5)), gradtx.scale(1.0))
@@ -227,6 +229,7 @@ def test_a_restart_of_another_librarys_state():
     assert_equal(state["slots"]["lookahead"]["inner"], optax.adam(0.1).init(PARAMS))
 
 
+@pytest.mark.wide
 def test_a_leaf_without_a_gradient_sits_out_a_restart():
     tx = gradtx.lookahead(gradtx.adam(0.1), 2, 0.5, reset_state=True)
     ((params, _, state),) = steps_of(tx, PARAMS, grads_of(PARAMS, 1))
@@ -237,6 +240,7 @@ def test_a_leaf_without_a_gradient_sits_out_a_restart():
     assert_equal(mu[1]["w"], jnp.zeros_like(PARAMS["w"]))
 
 
+@pytest.mark.wide
 def test_the_fast_weights_are_the_slow_ones_after_a_synchronization():
     tx = gradtx.lookahead(gradtx.adam(0.1), 3, 0.5)
     for t, (params, slow, _) in enumerate(steps_of(tx, PARAMS, grads_of(PARAMS, 12)), 1):
@@ -467,7 +471,7 @@ HOLDERS = {
 }
 
 
-@pytest.mark.by_turns(5)
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("case", HOLDERS)
 def test_an_average_is_found_wherever_it_is(case):
     tx = HOLDERS[case]()
@@ -487,7 +491,7 @@ def test_an_average_in_a_train_state(holder):
     assert_equal(gradtx.eval_params(state, state.params), halfway()[0])
 
 
-@pytest.mark.by_turns(1)
+@pytest.mark.wide
 @pytest.mark.parametrize("holder", [nnx.Optimizer, gradtx.flax.Optimizer])
 def test_an_average_in_an_nnx_optimizer(holder):
     model = nnx.Sequential(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), nnx.Linear(2, 1, rngs=nnx.Rngs(1)))

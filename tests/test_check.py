@@ -32,7 +32,7 @@ def entries():
         yield pytest.param(entry, id=name, marks=(pytest.mark.full,) if rest else ())
 
 
-@pytest.mark.by_turns(8)
+@pytest.mark.by_turns(4)
 @pytest.mark.parametrize("entry", list(entries()))
 def test_every_entry_is_checked(entry):
     found = gradtx.check(entry.transform(), PARAMS, 10)
@@ -115,7 +115,7 @@ def ones(size):
     return {"scale": jnp.full(8, size, jnp.bfloat16)}
 
 
-@pytest.mark.by_turns(2)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize(
     "rate",
     [gradtx.warmup_constant_schedule(0.0, 1e-3, 100), COSINE, lambda step: 1e-3],

@@ -139,7 +139,7 @@ ALL = list(itertools.permutations(LAYERS))
 SOME = random.Random(0).sample(ALL, 8)
 
 
-@pytest.mark.by_turns(1)
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "i, layers", list(enumerate([*PAIRS, *SOME])), ids=lambda x: x if isinstance(x, int) else " ".join(x)
 )

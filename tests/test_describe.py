@@ -23,7 +23,7 @@ TREE = {**PARAMS, "layer": {"bias": shape(3), "kernel": shape(4, 3)}, "norm": {"
 COSINE = gradtx.warmup_cosine_decay_schedule(0.0, 3e-4, 100, 1000)
 
 
-@pytest.mark.by_turns(11)
+@pytest.mark.by_turns(6)
 @pytest.mark.parametrize("entry, variant", forms(layouts=True, brief=True))
 def test_every_entry_is_described_as_it_is(entry, variant):
     tx = entry.transform(variant)
@@ -97,6 +97,7 @@ def test_the_groups_of_a_partition():
     assert "no movement, whatever the gradient: norm/scale\n" in str(found)
 
 
+@pytest.mark.wide
 def test_what_wrappers_wrap_is_inside_of_them():
     clipped = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(COSINE))
     found = gradtx.describe(gradtx.accumulate(gradtx.guard(clipped), 4), TREE, steps=2000)

@@ -182,6 +182,7 @@ MUTANTS = {
 }
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_planted_mutant_is_named(mutant):
     right, wrong, name, cause = MUTANTS[mutant]
@@ -248,7 +249,7 @@ WRITTEN = {
 }
 
 
-@pytest.mark.by_turns(1)
+@pytest.mark.wide
 @pytest.mark.parametrize("case", WRITTEN)
 def test_the_cause_is_as_small_as_what_is_written_differently(case):
     one, other, cause, also = WRITTEN[case]

@@ -43,7 +43,7 @@ CASES = [
 ]
 
 
-@pytest.mark.by_turns(17)
+@pytest.mark.by_turns(14)
 @pytest.mark.parametrize(("entry", "variant"), CASES)
 def test_every_entry(entry, variant):
     """Optimizers and schedules descend, and the decay that an argument asks for is found."""
@@ -57,7 +57,7 @@ def test_every_entry(entry, variant):
     assert (decay is not None) == bool(asked or getattr(tx, "arguments", {}).get("weight_decay"))
 
 
-@pytest.mark.by_turns(5)
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize(
     ("tx", "direction"),
     {

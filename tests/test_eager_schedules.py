@@ -71,7 +71,7 @@ def test_a_python_function_works_outside_of_jit(name):
         np.testing.assert_allclose(-u, expected, rtol=1e-6)
 
 
-@pytest.mark.by_turns(4)
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("step", ["update", "apply_gradients"])
 def test_wherever_it_stands(way, step):
@@ -111,7 +111,7 @@ def test_the_error_names_the_place_in_a_schedule_and_in_a_chain():
         jax.jit(joined)(0)
 
 
-@pytest.mark.by_turns(3)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_joined_function_takes_an_array_of_steps(name):
     joined = gradtx.join_schedules([gradtx.linear_schedule(0.0, 1.0, 4), FUNCTIONS[name]], [6])

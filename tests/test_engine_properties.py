@@ -96,6 +96,7 @@ def test_a_leaf_does_not_depend_on_its_neighbours(members, one, other):
         assert_same(a["one"], b)
 
 
+@pytest.mark.wide
 @quick
 @given(chains, trees)
 def test_the_state_keeps_its_structure_dtypes_and_shapes(members, params):

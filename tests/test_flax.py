@@ -72,7 +72,7 @@ def by_hand(tx, steps=5):
     return values
 
 
-@pytest.mark.by_turns(1)
+@pytest.mark.wide
 @pytest.mark.brief
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_nnx_training_equals_the_functional_interface(cls):
@@ -82,6 +82,7 @@ def test_nnx_training_equals_the_functional_interface(cls):
     assert int(optimizer.step[...]) == gradtx.step_count(optimizer) == 5
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_nnx_training_equals_optax(cls):
     theirs = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2, weight_decay=0.1))
@@ -91,6 +92,7 @@ def test_nnx_training_equals_optax(cls):
     np.testing.assert_allclose(model.last.kernel[...], other.last.kernel[...], rtol=1e-5)
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_nnx_trains_the_selected_variables_alone(cls):
     model = Model(nnx.Rngs(0))
@@ -133,6 +135,7 @@ def test_keyword_arguments_reach_the_transform_through_a_train_state():
 DENSE = linen.Dense(1)
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.brief
 @pytest.mark.parametrize("cls", TRAIN_STATES)
 def test_linen_training_equals_optax(cls):

@@ -327,7 +327,7 @@ MUTANT_RULES = {
 }
 
 
-@pytest.mark.by_turns(2)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("mutate", MUTANTS, ids=lambda mutate: mutate.__name__)
 def test_a_planted_mistake_leaves_something(mutate, monkeypatch):
     mutate(monkeypatch)

@@ -114,7 +114,7 @@ def by_reference(entry, variant, gradients):
     return found
 
 
-@pytest.mark.by_turns(8)
+@pytest.mark.by_turns(5)
 @pytest.mark.parametrize(("entry", "variant"), CASES)
 def test_the_formula_is_the_reference(entry, variant):
     tx = entry.transform(variant)

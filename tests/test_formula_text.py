@@ -169,6 +169,7 @@ def test_an_extra_argument_has_its_name():
     assert str(gradtx.formula(gradtx.chain(halved, gradtx.sgd(0.5)))) == "update = -learning_rate g / value"
 
 
+@pytest.mark.wide
 def test_no_line_is_longer_than_100_columns():
     tx = gradtx.guard(gradtx.lookahead(gradtx.adamw(COSINE), 5, 0.5))
     shown = str(gradtx.formula(tx))

@@ -257,7 +257,7 @@ def test_follows_its_reference(name):
     assert case.deviation(small=ENTRIES[name].kind == "schedule") <= case.double
 
 
-@pytest.mark.by_turns(4)
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize(
     "name",
     [n for n in FORMULAS if ENTRIES[n].kind == "transform"]

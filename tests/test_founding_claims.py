@@ -86,6 +86,7 @@ def test_a_large_v_cancels_l2_under_adam():
     np.testing.assert_allclose(quiet, 1 - (1 - 1e-4) ** 400, rtol=2e-2)
 
 
+@pytest.mark.wide
 def test_the_rate_inside_the_buffer_matters_under_a_schedule():
     gradients = np.random.default_rng(0).normal(size=(30, 3))
 

@@ -343,7 +343,7 @@ def test_rows_and_formulas_correspond():
     assert ROWS.keys() == FORMULAS.keys()
 
 
-@pytest.mark.by_turns(6)
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("name", FORMULAS)
 def test_expression_is_the_formula(name):
     compare(eval(ROWS[name].ours, PUBLIC), name, rtol=1e-12)
@@ -355,7 +355,7 @@ def test_expression_prints_as_itself(name):
     assert eval(repr(tx), PUBLIC) == tx
 
 
-@pytest.mark.by_turns(11)
+@pytest.mark.by_turns(5)
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.optax != "-"])
 def test_optax_equivalent_is_the_formula(name):
     """Optax needs lenient promotion, and computes its schedules in float32."""

@@ -199,7 +199,7 @@ UNMOVED = {
 }
 
 
-@pytest.mark.by_turns(68)
+@pytest.mark.by_turns(49)
 @pytest.mark.parametrize("name", [n for n, e in ENTRIES.items() if e.kind != "schedule"])
 def test_every_entry_is_moved_or_has_a_reason(name):
     entry = ENTRIES[name]
@@ -220,7 +220,7 @@ def test_optax_has_most_entries():
     assert len(MOVED) >= 30
 
 
-@pytest.mark.by_turns(9)
+@pytest.mark.by_turns(5)
 @pytest.mark.parametrize("name", MOVED)
 def test_an_initial_state_of_each_entry_moves_both_ways(name):
     """And whatever is added to the catalogue under a name of Optax's."""
@@ -274,6 +274,7 @@ def test_a_step_can_be_given_where_optax_counts_none():
     assert gradtx.step_count(gradtx.from_optax_state(gradtx.sgd(FALLING, 0.9), state, P, step=7)) == 7
 
 
+@pytest.mark.wide
 def test_lookahead_moves_with_its_slow_weights():
     theirs, ours = optax.lookahead(optax.adam(0.1), 3, 0.5), gradtx.lookahead(gradtx.adam(0.1), 3, 0.5)
     pair = optax.LookaheadParams.init_synced(P)
@@ -299,6 +300,7 @@ def test_lookahead_moves_with_its_slow_weights():
         gradtx.from_optax_state(gradtx.adam(0.1), stepped(optax.adam(0.1)), pair)
 
 
+@pytest.mark.wide
 def test_accumulate_takes_the_state_of_multi_steps_and_a_wrapper_one_of_optax_inside():
     theirs = optax.MultiSteps(optax.adam(0.1), 3)
     state = stepped(theirs, times=5)
@@ -355,6 +357,7 @@ def variables(optimizer):
     return model, nnx.Optimizer(model, optimizer, wrt=nnx.Param)
 
 
+@pytest.mark.wide
 def test_the_state_of_an_nnx_optimizer_moves_both_ways():
     model, old = variables(optax.adam(0.1))
     grads = nnx.state(model, nnx.Param)
@@ -505,7 +508,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.by_turns(16)
+@pytest.mark.by_turns(10)
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_does_not_fit_is_refused_with_the_reason(case):
     tx, make, message = REFUSED[case]

@@ -50,7 +50,7 @@ STEP = {"sgd_dampening": HANDOVER}
 BOUNDS = {np.float64: {"rtol": 1e-11, "atol": 1e-13}, np.float32: {"rtol": 3e-5, "atol": 3e-6}}
 
 
-@pytest.mark.by_turns(4)
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize(
     "dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.full)], ids=["float64", "float32"]
 )
@@ -67,7 +67,7 @@ def test_a_run_goes_on_as_torchs_did(case, dtype):
                 np.testing.assert_allclose(actual, leaf, **BOUNDS[dtype], err_msg=f"step {number}")
 
 
-@pytest.mark.by_turns(5)
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("case", TORCH_CASES)
 def test_the_way_back_gives_torchs_own_state_dict(case):
     tx, recorded = made(case), TORCH.state_dicts[case]
@@ -489,7 +489,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.by_turns(38)
+@pytest.mark.by_turns(24)
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_does_not_fit_is_refused_with_the_reason(case):
     tx, state_dict, message = REFUSED[case]

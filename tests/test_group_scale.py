@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pytest
 
 import gradtx
 import references
@@ -14,6 +15,7 @@ from test_labels import PARAMS
 BY_PART = {"embed": "embed", "layers": "body"}
 
 
+@pytest.mark.wide
 def test_factors_are_hyperparameters_under_their_labels():
     tx = gradtx.chain(
         gradtx.adamw(1e-3),
@@ -61,6 +63,7 @@ def follows(tx, reference, rtol=2e-5):
             np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6)
 
 
+@pytest.mark.wide
 def test_scaled_adamw_is_an_adamw_for_each_group():
     tx = gradtx.chain(
         gradtx.adamw(0.01, weight_decay=0.3), gradtx.scale_by_group({"embed": 10.0, "body": 0.5}, BY_PART)
@@ -71,6 +74,7 @@ def test_scaled_adamw_is_an_adamw_for_each_group():
     )
 
 
+@pytest.mark.wide
 def test_a_decay_and_a_rate_for_each_group_around_one_adam():
     """As the docstring of `scale_by_group` puts it together."""
     tx = gradtx.chain(

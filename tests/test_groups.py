@@ -19,6 +19,7 @@ from test_labels import FILTERED, LAYERS, PARAMS, Model, Part, by_path, ends, gr
 from trajectories import x64
 
 
+@pytest.mark.wide
 def test_a_label_that_no_leaf_has_is_allowed():
     tx = gradtx.partition(
         {"a": gradtx.adam(0.1), "b": gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1))}, "a"
@@ -113,6 +114,7 @@ def test_multi_transform_is_partition():
     assert gradtx.multi_transform(trio(gradtx), LABELS) == gradtx.partition(trio(gradtx), LABELS)
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("as_optax")
 def test_optaxs_transforms_work_in_groups():
     mixed = {**trio(gradtx), "embed": optax.adam(1e-2)}
@@ -132,6 +134,7 @@ def norms(updates):
     return [*parts, np.hypot(*parts)]
 
 
+@pytest.mark.wide
 def test_20_a_norm_inside_a_group_is_of_the_group_and_outside_of_the_tree():
     labels = {"embed": "embed", "layers": "layers"}
     clip = gradtx.clip_by_global_norm
@@ -210,7 +213,7 @@ def moment_bytes(state):
 FROZEN = {"body": jnp.ones((1000, 10)), "head": jnp.ones((10, 2))}
 
 
-@pytest.mark.by_turns(4)
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize(
     "tx",
     [
@@ -297,7 +300,7 @@ def test_a_leaf_without_a_gradient_this_time_keeps_its_slots():
     np.testing.assert_array_equal(*(s["slots"]["a.trace"]["trace"]["embed"]["table"] for s in (state, after)))
 
 
-@pytest.mark.by_turns(2)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("apply", [False, True], ids=["update", "apply_gradients"])
 @pytest.mark.parametrize("order", ["ab", "ba"])
 @pytest.mark.parametrize("wrap", ["inside", "around"])
@@ -332,7 +335,7 @@ def test_accumulation_in_a_group_and_around_groups(wrap, order, apply):
     assert step._cache_size() == 1
 
 
-@pytest.mark.by_turns(1)
+@pytest.mark.wide
 @pytest.mark.parametrize("labels", ["a", {"embed": "a", "layers": "b"}], ids=["every leaf", "some leaves"])
 def test_a_wrapper_that_ends_a_partition_may_hold_every_leaf_or_some(labels):
     """`apply_gradients` and `update` agree also where no leaf is left to the other group."""
@@ -420,7 +423,7 @@ REBUILT = [
 ]
 
 
-@pytest.mark.by_turns(4)
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("tx", REBUILT, ids=repr)
 def test_the_repr_rebuilds_it(tx):
     scope = {**vars(gradtx), "test_labels": test_labels}

@@ -94,6 +94,7 @@ def test_13_a_skip_changes_no_bit_and_the_next_step_goes_through(inner, form, up
         assert (slots(state_after)["skipped"], slots(state_after)["in_a_row"]) == (1, 0)
 
 
+@pytest.mark.wide
 def test_a_skipped_update_is_zero():
     tx = gradtx.guard(gradtx.adamw(1e-2))
     updates, _ = tx.update(planted(GOOD, 1, np.nan), tx.init(PARAMS), PARAMS)
@@ -245,6 +246,7 @@ def verdicts(state):
     return [step.verdict for step in gradtx.report(state).last]
 
 
+@pytest.mark.wide
 def test_what_is_not_finite_is_never_applied_however_often():
     tx = gradtx.guard(gradtx.sgd(0.1), patience=2, warmup=1)
     states = run(tx, [GOOD, *[planted(GOOD, 0, np.nan)] * 8])
@@ -271,6 +273,7 @@ def test_rounding_is_no_spike():
     assert slots(states[-1])["skipped"] == 0
 
 
+@pytest.mark.wide
 def test_without_deviations_no_step_is_too_large():
     tx = gradtx.guard(gradtx.sgd(0.1), deviations=None, warmup=1)
     states = run(tx, [GOOD, GOOD, scaled(1e6)])
@@ -360,6 +363,7 @@ def test_a_fault_in_a_large_leaf_is_found_by_optimized_code():
     assert gradtx.report(step(params, state, params)[1]).skipped == 0
 
 
+@pytest.mark.wide
 def test_the_report_is_a_table():
     tx = gradtx.guard(gradtx.sgd(1e-3), warmup=1, patience=1, deviations=3.0)
     large = scaled(100.0)
@@ -495,7 +499,7 @@ def sums(tx, form):
     return sum(e.invars[0].aval.size == 32 for e in found)
 
 
-@pytest.mark.by_turns(1)
+@pytest.mark.wide
 @pytest.mark.parametrize("form", ["update", "apply_gradients"])
 def test_clipping_inside_a_guard_measures_nothing_again(form):
     clipped = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3))
@@ -579,7 +583,7 @@ def test_what_a_guard_keeps_has_no_derivative():
         np.testing.assert_array_equal(jax.grad(kept)(g), np.zeros(3))
 
 
-@pytest.mark.by_turns(1)
+@pytest.mark.wide
 @pytest.mark.parametrize("name", ["guard", "guard updates", "apply_if_finite"])
 def test_a_batch_skips_where_it_must(name):
     tx = WRAPPED[name]
@@ -716,6 +720,7 @@ SEEN = {
 }
 
 
+@pytest.mark.by_turns(4)
 @pytest.mark.parametrize("tree", SEEN)
 def test_conditions_to_skip_are_optaxs(tree):
     for name, more in (

@@ -148,7 +148,7 @@ PAIRS = [
 """Each tree with some transforms, and each transform with some trees."""
 
 
-@pytest.mark.by_turns(4)
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize(("tree", "name"), PAIRS)
 def test_any_names_of_the_parameters_read_the_same(tree, name):
     reads_the_same(TRANSFORMS[name], HOSTILE[tree])
@@ -161,6 +161,7 @@ TREES = st.recursive(
 ).filter(lambda tree: isinstance(tree, dict))
 
 
+@pytest.mark.wide
 @settings(max_examples=5, deadline=None)
 @given(TREES, st.sampled_from(sorted(TRANSFORMS)))
 def test_trees_of_such_names_read_the_same(params, name):
@@ -174,7 +175,7 @@ def test_the_momentum_of_a_leaf_named_eval_params_is_no_average():
     assert gradtx.eval_params(state, params) == params
 
 
-@pytest.mark.by_turns(12)
+@pytest.mark.by_turns(9)
 @pytest.mark.parametrize("label", ["eval_params", "inner", "clock", "foreign", "step", "a.b", "a/b"])
 @pytest.mark.parametrize("slot", ["trace", "eval_params"])
 def test_groups_may_have_such_names_too(label, slot):

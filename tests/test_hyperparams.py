@@ -145,14 +145,14 @@ def test_the_recipes_are_all_there():
     assert sum(len(numeric(name)) for name in RECIPES) >= 60
 
 
-@pytest.mark.by_turns(3)
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_argument_is_read_under_the_recipes_own_name(name):
     read = gradtx.hyperparams(grown(name)[1])
     assert {k: read[k] for k in numeric(name)} == dict.fromkeys(numeric(name), 0.5)
 
 
-@pytest.mark.by_turns(12)
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_set_argument_acts_as_in_a_fresh_optimizer(name):
     tx, old = grown(name)

@@ -85,6 +85,7 @@ FORMS = {
 }
 
 
+@pytest.mark.by_turns(13)
 @pytest.mark.brief
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_labels(form):
@@ -103,6 +104,7 @@ class Part(enum.Enum):
     HEAD = 2
 
 
+@pytest.mark.by_turns(4)
 @pytest.mark.parametrize(
     "one, other",
     [(0, 1), (True, False), (Part.BODY, Part.HEAD), ((0, 1), (0, 2)), (np.int64(3), 4)],
@@ -348,7 +350,7 @@ class Network(nnx.Module):
         return self.head(self.body(x))
 
 
-@pytest.mark.by_turns(3)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize(
     "labels",
     [

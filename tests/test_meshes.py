@@ -70,6 +70,7 @@ def test_steps_on_an_explicit_mesh(name, context):
     assert result["w"].sharding.spec == eager["w"].sharding.spec == PartitionSpec("x", "y")
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("name", ["MultiSteps", "snapshot", "flatten", "guard"])
 def test_abstract_state_has_the_shardings(name):
     params = sharded(PARAMS)

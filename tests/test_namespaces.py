@@ -38,6 +38,7 @@ COMMON = [(where, name) for where, name in OPTAX if hasattr(space(gradtx, where)
 ABSENT = sorted({*OPTAX} - {*COMMON})
 
 
+@pytest.mark.by_turns(144)
 @pytest.mark.parametrize("where, name", ABSENT)
 def test_what_gradtx_does_not_have_says_what_to_use(where, name):
     with pytest.raises(AttributeError) as error:
@@ -80,6 +81,7 @@ def same_default(ours, theirs):
     return ours == theirs or inspect.isfunction(theirs) or np.dtype(ours) == np.dtype(theirs)
 
 
+@pytest.mark.by_turns(152)
 @pytest.mark.parametrize("where, name", COMMON)
 def test_a_common_function_takes_what_optaxs_takes(where, name):
     """Optax's arguments come first, by their names, in their order and with their defaults."""
@@ -199,7 +201,7 @@ def as_jax(x):
     return jnp.asarray(x) if isinstance(x, np.ndarray | np.generic) else x
 
 
-@pytest.mark.by_turns(5)
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("name", sorted({*gradtx.tree.__all__} - READERS))
 def test_a_function_of_trees_gives_what_optaxs_gives(name):
     for arguments in CALLS[name]:

@@ -47,6 +47,7 @@ def test_the_noise_is_normal_with_the_variance_of_its_formula(noise):
         assert sigmas((x**4).mean(1), 3 * variance**2, variance**2 * np.sqrt(96 / SIZE)) < 5
 
 
+@pytest.mark.wide
 def test_complex_noise_has_that_variance_in_all(noise):
     z = noise["z"]
     variance = ETA / np.arange(1, STEPS + 1) ** GAMMA
@@ -62,6 +63,7 @@ def test_steps_and_leaves_are_independent(noise):
     assert np.max(np.abs(correlation)) < 5 / np.sqrt(SIZE)
 
 
+@pytest.mark.wide
 def test_a_key_decides_all_of_it():
     params = jnp.zeros(5)
     same = [draws(gradtx.add_noise(ETA, GAMMA, key=1), params, 3) for _ in range(2)]
@@ -70,6 +72,7 @@ def test_a_key_decides_all_of_it():
     assert np.all(same[0] != other)
 
 
+@pytest.mark.wide
 def test_a_key_may_be_given_in_each_form():
     params = jnp.zeros(5)
     typed = jax.random.key(7)

@@ -216,6 +216,7 @@ def test_one_compilation_from_init_on(place):
     assert jax.tree.all(moved)
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("place", PLACES)
 def test_one_compilation_with_donation(place):
     params, grads = jax.tree.map(PLACES[place], (jax.tree.map(jnp.copy, PARAMS), GRADS))

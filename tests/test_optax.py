@@ -58,7 +58,7 @@ COMBINATORS = {
 }
 
 
-@pytest.mark.by_turns(3)
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("combinator", COMBINATORS)
 def test_inside_optaxs_combinators_it_equals_optaxs_own(combinator):
     wrap = COMBINATORS[combinator]

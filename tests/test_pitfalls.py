@@ -74,7 +74,7 @@ def test_02_b2_is_not_rounded_to_the_parameters_dtype():
     np.testing.assert_allclose(narrow.astype(F32), wide, rtol=2**-8)
 
 
-@pytest.mark.by_turns(3)
+@pytest.mark.by_turns(2)
 @every
 def test_03_zero_float16_gradients_are_finite(name):
     zeros = cast(jax.tree.map(jnp.zeros_like, PARAMS), F16)
@@ -83,7 +83,7 @@ def test_03_zero_float16_gradients_are_finite(name):
     assert all(bool(jnp.isfinite(u).all()) for u in jax.tree.leaves(updates))
 
 
-@pytest.mark.by_turns(3)
+@pytest.mark.by_turns(1)
 @some
 @pytest.mark.parametrize("dtypes", [(BF16, F32), (F32, BF16)], ids=["bf16 params", "bf16 grads"])
 def test_04_no_state_drifts_at_the_first_update(name, dtypes):
@@ -93,7 +93,7 @@ def test_04_no_state_drifts_at_the_first_update(name, dtypes):
     assert kinds(after) == kinds(state)
 
 
-@pytest.mark.by_turns(7)
+@pytest.mark.by_turns(3)
 @some
 @pytest.mark.parametrize(
     "rate", [np.float64(0.1), np.float32(0.1), jnp.float32(0.1)], ids=lambda r: type(r).__name__
@@ -124,6 +124,7 @@ def test_08_a_complex_leaf_has_a_real_second_moment():
     np.testing.assert_allclose(u, -0.1 * z / 5, rtol=1e-5)  # |g|², not each part's own square
 
 
+@pytest.mark.wide
 def test_08_the_sum_rules_of_a_complex_leaf_are_those_of_its_parts():
     z = jnp.array([3.0 + 4.0j, 1.0 - 2.0j], jnp.complex64)
     for tx in (gradtx.sgd(0.1, momentum=0.9), gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1))):
@@ -152,7 +153,7 @@ def test_10_zero_gradients_and_a_zero_bound_give_zero():
     assert one(gradtx.clip_by_global_norm(0.0), jnp.zeros(3)).tolist() == [0.0] * 3
 
 
-@pytest.mark.by_turns(4)
+@pytest.mark.by_turns(1)
 @some
 @pytest.mark.parametrize("bad", [jnp.inf, jnp.nan])
 def test_11_one_bad_element_does_not_spread_to_another_leaf(name, bad):
@@ -242,6 +243,7 @@ def test_24_frozen_leaves_cost_no_state():
     assert len(jax.tree.leaves(tx.init(PARAMS)["slots"])) == 2
 
 
+@pytest.mark.by_turns(2)
 @some
 def test_25_params_and_state_can_be_donated(name):
     tx, params = EVERY[name], jax.tree.map(jnp.copy, PARAMS)

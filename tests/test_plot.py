@@ -95,6 +95,7 @@ def rosenbrock(p):
     return (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2
 
 
+@pytest.mark.wide
 def test_a_path_that_diverges_ends_where_it_does(axes):
     optimizers = {"far": gradtx.sgd(1.0), "near": gradtx.adam(0.1)}
     found = lines(gradtx.plot_paths(rosenbrock, optimizers, (-1.0, 1.0), 30, ax=axes))

@@ -32,7 +32,7 @@ def equal(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), a, b)
 
 
-@pytest.mark.by_turns(4)
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("name", ["count", "mu", "nu"])
 @pytest.mark.parametrize("get", [gradtx.tree.get, gradtx.tree_utils.tree_get])
 def test_what_optaxs_adam_has_is_found_in_gradtxs(get, name):

@@ -13,6 +13,7 @@ TORCH = load_torch()
 FIRST_STEPS = Path(__file__).parents[1] / "examples" / "first_steps_torch.json"
 
 
+@pytest.mark.by_turns(12)
 @pytest.mark.parametrize("case", TORCH_CASES)
 def test_reference_follows_torch(case):
     name, kwargs = TORCH_CASES[case]

@@ -1,4 +1,4 @@
-"""What a plain run costs as the catalogue grows: each entry adds the cheap laws, and one costly one."""
+"""What the laws cost as the catalogue grows: each entry adds the cheap laws, and one costly one."""
 
 import random
 
@@ -9,7 +9,7 @@ from pairwise import cover
 from rotation import rotation
 from test_laws import COSTLY, DIMENSIONS, FEATURES, covered, possible, turns
 
-# What a plain run of 150 entries has the time for: pairs of an entry and a costly law, and pairwise rows. One
+# What there is time for with 150 entries: pairs of an entry and a costly law, and pairwise rows. One
 # takes about a sixth of a second of a processor, both together a fifth of four minutes on two cores.
 MEETINGS, ROWS = 320, 240
 

@@ -62,7 +62,7 @@ def test_follows_its_reference(name):
     np.testing.assert_allclose(values(ours(name)), expected, rtol=2e-6, atol=1e-7)
 
 
-@pytest.mark.by_turns(8)
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if name not in NOT_IN_OPTAX])
 def test_follows_optax(name):
     """In float32, as Optax computes; a cosine near its end cancels to about 1e-7 of the start."""
@@ -80,7 +80,7 @@ def test_the_linear_warmup_and_decay_is_optaxs_joined():
     np.testing.assert_allclose(values(ours), expected, rtol=2e-6)
 
 
-@pytest.mark.by_turns(6)
+@pytest.mark.by_turns(5)
 @pytest.mark.parametrize("start, end", [(0.1, 0.7), (1e8, 0.1), (0.3, 1e-9), (0.0, 3e-4)])
 @pytest.mark.parametrize(
     "build, last",

@@ -58,7 +58,7 @@ def rates(tx, start, number, *, compiled):
     return found
 
 
-@pytest.mark.by_turns(3)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("far", FAR.values(), ids=FAR)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_schedule_is_exact_around_a_far_step(name, far):
@@ -73,7 +73,7 @@ def test_every_schedule_is_exact_around_a_far_step(name, far):
         np.testing.assert_allclose([float(ours(t)) for t in steps], expected, rtol=1e-13)
 
 
-@pytest.mark.by_turns(6)
+@pytest.mark.by_turns(4)
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "eager"])
 @pytest.mark.parametrize("name", NAMES)
 def test_and_in_an_optimizer(name, compiled):
@@ -83,7 +83,7 @@ def test_and_in_an_optimizer(name, compiled):
     np.testing.assert_allclose(found, [reference(far - 3 + i) for i in range(6)], rtol=3e-6, atol=1e-7)
 
 
-@pytest.mark.by_turns(2)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("far", FAR.values(), ids=FAR)
 def test_joined_schedules_start_at_their_step(far):
     joined = gradtx.join_schedules([1.0, gradtx.linear_schedule(1.0, 0.0, 4)], [far - 2])
@@ -108,6 +108,7 @@ def test_a_stair_of_a_long_run_is_taken_at_its_step():
     np.testing.assert_allclose(count // 2.5, (2**31 - 1) // 2.5, rtol=1e-7)
 
 
+@pytest.mark.wide
 def test_the_state_reads_and_takes_numbers_that_float32_does_not_hold():
     """As they were given, in one compilation, and in a sweep."""
     tx = gradtx.sgd(gradtx.piecewise_constant_schedule(1.0, {2**24 + 1: 0.5}))
@@ -335,6 +336,7 @@ def test_a_guard_counts_exactly_and_to_the_last_number():
     assert [u for u, _ in stepped(patient, state, 2)] == [0.0, -1.0]
 
 
+@pytest.mark.wide
 def test_a_guards_box_keeps_the_last_steps_of_a_long_run():
     tx = gradtx.guard(gradtx.sgd(1.0))
     *_, (_, state) = stepped(tx, at_count(tx, 2**24 + 5), 40)

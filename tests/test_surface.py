@@ -114,7 +114,7 @@ def test_flatten_keeps_each_leafs_dtype():
     assert_close(updates, expected, rtol=1e-6)
 
 
-@pytest.mark.by_turns(3)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("library", [gradtx, optax], ids=["gradtx", "optax"])
 @pytest.mark.parametrize("absent", [["half"], ["w"], ["z"], ["half", "w"], ["half", "w", "z"]])
 def test_flatten_leaves_what_has_no_gradient_bit_for_bit(absent, library):
@@ -164,6 +164,7 @@ def test_flatten_without_the_parameters_names_the_leaf_that_has_no_gradient():
     assert masked.update({"a": params["a"], "b": None}, masked.init(params))[0]["a"] is not None
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("inner", [gradtx.adam, optax.adam], ids=["ours", "theirs"])
 def test_flatten_names_the_leaf_that_was_none_at_init(inner):
     params = {"a": jnp.ones(3), "late": jnp.ones(2), "c": jnp.ones(())}
@@ -197,7 +198,7 @@ def test_flatten_of_no_leaves():
     assert tx.update({}, tx.init({}), {})[0] == {}
 
 
-@pytest.mark.by_turns(2)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("others", [(), ("data",)], ids=["some sharded", "all sharded"])
 def test_flatten_of_sharded_leaves_keeps_its_state_replicated(others, compiled):
@@ -229,6 +230,7 @@ def test_apply_every_follows_optax(k):
     assert_same_updates(gradtx.apply_every(k), optax.apply_every(k))
 
 
+@pytest.mark.wide
 def test_apply_every_after_adam_follows_optax():
     ours = gradtx.chain(gradtx.adam(0.1), gradtx.apply_every(4))
     # Four updates may cancel, and the sum then has more than their rounding errors.
@@ -306,6 +308,7 @@ def test_monitor_follows_optax():
                 assert_close(value(s, "monitor", name), expected, rtol=1e-6 if name == "large" else 1e-12)
 
 
+@pytest.mark.wide
 def test_monitors_state_keeps_its_structure():
     """Optax's gains its measurements at the first update, so that `scan` fails."""
     tx, theirs = gradtx.monitor(measures(gradtx)), optax.monitor(measures(optax))
@@ -415,6 +418,7 @@ def test_injected_numbers_are_read_and_set_in_the_state():
     assert_close(ours.update(params, s, params)[0], theirs.update(params, t, params)[0])
 
 
+@pytest.mark.wide
 def test_02_injected_numbers_are_not_rounded_to_the_parameters_dtype():
     """Optax's take the dtype of bfloat16 gradients, in which 0.999 is 1 and the update NaN (#1414)."""
     params = jnp.ones(2, jnp.bfloat16)
@@ -488,7 +492,7 @@ def test_an_injected_function_of_ones_own_follows_optax(make, rate):
     assert_same_updates(ours, theirs)
 
 
-@pytest.mark.by_turns(2)
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("make", OWN)
 def test_an_injected_function_runs_eagerly_too(make, rate):
@@ -673,7 +677,7 @@ def per_example(dtype=np.float64):
     return jax.tree.map(lambda g: jnp.asarray(g, dtype), grads)
 
 
-@pytest.mark.by_turns(1)
+@pytest.mark.wide
 @pytest.mark.parametrize("bound", [0.0, 0.5, 3.0, 9.0, np.inf])
 def test_per_example_clipping_follows_optax(bound):
     with x64():

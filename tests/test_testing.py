@@ -17,6 +17,7 @@ def test_sound_optimizers_of_optax_pass(name):
         testing.check(getattr(optax, name)(1e-2))
 
 
+@pytest.mark.wide
 def test_a_chain_with_a_foreign_member_passes():
     testing.check(gradtx.chain(gradtx.clip(1.0), optax.trace(0.9), gradtx.sgd(0.1)))
 
@@ -93,6 +94,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.by_turns(6)
 @pytest.mark.parametrize("law", PLANTED)
 def test_a_planted_fault_is_found(law):
     case = testing.Case(PLANTED[law], compiled=law != "two_runs_are_identical")

@@ -30,7 +30,7 @@ def trajectory(tx):
     return history
 
 
-@pytest.mark.by_turns(3)
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("case", TORCH_CASES)
 def test_follows_torch(case):
     name, kwargs = TORCH_CASES[case]

@@ -68,6 +68,7 @@ def test_the_metrics_are_those_of_a_model():
     assert 0 < clipped < 8
 
 
+@pytest.mark.wide
 def test_it_measures_every_so_often_from_the_first_update_on():
     grads = gradients(8)
     found = [m for _, m in run(gradtx.track(gradtx.sgd(0.1), every=3), grads)]
@@ -120,6 +121,7 @@ def test_what_is_donated_is_not_copied():
     assert not re.findall(r"f32\[64,8\]\S* copy\(", entry)
 
 
+@pytest.mark.wide
 def test_names_are_told_apart_by_their_place():
     tx = gradtx.named_chain(
         ("slow", gradtx.track(gradtx.sgd(0.1))), ("fast", gradtx.track(gradtx.scale(3.0)))
