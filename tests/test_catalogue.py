@@ -104,7 +104,6 @@ def test_every_public_class_has_a_docstring(name):
     assert getattr(gradtx, name).__doc__
 
 
-@pytest.mark.by_turns(69)
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
 def test_the_alternative_differs_in_every_number(entry):
     """Of one structure, so that one compiled program serves both; with no number in common."""

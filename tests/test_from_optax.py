@@ -199,7 +199,6 @@ UNMOVED = {
 }
 
 
-@pytest.mark.by_turns(49)
 @pytest.mark.parametrize("name", [n for n, e in ENTRIES.items() if e.kind != "schedule"])
 def test_every_entry_is_moved_or_has_a_reason(name):
     entry = ENTRIES[name]

@@ -38,7 +38,6 @@ COMMON = [(where, name) for where, name in OPTAX if hasattr(space(gradtx, where)
 ABSENT = sorted({*OPTAX} - {*COMMON})
 
 
-@pytest.mark.by_turns(144)
 @pytest.mark.parametrize("where, name", ABSENT)
 def test_what_gradtx_does_not_have_says_what_to_use(where, name):
     with pytest.raises(AttributeError) as error:
@@ -81,7 +80,6 @@ def same_default(ours, theirs):
     return ours == theirs or inspect.isfunction(theirs) or np.dtype(ours) == np.dtype(theirs)
 
 
-@pytest.mark.by_turns(152)
 @pytest.mark.parametrize("where, name", COMMON)
 def test_a_common_function_takes_what_optaxs_takes(where, name):
     """Optax's arguments come first, by their names, in their order and with their defaults."""

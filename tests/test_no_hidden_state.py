@@ -117,7 +117,6 @@ def numbers(tx):
                     yield (*scope, name), DECAY if declared.decay else declared.domain
 
 
-@pytest.mark.by_turns(79)
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_the_state_says_the_domain_that_the_spec_says(entry):
     for path, domain in numbers(ENTRIES[entry].transform()):

@@ -43,7 +43,6 @@ def test_importing_gradtx_imports_jax_and_numpy_alone():
     assert set(result.stdout.split()) <= {"gradtx", "jax", "jaxlib", "numpy"}
 
 
-@pytest.mark.by_turns(83)
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_one_way_and_stay_within_the_dependencies(path):
     layer = LAYERS.get(path.relative_to(PACKAGE).parts[0])

@@ -1,9 +1,11 @@
 """What a plain run has of each test, and what it leaves to `--rest`."""
 
+import collections
 from types import SimpleNamespace
 
 import pytest
 
+from catalogue import ENTRIES
 from plain_run import in_a_plain_run
 
 
@@ -35,3 +37,27 @@ def test_turns_are_spread_over_the_cases_and_each_test_has_its_own():
     assert chosen(items("test_a", 2, of(3).mark)) == ["test_a[0]", "test_a[1]"]
     both = items("test_a", 4, of(1).mark) + items("test_b", 5, of(2).mark)
     assert chosen(both) == ["test_a[0]", "test_b[0]", "test_b[2]"]
+
+
+# What has a case for each entry of the catalogue in a plain run: the cheap laws, which share a compiled step,
+# and what compiles nothing.
+GROWS = {
+    "test_catalogue.py::test_every_form_has_a_reference_or_a_reason",
+    "test_catalogue.py::test_the_alternative_differs_in_every_number",
+    "test_from_optax.py::test_every_entry_is_moved_or_has_a_reason",
+    "test_laws.py::test_law",
+    "test_no_hidden_state.py::test_the_state_says_the_domain_that_the_spec_says",
+    "test_print.py::test_what_is_printed_evaluates_to_an_equal_object",
+}
+
+
+def test_what_grows_with_the_catalogue_is_named(request):
+    """Any other test that goes over the entries goes by turns, so that a new entry adds no case of it."""
+    items = [item for item in request.session.items if not item.get_closest_marker("full")]
+    of_entries = collections.defaultdict(set)
+    for item in in_a_plain_run(items):
+        values = getattr(item, "callspec", SimpleNamespace(params={})).params.values()
+        names = {x for x in values if isinstance(x, str) and x in ENTRIES}
+        of_entries[item.nodeid.partition("[")[0].rpartition("/")[2]] |= names
+    grown = {test for test, names in of_entries.items() if len(names) > len(ENTRIES) // 2}
+    assert grown <= GROWS

@@ -38,7 +38,7 @@ def test_the_second_moment_does_not_drift(b2):
     assert np.max(np.abs(actual / nu - 1)) <= BOUND
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.9, 0.99, 0.999, 0.9999])
+@pytest.mark.parametrize("decay", [0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.999999])
 def test_an_average_of_squares_that_has_overflowed_stays_infinite(decay):
     """The digits that 1 - c loses are 0 or negative for some decays, and infinity times them is NaN."""
     mixed = Decay(jnp.float32(1 - decay)).mix(jnp.array([jnp.inf, 4.0, jnp.nan]), jnp.float32(1.0))

@@ -12,7 +12,6 @@ from catalogue import forms
 COSINE = gradtx.warmup_cosine_decay_schedule(0.0, 3e-4, 100, 1000)
 
 
-@pytest.mark.by_turns(71)
 @pytest.mark.parametrize("entry, variant", forms())
 def test_what_is_printed_evaluates_to_an_equal_object(entry, variant):
     built = entry.build(variant)

@@ -145,13 +145,17 @@ class Decay:
         """The exponential moving average `b old + (1 - b) new`, without rounding `b`.
 
         In floating point `1 - c` loses the last digits of a small `c`; they are kept and added back, so that
-        neither a decay near 1 nor one near 0 costs accuracy. An average of squares that has overflowed stays
-        infinite: times the lost digits, which may be 0 or negative, it would be NaN.
+        neither a decay near 1 nor one near 0 costs accuracy. They are kept positive, if need be by rounding
+        `1 - c` down: an average of squares that has overflowed would be NaN, times 0 or a negative number.
         """
         high = 1 - self.complement
         low = (1 - high) - self.complement
-        mixed = high * old + (low * old + self.complement * new)
-        return jnp.where(usually(jnp.isfinite(old)), mixed, old)
+        about = jnp.finfo(high.dtype)
+        down = jnp.where(low < 0, high - high * np.array(about.eps, high.dtype), high)
+        rest = jnp.maximum((high - down) + low, np.array(about.tiny, high.dtype))
+        is_below = usually(low > 0)
+        high, low = jnp.where(is_below, high, down), jnp.where(is_below, low, rest)
+        return high * old + (low * old + self.complement * new)
 
     def correction(self, t: jax.Array) -> jax.Array:
         """`1 - b^t`, by which an average that started at zero is divided after `t` updates."""
