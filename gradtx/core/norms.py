@@ -84,13 +84,8 @@ class Parts(NamedTuple):
         """The same divided by a number of elements."""
         return Parts(*(part / max(size, 1) for part in self))
 
-    def sum(self) -> jax.Array:
-        """The sum as one number, as far as that can be represented."""
-        norm = self.norm()
-        return jnp.where((self.small == 0) & (self.large == 0), self.plain, norm * norm)
-
-    def root(self) -> tuple[jax.Array, jax.Array]:
-        """The norm as a product of a number whose square is exact, and 1 / down, 1 or 1 / up."""
+    def top(self) -> tuple[jax.Array, jax.Array]:
+        """An exact sum of squares, and the unit of its root: 1 / down, 1 or 1 / up."""
         limits = _Range(self.plain.dtype)
         is_large, is_plain = self.large != 0, self.plain != 0
         # Chosen at run time: XLA would multiply two constants, and their product is out of range.
@@ -98,26 +93,32 @@ class Parts(NamedTuple):
         back = jnp.where(is_plain, 1 / limits.up, limits.one)
         rest = jnp.where(is_plain, self.plain + self.small * back * back, self.small)
         top = jnp.where(is_large, self.large + self.plain * down * down, rest)
-        return sqrt(top), jnp.where(is_large, 1 / limits.down, jnp.where(is_plain, limits.one, 1 / limits.up))
+        return top, jnp.where(is_large, 1 / limits.down, jnp.where(is_plain, limits.one, 1 / limits.up))
+
+    def sum(self) -> jax.Array:
+        """The sum as one number, as far as that can be represented."""
+        norm = self.norm()
+        return jnp.where((self.small == 0) & (self.large == 0), self.plain, norm * norm)
 
     def norm(self) -> jax.Array:
         """The root of the sum, Inf only if it cannot be represented."""
-        root, unit = self.root()
-        return root * unit
+        top, unit = self.top()
+        return sqrt(top) * unit
 
     def clip_factors(self, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Two factors that are `min(1, bound / norm)` together, and 1 where something is not finite.
+        """Two factors that are `min(1, bound / norm)` together, and 1 where something is not finite."""
+        return _clip_factors(*self.top(), bound)
 
-        The second is 1 unless the first would be too small by itself to have all digits.
-        """
-        root, unit = self.root()
-        limits, one = _Range(root.dtype), jnp.ones_like(root)
-        clips = self.finite & (root > 0) & (divide(bound, root) < unit)
-        # Where nothing is clipped the quotient may be anything, and so may its derivative.
-        quotient = divide(bound, jnp.where(clips, root, one))
-        tiny = clips & (quotient < limits.factor * unit)
-        shrink = jnp.where(tiny, limits.factor, one)
-        return jnp.where(clips, quotient * (jnp.where(tiny, 1 / limits.factor, one) / unit), one), shrink
+
+def _clip_factors(top: jax.Array, unit: jax.Array, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The second is 1 unless the first would be too small by itself to have all digits."""
+    limits, root = _Range(top.dtype), sqrt(top)
+    one = jnp.ones_like(root)
+    clips = (root > bound / unit) & jnp.isfinite(root)
+    # Where nothing is clipped the quotient may be anything, and so may its derivative.
+    quotient = divide(bound, jnp.where(clips, root, one))
+    shrink = jnp.where(usually(~clips | (quotient >= limits.factor * unit)), one, limits.factor)
+    return jnp.where(clips, quotient / (unit * shrink), one), shrink
 
 
 def _parts(leaves: Sequence[jax.Array], sums: jax.Array, batch: int) -> Parts:
@@ -198,13 +199,9 @@ class Squares:
 
     def clip_factors(self, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Two factors that are `min(1, bound / norm)` together, and 1 where something is not finite."""
-
-        def ordinary(total: jax.Array) -> tuple[jax.Array, jax.Array]:
-            norm, one = sqrt(total), jnp.ones_like(total)
-            clips = (norm > bound) & jnp.isfinite(norm)
-            return jnp.where(clips, divide(bound, jnp.where(clips, norm, one)), one), one
-
-        return self.then(ordinary, lambda parts: parts.clip_factors(bound))
+        # The ordinary branch computes nothing, which costs less than a branch that does.
+        top, unit = self.then(lambda total: (total, jnp.ones_like(total)), Parts.top)
+        return _clip_factors(top, unit, bound)
 
 
 @jax.jit
