@@ -95,7 +95,7 @@ def table(rows: list[Row]) -> str:
     )
 
 
-def updated(page: str, rows: list[Row]) -> str:
+def updated(page: str, rows: list[Row], names: list[str]) -> str:
     """A page with some rows in place of those of the same cases, or after all others."""
     lines = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| ")]
     known = [Row(*map(str.strip, line[:-1]), None) for line in lines[2:]]  # type: ignore[arg-type]
@@ -108,7 +108,10 @@ def updated(page: str, rows: list[Row]) -> str:
     first = next((i for i, row in enumerate(old) if row.case in cases), len(old))
     others = [[row for row in part if row.case not in cases] for part in (old[:first], old[first:])]
     return INTRODUCTION.format(
-        setting=next(line for line in page.splitlines() if line.startswith("Measured on ")),
+        setting="\n".join(
+            [line for line in page.splitlines() if line.startswith(("Measured on ", "Again on "))]
+            + [f"Again on {datetime.datetime.now(datetime.UTC).date()}: {', '.join(names)}."]
+        ),
         table=table([*others[0], *rows, *others[1]]),
     )
 
@@ -122,10 +125,14 @@ def main() -> None:
     rows: list[Row] = []
     for name in arguments.case or CASES:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        rows += CASES[name](arguments.quick)
+        found = CASES[name](arguments.quick)
+        rows += found
+        # A case that fails later takes nothing along.
+        print(table(found), file=sys.stderr, flush=True)
     print(setting(), table(rows), sep="\n\n")
     if arguments.update and arguments.case and not arguments.quick:
-        PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+        page = updated(PAGE.read_text(encoding="utf-8"), rows, arguments.case)
+        PAGE.write_text(page, encoding="utf-8")
     if not arguments.quick and not arguments.case:
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(INTRODUCTION.format(setting=setting(), table=table(rows)), encoding="utf-8")

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 import gradtx
+from gradtx.core.engine.leaves import paths
 
 from . import trees
 from .cases import HYPERPARAMETERS, clipped, plain
@@ -61,7 +62,7 @@ def moves(params: Any) -> dict[str, Callable[[], Any]]:
     theirs = clipped(optax).init(params)
     ours = gradtx.from_optax_state(clipped(gradtx), theirs, params)
     order = [str(i) for i in range(len(jax.tree.leaves(params)))]
-    names = dict(zip(gradtx.core.leaves.paths(params), order, strict=True))
+    names = dict(zip(paths(params), order, strict=True))
     new = {"state": {}, "param_groups": [{**TORCH, "params": list(range(len(order)))}]}
     at_ten = {**one.init(params), "step": np.int32(10)}
     torch = gradtx.to_torch_state_dict(one, at_ten, names, params, new, order=order)
