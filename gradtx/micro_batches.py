@@ -77,7 +77,7 @@ def combined(
     _, shapes = jax.eval_shape(one, kept, first)
     start = zeros(jax.eval_shape(_widened, shapes), (beside, kept, batches))
 
-    # A power of two changes no digit, and finite results whose mean is finite have no sum that overflows.
+    # A power of two changes no digit of a normal number, and finite results have no sum that overflows.
     weight = 0.5 ** (n - 1).bit_length()
 
     def body(carry: Any, batch: PyTree) -> Any:

@@ -15,7 +15,6 @@ import sys
 import tempfile
 
 import jax
-import pytest
 
 from plain_run import in_a_plain_run
 
@@ -126,6 +125,5 @@ def keep(config, items, kept):
 
 def is_of_names(config):
     """Whether someone has said which tests are to run."""
-    return config.args_source is not pytest.Config.ArgsSource.TESTPATHS or bool(
-        config.getoption("keyword") or config.getoption("markexpr")
-    )
+    named = [argument.rstrip("/") for argument in config.args] != list(config.getini("testpaths"))
+    return bool(named or config.getoption("keyword") or config.getoption("markexpr"))

@@ -205,12 +205,47 @@ def test_a_subclass_may_set_attributes_of_its_own(make):
         assert run(whole)[0]["w"].tolist() == (GRADS["w"] / 2).tolist()
     # Another keyword argument is for another transform of the chain.
     gradtx.chain(tx).update(GRADS, gradtx.chain(tx).init(PARAMS), PARAMS, value=1.0)
-    tx.label = "z"
-    assert tx.label == "z" and tx != make()
+    fresh = make()
+    fresh.label = "z"
+    assert fresh.label == "z" and fresh != make()
+    # What has been compiled for it would not notice.
+    with pytest.raises(AttributeError, match=r"'label' cannot be set any more.*Build a new one"):
+        tx.label = "z"
     with pytest.raises(AttributeError, match=r"'update' is what gradtx\.GradientTransformation .*_replace\("):
         tx.update = None
     with pytest.raises(AttributeError, match="is immutable"):
         gradtx.chain(tx).label = "x"
+
+
+class Given(gradtx.GradientTransformation):
+    """A subclass that is given two functions of its own kind."""
+
+    def __init__(self, schedule, mask):
+        self.schedule, self.mask = schedule, mask
+
+    def init(self, params):
+        return ()
+
+    def update(self, updates, state, params=None):
+        return gradtx.tree.scale(0.5, updates), state
+
+
+@pytest.mark.parametrize("make", [lambda: Given(schedule=abs, mask=all), lambda: Given(abs, all)])
+def test_two_functions_of_a_class_with_methods_are_its_own(make):
+    tx = make()
+    assert (tx.schedule, tx.mask) == (abs, all) and tx == make()
+    assert run(tx)[0]["w"].tolist() == (GRADS["w"] / 2).tolist()
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda tx: gradtx.accumulate(tx, 1), gradtx.guard, gradtx.flatten, lambda tx: tx]
+)
+def test_a_class_with_methods_gets_the_keyword_arguments_that_it_takes(wrap):
+    tx = wrap(Methods("x"))
+    if isinstance(tx, Methods):
+        tx = gradtx.chain(tx)
+    updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS, value=1.0)
+    assert updates["w"].tolist() == (GRADS["w"] / 2).tolist()
 
 
 def test_a_subclass_without_functions_is_told_so():

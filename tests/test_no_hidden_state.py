@@ -206,6 +206,45 @@ def test_arithmetic_on_an_argument_of_a_recipe_is_an_error(change):
         jax.jit(lambda rate: recipe_of(change)(rate).init(PARAMS)["numbers"])(0.1)
 
 
+HOLDING = {
+    "a schedule": lambda x: gradtx.sgd(lambda t: math.sqrt(x) * 0.5**t),
+    "a default": lambda x: gradtx.sgd(lambda t, rate=x: math.sqrt(rate)),
+    "a function of updates": lambda x: gradtx.stateless(lambda u, p: jax.tree.map(lambda g: g * x, u)),
+    "another library's": lambda x: gradtx.chain(optax.scale(x)),
+    "inside a group": lambda x: gradtx.partition({"a": gradtx.sgd(lambda t: math.exp(x))}, lambda p, v: "a"),
+}
+
+
+@pytest.mark.parametrize("compose", HOLDING.values(), ids=HOLDING)
+def test_a_function_that_holds_an_argument_is_an_error(compose):
+    """It would compute from the number that was given, whatever is set in the state."""
+
+    @gradtx.recipe
+    def half(learning_rate: gradtx.ScalarOrSchedule):
+        return compose(learning_rate)
+
+    with pytest.raises(TypeError, match=r"half: learning_rate must be passed on as it is"):
+        half(0.1)
+
+
+@pytest.mark.parametrize("other", [0.1, np.float32(0.1), jnp.float32(0.1), np.int64(1)], ids=repr)
+def test_a_comparison_of_an_argument_with_a_number_is_an_error(other):
+    with pytest.raises(TypeError, match=r"half: learning_rate"):
+        recipe_of(lambda x: x if x == other else 0.5)(0.1)
+    assert recipe_of(lambda x: 0.5 if x is None or x == "auto" else x)(0.1)
+
+
+def test_factors_of_groups_that_are_a_recipes_arguments_are_numbers():
+    @gradtx.recipe
+    def grouped(learning_rate: float, head: float):
+        scaled = gradtx.scale_by_group({"head": head, "body": 1.0}, {"*w*": "head", "*": "body"})
+        return gradtx.chain(scaled, gradtx.sgd(learning_rate))
+
+    tx = grouped(0.1, 0.5)
+    assert "'head': 0.5" in repr(tx.inner) and tx.inner == grouped(0.1, 0.5).inner
+    assert gradtx.hyperparams(tx.init(PARAMS))["head"] == 0.5
+
+
 @pytest.mark.parametrize("annotation", [float, float | None, gradtx.Scalar, None])
 def test_a_number_is_an_argument_whatever_its_annotation(annotation):
     def half(learning_rate):
@@ -275,9 +314,13 @@ def test_an_argument_that_is_passed_as_it_is_is_read_and_set_under_its_name():
 
 @pytest.fixture(autouse=True)
 def collections_look_at_what_a_test_makes():
-    """A worker holds millions of objects by now, and to look at all of them takes a second."""
+    """A worker holds millions of objects by now, and to look at all of them takes a second.
+
+    A rule that a test defines goes with the test, since the next one may ask what rules there are.
+    """
     gc.freeze()
     yield
+    gc.collect()
     gc.unfreeze()
 
 

@@ -100,7 +100,6 @@ def test_the_issues_numbers():
     assert count["b"] == 1
 
 
-@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("bound", [1e-20, 1.0, 1e10])
 def test_what_is_finite_is_clipped_even_if_its_norm_cannot_be_represented(bound):
     g = jnp.full((2, 8), 3e38)
@@ -111,6 +110,19 @@ def test_what_is_finite_is_clipped_even_if_its_norm_cannot_be_represented(bound)
     np.testing.assert_allclose(update(gradtx.clip_by_block_rms(bound), g), np.full((2, 8), bound), rtol=1e-6)
     sums, _ = gradtx.per_example_global_norm_clip(g, bound)
     np.testing.assert_allclose(sums, np.full(8, 2 * bound / 8**0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-9, 1.0, 3e20, 3e38])
+def test_a_bound_of_zero_gives_zero_and_its_derivatives_are_finite(size):
+    g = jnp.full(3, size)
+    np.testing.assert_array_equal(update(gradtx.clip_by_global_norm(0.0), g), np.zeros(3))
+
+    def first(g, bound):
+        tx = gradtx.clip_by_global_norm(bound)
+        return tx.update(g, tx.init(g))[0][0]
+
+    for derivative in jax.grad(first, (0, 1))(g, 0.0), jax.jacfwd(first, (0, 1))(g, 0.0):
+        assert all(jnp.isfinite(x).all() for x in derivative)
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])

@@ -39,15 +39,18 @@ def test_turns_are_spread_over_the_cases_and_each_test_has_its_own():
     assert chosen(both) == ["test_a[0]", "test_b[0]", "test_b[2]"]
 
 
-# What has a case for each entry of the catalogue in a plain run: the cheap laws, which share a compiled step,
+# What has a case for each entry or public name in a plain run: the cheap laws, which share a compiled step,
 # and what compiles nothing.
 GROWS = {
     "test_catalogue.py::test_every_form_has_a_reference_or_a_reason",
     "test_catalogue.py::test_the_alternative_differs_in_every_number",
+    "test_catalogue.py::test_every_public_function_has_an_example",
     "test_from_optax.py::test_every_entry_is_moved_or_has_a_reason",
     "test_laws.py::test_law",
     "test_no_hidden_state.py::test_the_state_says_the_domain_that_the_spec_says",
+    "test_namespaces.py::test_a_common_function_takes_what_optaxs_takes",
     "test_print.py::test_what_is_printed_evaluates_to_an_equal_object",
+    "test_surface.py::test_each_argument_is_described",
 }
 
 
@@ -57,7 +60,9 @@ def test_what_grows_with_the_catalogue_is_named(request):
     of_entries = collections.defaultdict(set)
     for item in in_a_plain_run(items):
         values = getattr(item, "callspec", SimpleNamespace(params={})).params.values()
-        names = {x for x in values if isinstance(x, str) and x in ENTRIES}
+        names = {getattr(x, "name", x) for x in values if isinstance(getattr(x, "name", x), str)} & set(
+            ENTRIES
+        )
         of_entries[item.nodeid.partition("[")[0].rpartition("/")[2]] |= names
     grown = {test for test, names in of_entries.items() if len(names) > len(ENTRIES) // 2}
     assert grown <= GROWS

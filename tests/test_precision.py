@@ -45,6 +45,18 @@ def test_an_average_of_squares_that_has_overflowed_stays_infinite(decay):
     np.testing.assert_allclose(mixed, [np.inf, 4 * decay + (1 - decay), np.nan], rtol=1e-6)
 
 
+def test_a_decay_of_zero_forgets_all():
+    mixed = Decay(jnp.float32(1)).mix(jnp.array([1e30, 500.0, 5.0]), jnp.array([1e-9, 0.0, -0.0]))
+    np.testing.assert_array_equal(mixed, np.array([1e-9, 0.0, 0.0], np.float32))
+    assert Decay(0.25).mix(4.0, 8.0) == 5.0
+    tx = gradtx.scale_by_lion(b1=0.0)
+    state = tx.init(jnp.zeros(2))
+    _, state = tx.update(jnp.full(2, 500.0), state)
+    np.testing.assert_array_equal(tx.update(jnp.zeros(2), state)[0], np.zeros(2))
+    moved = gradtx.incremental_update(jnp.zeros(3), jnp.array([5.0, -2.0, 0.5]), 1.0)
+    np.testing.assert_array_equal(moved, np.zeros(3))
+
+
 RESCALING = {
     "scale_by_adam": gradtx.scale_by_adam(),
     "scale_by_stddev": gradtx.scale_by_stddev(0.999),

@@ -116,9 +116,12 @@ def _clip_factors(top: jax.Array, unit: jax.Array, bound: jax.Array) -> tuple[ja
     one = jnp.ones_like(root)
     clips = (root > bound / unit) & jnp.isfinite(root)
     # Where nothing is clipped the quotient may be anything, and so may its derivative.
-    quotient = divide(bound, jnp.where(clips, root, one))
-    shrink = jnp.where(usually(~clips | (quotient >= limits.factor * unit)), one, limits.factor)
-    return jnp.where(clips, quotient / (unit * shrink), one), shrink
+    clipped = jnp.where(clips, root, one)
+    is_whole = (bound == 0) | (divide(bound, clipped) >= limits.factor * unit)
+    whole = usually(~clips | is_whole)
+    shrink, grow = (jnp.where(whole, one, x) for x in (limits.factor, 1 / limits.factor))
+    # Divided once: of two divisions XLA makes one, by a product that may overflow.
+    return jnp.where(clips, divide(bound * grow, clipped) * (1 / unit), one), shrink
 
 
 def _parts(leaves: Sequence[jax.Array], sums: jax.Array, batch: int) -> Parts:

@@ -145,14 +145,17 @@ class Decay:
         """The exponential moving average `b old + (1 - b) new`, without rounding `b`.
 
         In floating point `1 - c` loses the last digits of a small `c`; they are kept and added back, so that
-        neither a decay near 1 nor one near 0 costs accuracy. They are kept positive, if need be by rounding
-        `1 - c` down: an average of squares that has overflowed would be NaN, times 0 or a negative number.
+        neither a decay near 1 nor one near 0 costs accuracy. They are kept positive for b > 0, if need be
+        by rounding `1 - c` down: times 0 or a negative number, an average of squares that has overflowed
+        would become NaN.
         """
-        high = 1 - self.complement
+        high = jnp.asarray(1 - self.complement)
         low = (1 - high) - self.complement
         about = jnp.finfo(high.dtype)
         down = jnp.where(low < 0, high - high * np.array(about.eps, high.dtype), high)
-        rest = jnp.maximum((high - down) + low, np.array(about.tiny, high.dtype))
+        # Nothing is left of the old value for a decay of 0.
+        least = jnp.where(high > 0, np.array(about.tiny, high.dtype), np.zeros((), high.dtype))
+        rest = jnp.maximum((high - down) + low, least)
         is_below = usually(low > 0)
         high, low = jnp.where(is_below, high, down), jnp.where(is_below, low, rest)
         return high * old + (low * old + self.complement * new)

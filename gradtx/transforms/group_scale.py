@@ -9,6 +9,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labelled, Labels, check_labels
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
+from gradtx.core.spec.argument import plain
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import ScalarOrSchedule, as_number
 from gradtx.core.spec.spec import show
@@ -28,7 +29,8 @@ class ScaleByGroup(Composed):
             )
         check_labels("scale_by_group", factors)
         kept = {k: as_number(f"scale_by_group: the factor of {show(k)}", v) for k, v in factors.items()}
-        self._set(factors=kept, labels=labels)
+        # As for fields, the arguments of a recipe stand beside the numbers.
+        self._set(factors={k: plain(v) for k, v in kept.items()}, labels=labels, handed_on=kept)
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         return "scale_by_group", (self.factors, self.labels), {}
@@ -37,7 +39,7 @@ class ScaleByGroup(Composed):
         known = tuple(self.factors)
         scope = builder.claim("scale_by_group")
         name = builder.name_of(scope)
-        for label, factor in self.factors.items():
+        for label, factor in self.__dict__["handed_on"].items():
             mask = Labelled("scale_by_group", "factor", self.labels, known, label)
             with (
                 builder.inside(name=name, owners={id(factor): (scope, str(label))}),

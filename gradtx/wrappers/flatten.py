@@ -55,9 +55,13 @@ class Flatten(Wrapper, name="flatten"):
             inner = transform.adapted(self.inner)
             result, state = inner.step(given, own, ps, call.extra, None, apply=False)
             # One element beside many is no error of jnp.
-            after, before = ([*map(jnp.shape, jax.tree.leaves(x))] for x in ((result, state), (given, own)))
-            if after != before:
-                raise ValueError(f"{self.name}: {self.inner!r} gave vectors of other shapes than it got.")
+            if shapes(result) != shapes(given) or (
+                shapes(state) != shapes(own) and not self._same(own, state, vectors)
+            ):
+                raise ValueError(
+                    f"{self.name}: {self.inner!r} gave vectors of other shapes than it got. It must keep the "
+                    f"shape of its updates, and of what its state has for each element."
+                )
             if is_part:
                 state = vectors.put(slots.inner, state, present, self.inner)
         except Exception as error:
@@ -69,9 +73,20 @@ class Flatten(Wrapper, name="flatten"):
         pieces = vectors.split(result, present)
         return list(map(sharded_like, pieces, gs)), {"inner": state}
 
+    def _same(self, own: Any, state: Any, vectors: _Vectors) -> bool:
+        """Whether a state has vectors of the same shapes; what else is in it may grow."""
+        old, new = jax.tree.leaves(own), jax.tree.leaves(state)
+        axes = vectors.axes(self.inner)
+        return len(old) == len(new) == len(axes) and all(
+            at is None or jnp.shape(x) == jnp.shape(y) for x, y, at in zip(old, new, axes, strict=True)
+        )
+
     def _other_leaves(self, vectors: _Vectors, state: Any, call: WrappedUpdate) -> str:
         """What is said where the state was made for other leaves; nothing where it was made for these."""
-        made = jax.eval_shape(self.inner.init, vectors.shapes())
+        try:
+            made = jax.eval_shape(self.inner.init, vectors.shapes())
+        except Exception:  # an `init` that needs values; the first error says more
+            return ""
         gradients = lv.flatten(call.tree(call.gs))[0]
         paths = lv.paths(call.tree(call.gs))
         sizes = {path: g.size for path, g in zip(paths, gradients, strict=True) if g is not None}
@@ -106,6 +121,11 @@ class Flatten(Wrapper, name="flatten"):
                 f"{self.name}: the leaf {some(lacking)} has no gradient this time, and only the parameters "
                 f"say which part of the vector to leave as it is. Pass them: update(grads, state, params)."
             )
+
+
+def shapes(tree: Any) -> list[tuple[int, ...]]:
+    """The shapes of the arrays of a tree."""
+    return [*map(jnp.shape, jax.tree.leaves(tree))]
 
 
 class _Vectors:

@@ -7,6 +7,7 @@ import inspect
 import math
 import typing
 from collections.abc import Callable
+from types import CellType, FunctionType
 from typing import Any, ParamSpec
 
 import jax
@@ -20,7 +21,7 @@ from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.spec.argument import Argument, NoArithmetic, argument, no_arithmetic, plain
 from gradtx.core.spec.arguments import bind_call
 from gradtx.core.spec.fields import NotANumber, Scalar, ScalarOrSchedule, as_number, dtype_name
-from gradtx.core.spec.spec import FACTORIES, call_arguments, is_key
+from gradtx.core.spec.spec import FACTORIES, Spec, call_arguments, is_key
 
 P = ParamSpec("P")
 
@@ -64,6 +65,7 @@ def _distinct(where: str, value: Any, seen: set[int]) -> Any:
 
 
 EMPTY = inspect.Parameter.empty
+EMPTY_CELL = CellType()
 
 
 def _check_traced(name: str, arguments: dict[str, Any], inner: Composed) -> None:
@@ -76,14 +78,39 @@ def _check_traced(name: str, arguments: dict[str, Any], inner: Composed) -> None
                 raise TypeError(no_arithmetic(f"{name}: {', '.join(traced)}"))
 
 
+def _check_functions(inner: Composed) -> None:
+    """Raises where a function in a recipe's result holds an argument, which is no number to it."""
+    seen: set[int] = set()
+    left: list[Any] = [inner]
+    while left:
+        x = left.pop()
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        if isinstance(x, FunctionType):
+            held = [c.cell_contents for c in x.__closure__ or () if c != EMPTY_CELL]
+            held += [*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()]
+            for value in held:
+                if isinstance(value, Argument):
+                    raise NoArithmetic(no_arithmetic(value.where))
+            left += [value for value in held if isinstance(value, FunctionType | tuple | list | dict)]
+        elif isinstance(x, Spec):
+            left += [value for key, value in vars(x).items() if key not in ("handed_on", "_program")]
+        elif isinstance(x, dict):
+            left += x.values()
+        elif isinstance(x, tuple | list):
+            left += x
+
+
 def _arithmetic_behind(name: str, arguments: dict[str, Any], error: Exception) -> str:
     """What is said of arithmetic on an argument that ended in another error; nothing of any other error."""
     if isinstance(error.__cause__, NoArithmetic):  # JAX was given an argument, and has its own words
         return str(error.__cause__)
     numbers = {key: plain(x) for key, x in arguments.items() if isinstance(x, Argument)}
     if isinstance(error, NotANumber) and not any(map(math.isnan, numbers.values())):
-        # A function of `math` makes NaN of an argument.
-        return no_arithmetic(f"{name}: {' or '.join(numbers)}") if numbers else ""
+        # A function of `math` makes NaN of an argument; it may come from elsewhere, too.
+        words = no_arithmetic(f"{name}: {' or '.join(numbers)}")
+        return f"{error} If it was computed from an argument: {words}" if numbers else ""
     return ""
 
 
@@ -136,6 +163,7 @@ def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
             raise
         assert isinstance(inner, Composed)
         _check_traced(fn.__name__, arguments, inner)
+        _check_functions(inner)
         result = Recipe(fn.__name__, arguments, inner)
         # The table of constructors holds none alive: one that made an optimizer is there as long as this.
         result._set(_made_by=construct)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -65,7 +66,8 @@ class Transform(Spec):
         >>> isinstance(tx, gradtx.GradientTransformation)
         True
 
-    A class that you derive from it may set attributes of its own, in `__new__`, `__init__` or later.
+    A class that you derive from it may set attributes of its own, in `__new__`, `__init__` or
+    later, as long as the transform has not been used under `jit`.
     """
 
     is_users: ClassVar[bool] = False
@@ -88,17 +90,24 @@ class Transform(Spec):
                 f"{type(self).__name__}: {name!r} is what gradtx.GradientTransformation has under this name "
                 f"itself. Give the attribute another name; for other functions call _replace(init=, update=)."
             )
-        self.__dict__.pop("_hash", None)
-        self._set(**{name: value})
+        if "_hash" in self.__dict__:
+            raise AttributeError(
+                f"{type(self).__name__}: {name!r} cannot be set any more, since the transform has been used: "
+                f"what was compiled for it would go on with the old value. Build a new one."
+            )
+        if isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)
+        else:
+            self._set(**{name: value})
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Takes the two functions, so that a subclass may have a `__new__` of its own, as with Optax."""
         self = super().__new__(cls)
         given = [*args, *kwargs.values()]
         # A class with an `__init__` is given the functions, as a named tuple is, or whatever that takes.
-        if (given and cls.__init__ is object.__init__) or (
-            cls.is_users and len(given) == 2 and all(map(callable, given))
-        ):
+        two = len(given) == 2 and all(map(callable, given)) and kwargs.keys() <= {"init", "update"}
+        takes_functions = cls.is_users and cls.update is Transform.update and two
+        if (given and cls.__init__ is object.__init__) or takes_functions:
             self._set_functions(*args, **kwargs)
         return self
 
@@ -116,7 +125,10 @@ class Transform(Spec):
         return "GradientTransformation", (self.init_fn, self.update_fn), {}
 
     def _identity(self) -> Any:
-        return self.__getstate__() if self.is_users else super()._identity()
+        if not self.is_users:
+            return super()._identity()
+        own = {k: v for k, v in self.__getstate__().items() if not _is_cached(type(self), k)}
+        return dict(sorted(own.items()))
 
     def _functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         if "update_fn" not in self.__dict__:
@@ -187,7 +199,7 @@ class Transform(Spec):
 
     def _visit(self, builder: Any) -> None:
         """Adds this transform to a program: one that the engine does not know works on whole trees."""
-        builder.add_tree(TRANSFORM, Foreign(self) if self.is_users and not self.foreign else self)
+        builder.add_tree(TRANSFORM, adapted(self))
 
     def last_units(self) -> list[str]:
         """The names of what is in it that remembers the new parameters, and must see the final update."""
@@ -195,6 +207,10 @@ class Transform(Spec):
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
+
+
+def _is_cached(cls: type, name: str) -> bool:
+    return isinstance(getattr(cls, name, None), functools.cached_property)
 
 
 GradientTransformation = Transform
@@ -262,8 +278,10 @@ class Foreign(Transform):
 
 
 def adapted(tx: Any) -> Transform:
-    """A transform of any library as one of this library's contract."""
-    return tx if isinstance(tx, Transform) else Foreign(tx)
+    """A transform of any library, or a user's class with methods, as one of this library's contract."""
+    if isinstance(tx, Transform):
+        return Foreign(tx) if tx.is_users and not tx.foreign else tx
+    return Foreign(tx)
 
 
 def accepted(fn: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Argument(float):
         return format(self.number, spec)
 
     def __eq__(self, other: object) -> bool:
-        if other is self or not isinstance(other, int | float):
+        if other is self or not hasattr(other, "__float__"):
             return other is self
         return self._refuse()
 

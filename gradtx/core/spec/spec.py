@@ -111,6 +111,7 @@ def is_key(x: Any) -> bool:
 def show(x: Any) -> str:
     """Code for `x` where there is such code, `<...>` where there is none."""
     if isinstance(x, float):
+        x = getattr(x, "number", x)  # of a recipe's argument
         return float.__repr__(x) if math.isfinite(x) else f"float('{x}')"
     if isinstance(x, np.bool_):
         return repr(bool(x))
