@@ -15,6 +15,7 @@ import sys
 import tempfile
 
 import jax
+import pytest
 
 from plain_run import in_a_plain_run
 
@@ -47,7 +48,8 @@ def pytest_configure(config):
     if not config.getoption("--full"):
         share_contexts()
     if hasattr(config, "workerinput"):
-        return  # a worker has the flags in its environment, and the options
+        config.option.wide = config.workerinput["wide"]
+        return  # a worker has the flags in its environment
     config.option.wide |= is_of_names(config)
     flags = ["--xla_force_host_platform_device_count=8"]  # the laws about sharding need several
     if not config.getoption("--full"):
@@ -63,6 +65,12 @@ def pytest_configure(config):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Tells a worker what has been found out of the command line, which it does not see as it was given."""
+    node.workerinput["wide"] = node.config.option.wide
 
 
 def share_contexts():
