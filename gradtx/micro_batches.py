@@ -83,14 +83,14 @@ def combined(
     def body(carry: Any, batch: PyTree) -> Any:
         kept, sums = carry
         kept, result = one(kept, batch)
-        weighted = jax.tree.map(lambda x: _with(jnp.multiply, x, weight), _widened(result))
+        weighted = jax.tree.map(lambda x: _scaled(jnp.multiply, x, weight), _widened(result))
         return (kept, jax.tree.map(jnp.add, sums, weighted)), None
 
     (kept, sums), _ = jax.lax.scan(body, (kept, start), micro)
-    return kept, jax.tree.map(lambda s: _with(jnp.divide, s, n * weight), sums)
+    return kept, jax.tree.map(lambda s: _scaled(jnp.divide, s, n * weight), sums)
 
 
-def _with(operate: Callable[..., jax.Array], x: jax.Array, number: float) -> jax.Array:
+def _scaled(operate: Callable[..., jax.Array], x: jax.Array, number: float) -> jax.Array:
     """`x` times a number or divided by it, part by part where it is complex; a count stays as it is."""
     if not is_trainable(x.dtype):
         return x

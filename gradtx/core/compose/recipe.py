@@ -66,6 +66,7 @@ def _distinct(where: str, value: Any, seen: set[int]) -> Any:
 
 EMPTY = inspect.Parameter.empty
 EMPTY_CELL = CellType()
+"""A variable of a closure that has no value yet, which cannot be read."""
 
 
 def _check_traced(name: str, arguments: dict[str, Any], inner: Composed) -> None:
