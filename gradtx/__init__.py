@@ -4,8 +4,10 @@ A transform is a pure pair of functions, `init(params)` and `update(grads, state
 transforms together, hyperparameters live in the state, and a transform's repr is the code that builds it.
 """
 
+from typing import TYPE_CHECKING
+
 from gradtx import schedules, transforms, tree, tree_utils
-from gradtx._names import explaining
+from gradtx._names import importing_later
 from gradtx.core.compose.combine import add, chain, masked, named_chain, ratio
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.compose.rule import Key, Rule, Slot, WholeScalar
@@ -41,17 +43,6 @@ from gradtx.core.spec.fields import (
     Scalar,
     ScalarOrSchedule,
 )
-from gradtx.formulas.formula import formula
-from gradtx.inspect.check import check
-from gradtx.inspect.describe import describe
-from gradtx.inspect.diff import diff
-from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
-from gradtx.interop.from_config import from_config
-from gradtx.interop.optax.move import from_optax_state, to_optax_state
-from gradtx.interop.optax.to_optax import to_optax
-from gradtx.interop.state_dict import from_state_dict, to_state_dict
-from gradtx.interop.to_config import to_config
-from gradtx.interop.torch.move import from_torch_state_dict, to_torch_state_dict
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
 from gradtx.optimizers.adafactor import adafactor
@@ -123,6 +114,19 @@ from gradtx.wrappers.skip import skip_large_updates, skip_not_finite
 from gradtx.wrappers.stateless import stateless, stateless_with_tree_map
 from gradtx.wrappers.track import metrics, track
 
+if TYPE_CHECKING:
+    from gradtx.formulas.formula import formula
+    from gradtx.inspect.check import check
+    from gradtx.inspect.describe import describe
+    from gradtx.inspect.diff import diff
+    from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
+    from gradtx.interop.from_config import from_config
+    from gradtx.interop.optax.move import from_optax_state, to_optax_state
+    from gradtx.interop.optax.to_optax import to_optax
+    from gradtx.interop.state_dict import from_state_dict, to_state_dict
+    from gradtx.interop.to_config import to_config
+    from gradtx.interop.torch.move import from_torch_state_dict, to_torch_state_dict
+
 __version__ = "0.1.0"
 
 GradientTransformationExtraArgs = GradientTransformation
@@ -152,7 +156,27 @@ for _namespace, _functions in (
     vars(_namespace).update({f.__name__: f for f in _functions})
     vars(_namespace)["__all__"] += [f.__name__ for f in _functions]
 
-__getattr__ = explaining()
+# What a process uses once, if at all, is imported when it is first asked for.
+__getattr__ = importing_later(
+    {
+        "formulas.formula": "formula",
+        "inspect.check": "check",
+        "inspect.describe": "describe",
+        "inspect.diff": "diff",
+        "inspect.plot": "plot_metrics, plot_paths, plot_schedule",
+        "interop.from_config": "from_config",
+        "interop.optax.move": "from_optax_state, to_optax_state",
+        "interop.optax.to_optax": "to_optax",
+        "interop.state_dict": "from_state_dict, to_state_dict",
+        "interop.to_config": "to_config",
+        "interop.torch.move": "from_torch_state_dict, to_torch_state_dict",
+    }
+)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "DTypeName",

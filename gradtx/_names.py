@@ -1,9 +1,11 @@
-"""Names of Optax that gradtx does not have, for an error that says where they are."""
+"""Names that gradtx imports late, and names of Optax that it does not have, with where they are."""
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 LOSSES = frozenset(
@@ -162,5 +164,20 @@ def explaining(namespace: str = "") -> Callable[[str], Any]:
 
     def __getattr__(name: str) -> Any:
         raise AttributeError(explain(name, namespace))
+
+    return __getattr__
+
+
+def importing_later(modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of gradtx: imports the names of some modules when they are asked for."""
+    places = {name: f"gradtx.{module}" for module, names in modules.items() for name in names.split(", ")}
+    explaining_others = explaining()
+
+    def __getattr__(name: str) -> Any:
+        if name not in places:
+            return explaining_others(name)
+        value = getattr(importlib.import_module(places[name]), name)
+        setattr(sys.modules["gradtx"], name, value)
+        return value
 
     return __getattr__

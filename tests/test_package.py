@@ -43,6 +43,24 @@ def test_importing_gradtx_imports_jax_and_numpy_alone():
     assert set(result.stdout.split()) <= {"gradtx", "jax", "jaxlib", "numpy"}
 
 
+@pytest.mark.wide
+def test_what_looks_in_and_moves_is_imported_when_it_is_asked_for():
+    code = (
+        "import sys, gradtx; names = set(gradtx.__all__) - set(vars(gradtx));"
+        "assert set(gradtx.__all__) <= set(dir(gradtx)), dir(gradtx);"
+        "print(*{m.split('.')[1] for m in sys.modules if m.startswith('gradtx.')});"
+        "print(*names); from gradtx import *; print(*(f.__module__.split('.')[1] for f in map(eval, names)));"
+        "print(*set(gradtx.__all__) - set(vars(gradtx)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, names, modules, missing = map(str.split, result.stdout.splitlines())
+    late = {"formulas", "inspect", "interop"}
+    assert not late & {*loaded}
+    assert {"formula", "check", "from_optax_state", "to_config"} < {*names}
+    assert {*modules} == late
+    assert not missing
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_one_way_and_stay_within_the_dependencies(path):
     layer = LAYERS.get(path.relative_to(PACKAGE).parts[0])

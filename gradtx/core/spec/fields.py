@@ -212,12 +212,17 @@ class Declared(Spec):
         frame: Any = sys._getframe(1)
         while frame.f_code.co_name == "__init_subclass__":
             frame = frame.f_back
-        hints = typing.get_type_hints(cls, localns=frame.f_locals, include_extras=True)
-        cls._fields = {
-            key: _field(key, annotation, getattr(cls, key, inspect.Parameter.empty))
-            for key, annotation in hints.items()
-            if typing.get_origin(annotation) is not ClassVar
-        }
+        # A class of the same annotations without bases: those of the bases are read already.
+        names = {"__annotations__": inspect.get_annotations(cls), "__module__": cls.__module__}
+        hints = typing.get_type_hints(type("Own", (), names), localns=frame.f_locals, include_extras=True)
+        bases = [base for base in reversed(cls.__bases__) if issubclass(base, Declared)]
+        fields = {key: field for base in bases for key, field in base._fields.items()}
+        for key in {*fields} & {*vars(cls)} - {*hints}:
+            fields[key] = dataclasses.replace(fields[key], default=vars(cls)[key])
+        for key, annotation in hints.items():
+            if typing.get_origin(annotation) is not ClassVar:
+                fields[key] = _field(key, annotation, getattr(cls, key, inspect.Parameter.empty))
+        cls._fields = fields
         if cls.name:
             DECLARED.add(cls)
 
