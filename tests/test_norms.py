@@ -42,12 +42,20 @@ def test_a_norm_is_right_where_it_can_be_represented(size, jitted):
         [real, turned],
         [real, np.float32(size) * np.float32([1e-3])],
         [real, np.float32([0])],
+        [real] * 20,
+        [real, np.pad(real[:, 0], (0, 2**14))],
     ):
         np.testing.assert_allclose(float(norm(leaves)), exact(*leaves), rtol=1e-6)
     # Of another magnitude in each leaf: none may drown what is larger.
     for other in SIZES:
         leaves = [real, np.full(5, other, np.float32)]
         np.testing.assert_allclose(float(norm(leaves)), exact(*leaves), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shapes, reductions", [([(8,), (8, 8), ()], 3), ([(2**14 + 1,), (8,)], 3)])
+def test_a_branch_that_is_not_entered_costs_no_reduction_of_a_small_leaf(shapes, reductions):
+    leaves = [jnp.ones(shape) for shape in shapes]
+    assert str(jax.make_jaxpr(gradtx.global_norm)(leaves)).count("reduce_sum") == reductions
 
 
 @pytest.mark.by_turns(4)

@@ -54,10 +54,28 @@ def _sum_of_squares(x: jax.Array, batch: int) -> jax.Array:
     return jnp.sum(abs_sq(x), axis=tuple(range(batch, x.ndim)))
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _scaled_sum_of_squares(x: jax.Array, factor: jax.Array, batch: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _scaled_sum_of_squares(x: jax.Array, factor: jax.Array, batch: int, by_product: bool) -> jax.Array:
     # Leaves of one shape are traced once.
-    return _sum_of_squares(x * jnp.expand_dims(cast(factor, x.dtype), tuple(range(batch, x.ndim))), batch)
+    scaled = x * jnp.expand_dims(cast(factor, x.dtype), tuple(range(batch, x.ndim)))
+    return _sum_by_product(abs_sq(scaled)) if by_product else _sum_of_squares(scaled, batch)
+
+
+def _by_product(leaves: Sequence[jax.Array], batch: int) -> list[bool]:
+    """Which of the leaves are summed by a product of matrices in a branch that is rarely entered.
+
+    XLA's CPU client sets up three buffers for each reduction of a program at every call, entered or not. That
+    takes about as long as a step on some thousand elements. A product has none, but it makes an array of its
+    terms, takes longer to compile, and must be told how it is sharded where types say that.
+    """
+    few = batch == 0 and len(leaves) <= 16
+    return [few and x.size <= 2**14 and jax.typeof(x).sharding.mesh.empty for x in leaves]
+
+
+def _sum_by_product(terms: jax.Array) -> jax.Array:
+    # Of a product with one column XLA would make a reduction again.
+    columns, axes = jnp.ones((*terms.shape, 2), terms.dtype), tuple(range(terms.ndim))
+    return jax.lax.dot_general(terms, columns, ((axes, axes), ((), ())), precision="highest")[0]
 
 
 def _size(x: jax.Array, batch: int) -> int:
@@ -85,7 +103,7 @@ class Parts(NamedTuple):
         return Parts(*(part / max(size, 1) for part in self))
 
     def top(self) -> tuple[jax.Array, jax.Array]:
-        """An exact sum of squares, and the unit of its root: 1 / down, 1 or 1 / up."""
+        """An exact sum of squares, times the square of a factor, and that factor: `down`, 1 or `up`."""
         limits = _Range(self.plain.dtype)
         is_large, is_plain = self.large != 0, self.plain != 0
         # Chosen at run time: XLA would multiply two constants, and their product is out of range.
@@ -93,7 +111,7 @@ class Parts(NamedTuple):
         back = jnp.where(is_plain, 1 / limits.up, limits.one)
         rest = jnp.where(is_plain, self.plain + self.small * back * back, self.small)
         top = jnp.where(is_large, self.large + self.plain * down * down, rest)
-        return top, jnp.where(is_large, 1 / limits.down, jnp.where(is_plain, limits.one, 1 / limits.up))
+        return top, jnp.where(is_large, limits.down, jnp.where(is_plain, limits.one, limits.up))
 
     def sum(self) -> jax.Array:
         """The sum as one number, as far as that can be represented."""
@@ -102,26 +120,26 @@ class Parts(NamedTuple):
 
     def norm(self) -> jax.Array:
         """The root of the sum, Inf only if it cannot be represented."""
-        top, unit = self.top()
-        return sqrt(top) * unit
+        top, factor = self.top()
+        return sqrt(top) / factor
 
     def clip_factors(self, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Two factors that are `min(1, bound / norm)` together, and 1 where something is not finite."""
         return _clip_factors(*self.top(), bound)
 
 
-def _clip_factors(top: jax.Array, unit: jax.Array, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _clip_factors(top: jax.Array, factor: jax.Array, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The second is 1 unless the first would be too small by itself to have all digits."""
     limits, root = _Range(top.dtype), sqrt(top)
     one = jnp.ones_like(root)
-    clips = (root > bound / unit) & jnp.isfinite(root)
+    clips = (root > bound * factor) & jnp.isfinite(root)
     # Where nothing is clipped the quotient may be anything, and so may its derivative.
     clipped = jnp.where(clips, root, one)
-    is_whole = (bound == 0) | (divide(bound, clipped) >= limits.factor * unit)
+    is_whole = (bound == 0) | (divide(bound, clipped) * factor >= limits.factor)
     whole = usually(~clips | is_whole)
     shrink, grow = (jnp.where(whole, one, x) for x in (limits.factor, 1 / limits.factor))
     # Divided once: of two divisions XLA makes one, by a product that may overflow.
-    return jnp.where(clips, divide(bound * grow, clipped) * (1 / unit), one), shrink
+    return jnp.where(clips, divide(bound * grow, clipped) * factor, one), shrink
 
 
 def _parts(leaves: Sequence[jax.Array], sums: jax.Array, batch: int) -> Parts:
@@ -135,7 +153,8 @@ def _parts(leaves: Sequence[jax.Array], sums: jax.Array, batch: int) -> Parts:
     limits, size = _Range(dtype), sum(_size(x, batch) for x in leaves)
     is_small, is_plain = sums < size * limits.low, limits.holds(sums, size)
     factor = jnp.where(is_small, limits.up, jnp.where(is_plain, limits.one, limits.down))
-    found = functools.reduce(jax.lax.add, [_scaled_sum_of_squares(x, factor, batch) for x in leaves])
+    ways = zip(leaves, _by_product(leaves, batch), strict=True)
+    found = functools.reduce(jax.lax.add, [_scaled_sum_of_squares(x, factor, batch, way) for x, way in ways])
     none, is_large = jnp.zeros_like(found), ~(is_small | is_plain)
     return Parts(*(jnp.where(here, found, none) for here in (is_small, is_plain, is_large)))
 
@@ -203,8 +222,8 @@ class Squares:
     def clip_factors(self, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Two factors that are `min(1, bound / norm)` together, and 1 where something is not finite."""
         # The ordinary branch computes nothing, which costs less than a branch that does.
-        top, unit = self.then(lambda total: (total, jnp.ones_like(total)), Parts.top)
-        return _clip_factors(top, unit, bound)
+        top, factor = self.then(lambda total: (total, jnp.ones_like(total)), Parts.top)
+        return _clip_factors(top, factor, bound)
 
 
 @jax.jit
