@@ -125,7 +125,7 @@ def _one_minus_power_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Ar
     return one_minus_power(c, n), dc * n * jnp.power(1 - c, n - 1)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["complement"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["complement", "shares"], meta_fields=[])
 class Decay:
     """A decay `b` in [0, 1), carried as its complement `1 - b`.
 
@@ -133,22 +133,23 @@ class Decay:
     is an instance, with the operations that a decay has.
     """
 
-    def __init__(self, complement: Any) -> None:
-        self.complement = complement
+    def __init__(self, complement: Any, shares: tuple[jax.Array, jax.Array] | None = None) -> None:
+        self.complement, self.shares = complement, shares
 
     @property
     def value(self) -> jax.Array:
         """The decay `b` itself."""
         return 1 - self.complement
 
-    def mix(self, old: jax.Array, new: jax.Array) -> jax.Array:
-        """The exponential moving average `b old + (1 - b) new`, without rounding `b`.
+    def split(self) -> Decay:
+        """The same decay, whose digits are split for `mix`: once for all arrays that are mixed.
 
-        In floating point `1 - c` loses the last digits of a small `c`; they are kept and added back, so that
-        neither a decay near 1 nor one near 0 costs accuracy. They are kept positive for b > 0, if need be
-        by rounding `1 - c` down: times 0 or a negative number, an average of squares that has overflowed
-        would become NaN.
+        In floating point `1 - c` loses the last digits of a small `c`; they are a second number. Both are
+        positive for b > 0, if need be with `1 - c` rounded down: times 0 or a negative number, an average of
+        squares that has overflowed would become NaN.
         """
+        if self.shares is not None:
+            return self
         high = jnp.asarray(1 - self.complement)
         low = (1 - high) - self.complement
         about = jnp.finfo(high.dtype)
@@ -157,7 +158,11 @@ class Decay:
         least = jnp.where(high > 0, np.array(about.tiny, high.dtype), np.zeros((), high.dtype))
         rest = jnp.maximum((high - down) + low, least)
         is_below = usually(low > 0)
-        high, low = jnp.where(is_below, high, down), jnp.where(is_below, low, rest)
+        return Decay(self.complement, (jnp.where(is_below, high, down), jnp.where(is_below, low, rest)))
+
+    def mix(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        """The exponential moving average `b old + (1 - b) new`, without rounding `b`."""
+        high, low = self.split().shares
         return high * old + (low * old + self.complement * new)
 
     def correction(self, t: jax.Array) -> jax.Array:
@@ -166,7 +171,7 @@ class Decay:
 
     def astype(self, dtype: Any) -> Decay:
         """The same decay in another dtype."""
-        return Decay(self.complement.astype(dtype))
+        return self if self.complement.dtype == dtype else Decay(self.complement.astype(dtype))
 
 
 def total(parts: list[jax.Array]) -> jax.Array:

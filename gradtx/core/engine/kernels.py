@@ -141,6 +141,11 @@ def mixing() -> Any:
     return jax.numpy_dtype_promotion("standard")
 
 
+def is_decay(x: Any) -> bool:
+    """Whether a value is a decay, whose digits are not those of an array."""
+    return isinstance(x, Decay)
+
+
 def field_values(unit: Unit, arguments: dict[Any, Any]) -> Values:
     """The values of a unit's hyperparameters, from those of the arguments that they were given as."""
     result = {}
@@ -206,6 +211,7 @@ class PrepareKernel(Kernel):
                 if scalar.is_key:
                     made["key"] = jax.random.fold_in(jax.random.wrap_key_data(kept[unit.path][name]), step)
             scalars[unit.path] = made
+            fields[unit.path] = {k: v.split() if is_decay(v) else v for k, v in fields[unit.path].items()}
         return fields, scalars, next_count(step)
 
 
@@ -375,7 +381,10 @@ class LeafKernel(Kernel):
 
 
 def _cast(values: Any, dtype: Any) -> Any:
-    return jax.tree.map(lambda x: x.astype(dtype) if is_trainable(x.dtype) else x, values)
+    def in_dtype(x: Any) -> Any:
+        return x.astype(dtype) if is_decay(x) or is_trainable(x.dtype) else x
+
+    return jax.tree.map(in_dtype, values, is_leaf=is_decay)
 
 
 def _seen(
