@@ -7,8 +7,8 @@ between two cuts is one leaf stage, in which each leaf goes through all rules be
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
@@ -58,13 +58,9 @@ def stages_of(steps: list[Any]) -> Iterator[Stage]:
     yield LeafStage(steps[start:], last=True)
 
 
-@contextmanager
-def _for_leaf(update: Update, i: int) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"This was raised for the leaf {lv.paths(update.grads)[i]!r}.")
-        raise
+def _note_leaf(error: Exception, update: Update, i: int) -> None:
+    """An error says of which leaf it is. A `with` in its place would cost each leaf of an eager update."""
+    error.add_note(f"This was raised for the leaf {lv.paths(update.grads)[i]!r}.")
 
 
 class LeafStage:
@@ -78,28 +74,35 @@ class LeafStage:
         self.may_pass = not last and all(isinstance(step, Unit) for step in steps)
 
     def run(self, update: Update) -> None:
-        packing, vector, others = pack([update.values(unit) for unit in self.units])
-        packings: dict[Any, Any] = {}
+        packed, vector, others = pack([update.values(unit) for unit in self.units])
+        packing = dataclasses.replace(packed, finish=APPLY) if self.last and update.apply else packed
+        columns = [(update.active[unit.path], update.columns(unit)) for unit in self.units]
+        in_dtype = functools.cache(lambda dtype: dataclasses.replace(packed, finish=dtype.name))
         for i in update.live:
             if i in update.results:
                 continue
-            own = [update.own_slots(unit, i) for unit in self.units]
+            own = [
+                {name: column[i] for name, column in slots.items()} if active[i] else None
+                for active, slots in columns
+            ]
             if self.may_pass and all(slots is None for slots in own):
                 continue
-            finish = None if not self.last else APPLY if update.apply else update.outer_dtype(i).name
-            if finish not in packings:
-                packings[finish] = dataclasses.replace(packing, finish=finish)
+            if self.last and not update.apply:
+                packing = in_dtype(update.outer_dtype(i))
             given = update.stacks[i], update.ps[i], own, vector, others
             number = update.number(i) if self.draws else None
-            with _for_leaf(update, i):
-                made, stored = self.kernel.compiled(packings[finish], *given, number)
+            try:
+                made, stored = self.kernel.compiled(packing, *given, number)
+            except Exception as error:
+                _note_leaf(error, update, i)
+                raise
             if self.last:
                 update.results[i] = made
             else:
                 update.stacks[i] = made
-            for unit, slots in zip(self.units, stored, strict=True):
-                for name in slots or ():
-                    update.slots[*unit.path, name][i] = slots[name]
+            for (_, slots), new in zip(columns, stored, strict=True):
+                for name in new or ():
+                    slots[name][i] = new[name]
 
 
 class MeasureStage:
@@ -112,19 +115,20 @@ class MeasureStage:
         unit, kept = self.unit, update.kept[self.unit.path]
         values, number = update.values(unit), np.uint32(0)
         of_norm = unit.transform.measures_norm
-        parts, measured = [], []
-        for i in update.live:
-            own = update.own_slots(unit, i)
-            if own is None:
-                continue
+        parts, measured, columns = [], [], update.columns(unit)
+        for i in update.working(unit):
+            own = {name: column[i] for name, column in columns.items()}
             if of_norm:
                 measured.append(update.stacks[i][-1])
             squares = update.squares(i) if of_norm else None
             if squares is not None:
                 parts.append({"squares": squares})
                 continue
-            with _for_leaf(update, i):
+            try:
                 parts.append(self.kernel.measured(update.stacks[i], update.ps[i], own, values, number))
+            except Exception as error:
+                _note_leaf(error, update, i)
+                raise
         more = self.kernel.concluded(update.state["step"], parts, values, kept, update.wanted, measured)
         update.scalars[unit.path] = {**update.scalars[unit.path], **more}
         update.shared.concluded.append((unit.transform, more))

@@ -116,12 +116,10 @@ class Update:
         )
         return with_values(unit, arguments)
 
-    def own_slots(self, unit: Unit | Join, i: int) -> dict[str, Any] | None:
-        """The slots of one leaf for a unit, None for a unit that does not work on it."""
-        if not self.active[unit.path][i]:
-            return None
+    def columns(self, unit: Unit | Join) -> dict[str, list[Any]]:
+        """The slots of a unit, each with one entry a leaf, in which the new ones are put."""
         names = unit.transform.slots if isinstance(unit, Unit) else ()
-        return {name: self.slots[*unit.path, name][i] for name in names}
+        return {name: self.slots[*unit.path, name] for name in names}
 
     def working(self, unit: Unit) -> list[int]:
         """The leaves with a gradient that a unit works on."""
