@@ -45,16 +45,32 @@ from gradtx.core.spec.fields import (
 )
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
+from gradtx.optimizers.adabelief import adabelief
 from gradtx.optimizers.adafactor import adafactor
 from gradtx.optimizers.adam import adam, adamw, nadam, nadamw
+from gradtx.optimizers.adamax import adamax, adamaxw
+from gradtx.optimizers.adan import adan
 from gradtx.optimizers.adaptive import adadelta, adagrad, rmsprop
 from gradtx.optimizers.ademamix import ademamix
+from gradtx.optimizers.amsgrad import amsgrad
+from gradtx.optimizers.layerwise import fromage, lamb, lars, novograd
 from gradtx.optimizers.lion import lion
+from gradtx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent
 from gradtx.optimizers.prodigy import prodigy
+from gradtx.optimizers.radam import radam
+from gradtx.optimizers.rprop import rprop
 from gradtx.optimizers.sgd import noisy_sgd, sgd
+from gradtx.optimizers.sign import sign_sgd, signum
+from gradtx.optimizers.sm3 import sm3
+from gradtx.optimizers.yogi import yogi
 from gradtx.schedules.constant import constant_schedule
-from gradtx.schedules.cosine import cosine_decay_schedule, warmup_cosine_decay_schedule
-from gradtx.schedules.exponential import exponential_decay
+from gradtx.schedules.cosine import cosine_decay_schedule, sgdr_schedule, warmup_cosine_decay_schedule
+from gradtx.schedules.exponential import exponential_decay, warmup_exponential_decay_schedule
+from gradtx.schedules.interpolate import (
+    cosine_onecycle_schedule,
+    linear_onecycle_schedule,
+    piecewise_interpolate_schedule,
+)
 from gradtx.schedules.linear import (
     linear_schedule,
     warmup_constant_schedule,
@@ -65,30 +81,46 @@ from gradtx.schedules.polynomial import polynomial_schedule
 from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.adagrad import scale_by_rss
 from gradtx.transforms.adam import scale_by_adam
+from gradtx.transforms.adamax import scale_by_adamax
+from gradtx.transforms.adan import scale_by_adan
 from gradtx.transforms.ademamix import scale_by_ademamix
+from gradtx.transforms.amsgrad import scale_by_amsgrad
 from gradtx.transforms.apply_every import apply_every
 from gradtx.transforms.average import ema
+from gradtx.transforms.belief import scale_by_belief
+from gradtx.transforms.center import centralize
 from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm, global_norm
+from gradtx.transforms.constrain import keep_params_nonnegative, zero_nans
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.elementary import (
     debias,
     identity,
     negate,
     offset,
+    scale_by_sign,
     set_to_zero,
     sign,
     sqrt,
     square,
 )
 from gradtx.transforms.factored import scale_by_factored_rms, scale_by_param_block_rms
+from gradtx.transforms.fromage import scale_by_fromage
 from gradtx.transforms.group_scale import scale_by_group
 from gradtx.transforms.lion import scale_by_lion
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import add_noise
+from gradtx.transforms.normalize import normalize_by_update_norm
+from gradtx.transforms.novograd import scale_by_novograd
+from gradtx.transforms.optimistic import scale_by_optimistic_gradient
 from gradtx.transforms.per_example import per_example_global_norm_clip, per_example_layer_norm_clip
 from gradtx.transforms.prodigy import scale_by_prodigy
+from gradtx.transforms.radam import scale_by_radam
 from gradtx.transforms.rms import scale_by_rms, scale_by_stddev
+from gradtx.transforms.rprop import scale_by_rprop
 from gradtx.transforms.scale import scale, scale_by_learning_rate, scale_by_schedule
+from gradtx.transforms.sm3 import scale_by_sm3
+from gradtx.transforms.trust_ratio import scale_by_param_block_norm, scale_by_trust_ratio
+from gradtx.transforms.yogi import scale_by_yogi
 from gradtx.tree.moments import (
     bias_correction,
     update_infinity_moment,
@@ -208,20 +240,26 @@ __all__ = [
     "WholeScalar",
     "accumulate",
     "accumulate_gradients",
+    "adabelief",
     "adadelta",
     "adafactor",
     "adagrad",
     "adam",
+    "adamax",
+    "adamaxw",
     "adamw",
+    "adan",
     "add",
     "add_decayed_weights",
     "add_noise",
     "ademamix",
+    "amsgrad",
     "apply_every",
     "apply_gradients",
     "apply_if_finite",
     "apply_updates",
     "bias_correction",
+    "centralize",
     "chain",
     "check",
     "clip",
@@ -231,6 +269,7 @@ __all__ = [
     "conditionally_transform",
     "constant_schedule",
     "cosine_decay_schedule",
+    "cosine_onecycle_schedule",
     "debias",
     "describe",
     "diff",
@@ -245,6 +284,7 @@ __all__ = [
     "from_optax_state",
     "from_state_dict",
     "from_torch_state_dict",
+    "fromage",
     "global_norm",
     "guard",
     "hyperparams",
@@ -253,6 +293,10 @@ __all__ = [
     "inject_hyperparams",
     "inject_stateful_hyperparams",
     "join_schedules",
+    "keep_params_nonnegative",
+    "lamb",
+    "lars",
+    "linear_onecycle_schedule",
     "linear_schedule",
     "lion",
     "lookahead",
@@ -267,47 +311,72 @@ __all__ = [
     "named_chain",
     "negate",
     "noisy_sgd",
+    "normalize_by_update_norm",
+    "novograd",
     "offset",
+    "optimistic_adam_v2",
+    "optimistic_gradient_descent",
     "partition",
     "per_example_global_norm_clip",
     "per_example_layer_norm_clip",
     "periodic_update",
     "piecewise_constant_schedule",
+    "piecewise_interpolate_schedule",
     "plot_metrics",
     "plot_paths",
     "plot_schedule",
     "polyak_average",
     "polynomial_schedule",
     "prodigy",
+    "radam",
     "ratio",
     "rebase",
     "recipe",
     "report",
     "rmsprop",
+    "rprop",
     "safe_increment",
     "safe_int32_increment",
     "scale",
     "scale_by_adadelta",
     "scale_by_adam",
+    "scale_by_adamax",
+    "scale_by_adan",
     "scale_by_ademamix",
+    "scale_by_amsgrad",
+    "scale_by_belief",
     "scale_by_factored_rms",
+    "scale_by_fromage",
     "scale_by_group",
     "scale_by_learning_rate",
     "scale_by_lion",
+    "scale_by_novograd",
+    "scale_by_optimistic_gradient",
+    "scale_by_param_block_norm",
     "scale_by_param_block_rms",
     "scale_by_prodigy",
+    "scale_by_radam",
     "scale_by_rms",
+    "scale_by_rprop",
     "scale_by_rss",
     "scale_by_schedule",
+    "scale_by_sign",
+    "scale_by_sm3",
     "scale_by_stddev",
+    "scale_by_trust_ratio",
+    "scale_by_yogi",
     "schedules",
     "selective_transform",
     "set_hyperparams",
     "set_to_zero",
     "sgd",
+    "sgdr_schedule",
     "sign",
+    "sign_sgd",
+    "signum",
     "skip_large_updates",
     "skip_not_finite",
+    "sm3",
     "snapshot",
     "sqrt",
     "square",
@@ -330,6 +399,9 @@ __all__ = [
     "update_moment_per_elem_norm",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
     "warmup_linear_decay_schedule",
     "with_extra_args_support",
+    "yogi",
+    "zero_nans",
 ]

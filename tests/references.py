@@ -15,6 +15,8 @@ formulas t is 1 at the first update, g is a gradient and theta a parameter. A co
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -38,6 +40,11 @@ def square(x):
 def rms(x):
     """Root of the mean of |x|^2 over a leaf, 0 for an empty one."""
     return np.sqrt(np.mean(square(x))) if np.size(x) else 0.0
+
+
+def norm(*leaves):
+    """Root of the sum of |x|^2 over all leaves."""
+    return math.sqrt(sum(np.sum(square(wide(x))) for x in leaves))
 
 
 def divide(x, y):
@@ -121,6 +128,17 @@ def _decays(h):
     return h.mask is None or h.mask[h.index]
 
 
+def _decay(p, h):
+    """lambda theta; 0 without a lambda, and on a leaf outside the mask."""
+    return 0.0 if h.weight_decay is None or not _decays(h) else h.weight_decay * p
+
+
+def _heavy_ball(u, s, h):
+    """v = mu v + u; gives v, or u + mu v with Nesterov's momentum."""
+    s.v = h.momentum * s.v + u
+    return u + h.momentum * s.v if h.nesterov else s.v
+
+
 def _trace(g, s, decay, h):
     damped = g if h.t == 1 and not h.dampen_first else (1 - h.dampening) * g
     s.v = decay * s.v + damped
@@ -152,24 +170,119 @@ def _adadelta(g, s, h):
     return delta
 
 
-def _adam(g, s, h):
+def _mean(g, s, h, nesterov=False, bias_correction=True):
+    """m = b1 m + (1 - b1) g; gives m^, one step ahead with Nesterov's momentum."""
     s.m = h.b1 * s.m + (1 - h.b1) * g
+    c, c_next = (1 - h.b1**h.t, 1 - h.b1 ** (h.t + 1)) if bias_correction else (1.0, 1.0)
+    return h.b1 * s.m / c_next + (1 - h.b1) * g / c if nesterov else s.m / c
+
+
+def _over_root(m, v, eps, eps_root=0.0):
+    return divide(m, np.sqrt(v + eps_root) + eps)
+
+
+def _adam(g, s, h, nesterov, bias_correction=True, eps_scaled=False):
+    m_hat = _mean(g, s, h, nesterov, bias_correction)
     s.v = h.b2 * s.v + (1 - h.b2) * square(g)
-    c1, c1_next, c2 = 1.0, 1.0, 1.0
-    if h.bias_correction:
-        c1, c1_next, c2 = 1 - h.b1**h.t, 1 - h.b1 ** (h.t + 1), 1 - h.b2**h.t
-    m_hat = h.b1 * s.m / c1_next + (1 - h.b1) * g / c1 if h.nesterov else s.m / c1
-    if h.eps_scaled:
-        return math.sqrt(c2) * divide(m_hat, np.sqrt(s.v + h.eps_root) + h.eps)
-    return divide(m_hat, np.sqrt(s.v / c2 + h.eps_root) + h.eps)
+    c = 1 - h.b2**h.t if bias_correction else 1.0
+    if eps_scaled:
+        return math.sqrt(c) * _over_root(m_hat, s.v, h.eps, h.eps_root)
+    return _over_root(m_hat, s.v / c, h.eps, h.eps_root)
 
 
 def _ademamix(g, s, h):
     s.m1 = h.b1 * s.m1 + (1 - h.b1) * g
     s.m2 = h.b3 * s.m2 + (1 - h.b3) * g
     s.v = h.b2 * s.v + (1 - h.b2) * square(g)
-    v_hat = s.v / (1 - h.b2**h.t)
-    return divide(s.m1 / (1 - h.b1**h.t) + h.alpha * s.m2, np.sqrt(v_hat + h.eps_root) + h.eps)
+    m = s.m1 / (1 - h.b1**h.t) + h.alpha * s.m2
+    return _over_root(m, s.v / (1 - h.b2**h.t), h.eps, h.eps_root)
+
+
+def _belief(g, s, h):
+    m_hat = _mean(g, s, h, h.nesterov)
+    s.v = h.b2 * s.v + (1 - h.b2) * square(g - s.m) + h.eps_root
+    return _over_root(m_hat, s.v / (1 - h.b2**h.t), h.eps)
+
+
+def _yogi(g, s, h, eps_root, initial_accumulator_value):
+    if h.t == 1:
+        s.m = s.v = initial_accumulator_value
+    m_hat = _mean(g, s, h)
+    s.v = s.v - (1 - h.b2) * sign(s.v - square(g)) * square(g)
+    return _over_root(m_hat, s.v / (1 - h.b2**h.t), h.eps, eps_root)
+
+
+def _amsgrad(g, s, h):
+    m_hat = _mean(g, s, h, bias_correction=h.bias_correction_mu)
+    s.v = h.b2 * s.v + (1 - h.b2) * square(g)
+    s.largest = np.maximum(s.largest, s.v / (1 - h.b2**h.t) if h.bias_correction_nu else s.v)
+    return _over_root(m_hat, s.largest, h.eps, h.eps_root)
+
+
+def _adamax(g, s, h):
+    m_hat = _mean(g, s, h)
+    s.n = np.maximum(h.b2 * s.n, np.abs(g) + h.eps)
+    return divide(m_hat, s.n)
+
+
+def _adan(g, s, h):
+    change = g - s.g if h.t > 1 else np.zeros_like(g)
+    s.g = g
+    s.m = h.b1 * s.m + (1 - h.b1) * g
+    s.d = h.b2 * s.d + (1 - h.b2) * change
+    s.n = h.b3 * s.n + (1 - h.b3) * square(g + h.b2 * change)
+    m_hat, d_hat, n_hat = s.m / (1 - h.b1**h.t), s.d / (1 - h.b2**h.t), s.n / (1 - h.b3**h.t)
+    return _over_root(m_hat + h.b2 * d_hat, n_hat, h.eps, h.eps_root)
+
+
+def _radam(g, s, h):
+    m_hat = _mean(g, s, h, h.nesterov)
+    s.v = h.b2 * s.v + (1 - h.b2) * square(g)
+    rho_inf = 2 / (1 - h.b2) - 1
+    rho = 2 * np.average(np.arange(1, h.t + 1), weights=h.b2 ** np.arange(h.t)) - 1
+    if rho < h.threshold:
+        return m_hat
+    r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+    return r * _over_root(m_hat, s.v / (1 - h.b2**h.t), h.eps, h.eps_root)
+
+
+def _novograd(g, p, s, h):
+    b2 = h.b2 if h.t > 1 else 0.0
+    s.v = b2 * s.v + (1 - b2) * np.sum(square(g))
+    s.m = h.b1 * s.m + _over_root(g, s.v, h.eps, h.eps_root) + h.weight_decay * p
+    return s.m
+
+
+def _rprop(g, s, h):
+    if h.t == 1:
+        s.step = h.learning_rate
+    turn = sign(g) * s.sign
+    longer = np.minimum(h.eta_plus * s.step, h.max_step_size)
+    shorter = np.maximum(h.eta_minus * s.step, h.min_step_size)
+    s.step = np.where(turn > 0, longer, np.where(turn < 0, shorter, s.step))
+    s.sign = np.where(turn < 0, 0.0, sign(g))
+    return s.step * s.sign
+
+
+def _sm3(g, s, h, b1, b2, eps):
+    v = b2 * s.least + (1.0 if b2 == 1 else 1 - b2) * square(g)
+    axes = range(v.ndim)
+    others = [tuple(other for other in axes if other != axis) for axis in axes]
+    largest = [v.max(over, keepdims=True, initial=0.0) for over in others]
+    s.least = functools.reduce(np.minimum, largest or [v])
+    s.m = b1 * s.m + (1 - b1) * divide(g, np.sqrt(v + eps))
+    return s.m
+
+
+def _trust(u, p, min_norm=0.0, trust_coefficient=1.0, eps=0.0):
+    theta, length = max(norm(p), min_norm), max(norm(u), min_norm)
+    return u if theta == 0 or length == 0 else trust_coefficient * theta / (length + eps) * u
+
+
+def _optimistic(g, s, h):
+    old = s.g if h.t > 1 else g
+    s.g = g
+    return (h.alpha + h.beta) * g - h.beta * old
 
 
 def _lion(g, s, h):
@@ -306,8 +419,8 @@ class ClipByGlobalNorm(Reference):
 
     def update(self, grads, params, **extra):
         h = self.numbers()
-        norm = math.sqrt(sum(np.sum(square(wide(g))) for g in grads))
-        factor = h.max_norm / norm if norm > h.max_norm else 1.0
+        length = norm(*grads)
+        factor = h.max_norm / length if length > h.max_norm else 1.0
         return [factor * wide(g) for g in grads]
 
 
@@ -487,7 +600,7 @@ class ScaleByAdam(Reference):
     eps_scaled: bool = False
 
     def leaf(self, g, p, s, h):
-        return _adam(g, s, h)
+        return _adam(g, s, h, h.nesterov, h.bias_correction, h.eps_scaled)
 
 
 @dataclasses.dataclass
@@ -508,6 +621,179 @@ class ScaleByAdemamix(Reference):
 
     def leaf(self, g, p, s, h):
         return _ademamix(g, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByBelief(Reference):
+    """m^ / (sqrt(s^) + eps) with Adam's m^, s = b2 s + (1 - b2) |g - m|^2 + eps_root and s^ = s / (1 - b2^t).
+
+    m is the new one, and s keeps every eps_root. `nesterov` as in `ScaleByAdam`. AdaBelief: Zhuang
+    et al. 2020, arXiv:2010.07468, algorithm 2, where one epsilon is both.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-16
+    eps_root: Number = 1e-16
+    nesterov: bool = False
+
+    def leaf(self, g, p, s, h):
+        return _belief(g, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByYogi(Reference):
+    """Adam with v = v - (1 - b2) sign(v - |g|^2) |g|^2, so that v moves by |g|^2 at most.
+
+    m and v both start at `initial_accumulator_value`, and are corrected as if from 0, as Adam's; the
+    paper has no correction. Zaheer et al. 2018, "Adaptive methods for nonconvex optimization",
+    algorithm 2.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-3
+    eps_root: Number = 0.0
+    initial_accumulator_value: Number = 1e-6
+
+    def leaf(self, g, p, s, h):
+        return _yogi(g, s, h, h.eps_root, h.initial_accumulator_value)
+
+
+@dataclasses.dataclass
+class ScaleByAmsgrad(Reference):
+    """Adam with the largest v^ so far in the place of v^.
+
+    The two flags leave out the correction of m or v, the paper's form without both. Reddi, Kale and
+    Kumar 2018, "On the convergence of Adam and beyond", algorithm 2.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+    bias_correction_mu: bool = True
+    bias_correction_nu: bool = True
+
+    def leaf(self, g, p, s, h):
+        return _amsgrad(g, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByAdamax(Reference):
+    """m^ / n with Adam's m^ and n = max(b2 n, |g| + eps) from 0.
+
+    Kingma and Ba 2015, arXiv:1412.6980, algorithm 2, without the eps.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+
+    def leaf(self, g, p, s, h):
+        return _adamax(g, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByAdan(Reference):
+    """(m^ + b2 d^) / (sqrt(n^ + eps_root) + eps), each an average from 0 over its 1 - b^t:
+
+        m = b1 m + (1 - b1) g,  d = b2 d + (1 - b2) c,  n = b3 n + (1 - b3) |g + b2 c|^2
+
+    with the change c = g - (the gradient before), 0 at the first step. Xie et al. 2022,
+    arXiv:2208.06677, algorithm 1, whose betas are the 1 - b of here: its factor 1 - beta2 of the
+    changes is b2, as in the authors' code, which adds the corrections.
+    """
+
+    b1: Number = 0.98
+    b2: Number = 0.92
+    b3: Number = 0.99
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+
+    def leaf(self, g, p, s, h):
+        return _adan(g, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByRadam(Reference):
+    """Adam's direction times r where rho_t >= threshold, before that m^ alone:
+
+        r = sqrt((rho_t - 4) (rho_t - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho_t)).
+
+    rho_t, the length of the plain average that looks back as far as v^ does, is 2 a - 1, where a is
+    the mean age of the gradients in v^, 1 for the newest, with weights b2^(age - 1); rho_inf is its
+    limit 2 / (1 - b2) - 1. This is the paper's rho_inf - 2 t b2^t / (1 - b2^t) without the
+    cancellation. Its threshold is 4, that of the authors' code 5. `nesterov` as in `ScaleByAdam`.
+    Liu et al. 2020, arXiv:1908.03265, section 4 and algorithm 2.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+    threshold: Number = 5.0
+    nesterov: bool = False
+
+    def leaf(self, g, p, s, h):
+        return _radam(g, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByNovograd(Reference):
+    """m = b1 m + g / (sqrt(v + eps_root) + eps) + lambda theta from 0, v = b2 v + (1 - b2) ||g||^2.
+
+    v is one number a leaf, at the first step ||g||^2 itself. Ginsburg et al. 2019, arXiv:1905.11286,
+    algorithm 1.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 0.25
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+    weight_decay: Number = 0.0
+
+    def leaf(self, g, p, s, h):
+        return _novograd(g, p, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByRprop(Reference):
+    """step sign(g), with a step for each element, the first one `learning_rate`.
+
+    Where g has the sign of the gradient before, the step grows by eta_plus, up to the maximum; where
+    it has the other one, the step shrinks by eta_minus, down to the minimum, the element does not
+    move, and 0 is remembered in the place of g. For real leaves. Riedmiller and Braun 1993, "A direct
+    adaptive method for faster backpropagation learning"; in the form iRprop- of Igel and Hüsken
+    2003, "Empirical evaluation of the improved Rprop learning algorithms", which is PyTorch's.
+    """
+
+    learning_rate: Number
+    eta_minus: Number = 0.5
+    eta_plus: Number = 1.2
+    min_step_size: Number = 1e-6
+    max_step_size: Number = 50.0
+
+    def leaf(self, g, p, s, h):
+        return _rprop(g, s, h)
+
+
+@dataclasses.dataclass
+class ScaleBySm3(Reference):
+    """m = b1 m + (1 - b1) g / sqrt(v + eps) from 0; v = |g|^2 + (the least bound of the element).
+
+    The sets of the cover are the slices of a leaf, one for every index of every axis, and the bound
+    of a slice is the largest v within it at the step before, at first 0. The elements of a vector are
+    slices by themselves, and so is a scalar. b2 < 1 makes v an average, (1 - b2) |g|^2 + b2 (bound).
+    Anil et al. 2019, arXiv:1901.11150, algorithm SM3-II, without the eps.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 1.0
+    eps: Number = 1e-8
+
+    def leaf(self, g, p, s, h):
+        return _sm3(g, s, h, h.b1, h.b2, h.eps)
 
 
 @dataclasses.dataclass
@@ -554,6 +840,107 @@ class ScaleByParamBlockRms(Reference):
 
     def leaf(self, g, p, s, h):
         return g * max(rms(p), h.min_scale)
+
+
+@dataclasses.dataclass
+class ScaleByParamBlockNorm(Reference):
+    """g max(||theta||, min_scale), the norm over each leaf."""
+
+    min_scale: Number = 1e-3
+
+    def leaf(self, g, p, s, h):
+        return g * max(norm(p), h.min_scale)
+
+
+@dataclasses.dataclass
+class ScaleByTrustRatio(Reference):
+    """c ||theta|| / (||g|| + eps) g, norms over each leaf, none below min_norm; g where one is 0.
+
+    You, Gitman and Ginsburg 2017, arXiv:1708.03888, section 4.
+    """
+
+    min_norm: Number = 0.0
+    trust_coefficient: Number = 1.0
+    eps: Number = 0.0
+
+    def leaf(self, g, p, s, h):
+        return _trust(g, p, h.min_norm, h.trust_coefficient, h.eps)
+
+
+@dataclasses.dataclass
+class ScaleByOptimisticGradient(Reference):
+    """(alpha + beta) g - beta (the gradient before), which at the first step is g.
+
+    Daskalakis et al. 2018, arXiv:1711.00141; with two coefficients Mokhtari, Ozdaglar and Pattathil
+    2020, arXiv:1901.08511.
+    """
+
+    alpha: Number = 1.0
+    beta: Number = 1.0
+
+    def leaf(self, g, p, s, h):
+        return _optimistic(g, s, h)
+
+
+@dataclasses.dataclass
+class Centralize(Reference):
+    """g less its mean over all axes but the first; g itself with less than two axes.
+
+    Yong et al. 2020, arXiv:2004.01461: the mean over what feeds one output, of weights whose outputs
+    are the first axis.
+    """
+
+    def leaf(self, g, p, s, h):
+        inputs = tuple(range(1, g.ndim))
+        return g - g.mean(inputs, keepdims=True) if inputs and g.size else g
+
+
+@dataclasses.dataclass
+class NormalizeByUpdateNorm(Reference):
+    """c g / (||g|| + eps), the norm over all leaves."""
+
+    scale_factor: Number = 1.0
+    eps: Number = 1e-6
+
+    def update(self, grads, params, **extra):
+        h = self.numbers()
+        return [divide(h.scale_factor * wide(g), norm(*grads) + h.eps) for g in grads]
+
+
+@dataclasses.dataclass
+class KeepParamsNonnegative(Reference):
+    """-theta where theta + g < 0, elsewhere g."""
+
+    def leaf(self, g, p, s, h):
+        return np.where(p + g < 0, -p, g)
+
+
+@dataclasses.dataclass
+class ZeroNans(Reference):
+    """0 where g is not a number, elsewhere g."""
+
+    def leaf(self, g, p, s, h):
+        return np.where(np.isnan(g), 0.0, g)
+
+
+@dataclasses.dataclass
+class Fromage(Reference):
+    """The step from theta to (theta - eta r g) / sqrt(1 + eta^2), r = ||theta|| / ||g|| over each leaf.
+
+    No norm is below min_norm, and r = 1 where one is 0. The factor of theta is written so that it
+    stays exact for a small eta. Bernstein et al. 2020, arXiv:2002.03432, algorithm 1.
+    """
+
+    learning_rate: Number
+    min_norm: Number = 1e-6
+
+    def leaf(self, g, p, s, h):
+        shrink = math.expm1(-math.log1p(h.learning_rate**2) / 2)
+        return shrink * p - (1 + shrink) * h.learning_rate * _trust(g, p, h.min_norm)
+
+
+# Fromage's transform is the whole optimizer too.
+ScaleByFromage = Fromage
 
 
 @dataclasses.dataclass
@@ -678,10 +1065,7 @@ class Rmsprop(Reference):
 
     def leaf(self, g, p, s, h):
         u = -h.learning_rate * _rms(_l2(g, p, h.weight_decay), s, h, h.centered)
-        if h.momentum is None:
-            return u
-        s.v = h.momentum * s.v + u
-        return u + h.momentum * s.v if h.nesterov else s.v
+        return u if h.momentum is None else _heavy_ball(u, s, h)
 
 
 @dataclasses.dataclass
@@ -713,7 +1097,8 @@ class Adam(Reference):
     weight_decay: Number | None = None
 
     def leaf(self, g, p, s, h):
-        return -h.learning_rate * _adam(_l2(g, p, h.weight_decay), s, h)
+        g = _l2(g, p, h.weight_decay)
+        return -h.learning_rate * _adam(g, s, h, h.nesterov, h.bias_correction, h.eps_scaled)
 
 
 @dataclasses.dataclass
@@ -745,7 +1130,8 @@ class Adamw(Reference):
         eta = 1.0 if h.schedule is None else h.schedule
         coupling = {"rate": eta * h.learning_rate, "schedule": eta, "none": 1.0}
         decay = coupling[h.decay_coupling] * h.weight_decay * p if _decays(h) else 0.0
-        return -eta * h.learning_rate * _adam(g, s, h) - decay
+        direction = _adam(g, s, h, h.nesterov, h.bias_correction, h.eps_scaled)
+        return -eta * h.learning_rate * direction - decay
 
 
 @dataclasses.dataclass
@@ -776,6 +1162,277 @@ class Lion(Reference):
 
     def leaf(self, g, p, s, h):
         return -h.learning_rate * (_lion(g, s, h) + h.weight_decay * p)
+
+
+@dataclasses.dataclass
+class Decayed(Reference):
+    """The frame of an optimizer with a weight decay; a subclass has `direction(g, s, h)`.
+
+    With eta the learning rate, lambda theta the decay of a leaf that `mask` names, and u the
+    direction, of g unless said otherwise:
+
+        "gradient"  -eta u, with u of g + lambda theta     coupled, 1/2 lambda |theta|^2 in the loss
+        "rate"      -eta (u + lambda theta)                decoupled, as in AdamW
+        "schedule"  -(eta u + lambda theta)                decoupled, eta without a schedule
+        "none"      -eta u - lambda theta                  decoupled, the decay as it is
+    """
+
+    learning_rate: Number
+    _: dataclasses.KW_ONLY
+    weight_decay: Number | None = None
+    mask: list[bool] | None = None
+    decay_coupling: str = "gradient"
+
+    def leaf(self, g, p, s, h):
+        decay, eta = _decay(p, h), h.learning_rate
+        inside, outside = {
+            "gradient": (1.0, 0.0),
+            "rate": (0.0, eta),
+            "schedule": (0.0, 1.0),
+            "none": (0.0, 1.0),
+        }[h.decay_coupling]
+        return -eta * self.direction(g + inside * decay, s, h) - outside * decay
+
+    def direction(self, g, s, h):
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(kw_only=True)
+class Decoupled(Decayed):
+    """`Decayed` that decays by the rate unless told otherwise."""
+
+    decay_coupling: str = "rate"
+
+
+@dataclasses.dataclass
+class Adabelief(Decayed):
+    """-eta times `ScaleByBelief`, with the decay of `Decayed`."""
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-16
+    eps_root: Number = 1e-16
+    nesterov: bool = False
+
+    def direction(self, g, s, h):
+        return _belief(g, s, h)
+
+
+@dataclasses.dataclass
+class Yogi(Decayed):
+    """-eta times `ScaleByYogi`, with the decay of `Decayed`."""
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-3
+
+    def direction(self, g, s, h):
+        return _yogi(g, s, h, eps_root=0.0, initial_accumulator_value=1e-6)
+
+
+@dataclasses.dataclass
+class Amsgrad(Decayed):
+    """-eta times `ScaleByAmsgrad`, with the decay of `Decayed`."""
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+    bias_correction_mu: bool = True
+    bias_correction_nu: bool = True
+
+    def direction(self, g, s, h):
+        return _amsgrad(g, s, h)
+
+
+@dataclasses.dataclass
+class Adamax(Decayed):
+    """-eta times `ScaleByAdamax`, with the decay of `Decayed`."""
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+
+    def direction(self, g, s, h):
+        return _adamax(g, s, h)
+
+
+@dataclasses.dataclass
+class Adamaxw(Decoupled):
+    """`Adamax` with a decay by the rate."""
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    _: dataclasses.KW_ONLY
+    weight_decay: Number = 1e-4
+
+    def direction(self, g, s, h):
+        return _adamax(g, s, h)
+
+
+@dataclasses.dataclass
+class Adan(Decoupled):
+    """-eta times `ScaleByAdan`, with the decay of `Decayed`.
+
+    By the rate it is the authors' option `no_prox`; the paper divides theta by 1 + lambda eta.
+    """
+
+    b1: Number = 0.98
+    b2: Number = 0.92
+    b3: Number = 0.99
+    eps: Number = 1e-8
+    eps_root: Number = 1e-8
+    _: dataclasses.KW_ONLY
+    weight_decay: Number = 0.0
+
+    def direction(self, g, s, h):
+        return _adan(g, s, h)
+
+
+@dataclasses.dataclass
+class Radam(Decayed):
+    """-eta times `ScaleByRadam`, with the decay of `Decayed`."""
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+    threshold: Number = 5.0
+    nesterov: bool = False
+
+    def direction(self, g, s, h):
+        return _radam(g, s, h)
+
+
+@dataclasses.dataclass
+class Sm3(Decayed):
+    """-eta times `ScaleBySm3`, whose b1 is the momentum, with the decay of `Decayed`."""
+
+    momentum: Number = 0.9
+
+    def direction(self, g, s, h):
+        return _sm3(g, s, h, h.momentum, b2=1.0, eps=1e-8)
+
+
+@dataclasses.dataclass
+class SignSgd(Decoupled):
+    """-eta sign(g), with the decay of `Decayed`. Bernstein et al. 2018, arXiv:1802.04434."""
+
+    def direction(self, g, s, h):
+        return sign(g)
+
+
+@dataclasses.dataclass
+class Signum(Decoupled):
+    """-eta sign(m) with m = b m + (1 - b) g from 0, and the decay of `Decayed`. arXiv:1802.04434."""
+
+    beta: Number = 0.9
+
+    def direction(self, g, s, h):
+        s.m = h.beta * s.m + (1 - h.beta) * g
+        return sign(s.m)
+
+
+@dataclasses.dataclass
+class OptimisticGradientDescent(Decayed):
+    """-eta times `ScaleByOptimisticGradient`, with the decay of `Decayed`."""
+
+    alpha: Number = 1.0
+    beta: Number = 1.0
+
+    def direction(self, g, s, h):
+        return _optimistic(g, s, h)
+
+
+@dataclasses.dataclass
+class OptimisticAdamV2(Decoupled):
+    """-eta times `ScaleByOptimisticGradient` of Adam's direction, with the decay of `Decayed`.
+
+    Daskalakis et al. 2018, arXiv:1711.00141, algorithm 1, without Nesterov's momentum.
+    """
+
+    alpha: Number = 1.0
+    beta: Number = 1.0
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+    nesterov: bool = True
+
+    def direction(self, g, s, h):
+        return _optimistic(_adam(g, s, h, h.nesterov), s, h)
+
+
+@dataclasses.dataclass
+class Rprop(Reference):
+    """The negative of `ScaleByRprop`, of g + lambda theta on the leaves that `mask` names."""
+
+    learning_rate: Number
+    eta_minus: Number = 0.5
+    eta_plus: Number = 1.2
+    min_step_size: Number = 1e-6
+    max_step_size: Number = 50.0
+    weight_decay: Number | None = None
+    mask: list[bool] | None = None
+
+    def leaf(self, g, p, s, h):
+        return -_rprop(g + _decay(p, h), s, h)
+
+
+@dataclasses.dataclass
+class Lars(Reference):
+    """v = mu v - eta w from 0, with w = `ScaleByTrustRatio` of g + lambda theta.
+
+    Gives v, or mu v - eta w with Nesterov's momentum. The paper, algorithm 1, has
+    ||g|| + lambda ||theta|| in the place of ||g + lambda theta||. You, Gitman and Ginsburg 2017,
+    arXiv:1708.03888.
+    """
+
+    learning_rate: Number
+    weight_decay: Number = 0.0
+    trust_coefficient: Number = 0.001
+    eps: Number = 0.0
+    momentum: Number = 0.9
+    nesterov: bool = False
+
+    def leaf(self, g, p, s, h):
+        w = _trust(_l2(g, p, h.weight_decay), p, trust_coefficient=h.trust_coefficient, eps=h.eps)
+        return _heavy_ball(-h.learning_rate * w, s, h)
+
+
+@dataclasses.dataclass
+class Lamb(Reference):
+    """-eta times `ScaleByTrustRatio` of a + lambda theta, a the direction of `ScaleByAdam`.
+
+    You et al. 2020, arXiv:1904.00962, algorithm 2, with the identity as its phi.
+    """
+
+    learning_rate: Number
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-6
+    eps_root: Number = 0.0
+    weight_decay: Number = 0.0
+    mask: list[bool] | None = None
+
+    def leaf(self, g, p, s, h):
+        return -h.learning_rate * _trust(_adam(g, s, h, nesterov=False) + _decay(p, h), p)
+
+
+@dataclasses.dataclass
+class Novograd(Reference):
+    """-eta m with m of `ScaleByNovograd`, the decay within it."""
+
+    learning_rate: Number
+    b1: Number = 0.9
+    b2: Number = 0.25
+    eps: Number = 1e-6
+    eps_root: Number = 0.0
+    weight_decay: Number = 0.0
+
+    def leaf(self, g, p, s, h):
+        return -h.learning_rate * _novograd(g, p, s, h)
 
 
 @dataclasses.dataclass
@@ -890,6 +1547,65 @@ def join(schedules, boundaries):
         return schedules[i](step - boundaries[i - 1] if i else step)
 
     return schedule
+
+
+def _through(points, wave):
+    """The value on a path through (step, value) points, whose share of the way is given a shape."""
+
+    def schedule(step):
+        value = points[0][1]
+        for (start, before), (end, after) in itertools.pairwise(points):
+            if step >= start:
+                share = min((step - start) / (end - start), 1.0) if end > start else 1.0
+                value = before + (after - before) * wave(share)
+        return value
+
+    return schedule
+
+
+def _line(share):
+    return share
+
+
+def _half_cosine(share):
+    return (1 - math.cos(math.pi * share)) / 2
+
+
+def piecewise_interpolate(interpolate_type, init_value, boundaries_and_scales):
+    """From init_value at 0 to its products with the scales, each reached at its boundary."""
+    points = [(0, init_value)]
+    for boundary, scale in sorted(boundaries_and_scales.items()):
+        points.append((boundary, points[-1][1] * scale))
+    return _through(points, {"linear": _line, "cosine": _half_cosine}[interpolate_type])
+
+
+def linear_onecycle(
+    transition_steps, peak_value, pct_start=0.3, pct_final=0.85, div_factor=25.0, final_div_factor=1e4
+):
+    """peak / div, up to the peak, back, and on to peak / (div final_div), in lines."""
+    low = peak_value / div_factor
+    ends = [int(pct_start * transition_steps), int(pct_final * transition_steps), transition_steps]
+    values = [peak_value, low, low / final_div_factor]
+    return _through([(0, low), *zip(ends, values, strict=True)], _line)
+
+
+def cosine_onecycle(transition_steps, peak_value, pct_start=0.3, div_factor=25.0, final_div_factor=1e4):
+    """peak / div, up to the peak, and down to peak / (div final_div), along half a cosine each."""
+    low = peak_value / div_factor
+    points = [(0, low), (int(pct_start * transition_steps), peak_value)]
+    return _through([*points, (transition_steps, low / final_div_factor)], _half_cosine)
+
+
+def warmup_exponential_decay(init_value, peak_value, warmup_steps, transition_steps, decay_rate, **kwargs):
+    """Linear from init to peak over warmup_steps, then exponential decay with steps of its own."""
+    decay = exponential_decay(peak_value, transition_steps, decay_rate, **kwargs)
+    return join([linear(init_value, peak_value, warmup_steps), decay], [warmup_steps])
+
+
+def sgdr(cosine_kwargs):
+    """One warmup and cosine after another, each over its own decay_steps."""
+    ends = np.cumsum([kwargs["decay_steps"] for kwargs in cosine_kwargs])
+    return join([warmup_cosine_decay(**kwargs) for kwargs in cosine_kwargs], list(ends[:-1]))
 
 
 def warmup_constant(init_value, peak_value, warmup_steps):

@@ -112,7 +112,9 @@ def test_the_alternative_differs_in_every_number(entry):
     given = {*entry.settings, *(["b1", "b2"] if "betas" in entry.settings else [])}
     for path, number in one.program.numbers.items():
         is_rest = path[-1].endswith(REST)  # 0 where float32 holds the number of steps
-        if not is_rest and given & {part.removeprefix("one_minus_") for part in path}:
+        # What a recipe leaves at its default stands under the name of the transform that has it.
+        is_default = entry.kind == "optimizer" and path[0] != entry.name
+        if not (is_rest or is_default) and given & {part.removeprefix("one_minus_") for part in path}:
             assert other.program.numbers[path] != number, path
 
 

@@ -335,7 +335,7 @@ def test_the_report():
         "Because of:",
         "    adamw.b2: 0.999 in a, 0.99 in b (decay of the second moment, in [0, 1))",
         "Also different:",
-        "    adamw.decay_coupling: 'rate' in a, 'none' in b (what multiplies the decay)",
+        "    adamw.decay_coupling: 'rate' in a, 'none' in b (where the decay enters)",
     ]
 
 

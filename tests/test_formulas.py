@@ -233,7 +233,7 @@ def of_catalogue(name: str, variant: str = "") -> Case:
         theirs = references.Sgd(theirs)
     if name == "adafactor":
         ours = gradtx.adafactor(**{**entry.arguments(variant), **WIDE_MOMENTUM})
-    if name == "scale_by_param_block_rms":
+    if name.startswith("scale_by_param_block"):
         ours = gradtx.chain(ours, gradtx.scale(-0.01))
         theirs = references.Chain(theirs, references.Scale(-0.01))
     limits = next((v for k, v in LIMITS.items() if k in f"{name} {variant}"), {})

@@ -196,6 +196,11 @@ UNMOVED = {
     "track": "what was measured is measured anew at the next update",
     "ema_params": "not in Optax",
     "polyak_average": "not in Optax",
+    **dict.fromkeys(
+        ["scale_by_optimistic_gradient", "optimistic_gradient_descent", "optimistic_adam_v2"],
+        "Optax remembers whether it is the first step, gradtx counts",
+    ),
+    **dict.fromkeys(["scale_by_sm3", "sm3"], "Optax has a list of accumulators in the place of each leaf"),
 }
 
 

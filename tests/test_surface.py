@@ -894,16 +894,57 @@ def test_a_decay_rate_function_is_a_function_that_gives_a_number():
 
 
 SEVERAL_MEANINGS = {
+    "learning_rate": [
+        "the size of the steps, >= 0 or a schedule",
+        "the first size of the steps, >= 0",
+    ],
+    "boundaries_and_scales": [
+        "factors, >= 0, by the step from which they count, in any order",
+        "factors, >= 0, by the step at which they are reached, in any order",
+    ],
+    "beta": [
+        "the factor of its change",
+        "decay of the average of the gradients, in [0, 1)",
+    ],
+    "peak_value": [
+        "the largest value",
+        "the value after the warmup",
+    ],
+    "threshold": [
+        "the bound of the root mean square of each leaf, > 0",
+        "from which rho on to rescale",
+    ],
+    "initial_accumulator_value": [
+        "the sum G before the first step, >= 0",
+        "the first value of both moments, >= 0",
+    ],
+    "eps_root": [
+        "added inside the root, >= 0",
+        "added to s at every step, >= 0",
+    ],
     "*transforms": ["transforms, in order", "pairs `(name, transform)`", "at least one transform"],
     "alpha": [
         "weight of the slow average, >= 0",
         "the last value as a fraction of the first",
+        "the factor of the direction",
+        "the factor of the gradient",
     ],
-    "b1": ["decay of the first moment, in [0, 1)", "the share of the momentum in the step, in [0, 1)"],
-    "b2": ["decay of the second moment, in [0, 1)", "decay of the momentum, in [0, 1)"],
+    "b1": [
+        "decay of the first moment, in [0, 1)",
+        "the share of the momentum in the step, in [0, 1)",
+        "the decay of the velocity, in [0, 1]",
+    ],
+    "b2": [
+        "decay of the second moment, in [0, 1)",
+        "decay of the momentum, in [0, 1)",
+        "decay of the largest magnitude, in [0, 1)",
+        "decay of the average of their differences, in [0, 1)",
+        "decay of the second moment, in [0, 1]",
+    ],
     "b3": [
         "decay of the slow average, in [0, 1)",
         "decay of the sums that the estimate is made from, in [0, 1)",
+        "decay of the second moment, in [0, 1)",
     ],
     "count": ["the number of updates made, >= 1", "an integer or a floating array"],
     "decay": [
@@ -921,6 +962,10 @@ SEVERAL_MEANINGS = {
         "added inside both roots, >= 0",
         "added to the squared gradients, >= 0",
         "added to the magnitudes of the gradients",
+        "added to the magnitude, >= 0",
+        "added to the norm of the update, >= 0",
+        "added to the norm, >= 0",
+        "added inside the root, >= 0",
     ],
     "every": [
         "the number k of micro-steps for an update, a whole number from 1 to 2^31 - 1",

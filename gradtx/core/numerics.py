@@ -142,14 +142,17 @@ class Decay:
         return 1 - self.complement
 
     def split(self) -> Decay:
-        """The same decay, whose digits are split for `mix`: once for all arrays that are mixed.
+        """The same decay, whose digits are split for `mix`: once for all arrays that are mixed."""
+        return Decay(self.complement, self._split())
 
-        In floating point `1 - c` loses the last digits of a small `c`; they are a second number. Both are
-        positive for b > 0, if need be with `1 - c` rounded down: times 0 or a negative number, an average of
-        squares that has overflowed would become NaN.
+    def _split(self) -> tuple[jax.Array, jax.Array]:
+        """The decay as a sum of two numbers: in floating point `1 - c` loses the last digits of a small `c`.
+
+        Both are positive for b > 0, if need be with `1 - c` rounded down: times 0 or a negative number, an
+        average of squares that has overflowed would become NaN.
         """
         if self.shares is not None:
-            return self
+            return self.shares
         high = jnp.asarray(1 - self.complement)
         low = (1 - high) - self.complement
         about = jnp.finfo(high.dtype)
@@ -158,11 +161,11 @@ class Decay:
         least = jnp.where(high > 0, np.array(about.tiny, high.dtype), np.zeros((), high.dtype))
         rest = jnp.maximum((high - down) + low, least)
         is_below = usually(low > 0)
-        return Decay(self.complement, (jnp.where(is_below, high, down), jnp.where(is_below, low, rest)))
+        return jnp.where(is_below, high, down), jnp.where(is_below, low, rest)
 
     def mix(self, old: jax.Array, new: jax.Array) -> jax.Array:
         """The exponential moving average `b old + (1 - b) new`, without rounding `b`."""
-        high, low = self.split().shares
+        high, low = self._split()
         return high * old + (low * old + self.complement * new)
 
     def correction(self, t: jax.Array) -> jax.Array:

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
-from gradtx.core.compose.combine import chain
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
-from gradtx.core.spec.spec import show
-from gradtx.optimizers.sgd import coupled
+from gradtx.optimizers.descent import descent
 from gradtx.transforms.adam import scale_by_adam
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.elementary import identity, negate
-from gradtx.transforms.scale import scale_by_learning_rate, scale_by_schedule
-
-Coupling = Literal["rate", "schedule", "none"]
 
 
 @recipe
@@ -34,6 +25,7 @@ def adam(
     eps_scaled: bool = False,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
+    decay_coupling: str = "gradient",
 ) -> Transform:
     """Adam: theta <- theta - eta m^ / (sqrt(v^ + eps_root) + eps).
 
@@ -56,6 +48,8 @@ def adam(
         weight_decay: lambda, the strength of the weight decay, >= 0; coupled, lambda theta is added to the
             gradient. None for none. For decay that does not pass through the moments use `adamw`.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
+            `docs/conventions.md`.
 
     Returns:
         An optimizer with the slots `mu` and `nu`.
@@ -81,7 +75,7 @@ def adam(
         bias_correction=bias_correction,
         eps_scaled=eps_scaled,
     )
-    return chain(coupled(weight_decay, mask), direction, scale_by_learning_rate(learning_rate))
+    return descent("adam", direction, learning_rate, weight_decay, mask, decay_coupling)
 
 
 @recipe
@@ -99,16 +93,17 @@ def adamw(
     nu_dtype: DType | None = None,
     bias_correction: bool = True,
     eps_scaled: bool = False,
-    decay_coupling: Coupling = "rate",
+    decay_coupling: str = "rate",
     schedule: ScalarOrSchedule | None = None,
 ) -> Transform:
     """AdamW: Adam's direction u, and weight decay that does not pass through the moments.
 
     With eta the learning rate and s the schedule's multiplier (1 without one), by `decay_coupling`:
 
-        "rate"      theta <- theta - s eta (u + lambda theta)      PyTorch, BERT, Optax
-        "schedule"  theta <- theta - s (eta u + lambda theta)      the paper
-        "none"      theta <- theta - s eta u - lambda theta        independent of both
+        "gradient"  theta <- theta - s eta u, u of g + lambda theta    Adam with L2
+        "rate"      theta <- theta - s eta (u + lambda theta)          PyTorch, BERT, Optax
+        "schedule"  theta <- theta - s (eta u + lambda theta)          the paper
+        "none"      theta <- theta - s eta u - lambda theta            independent of both
 
     Args:
         learning_rate: the size of the steps, >= 0 or a schedule; eta above. 2e-5 is usual for fine-tuning.
@@ -127,7 +122,8 @@ def adamw(
         bias_correction: correct averages for their start at zero; divide the moments by 1 - b^t. BERT does
             not.
         eps_scaled: divide eps by sqrt(1 - b2^t), and eps_root by 1 - b2^t; see `scale_by_adam`.
-        decay_coupling: what multiplies the decay: `"rate"`, `"schedule"` or `"none"`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; as
+            above.
         schedule: the multiplier s, a schedule around 1, kept apart from the rate.
 
     Returns:
@@ -144,10 +140,6 @@ def adamw(
     References:
         Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, https://arxiv.org/abs/1711.05101.
     """
-    if decay_coupling not in get_args(Coupling):
-        raise ValueError(
-            f"adamw: decay_coupling must be 'rate', 'schedule' or 'none', got {show(decay_coupling)}."
-        )
     direction = scale_by_adam(
         b1,
         b2,
@@ -159,14 +151,7 @@ def adamw(
         bias_correction=bias_correction,
         eps_scaled=eps_scaled,
     )
-    decay = add_decayed_weights(weight_decay, mask)
-    rate = scale_by_learning_rate(learning_rate, flip_sign=False)
-    multiplier = identity() if schedule is None else scale_by_schedule(schedule)
-    if decay_coupling == "rate":
-        return chain(direction, decay, multiplier, scale_by_learning_rate(learning_rate))
-    if decay_coupling == "schedule":
-        return chain(direction, rate, decay, multiplier, negate())
-    return chain(direction, rate, multiplier, decay, negate())
+    return descent("adamw", direction, learning_rate, weight_decay, mask, decay_coupling, schedule)
 
 
 @recipe

@@ -3,8 +3,13 @@
 from gradtx._names import explaining
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.schedules.constant import constant_schedule
-from gradtx.schedules.cosine import cosine_decay_schedule, warmup_cosine_decay_schedule
-from gradtx.schedules.exponential import exponential_decay
+from gradtx.schedules.cosine import cosine_decay_schedule, sgdr_schedule, warmup_cosine_decay_schedule
+from gradtx.schedules.exponential import exponential_decay, warmup_exponential_decay_schedule
+from gradtx.schedules.interpolate import (
+    cosine_onecycle_schedule,
+    linear_onecycle_schedule,
+    piecewise_interpolate_schedule,
+)
 from gradtx.schedules.linear import (
     linear_schedule,
     warmup_constant_schedule,
@@ -19,12 +24,17 @@ __all__ = [
     "Schedule",
     "constant_schedule",
     "cosine_decay_schedule",
+    "cosine_onecycle_schedule",
     "exponential_decay",
     "join_schedules",
+    "linear_onecycle_schedule",
     "linear_schedule",
     "piecewise_constant_schedule",
+    "piecewise_interpolate_schedule",
     "polynomial_schedule",
+    "sgdr_schedule",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
     "warmup_linear_decay_schedule",
 ]

@@ -1,15 +1,19 @@
-"""Half a cosine, plain and after a warmup."""
+"""Half a cosine: plain, after a warmup, and with warm restarts."""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numbers.steps import Steps
-from gradtx.core.spec.arguments import builds
+from gradtx.core.spec.arguments import builds, factory
 from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Number, PositiveSteps, Scalar
 from gradtx.schedules.linear import between, check_warmup, progress
+from gradtx.schedules.piecewise import join_schedules
 
 
 def _wave(fraction: jax.Array, exponent: jax.Array) -> jax.Array:
@@ -124,3 +128,35 @@ def warmup_cosine_decay_schedule(
         https://arxiv.org/abs/1608.03983.
     """
     ...
+
+
+@factory
+def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Scalar]]) -> Schedule:
+    """Warm restarts: one `warmup_cosine_decay_schedule` after another.
+
+    Args:
+        cosine_kwargs: the arguments of each, by name; each starts where the `decay_steps` of the one before
+            end.
+
+    Returns:
+        A `join_schedules`, whose numbers can be set in the state.
+
+    Raises:
+        ValueError: there is none.
+
+    Examples:
+        >>> import gradtx
+        >>> cycle = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 0, "decay_steps": 2}
+        >>> schedule = gradtx.sgdr_schedule([cycle, {**cycle, "peak_value": 0.5}])
+        >>> [round(float(schedule(t)), 4) for t in range(5)]
+        [1.0, 0.5, 0.5, 0.25, 0.0]
+
+    References:
+        Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2016,
+        https://arxiv.org/abs/1608.03983.
+    """
+    cycles = list(cosine_kwargs)
+    if not cycles:
+        raise ValueError("sgdr_schedule: give the arguments of at least one cycle.")
+    ends = list(itertools.accumulate(cycle["decay_steps"] for cycle in cycles))
+    return join_schedules([warmup_cosine_decay_schedule(**cycle) for cycle in cycles], ends[:-1])

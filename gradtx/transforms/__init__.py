@@ -5,6 +5,7 @@ from gradtx.core.compose.combine import chain, masked, named_chain
 from gradtx.core.engine.protocol import MaskedNode
 from gradtx.transforms.average import ema
 from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm
+from gradtx.transforms.constrain import keep_params_nonnegative, zero_nans
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import add_noise
@@ -21,9 +22,11 @@ __all__ = [
     "clip_by_block_rms",
     "clip_by_global_norm",
     "ema",
+    "keep_params_nonnegative",
     "masked",
     "named_chain",
     "per_example_global_norm_clip",
     "per_example_layer_norm_clip",
     "trace",
+    "zero_nans",
 ]

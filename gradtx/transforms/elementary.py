@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.combine import SetToZero, chain
+from gradtx.core.compose.recipe import recipe
 from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
@@ -204,3 +205,19 @@ def debias(decay: ScalarOrSchedule) -> Transform:
         Kingma and Ba, Adam: A Method for Stochastic Optimization, 2014, https://arxiv.org/abs/1412.6980.
     """
     ...
+
+
+@recipe
+def scale_by_sign() -> Transform:
+    """Optax's name of `sign`: u = g / |g|, and 0 for 0.
+
+    Returns:
+        A transform without slots.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.scale_by_sign()
+        >>> tx.update(jnp.array([-3.0, 2.0]), tx.init(jnp.zeros(2)))[0].tolist()
+        [-1.0, 1.0]
+    """
+    return sign()

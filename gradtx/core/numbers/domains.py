@@ -1,14 +1,18 @@
 """Which values a number of a state may take, told from where the number stands in the state.
 
 A state holds no code, so its names must tell: a decay stands as its complement, a schedule's number under
-the schedule's name, a rule's under the rule's. What was given to a recipe goes by the argument's name, which
-the rules have for it too. A name of several meanings allows what any of them does.
+the schedule's name, a rule's under the rule's. What was given to one of gradtx's recipes is what the rules
+that get it say; what was given to another recipe goes by the argument's name, which the rules have for it
+too. A name of several meanings allows what any of them does.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from gradtx.core.numbers.paths import Path
 from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT, SCHEDULES, Schedule
@@ -30,13 +34,28 @@ def domain_of(path: Path) -> Domain:
     # What is in a group has the group's name before its own, and a second unit of a name a number after it.
     owner = owner.rpartition(".")[2]
     names = {owner, re.sub(r"_\d+$", "", owner)}
-    return _widest(
-        _of(names, name) or _of({f"scale_by_{n}" for n in names}, name) or _by_argument(names, name)
-    )
+    own = [domain for n in names for domain in _of_recipe(n).get(name, ())]
+    return _widest(_of(names, name) or own or _of({f"scale_by_{n}" for n in names}, name) or _by_name(name))
 
 
-_ALSO = {"momentum": "decay", "clipping_threshold": "threshold"}
-"""What an argument of a recipe is called in the rule that it is for, where that is something else."""
+@functools.cache
+def _of_recipe(name: str) -> dict[str, list[Domain]]:
+    """The domains of the arguments of one of gradtx's recipes, from one that is built of numbers."""
+    factory: Any = FACTORIES.get(name)
+    if factory is None or not factory.__module__.startswith("gradtx.optimizers."):
+        return {}
+    defaults = {key: p.default for key, p in inspect.signature(factory).parameters.items()}
+    annotations = {key: str(p.annotation) for key, p in inspect.signature(factory).parameters.items()}
+    # What need not be given is given, so that it has a rule.
+    missing = [k for k, d in defaults.items() if d in (None, inspect.Parameter.empty)]
+    numbers = {key: 0.5 for key in missing if "ScalarOrSchedule" in annotations[key]}
+    found: dict[str, list[Domain]] = {}
+    for unit in factory(**numbers).program.rules:
+        for key, (scope, argument) in unit.sources.items():
+            field = unit.transform.fields()[key]
+            if scope == (name,) and field.domain is not None and not field.decay:
+                found.setdefault(argument, []).append(field.domain)
+    return found
 
 
 def _of(names: set[str], key: str) -> list[Domain]:
@@ -44,12 +63,9 @@ def _of(names: set[str], key: str) -> list[Domain]:
     return _domains([cls for cls in DECLARED if cls.name in names], key)
 
 
-def _by_argument(recipes: set[str], key: str) -> list[Domain]:
-    """What the rules and wrappers say of a recipe's argument: of gradtx's own recipes those of gradtx."""
-    ours = any(FACTORIES[name].__module__.startswith("gradtx.") for name in recipes & set(FACTORIES))
-    known = [cls for cls in DECLARED if not issubclass(cls, Schedule)]
-    chosen = [cls for cls in known if not ours or cls.__module__.startswith("gradtx.")]
-    return _domains(chosen, key) or _domains(chosen, _ALSO.get(key, key))
+def _by_name(key: str) -> list[Domain]:
+    """What the rules and wrappers say of a number of that name."""
+    return _domains([cls for cls in DECLARED if not issubclass(cls, Schedule)], key)
 
 
 def _domains(classes: list[type[Declared]], key: str) -> list[Domain]:

@@ -163,6 +163,18 @@ ROWS: dict[str, tuple[Row, ...]] = {
     "scale_by_ademamix": (
         Row("ScaleByAdemamixState", {"m1": "m1", "m2": "m2", "nu": "nu"}, counts=("count", "count_m2")),
     ),
+    "scale_by_belief": (Row("ScaleByBeliefState", {"mu": "mu", "nu": "nu"}, counts=("count",)),),
+    "scale_by_yogi": (Row("ScaleByAdamState", {"mu": "mu", "nu": "nu"}, counts=("count",)),),
+    "scale_by_adamax": (Row("ScaleByAdamState", {"mu": "mu", "nu": "nu"}, counts=("count",)),),
+    "scale_by_radam": (Row("ScaleByAdamState", {"mu": "mu", "nu": "nu"}, counts=("count",)),),
+    "scale_by_amsgrad": (
+        Row("ScaleByAmsgradState", {"mu": "mu", "nu": "nu", "nu_max": "nu_max"}, counts=("count",)),
+    ),
+    "scale_by_adan": (Row("ScaleByAdanState", {"m": "m", "v": "v", "n": "n", "g": "g"}, counts=("t",)),),
+    "scale_by_novograd": (Row("ScaleByNovogradState", {"mu": "mu", "nu": "nu"}, counts=("count",)),),
+    "scale_by_rprop": (
+        Row("ScaleByRpropState", {"step_sizes": "step_sizes", "prev_updates": "prev_updates"}),
+    ),
     "scale_by_lion": (Row("ScaleByLionState", {"mu": "mu"}, counts=("count",)),),
     "scale_by_factored_rms": (
         Row("FactoredState", {"v_row": "v_row", "v_col": "v_col", "v": "v"}, counts=("count",)),
@@ -222,7 +234,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
 COUNTERS = {"ScaleByScheduleState": "count", "WeightDecaySchedule": "count", "WrappedScheduleState": "count"}
 """States of Optax that only count steps, which gradtx does once for a chain."""
 
-MEASURED = ("MonitorState", "SnapshotState")
+MEASURED = ("MonitorState", "SnapshotState", "ZeroNansState")
 """States of Optax of what is measured, which the next update measures anew."""
 
 MEASURES = ("measurement", "measure_with_ema", "measure_by_transform")

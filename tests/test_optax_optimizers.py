@@ -1,0 +1,142 @@
+"""Each optimizer and transform against the installed Optax, step by step, wherever Optax is right."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+from trajectories import x64
+
+STEPS = 100
+SHAPES = {"scalar": (), "vector": (5,), "matrix": (4, 3), "kernel": (2, 3, 2)}
+SETTINGS = {
+    "adabelief": {"learning_rate": 0.01},
+    "adamax": {"learning_rate": 0.01},
+    "adamaxw": {"learning_rate": 0.01, "weight_decay": 0.1},
+    "amsgrad": {"learning_rate": 0.01},
+    "centralize": {},
+    "fromage": {"learning_rate": 0.01},
+    "keep_params_nonnegative": {},
+    "lamb": {"learning_rate": 0.01, "weight_decay": 0.1},
+    "lars": {"learning_rate": 0.1, "weight_decay": 0.1},
+    "normalize_by_update_norm": {"scale_factor": 2.0},
+    "novograd": {"learning_rate": 0.01, "weight_decay": 0.1},
+    "optimistic_adam_v2": {"learning_rate": 0.01, "beta": 0.5},
+    "optimistic_gradient_descent": {"learning_rate": 0.01, "beta": 0.5},
+    "radam": {"learning_rate": 0.01},
+    "scale_by_param_block_norm": {},
+    "scale_by_trust_ratio": {"min_norm": 0.1, "eps": 0.01},
+    "sign_sgd": {"learning_rate": 0.01},
+    "signum": {"learning_rate": 0.01},
+    "sm3": {"learning_rate": 0.01},
+    "yogi": {"learning_rate": 0.01},
+    "zero_nans": {},
+}
+# Rounding of Optax's own: its rho is the difference of two large numbers.
+TOLERANCES = {"radam": 1e-10}
+
+
+@pytest.fixture(autouse=True)
+def settings():
+    """Float64, where Optax rounds no decay, and standard promotion: it does not run under the strict one."""
+    with jax.numpy_dtype_promotion("standard"), x64():
+        yield
+
+
+def run(tx, shapes, steps=STEPS):
+    """The updates of each step, of the same gradients at parameters that move slowly."""
+    rng = np.random.default_rng(0)
+    params = {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
+    grads = {name: jnp.asarray(rng.normal(size=(steps, *shape))) for name, shape in shapes.items()}
+
+    def step(carry, g):
+        params, state = carry
+        updates, state = tx.update(g, state, params)
+        return (jax.tree.map(lambda p, u: p + 0.01 * u, params, updates), state), updates
+
+    return jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), grads)[1])(params)
+
+
+@pytest.mark.by_turns(7)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_it_follows_optax(name):
+    shapes = {k: v for k, v in SHAPES.items() if name != "sm3" or v}
+    ours, theirs = (run(getattr(library, name)(**SETTINGS[name]), shapes) for library in (gradtx, optax))
+    for leaf in shapes:
+        scale = np.maximum.accumulate(np.abs(theirs[leaf]), axis=0)
+        assert np.all(np.abs(ours[leaf] - theirs[leaf]) <= TOLERANCES.get(name, 1e-12) * scale), leaf
+
+
+def test_rprop_makes_the_step_that_optax_makes_one_step_later():
+    """Of the signs + + + - + a size of 0.1 makes 0.1, 0.12, 0.144, 0 and 0.072, as in PyTorch."""
+    grads = jnp.array([2.0, 1.0, 3.0, -1.0, 1.0])
+
+    def moves(tx):
+        return jax.lax.scan(lambda s, g: tx.update(g, s, g)[::-1], tx.init(grads[0]), grads)[1]
+
+    ours, theirs = (moves(library.rprop(0.1)) for library in (gradtx, optax))
+    np.testing.assert_allclose(ours, [-0.1, -0.12, -0.144, 0.0, -0.072], rtol=1e-12)
+    np.testing.assert_allclose(theirs[:4], [0.0, -0.1, -0.12, 0.0], rtol=1e-12)
+
+
+def test_adans_differences_have_the_factor_of_the_official_code():
+    """At the second step v^ is not 0: b2 in the paper and in `sail-sg/Adan`, 1 - b2 in Optax."""
+    b1, b2, b3, g1, g2 = 0.98, 0.92, 0.99, 1.0, 3.0
+
+    def second(tx):
+        state = tx.init(jnp.zeros(()))
+        _, state = tx.update(jnp.asarray(g1), state)
+        return float(tx.update(jnp.asarray(g2), state)[0])
+
+    def expected(factor):
+        d = g2 - g1
+        m = (b1 * (1 - b1) * g1 + (1 - b1) * g2) / (1 - b1**2)
+        v = (1 - b2) * d / (1 - b2**2)
+        n = (b3 * (1 - b3) * g1**2 + (1 - b3) * (g2 + factor * d) ** 2) / (1 - b3**2)
+        return (m + factor * v) / (np.sqrt(n) + 1e-8)
+
+    np.testing.assert_allclose(second(gradtx.scale_by_adan()), expected(b2), rtol=1e-12)
+    np.testing.assert_allclose(second(optax.scale_by_adan()), expected(1 - b2), rtol=1e-12)
+
+
+def test_sm3_takes_a_scalar():
+    p = jnp.asarray(1.0)
+    with pytest.raises(IndexError):
+        optax.sm3(0.1).update(p, optax.sm3(0.1).init(p))
+    tx = gradtx.sm3(1.0, momentum=0.0)
+    np.testing.assert_allclose(tx.update(p, tx.init(p))[0], -1.0, rtol=1e-6)
+
+
+SCHEDULES = {
+    "piecewise_interpolate_schedule": ("cosine", 0.1, {3: 2.0, 10: 0.1, 11: 3.0}),
+    "linear_onecycle_schedule": (20, 0.5),
+    "cosine_onecycle_schedule": (20, 0.5),
+    "warmup_exponential_decay_schedule": (0.0, 0.5, 4, 3, 0.7, 2, True, 0.1),
+    "sgdr_schedule": (
+        [
+            {"init_value": 0.1, "peak_value": 1.0, "warmup_steps": 2, "decay_steps": 5},
+            {"init_value": 0.0, "peak_value": 0.5, "warmup_steps": 3, "decay_steps": 12, "end_value": 0.1},
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_follows_optaxs(name):
+    ours, theirs = (getattr(library, name)(*SCHEDULES[name]) for library in (gradtx, optax))
+    steps = jnp.arange(30)
+    # Optax's computes in float32 also where float64 is enabled.
+    expected = [float(theirs(t)) for t in steps]
+    np.testing.assert_allclose([float(ours(t)) for t in steps], expected, rtol=3e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *SCHEDULES, "adan", "rprop"])
+def test_names_order_and_defaults_are_optaxs(name):
+    ours, theirs = (inspect.signature(getattr(library, name)).parameters for library in (gradtx, optax))
+    assert list(ours)[: len(theirs)] == list(theirs)
+    for key, parameter in theirs.items():
+        assert (ours[key].default, ours[key].kind) == (parameter.default, parameter.kind), key
