@@ -333,7 +333,7 @@ def damaged():
     for key, bad, words in [
         ("nesterov", "yes", "must be true or false, got 'yes'"),
         ("nesterov", 1, "must be true or false, got 1"),
-        ("decay_coupling", "rates", "must be 'rate' or 'schedule' or 'none', got 'rates'"),
+        ("decay_coupling", "rates", "must be 'gradient' or 'rate' or 'schedule' or 'none', got 'rates'"),
         ("learning_rate", {"value": "zero"}, "'value' must be one of none, inf, -inf, nan, got 'zero'"),
         ("learning_rate", {"value": 3}, "'value' must be a string, got 3"),
         ("learning_rate", {"name": "os.system"}, "there is no 'os.system' in gradtx"),

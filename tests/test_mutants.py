@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx.optimizers.adam as recipes
+import gradtx.optimizers.descent as descent
 from gradtx import chain, negate, scale_by_adam
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.schedules.linear import LinearSchedule
@@ -55,7 +56,7 @@ def eps_before_the_correction(patch):
 def decay_coupled(patch):
     """L2 in the gradient for the decay that is decoupled: AdamW becomes Adam."""
     patch.setattr(
-        recipes,
+        descent,
         "chain",
         lambda direction, decay, *rest: chain(decay, direction, *rest),
     )
@@ -64,7 +65,7 @@ def decay_coupled(patch):
 def decay_without_the_rate(patch):
     """The decay after the learning rate, so that the rate does not multiply it."""
     patch.setattr(
-        recipes,
+        descent,
         "chain",
         lambda direction, decay, multiplier, rate: chain(
             direction, multiplier, rate, negate(), decay, negate()

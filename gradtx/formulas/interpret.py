@@ -91,7 +91,7 @@ class _Reader:
         """Whether an expression differs from element to element of its array."""
         for node in within([x]):
             if node not in self.varying:
-                over_a_leaf = node.op in _OVER_ALL or (node.op in ("sum", "mean") and node.args[1] is None)
+                over_a_leaf = node.op in {*_OVER_ALL, "sum", "mean"} and node.args[1:2] in ((), (None,))
                 drawn = node.op == "noise" or (node.op == "symbol" and node.args[0].startswith(CONSTANT))
                 inside = any(self.varying[part] for part in node.parts)
                 self.varying[node] = drawn or node.op in _OF_ARRAYS or (inside and not over_a_leaf)
@@ -183,7 +183,8 @@ class _Reader:
     def fold(self, equation: Any, op: str, x: Value) -> Value | None:
         """A reduction other than a sum."""
         if equation.outvars[0].aval.size != 1:
-            return None
+            axes = tuple(equation.params["axes"])
+            return intern(_OVER_A_LEAF[op], x, axes) if isinstance(x, Expression) else None
         if not isinstance(x, Runs):
             return x if equation.invars[0].aval.size == 1 else intern(_OVER_A_LEAF[op], x)
         return _together(op, [e if n == 1 else intern(_OVER_A_LEAF[op], e) for e, n in x.parts])

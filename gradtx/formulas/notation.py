@@ -162,7 +162,7 @@ class _People:
             return f"{self.within(args[0], _ATOM)}^T", _POWER
         if op == "abs":
             return f"|{self.write(args[0])[0]}|", _ATOM
-        if op in ("sum", "mean") and args[1] is not None:
+        if op in ("sum", "mean", "all", "some", "largest", "smallest") and args[1:2] not in ((), (None,)):
             axes = ", ".join(map(str, args[1]))
             return f"{op}({self.write(args[0])[0]}, axis={axes})", _ATOM
         name = args[0] if op == "call" else _PEOPLE.get(op, op)

@@ -63,7 +63,7 @@ _VALUES: dict[str, Callable[..., Any]] = {
     "not": np.logical_not,
     "sum": lambda x, axes, count: count * x,
     "mean": lambda x, axes: x,
-    **dict.fromkeys(("all", "some", "largest", "smallest"), lambda x: x),
+    **dict.fromkeys(("all", "some", "largest", "smallest"), lambda x, axes=None: x),
     "total": operator.add,
     "every": np.logical_and,
     "any": np.logical_or,
@@ -138,18 +138,22 @@ class OfElements(Evaluator):
 
 def _mean(x: Any, axes: tuple[int, ...] | None) -> Any:
     """A mean. One over some axes gets weights that depend on the axes, so that two such means differ."""
-    x = np.atleast_1d(x)
-    weights = np.roll(np.arange(1.0, x.size + 1), sum(axes)) if axes else np.ones(x.size)
+    weights = _weights(x, axes)
     return np.sum(x * weights) / np.sum(weights)
+
+
+def _weights(x: Any, axes: tuple[int, ...] | None) -> Any:
+    size = np.size(x)
+    return np.roll(np.arange(1.0, size + 1), sum(axes)) if axes else np.ones(size)
 
 
 _OVER_ELEMENTS: dict[str, Callable[..., Any]] = {
     "sum": lambda x, axes, count: count * _mean(x, axes),
     "mean": _mean,
-    "all": np.all,
-    "some": np.any,
-    "largest": np.max,
-    "smallest": np.min,
+    "all": lambda x, axes=None: np.all(x),
+    "some": lambda x, axes=None: np.any(x),
+    "largest": lambda x, axes=None: np.max(x * _weights(x, axes)),
+    "smallest": lambda x, axes=None: np.min(x * _weights(x, axes)),
 }
 
 

@@ -6,7 +6,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
-from gradtx.optimizers.descent import descent
+from gradtx.optimizers.descent import Coupling, descent
 from gradtx.transforms.adam import scale_by_adam
 
 
@@ -25,7 +25,7 @@ def adam(
     eps_scaled: bool = False,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
-    decay_coupling: str = "gradient",
+    decay_coupling: Coupling = "gradient",
 ) -> Transform:
     """Adam: theta <- theta - eta m^ / (sqrt(v^ + eps_root) + eps).
 
@@ -93,7 +93,7 @@ def adamw(
     nu_dtype: DType | None = None,
     bias_correction: bool = True,
     eps_scaled: bool = False,
-    decay_coupling: str = "rate",
+    decay_coupling: Coupling = "rate",
     schedule: ScalarOrSchedule | None = None,
 ) -> Transform:
     """AdamW: Adam's direction u, and weight decay that does not pass through the moments.

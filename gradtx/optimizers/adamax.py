@@ -6,7 +6,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import ScalarOrSchedule
-from gradtx.optimizers.descent import descent
+from gradtx.optimizers.descent import Coupling, descent
 from gradtx.transforms.adamax import scale_by_adamax
 
 
@@ -19,7 +19,7 @@ def adamax(
     *,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
-    decay_coupling: str = "gradient",
+    decay_coupling: Coupling = "gradient",
 ) -> Transform:
     """Adamax: theta <- theta - eta m^ / n, n = max(b2 n, |g| + eps); see `scale_by_adamax`.
 
@@ -58,7 +58,7 @@ def adamaxw(
     weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask = None,
     *,
-    decay_coupling: str = "rate",
+    decay_coupling: Coupling = "rate",
 ) -> Transform:
     """Adamax with decoupled weight decay: theta <- theta - eta (m^ / n + lambda theta).
 

@@ -6,7 +6,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import ScalarOrSchedule
-from gradtx.optimizers.descent import descent
+from gradtx.optimizers.descent import Coupling, descent
 from gradtx.transforms.adan import scale_by_adan
 
 
@@ -21,7 +21,7 @@ def adan(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     *,
-    decay_coupling: str = "rate",
+    decay_coupling: Coupling = "rate",
 ) -> Transform:
     """Adan: Adam with a third moment, of the differences of gradients; see `scale_by_adan`.
 

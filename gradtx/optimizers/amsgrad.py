@@ -6,7 +6,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
-from gradtx.optimizers.descent import descent
+from gradtx.optimizers.descent import Coupling, descent
 from gradtx.transforms.amsgrad import scale_by_amsgrad
 
 
@@ -23,7 +23,7 @@ def amsgrad(
     *,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
-    decay_coupling: str = "gradient",
+    decay_coupling: Coupling = "gradient",
 ) -> Transform:
     """AMSGrad: Adam with the largest second moment so far, v_max = max(v_max, v^); see `scale_by_amsgrad`.
 

@@ -22,7 +22,7 @@ def descent(
     learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
-    decay_coupling: str = "gradient",
+    decay_coupling: Coupling = "gradient",
     schedule: ScalarOrSchedule | None = None,
 ) -> Transform:
     """Steps along a direction u, with eta the rate, s the schedule (1 without one) and lambda the decay.

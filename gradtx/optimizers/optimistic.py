@@ -7,7 +7,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
-from gradtx.optimizers.descent import descent
+from gradtx.optimizers.descent import Coupling, descent
 from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.optimistic import scale_by_optimistic_gradient
 
@@ -20,7 +20,7 @@ def optimistic_gradient_descent(
     *,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
-    decay_coupling: str = "gradient",
+    decay_coupling: Coupling = "gradient",
 ) -> Transform:
     """Optimistic gradient descent: theta <- theta - eta (alpha g + beta (g - g_before)).
 
@@ -65,7 +65,7 @@ def optimistic_adam_v2(
     nesterov: bool = True,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
-    decay_coupling: str = "rate",
+    decay_coupling: Coupling = "rate",
 ) -> Transform:
     """Optimistic Adam: theta <- theta - eta (alpha u + beta (u - u_before)), u Adam's direction.
 

@@ -7,7 +7,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
-from gradtx.optimizers.descent import descent
+from gradtx.optimizers.descent import Coupling, descent
 from gradtx.transforms.average import ema
 from gradtx.transforms.elementary import sign
 
@@ -18,7 +18,7 @@ def sign_sgd(
     *,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
-    decay_coupling: str = "rate",
+    decay_coupling: Coupling = "rate",
 ) -> Transform:
     """SignSGD: theta <- theta - eta sign(g).
 
@@ -52,7 +52,7 @@ def signum(
     *,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
-    decay_coupling: str = "rate",
+    decay_coupling: Coupling = "rate",
 ) -> Transform:
     """Signum: theta <- theta - eta sign(m), m = beta m + (1 - beta) g.
 

@@ -6,7 +6,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import ScalarOrSchedule
-from gradtx.optimizers.descent import descent
+from gradtx.optimizers.descent import Coupling, descent
 from gradtx.transforms.sm3 import scale_by_sm3
 
 
@@ -17,7 +17,7 @@ def sm3(
     *,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
-    decay_coupling: str = "gradient",
+    decay_coupling: Coupling = "gradient",
 ) -> Transform:
     """SM3: Adagrad whose sums of squares are a vector for each axis of a leaf; see `scale_by_sm3`.
 

@@ -6,7 +6,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import ScalarOrSchedule
-from gradtx.optimizers.descent import descent
+from gradtx.optimizers.descent import Coupling, descent
 from gradtx.transforms.yogi import scale_by_yogi
 
 
@@ -19,7 +19,7 @@ def yogi(
     *,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
-    decay_coupling: str = "gradient",
+    decay_coupling: Coupling = "gradient",
 ) -> Transform:
     """Yogi: Adam with v = v - (1 - b2) sign(v - |g|²) |g|²; see `scale_by_yogi`.
 
