@@ -267,7 +267,7 @@ MATRICES = {
         "update = g einsum[ij,ji->](g, g^T)",
     ),
     "rows": (lambda m: jnp.einsum("ij,ij->i", m, m)[:, None] * m, "update = sum(g^2, axis=1) g"),
-    "largest": (lambda m: m / jnp.max(m, axis=0, keepdims=True), "update = g / largest[axis=0](g)"),
+    "largest": (lambda m: m / jnp.max(m, axis=0, keepdims=True), "update = g / largest(g, axis=0)"),
 }
 
 
