@@ -103,12 +103,36 @@ def test_adans_differences_have_the_factor_of_the_official_code():
     np.testing.assert_allclose(second(optax.scale_by_adan()), expected(1 - b2), rtol=1e-12)
 
 
+def test_radam_is_momentum_where_its_factor_has_no_meaning():
+    """Up to rho = 4, whatever the threshold; the root of a negative number in Optax."""
+    g, first = jnp.asarray(2.0), {"threshold": 0.0, "b1": 0.0}
+    ours, theirs = (library.scale_by_radam(**first) for library in (gradtx, optax))
+    state, other = ours.init(g), theirs.init(g)
+    for _ in range(3):  # rho is 1, 2 and 3
+        u, state = ours.update(g, state)
+        v, other = theirs.update(g, other)
+        np.testing.assert_allclose(u, g, rtol=1e-12)
+    assert np.isnan(v)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_zeros_have_no_norm_to_be_given(eps):
+    tx, g = gradtx.normalize_by_update_norm(100.0, eps), jnp.zeros(3)
+    np.testing.assert_array_equal(tx.update(g, tx.init(g))[0], 0.0)
+
+
 def test_sm3_takes_a_scalar():
     p = jnp.asarray(1.0)
     with pytest.raises(IndexError):
         optax.sm3(0.1).update(p, optax.sm3(0.1).init(p))
     tx = gradtx.sm3(1.0, momentum=0.0)
     np.testing.assert_allclose(tx.update(p, tx.init(p))[0], -1.0, rtol=1e-6)
+
+
+def test_sm3_says_which_leaf_has_too_many_axes():
+    with pytest.raises(ValueError, match=r"a leaf may have 8 axes, got shape \(1, 1") as caught:
+        gradtx.sm3(0.1).init({"a": {"w": jnp.zeros((1,) * 9)}})
+    assert caught.value.__notes__ == ["This was raised for the leaf 'a/w'."]
 
 
 SCHEDULES = {

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule
+from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import divide
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Number, ScalarOrSchedule
 
@@ -20,31 +20,41 @@ class NormalizeByUpdateNorm(Rule, name="normalize_by_update_norm"):
 
     scale_factor: Number
     eps: NonNegative
+    axis_name: str | tuple[str, ...] | None
 
     measures_norm = True
 
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
-        norm = totals.squares.norm()
-        finite = jnp.isfinite(norm)
-        factor = divide(self.scale_factor, jnp.where(finite, norm, jnp.zeros_like(norm)) + self.eps)
-        return {"factor": jnp.where(finite, factor, jnp.ones_like(norm))}
+        size = lv.squares_over_axes(totals.squares, self.axis_name, self.name).norm() + self.eps
+        has_size, one = (size > 0) & jnp.isfinite(size), jnp.ones_like(size)
+        return {"factor": jnp.where(has_size, self.scale_factor / jnp.where(has_size, size, one), one)}
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return leaf.factor * g, slots
 
 
 @builds(NormalizeByUpdateNorm)
-def normalize_by_update_norm(scale_factor: ScalarOrSchedule = 1.0, eps: ScalarOrSchedule = 1e-6) -> Transform:
+def normalize_by_update_norm(
+    scale_factor: ScalarOrSchedule = 1.0,
+    eps: ScalarOrSchedule = 1e-6,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Transform:
     """Gives all updates together a norm: u = scale_factor g / (||g|| + eps), the norm over the whole tree.
 
-    A tree with an Inf or NaN stays as it is, so that the bad leaf can be found.
+    A tree with an Inf or NaN stays as it is, so that the bad leaf can be found, and so does a tree of zeros.
 
     Args:
         scale_factor: the norm of what comes out.
         eps: added to the norm, >= 0.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would have a norm of its own.
 
     Returns:
         A transform without slots.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

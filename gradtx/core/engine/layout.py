@@ -57,10 +57,15 @@ def initial_state(program: Program, params: PyTree) -> State:
         rule = with_values(unit, arguments)
         for name in rule.slots:
             make = _slot_maker(unit, rule, name, place)
-            made = [
-                make(x, unit.path in complex_at[i]) if a else None
-                for i, (x, a) in enumerate(zip(leaves, on, strict=True))
-            ]
+            made: list[Any] = [None] * len(leaves)
+            for i, x in enumerate(leaves):
+                if not on[i]:
+                    continue
+                try:
+                    made[i] = make(x, unit.path in complex_at[i])
+                except Exception as error:
+                    lv.note_leaf(error, params, i)
+                    raise
             slots[*unit.path, name] = structure.unflatten(made)
         for name, scalar in rule.scalars.items():
             slots[*unit.path, name] = jax.tree.map(place.scalar, scalar.initial(rule, kept))

@@ -58,11 +58,6 @@ def stages_of(steps: list[Any]) -> Iterator[Stage]:
     yield LeafStage(steps[start:], last=True)
 
 
-def _note_leaf(error: Exception, update: Update, i: int) -> None:
-    """An error says of which leaf it is. A `with` in its place would cost each leaf of an eager update."""
-    error.add_note(f"This was raised for the leaf {lv.paths(update.grads)[i]!r}.")
-
-
 class LeafStage:
     """Consecutive rules, forks and joins, leaf by leaf."""
 
@@ -94,7 +89,7 @@ class LeafStage:
             try:
                 made, stored = self.kernel.compiled(packing, *given, number)
             except Exception as error:
-                _note_leaf(error, update, i)
+                lv.note_leaf(error, update.grads, i)
                 raise
             if self.last:
                 update.results[i] = made
@@ -127,7 +122,7 @@ class MeasureStage:
             try:
                 parts.append(self.kernel.measured(update.stacks[i], update.ps[i], own, values, number))
             except Exception as error:
-                _note_leaf(error, update, i)
+                lv.note_leaf(error, update.grads, i)
                 raise
         more = self.kernel.concluded(update.state["step"], parts, values, kept, update.wanted, measured)
         update.scalars[unit.path] = {**update.scalars[unit.path], **more}
