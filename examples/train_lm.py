@@ -8,7 +8,7 @@
 
 The model reads bytes and predicts the next one. The optimizer is composed in view, in
 `make_optimizer`: clipping, Adam's direction, decayed weights, and a learning rate that warms up
-and then falls to zero. Two minutes on two cores take it well below what counting pairs and triples
+and then falls to zero. A few minutes on two cores take it well below what counting pairs and triples
 of bytes achieves; a run that does not even beat the pairs exits with an error. `--config` takes the
 optimizer and its schedule from a TOML file in place of these options. `--accumulate` takes
 each batch in micro-batches, `--guard` skips steps that would do harm, and `--ema` evaluates an
