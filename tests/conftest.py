@@ -2,7 +2,8 @@
 
 A run of the whole folder is one that a person waits for: what is marked `wide` is left out, and of a test
 that is marked `by_turns(n)` n cases run. `--rest` runs what that leaves out, `--wide` both; so does a run of
-named files or of names (`-k`). `--full` runs the whole product of the catalogue's dimensions too.
+named files or of names (`-k`). `--full` runs the whole product of the catalogue's dimensions too. With
+`--optimized` a run compiles as users do, which takes twice as long.
 """
 
 import functools
@@ -30,12 +31,13 @@ def pytest_addoption(parser):
         "--wide": "run every case of every test",
         "--rest": "run what a plain run leaves out of these",
         "--full": "run the whole product of the catalogue's dimensions too",
+        "--optimized": "compile the machine code that users run",
     }.items():
         parser.addoption(option, action="store_true", help=what)
 
 
-# A plain run spends most of its time compiling. The programs stay the same down to what XLA fuses; the
-# machine code is made in the quickest way. With --full it is the code that users run. A program that is
+# A run spends most of its time compiling. The programs stay the same down to what XLA fuses; the machine
+# code is made in the quickest way, and with --optimized it is the code that users run. A program that is
 # compiled in many parts at once takes twice the processor time of one, and the workers keep the cores busy.
 QUICKLY = [
     "--xla_backend_optimization_level=0",
@@ -45,14 +47,14 @@ QUICKLY = [
 
 
 def pytest_configure(config):
-    if not config.getoption("--full"):
+    if not config.getoption("--optimized"):
         share_contexts()
     if hasattr(config, "workerinput"):
         config.option.wide = config.workerinput["wide"]
         return  # a worker has the flags in its environment
     config.option.wide |= is_of_names(config)
     flags = ["--xla_force_host_platform_device_count=8"]  # the laws about sharding need several
-    if not config.getoption("--full"):
+    if not config.getoption("--optimized"):
         flags += known(QUICKLY)
     # XLA reads them when the first array is made.
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])

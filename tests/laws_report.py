@@ -30,8 +30,12 @@ every entry, dtype, kind of tree and mode.
 REPEATING = """
 ## To repeat it
 
-    pytest tests/test_laws.py --full --junitxml=laws.xml
-    python tests/laws_report.py laws.xml
+    pytest tests/test_laws.py --optimized --junitxml=float32.xml
+    pytest tests/test_laws.py --full -k laws_in_full --junitxml=product.xml
+    python tests/laws_report.py float32.xml product.xml
+
+`--optimized` compiles the machine code that users run. The product takes a quicker way through the compiler,
+in which the programs are the same down to what is fused.
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -691,10 +692,10 @@ def test_reverse_mode_through_the_average():
 
 
 def fusions(tx, params):
-    """The kernels that a compiled step always runs."""
+    """The kernels on leaves that a compiled step always runs."""
     step = jax.jit(functools.partial(gradtx.apply_gradients, tx), donate_argnums=(1, 2))
     text = step.lower(params, tx.init(params), params).compile().as_text()
-    return text[text.index("ENTRY") :].count(" fusion(")
+    return len(re.findall(r"= f32\[8,[^ ]* fusion\(", text[text.index("ENTRY") :]))
 
 
 @pytest.mark.wide
@@ -703,12 +704,12 @@ def test_the_average_is_fused_into_the_update():
     params = {str(i): jnp.zeros((8, 8 + i)) for i in range(4)}
     alone = fusions(gradtx.adamw(0.1), params)
     assert fusions(gradtx.ema_params(gradtx.adamw(0.1), 0.9), params) <= alone + len(params)
-    assert fusions(gradtx.polyak_average(gradtx.adamw(0.1)), params) <= alone + len(params) + 1
+    assert fusions(gradtx.polyak_average(gradtx.adamw(0.1)), params) <= alone + len(params)
 
 
 @pytest.mark.wide
 def test_lookahead_touches_the_slow_weights_when_it_synchronizes_alone():
-    """Outside of the loop of one trip or none, a step is that of the fast optimizer and a few scalars."""
+    """Outside of the loop of one trip or none, a step is that of the fast optimizer."""
     params = {str(i): jnp.zeros((8, 8 + i)) for i in range(8)}
     alone = fusions(gradtx.adamw(0.1), params)
     for reset in (False, True):

@@ -7,6 +7,7 @@ those of single operations outside of the step too.
 from __future__ import annotations
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -239,3 +240,24 @@ def test_one_compilation_across_an_orbax_restore(place, tmp_path):
         params, state = checkpointer.restore(tmp_path / "state", (params, state))
     run(step, params, state, grads)
     assert step._cache_size() == 1
+
+
+def compiled_text(tx, leaves):
+    params = {str(i): jnp.zeros((8, 8 + i)) for i in range(leaves)}
+    step = jax.jit(functools.partial(gradtx.apply_gradients, tx), donate_argnums=(1, 2))
+    return step.lower(params, tx.init(params), params).compile().as_text()
+
+
+@pytest.mark.parametrize("tx", [gradtx.adamw(gradtx.cosine_decay_schedule(0.1, 10)), gradtx.radam(0.1)])
+def test_the_scalars_of_a_rule_are_computed_once_for_all_leaves(tx):
+    """Not again in each kernel of each leaf, which takes long to compile."""
+    few, many = (len(re.findall(r"= f32\[\] (subtract|divide|add)\(", compiled_text(tx, n))) for n in (2, 9))
+    assert few == many > 0
+
+
+@pytest.mark.parametrize("sizes", [20, 40])
+def test_the_squares_of_many_leaves_are_added_as_a_vector(sizes):
+    """A kernel of so many scalars takes longer to compile than all the others."""
+    text = compiled_text(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1)), sizes)
+    arguments = [line.count(": f32[") for line in text.splitlines() if line.startswith("%fused")]
+    assert max(arguments) < 20

@@ -154,7 +154,7 @@ def _parts(leaves: Sequence[jax.Array], sums: jax.Array, batch: int) -> Parts:
     is_small, is_plain = sums < size * limits.low, limits.holds(sums, size)
     factor = jnp.where(is_small, limits.up, jnp.where(is_plain, limits.one, limits.down))
     ways = zip(leaves, _by_product(leaves, batch), strict=True)
-    found = functools.reduce(jax.lax.add, [_scaled_sum_of_squares(x, factor, batch, way) for x, way in ways])
+    found = total([_scaled_sum_of_squares(x, factor, batch, way) for x, way in ways])
     none, is_large = jnp.zeros_like(found), ~(is_small | is_plain)
     return Parts(*(jnp.where(here, found, none) for here in (is_small, is_plain, is_large)))
 

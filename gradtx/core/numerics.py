@@ -180,8 +180,12 @@ class Decay:
 def total(parts: list[jax.Array]) -> jax.Array:
     """The sum of real scalars, in at least float32."""
     dtype = compute_dtype(*(p.dtype for p in parts)) if parts else np.dtype(np.float32)
+    parts = [cast(part, dtype) for part in parts]
+    if len(parts) > 16:
+        # XLA compiles one kernel of a thousand scalars for longer than a thousand kernels that make them. The
+        # barrier keeps what makes them apart from what adds them.
+        return jnp.sum(jax.lax.optimization_barrier(jnp.stack(parts)), axis=0)
     result = jnp.zeros((), dtype)
     for part in parts:
-        # Thousands of leaves: `+` takes several times as long to trace.
-        result = jax.lax.add(result, cast(part, dtype))
+        result = jax.lax.add(result, part)
     return result

@@ -289,7 +289,7 @@ APPLY = "apply"
 class Packing:
     """How a leaf kernel is called: the result's form, and how the rules' numbers are passed.
 
-    Scalars come in one vector, so that each kernel of each leaf takes one array in place of many.
+    Outside of `jit` scalars come in one vector, so that a call has one array in place of many.
     """
 
     finish: str | None
@@ -314,12 +314,24 @@ def pack(values: Any) -> tuple[Packing, Any, list[jax.Array]]:
     """Values for a leaf kernel that is not the last, the vector of the scalars, and the others."""
     leaves, structure = jax.tree.flatten(values)
     packed = tuple(v.dtype == number_dtype() and v.shape == () for v in leaves)
-    vector = _stack([v for v, p in zip(leaves, packed, strict=True) if p]) if any(packed) else None
+    scalars = [v for v, p in zip(leaves, packed, strict=True) if p]
+    if any(isinstance(v, jax.core.Tracer) for v in scalars):
+        # One program for all leaves: to unpack in each of them would only be more to compile.
+        made = iter(_made_once(scalars))
+        others = [next(made) if p else v for v, p in zip(leaves, packed, strict=True)]
+        return Packing(None, structure, (False,) * len(leaves)), None, others
+    vector = _stack(scalars) if scalars else None
     others = [v for v, p in zip(leaves, packed, strict=True) if not p]
     return Packing(None, structure, packed), vector, others
 
 
 _stack = jax.jit(jnp.stack)
+
+
+def _made_once(scalars: list[jax.Array]) -> list[jax.Array]:
+    """The same scalars, which XLA would otherwise compute again in each kernel of each leaf."""
+    vector = jax.lax.optimization_barrier(_stack(scalars))
+    return [jax.lax.squeeze(x, (0,)) for x in jax.lax.split(vector, (1,) * len(scalars))]
 
 
 def unpack(packing: Packing, vector: Any, others: list[jax.Array]) -> Any:
