@@ -7,7 +7,6 @@ squares into the range. An ordinary step pays for one comparison.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -16,7 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.numerics import abs_sq, cast, compute_dtype, divide, real_dtype, sqrt, total, usually, widest
+from gradtx.core.numerics import (
+    cast,
+    compute_dtype,
+    divide,
+    real_dtype,
+    sqrt,
+    stacked,
+    total,
+    usually,
+    widest,
+)
+from gradtx.core.summing import plain_sum, scaled_sum
 
 T = TypeVar("T")
 
@@ -42,40 +52,6 @@ class _Range:
     def holds(self, sums: jax.Array, size: int) -> jax.Array:
         """Whether sums of so many squares are exact."""
         return (sums >= size * self.low) & (sums <= self.high)
-
-
-@jax.jit
-def sum_of_squares(x: jax.Array) -> jax.Array:
-    """`sum |x|²` of one leaf in at least float32, as it comes: it may overflow or underflow."""
-    return _sum_of_squares(cast(x, compute_dtype(x.dtype)), 0)
-
-
-def _sum_of_squares(x: jax.Array, batch: int) -> jax.Array:
-    return jnp.sum(abs_sq(x), axis=tuple(range(batch, x.ndim)))
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _scaled_sum_of_squares(x: jax.Array, factor: jax.Array, batch: int, by_product: bool) -> jax.Array:
-    # Leaves of one shape are traced once.
-    scaled = x * jnp.expand_dims(cast(factor, x.dtype), tuple(range(batch, x.ndim)))
-    return _sum_by_product(abs_sq(scaled)) if by_product else _sum_of_squares(scaled, batch)
-
-
-def _by_product(leaves: Sequence[jax.Array], batch: int) -> list[bool]:
-    """Which of the leaves are summed by a product of matrices in a branch that is rarely entered.
-
-    XLA's CPU client sets up three buffers for each reduction of a program at every call, entered or not. That
-    takes about as long as a step on some thousand elements. A product has none, but it makes an array of its
-    terms, takes longer to compile, and must be told how it is sharded where types say that.
-    """
-    few = batch == 0 and len(leaves) <= 16
-    return [few and x.size <= 2**14 and jax.typeof(x).sharding.mesh.empty for x in leaves]
-
-
-def _sum_by_product(terms: jax.Array) -> jax.Array:
-    # Of a product with one column XLA would make a reduction again.
-    columns, axes = jnp.ones((*terms.shape, 2), terms.dtype), tuple(range(terms.ndim))
-    return jax.lax.dot_general(terms, columns, ((axes, axes), ((), ())), precision="highest")[0]
 
 
 def _size(x: jax.Array, batch: int) -> int:
@@ -153,8 +129,7 @@ def _parts(leaves: Sequence[jax.Array], sums: jax.Array, batch: int) -> Parts:
     limits, size = _Range(dtype), sum(_size(x, batch) for x in leaves)
     is_small, is_plain = sums < size * limits.low, limits.holds(sums, size)
     factor = jnp.where(is_small, limits.up, jnp.where(is_plain, limits.one, limits.down))
-    ways = zip(leaves, _by_product(leaves, batch), strict=True)
-    found = total([_scaled_sum_of_squares(x, factor, batch, way) for x, way in ways])
+    found = scaled_sum(leaves, factor, batch)
     none, is_large = jnp.zeros_like(found), ~(is_small | is_plain)
     return Parts(*(jnp.where(here, found, none) for here in (is_small, is_plain, is_large)))
 
@@ -171,7 +146,7 @@ class Squares:
         self, leaves: Sequence[jax.Array], sums: Sequence[jax.Array] | None = None, batch: int = 0
     ) -> None:
         if sums is None:
-            sums = [_sum_of_squares(cast(x, compute_dtype(x.dtype)), batch) for x in leaves]
+            sums = [plain_sum(cast(x, compute_dtype(x.dtype)), batch) for x in leaves]
         self.total, self.leaves, self.batch = total(list(sums)), list(leaves), batch
 
     @property
@@ -189,9 +164,7 @@ class Squares:
         def look(*leaves: jax.Array) -> T:
             # Sums of several dtypes may have overflowed in the narrower ones.
             wide = [cast(x, widest(x.dtype, self.total.dtype)) for x in leaves]
-            again = (
-                self.total if len(set(dtypes)) == 1 else total([_sum_of_squares(x, self.batch) for x in wide])
-            )
+            again = self.total if len(set(dtypes)) == 1 else total([plain_sum(x, self.batch) for x in wide])
             return careful(_parts(leaves, jax.lax.stop_gradient(again), self.batch))
 
         return jax.lax.cond(usually(exact.all()), lambda *_: ordinary(self.total), look, *self.leaves)
@@ -273,6 +246,6 @@ def finite_leaves(sums: jax.Array, leaves: Sequence[jax.Array]) -> jax.Array:
     finite = jnp.isfinite(sums)
 
     def look(*leaves: jax.Array) -> jax.Array:
-        return jnp.stack([jnp.isfinite(x).all() for x in leaves])
+        return stacked([jnp.isfinite(x).all() for x in leaves])
 
     return jax.lax.cond(usually(finite.all()), lambda *_: finite, look, *leaves)

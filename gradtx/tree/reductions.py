@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.norms import sum_of_squares
 from gradtx.core.numerics import total
+from gradtx.core.summing import sums_of_squares
 from gradtx.transforms.clip import global_norm
 
 PyTree = Any
@@ -101,7 +101,7 @@ def norm(tree: PyTree, ord: Any = None, squared: bool = False) -> jax.Array:
     """
     if ord is None or ord == 2:
         return (
-            total([sum_of_squares(jnp.asarray(x)) for x in jax.tree.leaves(tree)])
+            total(sums_of_squares(list(map(jnp.asarray, jax.tree.leaves(tree)))))
             if squared
             else (global_norm(tree))
         )

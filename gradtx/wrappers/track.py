@@ -16,7 +16,7 @@ from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
-from gradtx.core.norms import norm, sum_of_squares
+from gradtx.core.norms import norm
 from gradtx.core.numbers.hyperparams import array_of, tidy
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.states import kept_in
@@ -24,6 +24,7 @@ from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import divide, number_dtype
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import Period, ScalarOrSchedule
+from gradtx.core.summing import sums_of_squares
 
 NORMS = ("gradient_norm", "update_norm", "parameter_norm", "update_ratio")
 
@@ -96,7 +97,7 @@ class Track(Wrapper, name="track"):
         }
 
     def _norms(self, leaves: tuple[list[jax.Array], ...], call: WrappedUpdate) -> dict[str, jax.Array]:
-        sums = [[sum_of_squares(x) for x in own] for own in leaves]
+        sums = [sums_of_squares(own) for own in leaves]
         found: dict[str, jax.Array] = {}
         for group, mask in {"": None, **(self.groups or {})}.items():
             on = None if mask is None else call.chosen(mask, f"track: {group}")

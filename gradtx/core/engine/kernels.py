@@ -28,7 +28,7 @@ from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.slots import load, load_update, store
 from gradtx.core.engine.steps import Join, Step, Unit, through
 from gradtx.core.engine.transform import Transform, added
-from gradtx.core.norms import Squares, sum_of_squares
+from gradtx.core.norms import Squares
 from gradtx.core.numbers.paths import Path
 from gradtx.core.numbers.schedule import bind_numbers, form, split_schedules, without_numbers
 from gradtx.core.numbers.steps import Steps, next_count
@@ -252,8 +252,6 @@ class MeasureKernel(Kernel):
         """The real scalars of one leaf, in at least float32."""
         with jax.named_scope(self.unit.where), mixing():
             stack, param, compute = load_update(stack, param)
-            if self.unit.transform.measures_norm:
-                return {"squares": sum_of_squares(stack[-1])}
             rule, loaded, leaf = _seen(self.unit, values, slots, param, number, compute)
             with raised(f"by measure of {self.unit.where}"):
                 made = rule.measure(stack[-1], loaded, leaf)
@@ -262,7 +260,7 @@ class MeasureKernel(Kernel):
     def conclude(
         self,
         step: jax.Array,
-        parts: list[Values],
+        parts: list[Any],
         values: tuple[Values, Values],
         kept: Values,
         extra: Values,
@@ -271,7 +269,7 @@ class MeasureKernel(Kernel):
         """The scalars that follow from the sums; for a norm also from what was measured."""
         rule = self.unit.transform._with(**values[0])
         if self.unit.transform.measures_norm:
-            totals: Any = Scope(squares=Squares(measured, [part["squares"] for part in parts]))
+            totals: Any = Scope(squares=Squares(measured, parts))
         else:
             totals = Scope(**{k: total([p[k] for p in parts]) for k in parts[0]}) if parts else _Nothing()
         now = _now(self.unit, step, kept, extra)
@@ -315,7 +313,7 @@ def pack(values: Any) -> tuple[Packing, Any, list[jax.Array]]:
     leaves, structure = jax.tree.flatten(values)
     packed = tuple(v.dtype == number_dtype() and v.shape == () for v in leaves)
     scalars = [v for v, p in zip(leaves, packed, strict=True) if p]
-    if any(isinstance(v, jax.core.Tracer) for v in scalars):
+    if any(isinstance(v, Tracer) for v in scalars):
         # One program for all leaves: to unpack in each of them would only be more to compile.
         made = iter(_made_once(scalars))
         others = [next(made) if p else v for v, p in zip(leaves, packed, strict=True)]

@@ -28,6 +28,8 @@ from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.slots import load, load_update, store
 from gradtx.core.engine.steps import Join, Step, Unit, is_declared, is_rule
 from gradtx.core.engine.wrapped_update import WrappedUpdate
+from gradtx.core.numerics import cast, widest
+from gradtx.core.summing import sums_of_squares
 
 if TYPE_CHECKING:
     from gradtx.core.engine.update import Update
@@ -108,25 +110,35 @@ class MeasureStage:
 
     def run(self, update: Update) -> None:
         unit, kept = self.unit, update.kept[self.unit.path]
-        values, number = update.values(unit), np.uint32(0)
-        of_norm = unit.transform.measures_norm
-        parts, measured, columns = [], [], update.columns(unit)
-        for i in update.working(unit):
+        values = update.values(unit)
+        if unit.transform.measures_norm:
+            parts, measured = self._squares(update)
+        else:
+            parts, measured = self._measures(update, values), []
+        more = self.kernel.concluded(update.state["step"], parts, values, kept, update.wanted, measured)
+        update.scalars[unit.path] = {**update.scalars[unit.path], **more}
+        update.shared.concluded.append((unit.transform, more))
+
+    def _squares(self, update: Update) -> tuple[list[jax.Array], list[jax.Array]]:
+        """The sums of the squares of the leaves, and the leaves."""
+        on = update.working(self.unit)
+        leaves = [update.stacks[i][-1] for i in on]
+        # In float64 where the parameter is.
+        wide = [cast(u, widest(u.dtype, update.outer_dtype(i))) for u, i in zip(leaves, on, strict=True)]
+        with jax.named_scope(self.unit.where):
+            return sums_of_squares(wide, [update.squares(i) for i in on]), leaves
+
+    def _measures(self, update: Update, values: Any) -> list[Any]:
+        """What the rule measures on each leaf."""
+        parts, columns, number = [], update.columns(self.unit), np.uint32(0)
+        for i in update.working(self.unit):
             own = {name: column[i] for name, column in columns.items()}
-            if of_norm:
-                measured.append(update.stacks[i][-1])
-            squares = update.squares(i) if of_norm else None
-            if squares is not None:
-                parts.append({"squares": squares})
-                continue
             try:
                 parts.append(self.kernel.measured(update.stacks[i], update.ps[i], own, values, number))
             except Exception as error:
                 lv.note_leaf(error, update.grads, i)
                 raise
-        more = self.kernel.concluded(update.state["step"], parts, values, kept, update.wanted, measured)
-        update.scalars[unit.path] = {**update.scalars[unit.path], **more}
-        update.shared.concluded.append((unit.transform, more))
+        return parts
 
 
 class WrapperStage:

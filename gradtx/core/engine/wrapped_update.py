@@ -15,11 +15,12 @@ from gradtx.core.engine import transform
 from gradtx.core.engine.leaves import Inclusion, align, over_axes
 from gradtx.core.engine.placement import typed_sharding, zeros
 from gradtx.core.engine.transform import Shared, cast_like
-from gradtx.core.norms import finite_leaves, sum_of_squares
+from gradtx.core.norms import finite_leaves
 from gradtx.core.norms import norm as norm_of
 from gradtx.core.norms import parts as parts_of
 from gradtx.core.numbers.schedule import asked_a_tracer
-from gradtx.core.numerics import cast, number_dtype, widest
+from gradtx.core.numerics import cast, number_dtype, stacked, widest
+from gradtx.core.summing import sum_of_squares, sums_of_squares
 
 State = Any
 Leaves = list[Any]
@@ -77,7 +78,7 @@ class WrappedUpdate:
 
     @functools.cached_property
     def _squares(self) -> Leaves:
-        return [sum_of_squares(g) if s is None else s for g, s in zip(self.gs, self.known, strict=True)]
+        return sums_of_squares(self.gs, self.known)
 
     def _measured(self) -> Leaves:
         """What is known of the squares by now."""
@@ -87,7 +88,7 @@ class WrappedUpdate:
         """For each leaf, whether its gradient has no Inf and no NaN."""
         if not self.gs:
             return jnp.ones(0, bool)
-        return finite_leaves(jnp.stack([cast(s, number_dtype()) for s in self.squares()]), self.gs)
+        return finite_leaves(stacked([cast(s, number_dtype()) for s in self.squares()]), self.gs)
 
     def norm(self, axis_name: str | tuple[str, ...] | None, where: str) -> jax.Array:
         """The norm of the gradients of all leaves, over mesh axes if there are some."""
