@@ -6,7 +6,7 @@ transforms together, hyperparameters live in the state, and a transform's repr i
 
 from typing import TYPE_CHECKING
 
-from gradtx import schedules, transforms, tree, tree_utils
+from gradtx import contrib, schedules, transforms, tree, tree_utils
 from gradtx._names import importing_later
 from gradtx.core.compose.combine import add, chain, masked, named_chain, ratio
 from gradtx.core.compose.recipe import recipe
@@ -45,6 +45,7 @@ from gradtx.core.spec.fields import (
 )
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
+from gradtx.optimizers.acprop import acprop
 from gradtx.optimizers.adabelief import adabelief
 from gradtx.optimizers.adafactor import adafactor
 from gradtx.optimizers.adam import adam, adamw, nadam, nadamw
@@ -52,15 +53,21 @@ from gradtx.optimizers.adamax import adamax, adamaxw
 from gradtx.optimizers.adan import adan
 from gradtx.optimizers.adaptive import adadelta, adagrad, rmsprop
 from gradtx.optimizers.ademamix import ademamix
+from gradtx.optimizers.adopt import adopt
 from gradtx.optimizers.amsgrad import amsgrad
+from gradtx.optimizers.cocob import cocob
+from gradtx.optimizers.dadapt import dadapt_adamw
+from gradtx.optimizers.distance import dog, dowg
 from gradtx.optimizers.layerwise import fromage, lamb, lars, novograd
 from gradtx.optimizers.lion import lion
+from gradtx.optimizers.madgrad import madgrad
 from gradtx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent
 from gradtx.optimizers.prodigy import prodigy
 from gradtx.optimizers.radam import radam
 from gradtx.optimizers.rprop import rprop
 from gradtx.optimizers.sgd import noisy_sgd, sgd
 from gradtx.optimizers.sign import sign_sgd, signum
+from gradtx.optimizers.simplified_ademamix import simplified_ademamix
 from gradtx.optimizers.sm3 import sm3
 from gradtx.optimizers.yogi import yogi
 from gradtx.schedules.constant import constant_schedule
@@ -78,20 +85,25 @@ from gradtx.schedules.linear import (
 )
 from gradtx.schedules.piecewise import join_schedules, piecewise_constant_schedule
 from gradtx.schedules.polynomial import polynomial_schedule
+from gradtx.transforms.acprop import scale_by_acprop
 from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.adagrad import scale_by_rss
 from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.adamax import scale_by_adamax
 from gradtx.transforms.adan import scale_by_adan
 from gradtx.transforms.ademamix import scale_by_ademamix
+from gradtx.transforms.adopt import scale_by_adopt
 from gradtx.transforms.amsgrad import scale_by_amsgrad
 from gradtx.transforms.apply_every import apply_every
 from gradtx.transforms.average import ema
 from gradtx.transforms.belief import scale_by_belief
 from gradtx.transforms.center import centralize
 from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm, global_norm
+from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.constrain import keep_params_nonnegative, zero_nans
+from gradtx.transforms.dadapt import scale_by_dadapt_adam
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.distance import scale_by_dog, scale_by_dowg
 from gradtx.transforms.elementary import (
     debias,
     identity,
@@ -107,6 +119,7 @@ from gradtx.transforms.factored import scale_by_factored_rms, scale_by_param_blo
 from gradtx.transforms.fromage import scale_by_fromage
 from gradtx.transforms.group_scale import scale_by_group
 from gradtx.transforms.lion import scale_by_lion
+from gradtx.transforms.madgrad import scale_by_madgrad
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import add_noise
 from gradtx.transforms.normalize import normalize_by_update_norm
@@ -118,6 +131,7 @@ from gradtx.transforms.radam import scale_by_radam
 from gradtx.transforms.rms import scale_by_rms, scale_by_stddev
 from gradtx.transforms.rprop import scale_by_rprop
 from gradtx.transforms.scale import scale, scale_by_learning_rate, scale_by_schedule
+from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
 from gradtx.transforms.sm3 import scale_by_sm3
 from gradtx.transforms.trust_ratio import scale_by_param_block_norm, scale_by_trust_ratio
 from gradtx.transforms.yogi import scale_by_yogi
@@ -240,6 +254,7 @@ __all__ = [
     "WholeScalar",
     "accumulate",
     "accumulate_gradients",
+    "acprop",
     "adabelief",
     "adadelta",
     "adafactor",
@@ -253,6 +268,7 @@ __all__ = [
     "add_decayed_weights",
     "add_noise",
     "ademamix",
+    "adopt",
     "amsgrad",
     "apply_every",
     "apply_gradients",
@@ -265,14 +281,19 @@ __all__ = [
     "clip",
     "clip_by_block_rms",
     "clip_by_global_norm",
+    "cocob",
     "conditionally_mask",
     "conditionally_transform",
     "constant_schedule",
+    "contrib",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
+    "dadapt_adamw",
     "debias",
     "describe",
     "diff",
+    "dog",
+    "dowg",
     "ema",
     "ema_params",
     "eval_params",
@@ -300,6 +321,7 @@ __all__ = [
     "linear_schedule",
     "lion",
     "lookahead",
+    "madgrad",
     "masked",
     "measure_with_ema",
     "metrics",
@@ -338,18 +360,25 @@ __all__ = [
     "safe_increment",
     "safe_int32_increment",
     "scale",
+    "scale_by_acprop",
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adamax",
     "scale_by_adan",
     "scale_by_ademamix",
+    "scale_by_adopt",
     "scale_by_amsgrad",
     "scale_by_belief",
+    "scale_by_cocob",
+    "scale_by_dadapt_adam",
+    "scale_by_dog",
+    "scale_by_dowg",
     "scale_by_factored_rms",
     "scale_by_fromage",
     "scale_by_group",
     "scale_by_learning_rate",
     "scale_by_lion",
+    "scale_by_madgrad",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",
@@ -361,6 +390,7 @@ __all__ = [
     "scale_by_rss",
     "scale_by_schedule",
     "scale_by_sign",
+    "scale_by_simplified_ademamix",
     "scale_by_sm3",
     "scale_by_stddev",
     "scale_by_trust_ratio",
@@ -374,6 +404,7 @@ __all__ = [
     "sign",
     "sign_sgd",
     "signum",
+    "simplified_ademamix",
     "skip_large_updates",
     "skip_not_finite",
     "sm3",

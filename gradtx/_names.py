@@ -43,7 +43,6 @@ OTHERS = frozenset(
         "ZoomLinesearchInfo",
         "adaptive_grad_clip",
         "assignment",
-        "contrib",
         "differentially_private_aggregate",
         "dpsgd",
         "experimental",
@@ -73,6 +72,31 @@ OTHERS = frozenset(
 )
 
 IN_NAMESPACES = {
+    "contrib": frozenset(
+        [
+            "GaLoreDimensionNumbers",
+            "MuonDimensionNumbers",
+            "differentially_private_aggregate",
+            "dpsgd",
+            "galore",
+            "hutchinson_estimator_diag_hessian",
+            "mechanize",
+            "momo",
+            "momo_adam",
+            "muon",
+            "normalize",
+            "reduce_on_plateau",
+            "sam",
+            "scale_by_galore",
+            "scale_by_muon",
+            "schedule_free",
+            "schedule_free_adamw",
+            "schedule_free_eval_params",
+            "schedule_free_sgd",
+            "sophia",
+            "split_real_and_imaginary",
+        ]
+    ),
     "schedules": frozenset(["StatefulSchedule"]),
     "transforms": frozenset(["ConditionFn", "unitwise_clip", "unitwise_norm"]),
     "tree": frozenset(

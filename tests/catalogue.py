@@ -612,6 +612,61 @@ TRANSFORMS = [
     ),
     Entry("scale_by_param_block_rms", {"min_scale": 1e-3}, {"min_scale": 10.0}),
     Entry(
+        "scale_by_acprop",
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-3, "eps_root": 1e-4},
+        {"b1": 0.7, "b2": 0.9, "eps": 1e-2, "eps_root": 1e-3},
+    ),
+    Entry(
+        "scale_by_adopt",
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-3, "clip_value_fn": 1.5},
+        {"b1": 0.7, "b2": 0.9, "eps": 1e-2, "clip_value_fn": 0.5},
+        {"nesterov": {"nesterov": True}},
+        layouts={"bfloat16 slot": {"mu_dtype": "bfloat16"}},
+    ),
+    Entry(
+        "scale_by_simplified_ademamix",
+        {"b1": 0.9, "b2": 0.95, "alpha": 2.0, "eps": 1e-3},
+        {"b1": 0.7, "b2": 0.9, "alpha": 5.0, "eps": 1e-2},
+        {
+            "inside": {"eps": 0.0, "eps_root": 1e-3},
+            "schedule": {"alpha": gradtx.linear_schedule(0.1, 5.0, 3.4)},
+        },
+    ),
+    Entry(
+        "scale_by_madgrad",
+        {"learning_rate": 0.05, "momentum": 0.9, "eps": 1e-3},
+        {"learning_rate": 0.02, "momentum": 0.6, "eps": 1e-2},
+    ),
+    Entry(
+        "scale_by_cocob",
+        {"alpha": 10.0, "eps": 1e-2},
+        {"alpha": 20.0, "eps": 1e-1},
+    ),
+    Entry(
+        "scale_by_dog",
+        {"init_step": "heuristic", "init_value": 1e-2, "eps": 1e-3},
+        {"init_step": "heuristic", "init_value": 3e-2, "eps": 1e-2},
+        {"distance": {"init_step": "distance"}, "first rate": {"init_step": "learning_rate"}},
+        reference=lambda init_step, init_value, eps: references.Chain(
+            references.Dog(1.0, (init_step, init_value), eps), references.Scale(-1.0)
+        ),
+    ),
+    Entry(
+        "scale_by_dowg",
+        {"init_estim_sq_dist": 1e-2, "eps": 1e-3},
+        {"init_estim_sq_dist": 3e-2, "eps": 1e-2},
+        {"by eps": {"init_estim_sq_dist": None}},
+        reference=lambda init_estim_sq_dist, eps: references.Chain(
+            references.Dowg(1.0, init_estim_sq_dist, eps), references.Scale(-1.0)
+        ),
+    ),
+    Entry(
+        "scale_by_dadapt_adam",
+        {"learning_rate": 1.0, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "estim_lr0": 1e-2, "weight_decay": 0.1},
+        {"learning_rate": 0.5, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "estim_lr0": 3e-2, "weight_decay": 0.2},
+        reference=lambda b1, b2, **rest: references.DadaptAdamw(betas=(b1, b2), **rest),
+    ),
+    Entry(
         "scale_by_prodigy",
         {"learning_rate": 1.0, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "estim_lr0": 1e-2, "weight_decay": 0.1},
         {"learning_rate": 0.5, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "estim_lr0": 3e-2, "weight_decay": 0.2},
@@ -863,6 +918,55 @@ OPTIMIZERS = [
         {"learning_rate": 1.0, "betas": (0.9, 0.99), "eps": 1e-3, "estim_lr0": 1e-2, "weight_decay": 0.1},
         {"learning_rate": 0.5, "betas": (0.7, 0.9), "eps": 1e-2, "estim_lr0": 3e-2, "weight_decay": 0.2},
         {"beta3 and warmup": {"beta3": 0.8, "safeguard_warmup": True, "estim_lr_coef": 2.0}},
+    ),
+    Entry(
+        "acprop",
+        {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "eps_root": 1e-4, "weight_decay": 0.1},
+        {"learning_rate": 0.02, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "eps_root": 1e-3, "weight_decay": 0.3},
+    ),
+    Entry(
+        "adopt",
+        {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "eps": 1e-3},
+        {"learning_rate": 0.02, "b1": 0.7, "b2": 0.9, "eps": 1e-2},
+        {"nesterov": {"nesterov": True}, "unclipped": {"use_clipping": False}},
+        layouts={"bfloat16 slot": {"mu_dtype": "bfloat16"}},
+    ),
+    Entry(
+        "simplified_ademamix",
+        {"learning_rate": 0.01, "b1": 0.9, "b2": 0.95, "alpha": 2.0, "eps": 1e-3, "weight_decay": 0.1},
+        {"learning_rate": 0.02, "b1": 0.7, "b2": 0.9, "alpha": 5.0, "eps": 1e-2, "weight_decay": 0.3},
+    ),
+    Entry(
+        "madgrad",
+        {"learning_rate": 0.05, "momentum": 0.9, "eps": 1e-3},
+        {"learning_rate": 0.02, "momentum": 0.6, "eps": 1e-2},
+        {"coupled decay": {"weight_decay": 0.1}, "schedule": {"learning_rate": FALLING}},
+    ),
+    Entry(
+        "cocob",
+        {"alpha": 10.0, "eps": 1e-2},
+        {"alpha": 20.0, "eps": 1e-1},
+        {"coupled decay": {"weight_decay": 0.1}},
+    ),
+    Entry(
+        "dog",
+        {"learning_rate": 0.5, "init_step": ("heuristic", 1e-2), "eps": 1e-3},
+        {"learning_rate": 1.0, "init_step": ("heuristic", 3e-2), "eps": 1e-2},
+        {
+            "distance": {"init_step": ("distance", 0.1)},
+            "first rate": {"init_step": ("learning_rate", 0.1), "weight_decay": 0.1},
+        },
+    ),
+    Entry(
+        "dowg",
+        {"learning_rate": 0.5, "init_estim_sq_dist": 1e-2, "eps": 1e-3},
+        {"learning_rate": 1.0, "init_estim_sq_dist": 3e-2, "eps": 1e-2},
+        {"by eps": {"init_estim_sq_dist": None, "weight_decay": 0.1}},
+    ),
+    Entry(
+        "dadapt_adamw",
+        {"learning_rate": 1.0, "betas": (0.9, 0.99), "eps": 1e-3, "estim_lr0": 1e-2, "weight_decay": 0.1},
+        {"learning_rate": 0.5, "betas": (0.7, 0.9), "eps": 1e-2, "estim_lr0": 3e-2, "weight_decay": 0.2},
     ),
     Entry(
         "noisy_sgd",

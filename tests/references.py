@@ -1624,3 +1624,402 @@ def warmup_cosine_decay(init_value, peak_value, warmup_steps, decay_steps, end_v
     alpha = end_value / peak_value if peak_value else 0.0
     decay = cosine_decay(peak_value, decay_steps - warmup_steps, alpha, exponent)
     return join([linear(init_value, peak_value, warmup_steps), decay], [warmup_steps])
+
+
+def _acprop(g, s, h):
+    root = 1.0 if h.t == 1 else np.sqrt(s.v / (1 - h.b2 ** (h.t - 1)))
+    s.m = h.b1 * s.m + (1 - h.b1) * g
+    s.v = h.b2 * s.v + (1 - h.b2) * square(g - s.m) + h.eps_root
+    return divide(g, root + h.eps)
+
+
+def _within(x, bound):
+    """x shrunk to the modulus `bound` where it is longer; for a real x a clip to -bound .. bound."""
+    size = np.abs(x)
+    return np.where(size > bound, divide(x, size) * bound, x)
+
+
+def _adopt(g, s, h):
+    if h.t == 1:
+        s.v = square(g)
+        return np.zeros_like(g)
+    n = divide(g, np.maximum(np.sqrt(s.v), h.eps))
+    if h.use_clipping:
+        n = _within(n, h.clip_value_fn)
+    s.v = h.b2 * s.v + (1 - h.b2) * square(g)
+    s.m = h.b1 * s.m + (1 - h.b1) * n
+    return h.b1 * s.m + (1 - h.b1) * n if h.nesterov else s.m
+
+
+def _simplified_ademamix(g, s, h):
+    s.m = h.b1 * s.m + g
+    s.v = h.b2 * s.v + (1 - h.b2) * square(g)
+    return _over_root(s.m + h.alpha * g, s.v / (1 - h.b2**h.t), h.eps, h.eps_root)
+
+
+def _madgrad(g, p, s, h):
+    rate = h.learning_rate + h.eps if h.learning_rate != 0 else 0.0
+    weight = rate * math.sqrt(h.t)
+    s.sum = s.sum + weight * g
+    s.squares = s.squares + weight * square(g)
+    z = s.start - divide(s.sum, np.cbrt(s.squares) + h.eps)
+    return (1 - h.momentum) * (z - p)
+
+
+def _cocob(g, p, s, h):
+    size, away = np.abs(g), p - s.start
+    s.largest = np.maximum(h.eps if h.t == 1 else s.largest, size)
+    s.total = s.total + size
+    s.reward = np.maximum(s.reward - np.real(np.conj(g) * away), 0.0)
+    s.sum = s.sum - g
+    bet = divide(s.sum, s.largest * np.maximum(s.total + s.largest, h.alpha * s.largest))
+    return bet * (s.largest + s.reward) - away
+
+
+class _Anchored(Reference):
+    """The frame of a reference whose leaves remember where they started, in the slot `start`."""
+
+    def init(self, params):
+        super().init(params)
+        for p, s in zip(params, self.slots, strict=True):
+            s.start = wide(p).copy()
+
+
+@dataclasses.dataclass
+class ScaleByAcprop(Reference):
+    """g / (sqrt(s^) + eps), where s^ is of the steps before this one and 1 at the first:
+
+        s^ = s / (1 - b2^(t-1))                               s is old
+        m = b1 m + (1 - b1) g
+        s = b2 s + (1 - b2) |g - m|^2 + eps_root              m is new
+
+    m and s start from 0, and m serves only to center s. ACProp: Zhuang et al. 2021,
+    arXiv:2110.05454, and the authors' code without its options `rectify` and `momentum_update`;
+    there the first step is g without an eps, and one epsilon is both. Optax 0.2.8 takes g - m with
+    the old m, against the paper, the code and its own docstring; its s is 1 / b1^2 times this one.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-16
+    eps_root: Number = 1e-16
+
+    def leaf(self, g, p, s, h):
+        return _acprop(g, s, h)
+
+
+@dataclasses.dataclass
+class Acprop(Decoupled):
+    """-eta times `ScaleByAcprop`, with the decay of `Decayed`."""
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-16
+    eps_root: Number = 1e-16
+    _: dataclasses.KW_ONLY
+    weight_decay: Number = 0.0
+
+    def direction(self, g, s, h):
+        return _acprop(g, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByAdopt(Reference):
+    """The average m of gradients that the steps before have normalized:
+
+        n = clip(g / max(sqrt(v), eps), c)                    v is old
+        m = b1 m + (1 - b1) n                                 from 0
+        v = b2 v + (1 - b2) |g|^2
+
+    The first step only sets v = |g|^2, leaves m at 0 and gives 0. c is `clip_value_fn` at t - 1;
+    clip shrinks a longer n to the modulus c, and without `use_clipping` n is as it is. With
+    `nesterov` it gives b1 m + (1 - b1) n with the new m, which is Optax's addition. ADOPT:
+    Taniguchi et al. 2024, arXiv:2411.02853, and the authors' code, which Optax 0.2.8 follows; the
+    paper's first version has m = n at the second step. For a complex leaf the authors clip the two
+    parts, each by a v of its own, and Optax cannot clip.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 0.9999
+    eps: Number = 1e-6
+    nesterov: bool = False
+    use_clipping: bool = True
+    clip_value_fn: Schedule = lambda step: step**0.25
+
+    def leaf(self, g, p, s, h):
+        return _adopt(g, s, h)
+
+
+@dataclasses.dataclass
+class Adopt(Reference):
+    """-eta times `ScaleByAdopt`."""
+
+    learning_rate: Number
+    b1: Number = 0.9
+    b2: Number = 0.9999
+    eps: Number = 1e-6
+    nesterov: bool = False
+    use_clipping: bool = True
+    clip_value_fn: Schedule = lambda step: step**0.25
+
+    def leaf(self, g, p, s, h):
+        return -h.learning_rate * _adopt(g, s, h)
+
+
+@dataclasses.dataclass
+class ScaleBySimplifiedAdemamix(Reference):
+    """(m + alpha g) / (sqrt(v / (1 - b2^t) + eps_root) + eps), both moments from 0:
+
+        m = b1 m + g                                          a sum, not a mean
+        v = b2 v + (1 - b2) |g|^2
+
+    m has no bias correction. Morwani et al. 2025, arXiv:2502.02431, where eps_root is 0; the same
+    in the authors' code with its default options. Optax 0.2.8 agrees on real leaves; on complex
+    ones it has g^2 for |g|^2.
+    """
+
+    b1: Number = 0.99
+    b2: Number = 0.95
+    alpha: Number = 0.0
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+
+    def leaf(self, g, p, s, h):
+        return _simplified_ademamix(g, s, h)
+
+
+@dataclasses.dataclass
+class SimplifiedAdemamix(Decoupled):
+    """-eta times `ScaleBySimplifiedAdemamix`, with the decay of `Decayed`."""
+
+    b1: Number = 0.99
+    b2: Number = 0.95
+    alpha: Number = 0.0
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+    _: dataclasses.KW_ONLY
+    weight_decay: Number = 0.0
+
+    def direction(self, g, s, h):
+        return _simplified_ademamix(g, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByMadgrad(_Anchored):
+    """(1 - momentum) (z - theta), which makes theta an average of the dual averages
+
+        z = theta0 - s / (cbrt(q) + eps)                      s and q are new
+        s = s + w g,  q = q + w |g|^2,  w = (eta + eps) sqrt(t)
+
+    from s = q = 0, with theta0 the parameter at init. It is the whole update, sign and rate and
+    all. MADGRAD: Defazio and Jelassi 2021, arXiv:2101.11075, algorithm 1, whose w has no eps. As
+    in the authors' code, w is 0 where eta is; Optax 0.2.8 adds its eps there too, and on complex
+    leaves has g^2 for |g|^2.
+    """
+
+    learning_rate: Number
+    momentum: Number = 0.9
+    eps: Number = 1e-6
+
+    def leaf(self, g, p, s, h):
+        return _madgrad(g, p, s, h)
+
+
+@dataclasses.dataclass
+class Madgrad(_Anchored):
+    """`ScaleByMadgrad` of g + lambda theta: a coupled decay, the default of the authors' code."""
+
+    learning_rate: Number
+    momentum: Number = 0.9
+    weight_decay: Number = 0.0
+    eps: Number = 1e-6
+    mask: list[bool] | None = None
+
+    def leaf(self, g, p, s, h):
+        return _madgrad(g + _decay(p, h), p, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByCocob(_Anchored):
+    """theta0 + w - theta, with theta0 the parameter at init and w the new bet of each coordinate:
+
+        L = max(L, |g|)                                       from eps
+        G = G + |g|
+        R = max(R - <g, theta - theta0>, 0)
+        C = C - g
+        w = C / (L max(G + L, alpha L)) (L + R)               all new
+
+    It is the whole update, sign and all. A complex coordinate is a bet in the plane: <g, x> is
+    Re(conj(g) x), |.| the modulus. COCOB-Backprop: Orabona and Tommasi 2017, arXiv:1705.07795,
+    algorithm 2, where L is 0 at first; eps is from the authors' code. Optax 0.2.8 agrees on real
+    leaves.
+    """
+
+    alpha: Number = 100.0
+    eps: Number = 1e-8
+
+    def leaf(self, g, p, s, h):
+        return _cocob(g, p, s, h)
+
+
+@dataclasses.dataclass
+class Cocob(_Anchored):
+    """`ScaleByCocob` of eta (g + lambda theta).
+
+    eta is a weight of the losses, as in Optax: but for eps a constant one changes nothing. The
+    paper has neither number.
+    """
+
+    learning_rate: Number = 1.0
+    alpha: Number = 100.0
+    eps: Number = 1e-8
+    weight_decay: Number = 0.0
+    mask: list[bool] | None = None
+
+    def leaf(self, g, p, s, h):
+        return _cocob(h.learning_rate * (g + _decay(p, h)), p, s, h)
+
+
+@dataclasses.dataclass
+class DadaptAdamw(Reference):
+    """Adam whose step size d is an estimate, from below, of the distance to the solution.
+
+    One step, with eta the learning rate, c the bias correction sqrt(1 - b2^t) / (1 - b1^t),
+    b = sqrt(b2), and a = d eta c with the old d all along; everything but d starts from 0:
+
+        r = b r + (1 - b) a <g, s / (sqrt(v) + eps)>          s and v are old
+        m = b1 m + (1 - b1) a g
+        v = b2 v + (1 - b2) |g|^2
+        s = b s + (1 - b) a g
+        d = max(d, r / ((1 - b) ||s||_1))                     r and s are new
+        update = -m / (sqrt(v) + eps) - a lambda theta        m and v are new
+
+    so that a new d counts from the next step on. The inner product and the norm are over all
+    leaves; d begins as `estim_lr0`, and stays while s is 0. Every step counts, as in Optax 0.2.8,
+    which makes d nan there for good; the authors' DAdaptAdam with `decouple` does nothing at a step
+    of rate 0 and before the first nonzero gradient, and does not count them. c is Optax's choice, in
+    the authors' code an option that is off. Defazio and Mishchenko 2023, arXiv:2301.07733.
+    """
+
+    learning_rate: Number = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: Number = 1e-8
+    estim_lr0: float = 1e-6
+    weight_decay: Number = 0.0
+
+    def init(self, params):
+        super().init(params)
+        self.d, self.r = self.estim_lr0, 0.0
+
+    def update(self, grads, params, **extra):
+        h = self.numbers()
+        grads, params = [wide(g) for g in grads], [wide(p) for p in params]
+        b1, b2 = h.betas
+        b = math.sqrt(b2)
+        a = self.d * h.learning_rate * math.sqrt(1 - b2**h.t) / (1 - b1**h.t)
+        gain = 0.0
+        for g, s in zip(grads, self.slots, strict=True):
+            gain += np.sum(np.real(np.conj(g) * _over_root(s.s, s.v, h.eps)))
+            s.m = b1 * s.m + (1 - b1) * a * g
+            s.v = b2 * s.v + (1 - b2) * square(g)
+            s.s = b * s.s + (1 - b) * a * g
+        size = sum(np.sum(np.abs(s.s)) for s in self.slots)
+        self.r = b * self.r + (1 - b) * a * gain
+        if size:
+            self.d = max(self.d, self.r / ((1 - b) * size))
+        return [
+            -_over_root(s.m, s.v, h.eps) - a * h.weight_decay * p
+            for s, p in zip(self.slots, params, strict=True)
+        ]
+
+
+class _Distance(Reference):
+    """What DoG and DoWG have in common: theta0 and the distance from it."""
+
+    def init(self, params):
+        super().init(params)
+        self.start_params = [wide(p).copy() for p in params]
+        self.sum = 0.0
+
+    def distance(self, params):
+        return norm(*(p - p0 for p, p0 in zip(params, self.start_params, strict=True)))
+
+    def decayed(self, grads, params, h):
+        decay = 0.0 if h.weight_decay is None else h.weight_decay
+        return [g + decay * p for g, p in zip(grads, params, strict=True)]
+
+
+@dataclasses.dataclass
+class Dog(_Distance):
+    """SGD with the distance over the gradients for its step size.
+
+    With g including lambda theta, c the learning rate, r and G from the step before:
+
+        r = max(r, ||theta - theta0||)
+        G = G + ||g||^2
+        update = -c r / sqrt(G + eps) g
+
+    G starts at 0 and r, by `init_step`, at r0 for ("distance", r0), at a (1 + ||theta0||) for
+    ("heuristic", a), at 0 for ("learning_rate", eta0), where moreover the first update is
+    -c eta0 g. 0 / 0 counts as 0. theta0 are the parameters given to `init`.
+
+    Ivgi et al. 2023, arXiv:2302.12022, and the authors' code (formll/dog), as Optax 0.2.8, with one
+    difference to the authors that is Optax's and followed: their `init_eta` is the whole first step
+    size, without c. In either a first gradient of 0 with ("learning_rate", eta0) leaves r = 0 and
+    with it every later update at 0, and so here.
+    """
+
+    learning_rate: Number = 1.0
+    init_step: tuple[str, float] = ("heuristic", 1e-6)
+    eps: Number = 1e-8
+    weight_decay: Number | None = None
+
+    def init(self, params):
+        super().init(params)
+        kind, size = self.init_step
+        starts = {"distance": size, "heuristic": size * (1 + norm(*params)), "learning_rate": 0.0}
+        self.r = starts[kind]
+
+    def update(self, grads, params, **extra):
+        h = self.numbers()
+        grads, params = [wide(g) for g in grads], [wide(p) for p in params]
+        grads = self.decayed(grads, params, h)
+        self.r = max(self.r, self.distance(params))
+        self.sum += norm(*grads) ** 2
+        kind, size = h.init_step
+        if kind == "learning_rate" and h.t == 1:
+            return [-h.learning_rate * size * g for g in grads]
+        return [-h.learning_rate * divide(self.r * g, math.sqrt(self.sum + h.eps)) for g in grads]
+
+
+@dataclasses.dataclass
+class Dowg(_Distance):
+    """SGD with the squared distance over the gradients weighted by it.
+
+    With g including lambda theta, c the learning rate, q and v from the step before:
+
+        q = max(q, ||theta - theta0||^2)
+        v = v + q ||g||^2
+        update = -c q / (sqrt(v) + eps) g
+
+    v starts at 0, q at `init_estim_sq_dist`, a squared distance, or eps if that is None. 0 / 0
+    counts as 0. theta0 are the parameters given to `init`.
+
+    Khaled et al. 2023, arXiv:2305.16284, with the eps of the authors' code (rka97/dowg),
+    which has no c and no lambda. As Optax 0.2.8.
+    """
+
+    learning_rate: Number = 1.0
+    init_estim_sq_dist: float | None = None
+    eps: Number = 1e-4
+    weight_decay: Number | None = None
+
+    def update(self, grads, params, **extra):
+        h = self.numbers()
+        grads, params = [wide(g) for g in grads], [wide(p) for p in params]
+        grads = self.decayed(grads, params, h)
+        if h.t == 1:
+            self.q = h.eps if h.init_estim_sq_dist is None else h.init_estim_sq_dist
+        self.q = max(self.q, self.distance(params) ** 2)
+        self.sum += self.q * norm(*grads) ** 2
+        return [-h.learning_rate * divide(self.q * g, math.sqrt(self.sum) + h.eps) for g in grads]

@@ -58,7 +58,7 @@ NOT_TRANSFORMS = {
         "update_moment",
         "update_moment_per_elem_norm",
     ],
-    "namespaces": ["schedules", "transforms", "tree", "tree_utils"],
+    "namespaces": ["contrib", "schedules", "transforms", "tree", "tree_utils"],
     "what looks into a transform": [
         "check",
         "describe",

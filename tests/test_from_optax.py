@@ -200,6 +200,9 @@ UNMOVED = {
         ["scale_by_optimistic_gradient", "optimistic_gradient_descent", "optimistic_adam_v2"],
         "Optax remembers whether it is the first step, gradtx counts",
     ),
+    **dict.fromkeys(
+        ["scale_by_dog", "dog"], "Optax knows the first distance at init, gradtx from the first update on"
+    ),
     **dict.fromkeys(["scale_by_sm3", "sm3"], "Optax has a list of accumulators in the place of each leaf"),
 }
 

@@ -19,7 +19,7 @@ import gradtx
 from gradtx._names import LOSSES
 from trajectories import x64
 
-SPACES = ["", "schedules", "transforms", "tree", "tree_utils"]
+SPACES = ["", "contrib", "schedules", "transforms", "tree", "tree_utils"]
 
 
 def space(library, name):

@@ -894,7 +894,16 @@ def test_a_decay_rate_function_is_a_function_that_gives_a_number():
 
 
 SEVERAL_MEANINGS = {
+    "init_step": [
+        "a word and a number that give the first step, as `scale_by_dog` takes them",
+        "what `init_value` is",
+    ],
+    "init_value": [
+        "the number that `init_step` speaks of, >= 0",
+        "the first value",
+    ],
     "learning_rate": [
+        "a factor of the gradients, >= 0 or a schedule",
         "the size of the steps, >= 0 or a schedule",
         "the first size of the steps, >= 0",
     ],
@@ -924,12 +933,15 @@ SEVERAL_MEANINGS = {
     ],
     "*transforms": ["transforms, in order", "pairs `(name, transform)`", "at least one transform"],
     "alpha": [
+        "how small the first bets are, >= 0",
+        "weight of the gradient beside the sum, >= 0",
         "weight of the slow average, >= 0",
         "the last value as a fraction of the first",
         "the factor of the direction",
         "the factor of the gradient",
     ],
     "b1": [
+        "decay of the sum of the gradients, in [0, 1]",
         "decay of the first moment, in [0, 1)",
         "the share of the momentum in the step, in [0, 1)",
         "the decay of the velocity, in [0, 1]",
@@ -958,6 +970,10 @@ SEVERAL_MEANINGS = {
     ],
     "end_value": ["the last value", "a bound of the value"],
     "eps": [
+        "the least denominator, >= 0",
+        "the first largest gradient, > 0",
+        "added to the root, > 0",
+        "added to the denominator, and to a learning rate that is not 0, >= 0",
         "added to the denominator, >= 0",
         "added inside both roots, >= 0",
         "added to the squared gradients, >= 0",
@@ -990,6 +1006,7 @@ SEVERAL_MEANINGS = {
         "which leaves, as one of",
     ],
     "momentum": [
+        "share of the parameter that stays in each step, in [0, 1]",
         "mu, the decay of the velocity, in [0, 1]",
         "decay of the average of the updates, in [0, 1)",
     ],

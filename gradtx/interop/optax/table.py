@@ -187,6 +187,35 @@ ROWS: dict[str, tuple[Row, ...]] = {
             counts=("count",),
         ),
     ),
+    "scale_by_acprop": (Row("ScaleByBeliefState", {"mu": "mu", "nu": "nu"}, counts=("count",)),),
+    "scale_by_adopt": (Row("ScaleByAdamState", {"mu": "mu", "nu": "nu"}, counts=("count",)),),
+    "scale_by_simplified_ademamix": (
+        Row("ScaleBySimplifiedAdEMAMixState", {"m": "m", "n": "n"}, counts=("t",)),
+    ),
+    "scale_by_madgrad": (
+        Row("MadgradState", {"grad_sum_sq": "grad_sum_sq", "s": "s", "x0": "x0"}, counts=("count",)),
+    ),
+    "scale_by_cocob": (
+        Row(
+            "COCOBState",
+            {n: n for n in ("init_particles", "cumulative_gradients", "scale", "subgradients", "reward")},
+        ),
+    ),
+    "scale_by_dowg": (
+        Row(
+            "DoWGState",
+            {"params0": "init_params"},
+            {"estim_sq_dist": "estim_sq_dist", "weighted_sq_norm_grads": "weighted_sq_norm_grads"},
+        ),
+    ),
+    "scale_by_dadapt_adam": (
+        Row(
+            "DAdaptAdamWState",
+            {"mu": "exp_avg", "nu": "exp_avg_sq", "grad_sum": "grad_sum"},
+            {"d": "estim_lr", "r": "numerator_weighted"},
+            counts=("count",),
+        ),
+    ),
     "add_noise": (
         Row(
             "AddNoiseState",

@@ -1,0 +1,39 @@
+"""What `optax.contrib` has of the optimizers and transforms here; each is in `gradtx` too."""
+
+from gradtx._names import explaining
+from gradtx.optimizers.acprop import acprop
+from gradtx.optimizers.ademamix import ademamix
+from gradtx.optimizers.adopt import adopt
+from gradtx.optimizers.cocob import cocob
+from gradtx.optimizers.dadapt import dadapt_adamw
+from gradtx.optimizers.distance import dog, dowg
+from gradtx.optimizers.madgrad import madgrad
+from gradtx.optimizers.prodigy import prodigy
+from gradtx.optimizers.simplified_ademamix import simplified_ademamix
+from gradtx.transforms.acprop import scale_by_acprop
+from gradtx.transforms.ademamix import scale_by_ademamix
+from gradtx.transforms.adopt import scale_by_adopt
+from gradtx.transforms.cocob import scale_by_cocob
+from gradtx.transforms.madgrad import scale_by_madgrad
+from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
+
+__getattr__ = explaining("contrib")
+
+__all__ = [
+    "acprop",
+    "ademamix",
+    "adopt",
+    "cocob",
+    "dadapt_adamw",
+    "dog",
+    "dowg",
+    "madgrad",
+    "prodigy",
+    "scale_by_acprop",
+    "scale_by_ademamix",
+    "scale_by_adopt",
+    "scale_by_cocob",
+    "scale_by_madgrad",
+    "scale_by_simplified_ademamix",
+    "simplified_ademamix",
+]

@@ -1,0 +1,158 @@
+"""DoG and DoWG: rates made of the distance from the start and of the norms of gradients."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.compose.rule import Rule, Slot, WholeScalar
+from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
+from gradtx.core.engine.transform import Transform
+from gradtx.core.numerics import abs_sq, divide, sqrt
+from gradtx.core.spec.arguments import builds
+from gradtx.core.spec.fields import NonNegative, Positive, ScalarOrSchedule
+from gradtx.core.spec.spec import show
+
+First = Literal["distance", "heuristic", "learning_rate"]
+
+
+class FromTheStart(Rule, name="from_the_start"):
+    """A rule that knows the squared distance from the first parameters and the squared norm of gradients."""
+
+    needs = ("params",)
+    params0 = Slot(init=lambda rule, param: param)
+
+    def measure(self, g: jax.Array, slots: Slots, leaf: Leaf) -> dict[str, jax.Array]:
+        return {
+            "way": jnp.sum(abs_sq(leaf.param - slots.params0)),
+            "start": jnp.sum(abs_sq(slots.params0)),
+            "squares": jnp.sum(abs_sq(g)),
+        }
+
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
+        return leaf.rate * g, {"params0": slots.params0}
+
+
+def _larger(new: jax.Array, old: jax.Array) -> jax.Array:
+    """The larger of two, the old one where the new is not finite: a bad leaf must not spoil the others."""
+    return jnp.where((new > old) & jnp.isfinite(new), new, old)
+
+
+class ScaleByDog(FromTheStart, name="scale_by_dog"):
+    """u = r / sqrt(G + eps) g,  r the largest distance from the start,  G the sum of all ||g||²."""
+
+    init_step: str
+    init_value: NonNegative
+    eps: NonNegative
+
+    max_dist, sum_sq_norm_grads = WholeScalar(), WholeScalar()
+
+    def check(self) -> None:
+        if self.init_step not in get_args(First):
+            raise ValueError(
+                f"{self.name}: the first step is given by 'distance', 'heuristic' or 'learning_rate', got "
+                f"{show(self.init_step)}."
+            )
+
+    def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
+        dtype, is_first = now.max_dist.dtype, now.step == 0
+        start = jnp.zeros_like(now.max_dist) + self.init_value
+        if self.init_step == "heuristic":
+            start = start * (1 + sqrt(totals.start.astype(dtype)))
+        known = (
+            now.max_dist if self.init_step == "learning_rate" else jnp.where(is_first, start, now.max_dist)
+        )
+        max_dist = _larger(sqrt(totals.way.astype(dtype)), known)
+        grads = _larger(now.sum_sq_norm_grads + totals.squares.astype(dtype), now.sum_sq_norm_grads)
+        rate = divide(max_dist, sqrt(grads + self.eps))
+        if self.init_step == "learning_rate":
+            rate = jnp.where(is_first, start, rate)
+        return {"max_dist": max_dist, "sum_sq_norm_grads": grads, "rate": rate}
+
+
+class ScaleByDowg(FromTheStart, name="scale_by_dowg"):
+    """u = D / (sqrt(V) + eps) g,  D the largest squared distance so far,  V the sum of all D ||g||²."""
+
+    init_estim_sq_dist: Positive | None
+    eps: Positive
+
+    estim_sq_dist = WholeScalar(
+        init=lambda rule: rule.eps if rule.init_estim_sq_dist is None else rule.init_estim_sq_dist
+    )
+    weighted_sq_norm_grads = WholeScalar()
+
+    def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
+        dtype, known = now.estim_sq_dist.dtype, now.weighted_sq_norm_grads
+        way = _larger(totals.way.astype(dtype), now.estim_sq_dist)
+        grads = _larger(known + way * totals.squares.astype(dtype), known)
+        rate = divide(way, sqrt(grads) + self.eps)
+        return {"estim_sq_dist": way, "weighted_sq_norm_grads": grads, "rate": rate}
+
+
+@builds(ScaleByDog)
+def scale_by_dog(
+    init_step: First = "heuristic", init_value: ScalarOrSchedule = 1e-6, eps: ScalarOrSchedule = 1e-8
+) -> Transform:
+    """Scales gradients by DoG's rate: the distance from the start over the root of all squared norms.
+
+        r = max(r, ||theta - theta0||)        G = G + ||g||²        u = r / sqrt(G + eps) g
+
+    The norms are over all leaves. The first r follows from the first step.
+
+    Args:
+        init_step: what `init_value` is: `"distance"`, the first r; `"heuristic"`, the first r over
+            1 + ||theta0||; `"learning_rate"`, the first rate.
+        init_value: the number that `init_step` speaks of, >= 0.
+        eps: added inside the root, >= 0.
+
+    Returns:
+        A transform with the slot `params0` and the scalars `max_dist` (r) and `sum_sq_norm_grads` (G);
+        `update` needs the parameters.
+
+    Raises:
+        ValueError: another `init_step`.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, params = gradtx.scale_by_dog("distance", 0.1, eps=0.0), jnp.zeros(2)
+        >>> tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0].round(6).tolist()
+        [0.05999999865889549, 0.07999999821186066]
+
+    References:
+        Ivgi et al., DoG is SGD's Best Friend: A Parameter-Free Dynamic Step Size Schedule, 2023,
+        https://arxiv.org/abs/2302.12022.
+    """
+    ...
+
+
+@builds(ScaleByDowg)
+def scale_by_dowg(
+    init_estim_sq_dist: ScalarOrSchedule | None = None, eps: ScalarOrSchedule = 1e-4
+) -> Transform:
+    """Scales gradients by DoWG's rate, in which each squared norm is weighted by the distance so far.
+
+        D = max(D, ||theta - theta0||²)        V = V + D ||g||²        u = D / (sqrt(V) + eps) g
+
+    The norms are over all leaves.
+
+    Args:
+        init_estim_sq_dist: the first squared distance, > 0; D above, `eps` by default.
+        eps: added to the root, > 0.
+
+    Returns:
+        A transform with the slot `params0` and the scalars `estim_sq_dist` (D) and `weighted_sq_norm_grads`
+        (V); `update` needs the parameters.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, params = gradtx.scale_by_dowg(0.01, eps=1e-12), jnp.zeros(2)
+        >>> tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0].round(6).tolist()
+        [0.05999999865889549, 0.07999999821186066]
+
+    References:
+        Khaled et al., DoWG Unleashed: An Efficient Universal Parameter-Free Gradient Descent Method, 2023,
+        https://arxiv.org/abs/2305.16284.
+    """
+    ...
