@@ -122,7 +122,7 @@ from gradtx.transforms.lion import scale_by_lion
 from gradtx.transforms.madgrad import scale_by_madgrad
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import add_noise
-from gradtx.transforms.normalize import normalize_by_update_norm
+from gradtx.transforms.normalize import normalize, normalize_by_update_norm
 from gradtx.transforms.novograd import scale_by_novograd
 from gradtx.transforms.optimistic import scale_by_optimistic_gradient
 from gradtx.transforms.per_example import per_example_global_norm_clip, per_example_layer_norm_clip
@@ -333,6 +333,7 @@ __all__ = [
     "named_chain",
     "negate",
     "noisy_sgd",
+    "normalize",
     "normalize_by_update_norm",
     "novograd",
     "offset",

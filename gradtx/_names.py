@@ -84,7 +84,6 @@ IN_NAMESPACES = {
             "momo",
             "momo_adam",
             "muon",
-            "normalize",
             "reduce_on_plateau",
             "sam",
             "scale_by_galore",
@@ -99,16 +98,6 @@ IN_NAMESPACES = {
     ),
     "schedules": frozenset(["StatefulSchedule"]),
     "transforms": frozenset(["ConditionFn", "unitwise_clip", "unitwise_norm"]),
-    "tree": frozenset(
-        [
-            "allclose",
-            "batch_shape",
-            "dtype",
-            "random_like",
-            "split_key_like",
-            "unwrap_random_key_data",
-        ]
-    ),
 }
 """Names that stand in one of Optax's namespaces alone."""
 

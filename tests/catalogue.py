@@ -575,6 +575,7 @@ TRANSFORMS = [
     Entry("scale_by_optimistic_gradient", {"alpha": 1.0, "beta": 0.5}, {"alpha": 0.7, "beta": 1.5}),
     Entry("scale_by_sign", reference=references.Sign),
     Entry("centralize"),
+    Entry("normalize", reference=lambda: references.NormalizeByUpdateNorm(1.0, 0.0)),
     Entry(
         "normalize_by_update_norm",
         {"scale_factor": 2.0, "eps": 1e-2},
@@ -688,6 +689,7 @@ OPTIMIZERS = [
         {"learning_rate": 0.1, "momentum": 0.9, "dampening": 0.2, "weight_decay": 0.1},
         {"learning_rate": 0.03, "momentum": 0.5, "dampening": 0.4, "weight_decay": 0.2},
         {
+            "decoupled": {"weight_decay": 0.1, "decay_coupling": "rate"},
             "plain": {"momentum": None, "dampening": 0.0, "weight_decay": None},
             "nesterov": {"nesterov": True},
             "first undamped": {"dampen_first": False},
@@ -699,7 +701,10 @@ OPTIMIZERS = [
         "adagrad",
         {"learning_rate": 0.1, "initial_accumulator_value": 0.1, "eps": 1e-3, "weight_decay": 0.1},
         {"learning_rate": 0.03, "initial_accumulator_value": 0.3, "eps": 1e-2, "weight_decay": 0.2},
-        {"outside": {"eps_in_sqrt": False, "initial_accumulator_value": 0.0}},
+        {
+            "decoupled": {"weight_decay": 0.1, "decay_coupling": "rate"},
+            "outside": {"eps_in_sqrt": False, "initial_accumulator_value": 0.0},
+        },
     ),
     Entry(
         "rmsprop",
@@ -768,6 +773,7 @@ OPTIMIZERS = [
         {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "b3": 0.999, "eps": 1e-3, "weight_decay": 0.1},
         {"learning_rate": 0.02, "b1": 0.7, "b2": 0.9, "b3": 0.95, "eps": 1e-2, "weight_decay": 0.3},
         {
+            "coupled": {"decay_coupling": "gradient"},
             "inside": {"eps": 0.0, "eps_root": 1e-3},
             "schedule": {"alpha": gradtx.linear_schedule(0.1, 5.0, 3.4)},
         },
@@ -899,6 +905,7 @@ OPTIMIZERS = [
         "lion",
         {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "weight_decay": 0.1},
         {"learning_rate": 0.02, "b1": 0.6, "b2": 0.7, "weight_decay": 0.3},
+        {"by nothing": {"decay_coupling": "none"}},
         layouts={"bfloat16 slot": {"mu_dtype": "bfloat16"}},
     ),
     Entry(

@@ -1014,36 +1014,6 @@ ScaleByProdigy = Prodigy
 
 
 @dataclasses.dataclass
-class Sgd(Reference):
-    """-eta v with v of `Trace`, or -eta g without momentum; g includes lambda theta."""
-
-    learning_rate: Number
-    momentum: Number | None = None
-    nesterov: bool = False
-    dampening: Number = 0.0
-    dampen_first: bool = True
-    weight_decay: Number | None = None
-
-    def leaf(self, g, p, s, h):
-        g = _l2(g, p, h.weight_decay)
-        return -h.learning_rate * (g if h.momentum is None else _trace(g, s, h.momentum, h))
-
-
-@dataclasses.dataclass
-class Adagrad(Reference):
-    """-eta times `ScaleByRss` of g + lambda theta."""
-
-    learning_rate: Number
-    initial_accumulator_value: Number = 0.1
-    eps: Number = 1e-7
-    eps_in_sqrt: bool = True
-    weight_decay: Number | None = None
-
-    def leaf(self, g, p, s, h):
-        return -h.learning_rate * _rss(_l2(g, p, h.weight_decay), s, h)
-
-
-@dataclasses.dataclass
 class Rmsprop(Reference):
     """u = -eta times `ScaleByRms`, or `ScaleByStddev` if centered, of g + lambda theta.
 
@@ -1135,36 +1105,6 @@ class Adamw(Reference):
 
 
 @dataclasses.dataclass
-class Ademamix(Reference):
-    """-eta (a + lambda theta) with a the direction of `ScaleByAdemamix`."""
-
-    learning_rate: Number
-    b1: Number = 0.9
-    b2: Number = 0.999
-    b3: Number = 0.9999
-    alpha: Number = 5.0
-    eps: Number = 1e-8
-    eps_root: Number = 0.0
-    weight_decay: Number = 0.0
-
-    def leaf(self, g, p, s, h):
-        return -h.learning_rate * (_ademamix(g, s, h) + h.weight_decay * p)
-
-
-@dataclasses.dataclass
-class Lion(Reference):
-    """-eta (a + lambda theta) with a the direction of `ScaleByLion`."""
-
-    learning_rate: Number
-    b1: Number = 0.9
-    b2: Number = 0.99
-    weight_decay: Number = 1e-3
-
-    def leaf(self, g, p, s, h):
-        return -h.learning_rate * (_lion(g, s, h) + h.weight_decay * p)
-
-
-@dataclasses.dataclass
 class Decayed(Reference):
     """The frame of an optimizer with a weight decay; a subclass has `direction(g, s, h)`.
 
@@ -1202,6 +1142,61 @@ class Decoupled(Decayed):
     """`Decayed` that decays by the rate unless told otherwise."""
 
     decay_coupling: str = "rate"
+
+
+@dataclasses.dataclass
+class Sgd(Decayed):
+    """-eta v with v of `Trace`, or -eta g without momentum, with the decay of `Decayed`."""
+
+    momentum: Number | None = None
+    nesterov: bool = False
+    dampening: Number = 0.0
+    dampen_first: bool = True
+
+    def direction(self, g, s, h):
+        return g if h.momentum is None else _trace(g, s, h.momentum, h)
+
+
+@dataclasses.dataclass
+class Adagrad(Decayed):
+    """-eta times `ScaleByRss`, with the decay of `Decayed`."""
+
+    initial_accumulator_value: Number = 0.1
+    eps: Number = 1e-7
+    eps_in_sqrt: bool = True
+
+    def direction(self, g, s, h):
+        return _rss(g, s, h)
+
+
+@dataclasses.dataclass
+class Ademamix(Decoupled):
+    """-eta times `ScaleByAdemamix`, with the decay of `Decayed`."""
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    b3: Number = 0.9999
+    alpha: Number = 5.0
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+    _: dataclasses.KW_ONLY
+    weight_decay: Number = 0.0
+
+    def direction(self, g, s, h):
+        return _ademamix(g, s, h)
+
+
+@dataclasses.dataclass
+class Lion(Decoupled):
+    """-eta times `ScaleByLion`, with the decay of `Decayed`."""
+
+    b1: Number = 0.9
+    b2: Number = 0.99
+    _: dataclasses.KW_ONLY
+    weight_decay: Number = 1e-3
+
+    def direction(self, g, s, h):
+        return _lion(g, s, h)
 
 
 @dataclasses.dataclass

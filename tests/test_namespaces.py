@@ -163,10 +163,13 @@ RNG = np.random.default_rng(0)
 X, Y = ({"w": RNG.normal(size=(2, 3)), "b": [RNG.normal(size=()), None]} for _ in range(2))
 C = {"w": RNG.normal(size=3) + 1j * RNG.normal(size=3), "b": RNG.normal(size=2)}
 N = {"w": RNG.integers(0, 9, size=(2, 2))}
+KEY = jax.random.key(7)
 POSITIVE = jax.tree.map(np.abs, Y)
 CALLS = {
     "add": [(X, Y), (X, Y, X, C | X)],
     "add_scale": [(X, 0.5, Y), ({**X, "b": None}, 2, {**Y, "b": 1.0})],
+    "allclose": [(X, X), (X, Y), (X, jax.tree.map(lambda x: x + 1e-6, X)), (X, Y, 10.0, 0.1), ({}, {})],
+    "batch_shape": [(X, (2, 3)), (C,)],
     "bias_correction": [(X, 0.9, np.int32(3)), (POSITIVE, np.float32(0.999), np.int32(100))],
     "cast": [(X, "float16"), (X, None)],
     "cast_like": [(X, N | {"b": [np.float16(1), None]})],
@@ -179,20 +182,23 @@ CALLS = {
     "mul": [(X, Y)],
     "norm": [(X,), (C,), (X, 1), (C, "inf"), (X, 2, True), (X, math.inf, True), (N,)],
     "ones_like": [(X,), (X, "int32")],
+    "random_like": [(KEY, X), (KEY, C, jax.random.normal), (KEY, X, jax.random.uniform, "float32")],
     "real": [(C,)],
     "scale": [(0.5, X)],
     "size": [(X,), ({},)],
+    "split_key_like": [(KEY, X), (KEY, {})],
     "sub": [(X, Y)],
     "sum": [(X,), ({},), (N,)],
     "update_infinity_moment": [(X, POSITIVE, 0.9, 1e-8)],
     "update_moment": [(X, Y, 0.9, 2), ({**X, "b": None}, {**Y, "b": 1.0}, 0.5, 1)],
     "update_moment_per_elem_norm": [(X, Y, 0.9, 2), (C, jax.tree.map(np.abs, C), 0.9, 2), (C, C, 0.9, 3)],
+    "unwrap_random_key_data": [({"key": KEY, **X},)],
     "vdot": [(X, Y), (C, C)],
     "where": [(True, X, Y), (np.bool_(False), X, Y)],
     "zeros_like": [(X,), (X, "float16")],
 }
-"""What the functions of trees are called with; those that read a state have tests of their own."""
-READERS = {"get", "get_all_with_path", "map_params", "set"}
+"""What the functions of trees are called with; those that read a state or a dtype have tests of their own."""
+READERS = {"dtype", "get", "get_all_with_path", "map_params", "set"}
 
 
 def as_jax(x):
@@ -206,6 +212,7 @@ def test_a_function_of_trees_gives_what_optaxs_gives(name):
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), x64():
             arguments = jax.tree.map(as_jax, arguments)
             ours, theirs = (getattr(library.tree, name)(*arguments) for library in (gradtx, optax))
+        ours, theirs = map(optax.tree.unwrap_random_key_data, (ours, theirs))
         assert jax.tree.structure(ours) == jax.tree.structure(theirs)
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
             assert (jnp.shape(a), jnp.result_type(a)) == (jnp.shape(b), jnp.result_type(b))
@@ -217,6 +224,35 @@ def test_the_functions_of_moments_stand_at_the_top_too():
         assert getattr(gradtx, name) is getattr(gradtx.tree, name)
     m = gradtx.bias_correction(jnp.float32(0.271), 0.9, 3)
     np.testing.assert_allclose(m, 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("handler", [None, "promote", "highest", "lowest"])
+@pytest.mark.parametrize(
+    "dtypes",
+    [[], ["float32"], ["float32"] * 2, ["bfloat16", "float32", "float32"], ["float16", "bfloat16"]],
+    ids=str,
+)
+def test_the_dtype_of_a_tree_is_optaxs(dtypes, handler):
+    tree = [jnp.ones(2, dtype) for dtype in dtypes]
+    try:
+        with jax.numpy_dtype_promotion("standard"):
+            expected = optax.tree.dtype(tree, handler)
+    except ValueError:
+        with pytest.raises(ValueError, match=", ".join(sorted(set(dtypes), key=dtypes.index))):
+            gradtx.tree.dtype(tree, handler)
+    else:
+        assert gradtx.tree.dtype(tree, handler) == expected
+    with pytest.raises(ValueError, match="'highest' or 'lowest', got 'typo'"):
+        gradtx.tree.dtype(tree, "typo")
+
+
+def test_random_leaves_are_sharded_as_those_that_they_are_like():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    with jax.set_mesh(mesh):
+        leaf = jax.device_put(jnp.zeros((8, 2)), sharding)
+        made = gradtx.tree.random_like(jax.random.key(0), {"w": leaf})
+        assert jax.typeof(made["w"]).sharding == jax.typeof(leaf).sharding
 
 
 def test_a_norm_of_another_order_is_an_error():

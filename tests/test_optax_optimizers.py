@@ -29,6 +29,7 @@ SETTINGS = {
     "lamb": {"learning_rate": 0.01, "weight_decay": 0.1},
     "lars": {"learning_rate": 0.1, "weight_decay": 0.1},
     "madgrad": {"learning_rate": 0.01, "weight_decay": 0.1},
+    "normalize": {},
     "normalize_by_update_norm": {"scale_factor": 2.0},
     "novograd": {"learning_rate": 0.01, "weight_decay": 0.1},
     "optimistic_adam_v2": {"learning_rate": 0.01, "beta": 0.5},

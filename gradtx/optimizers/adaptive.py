@@ -7,6 +7,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import ScalarOrSchedule
+from gradtx.optimizers.descent import Coupling, descent
 from gradtx.optimizers.sgd import coupled
 from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.adagrad import scale_by_rss
@@ -26,6 +27,7 @@ def adagrad(
     eps_in_sqrt: bool = True,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
+    decay_coupling: Coupling = "gradient",
 ) -> Transform:
     """AdaGrad: theta <- theta - eta g / sqrt(G + eps), G the sum of squares.
 
@@ -37,9 +39,10 @@ def adagrad(
             used by `init` only.
         eps: added to the denominator, >= 0; inside the root unless `eps_in_sqrt` is False. PyTorch has 1e-10.
         eps_in_sqrt: whether eps is inside the root; False for g / (sqrt(G) + eps), as in PyTorch.
-        weight_decay: lambda, the strength of the weight decay, >= 0; coupled, lambda theta is added to the
-            gradient. None for none.
+        weight_decay: lambda, the strength of the weight decay, >= 0; by default none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
+            `docs/conventions.md`.
 
     Returns:
         An optimizer with the slot `sum_of_squares`.
@@ -53,11 +56,8 @@ def adagrad(
         Duchi, Hazan and Singer, Adaptive Subgradient Methods for Online Learning and Stochastic
         Optimization, 2011.
     """
-    return chain(
-        coupled(weight_decay, mask),
-        scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=eps_in_sqrt),
-        scale_by_learning_rate(learning_rate),
-    )
+    direction = scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=eps_in_sqrt)
+    return descent("adagrad", direction, learning_rate, weight_decay, mask, decay_coupling)
 
 
 @recipe

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from gradtx.core.compose.combine import chain
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
+from gradtx.optimizers.descent import Coupling, descent
 from gradtx.transforms.ademamix import scale_by_ademamix
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scale import scale_by_learning_rate
 
 
 @recipe
@@ -24,6 +22,8 @@ def ademamix(
     mu_dtype: DType | None = None,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
+    *,
+    decay_coupling: Coupling = "rate",
 ) -> Transform:
     """AdamW with a second, much slower average of the gradient.
 
@@ -45,9 +45,10 @@ def ademamix(
         mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
             float32. Both averages have it; in a 16-bit dtype a slow average with `b3` near 1 loses most of
             what each gradient adds.
-        weight_decay: lambda, the strength of the weight decay, >= 0; decoupled, the learning rate multiplies
-            it.
+        weight_decay: lambda, the strength of the weight decay, >= 0.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
+            `docs/conventions.md`.
 
     Returns:
         A transform that gives the updates to be added to the parameters.
@@ -67,8 +68,5 @@ def ademamix(
         Pagliardini, Ablin and Grangier, The AdEMAMix Optimizer: Better, Faster, Older, 2024,
         https://arxiv.org/abs/2409.03137.
     """
-    return chain(
-        scale_by_ademamix(b1=b1, b2=b2, b3=b3, alpha=alpha, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype),
-        add_decayed_weights(weight_decay, mask=mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    direction = scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype)
+    return descent("ademamix", direction, learning_rate, weight_decay, mask, decay_coupling)

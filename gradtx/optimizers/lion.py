@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from gradtx.core.compose.combine import chain
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.optimizers.descent import Coupling, descent
 from gradtx.transforms.lion import scale_by_lion
-from gradtx.transforms.scale import scale_by_learning_rate
 
 
 @recipe
@@ -20,6 +18,8 @@ def lion(
     mu_dtype: DType | None = None,
     weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask = None,
+    *,
+    decay_coupling: Coupling = "rate",
 ) -> Transform:
     """Lion: theta <- theta - eta (sign(b1 m + (1 - b1) g) + lambda theta), m = b2 m + (1 - b2) g.
 
@@ -30,9 +30,11 @@ def lion(
         b2: decay of the momentum, in [0, 1).
         mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
             float32.
-        weight_decay: lambda, the strength of the weight decay, >= 0; decoupled, the learning rate multiplies
-            it. Usually 3 to 10 times larger than AdamW's.
+        weight_decay: lambda, the strength of the weight decay, >= 0; usually 3 to 10 times larger
+            than AdamW's.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
+            `docs/conventions.md`.
 
     Returns:
         An optimizer with the slot `mu`; `update` needs the parameters.
@@ -45,8 +47,5 @@ def lion(
     References:
         Chen et al., Symbolic Discovery of Optimization Algorithms, 2023, https://arxiv.org/abs/2302.06675.
     """
-    return chain(
-        scale_by_lion(b1, b2, mu_dtype),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    direction = scale_by_lion(b1, b2, mu_dtype)
+    return descent("lion", direction, learning_rate, weight_decay, mask, decay_coupling)

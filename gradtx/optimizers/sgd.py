@@ -9,6 +9,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
+from gradtx.optimizers.descent import Coupling, descent
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.elementary import identity
 from gradtx.transforms.momentum import trace
@@ -32,6 +33,7 @@ def sgd(
     dampen_first: bool = True,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
+    decay_coupling: Coupling = "gradient",
 ) -> Transform:
     """Gradient descent: theta <- theta - eta g; with momentum, theta <- theta - eta v.
 
@@ -45,9 +47,11 @@ def sgd(
             parameter's, at least float32.
         dampening: tau, the part of the gradient that is left out of the velocity.
         dampen_first: whether the first step is dampened too; False for v = g there, as in PyTorch.
-        weight_decay: lambda, the strength of the weight decay, >= 0; coupled, lambda theta is added to the
-            gradient: that of 1/2 lambda theta². None for none.
+        weight_decay: lambda, the strength of the weight decay, >= 0; by default none. Coupled, as it is by
+            default, it is the gradient of 1/2 lambda theta².
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
+            `docs/conventions.md`.
 
     Returns:
         An optimizer, with the slot `trace` if there is momentum.
@@ -67,7 +71,7 @@ def sgd(
         velocity = trace(
             momentum, nesterov, accumulator_dtype, dampening=dampening, dampen_first=dampen_first
         )
-    return chain(coupled(weight_decay, mask), velocity, scale_by_learning_rate(learning_rate))
+    return descent("sgd", velocity, learning_rate, weight_decay, mask, decay_coupling)
 
 
 @recipe

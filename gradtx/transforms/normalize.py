@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.compose.recipe import recipe
 from gradtx.core.compose.rule import Rule
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
@@ -63,3 +64,19 @@ def normalize_by_update_norm(
         [6.0, 8.0]
     """
     ...
+
+
+@recipe
+def normalize() -> Transform:
+    """Gives all updates together the norm 1: u = g / ||g||; a tree of zeros, or with an Inf or NaN, stays.
+
+    Returns:
+        A transform without slots.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.normalize()
+        >>> [round(float(x), 6) for x in tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))[0]]
+        [0.6, 0.8]
+    """
+    return normalize_by_update_norm(1.0, 0.0)

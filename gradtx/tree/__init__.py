@@ -4,6 +4,7 @@ from gradtx._names import explaining
 from gradtx.tree.arithmetic import (
     add,
     add_scale,
+    batch_shape,
     cast,
     cast_like,
     clip,
@@ -24,8 +25,9 @@ from gradtx.tree.moments import (
     update_moment,
     update_moment_per_elem_norm,
 )
+from gradtx.tree.random import random_like, split_key_like, unwrap_random_key_data
 from gradtx.tree.reading import get, get_all_with_path, set
-from gradtx.tree.reductions import max, min, norm, size, sum, vdot
+from gradtx.tree.reductions import allclose, dtype, max, min, norm, size, sum, vdot
 from gradtx.tree_map_params import tree_map_params as map_params
 
 __getattr__ = explaining("tree")
@@ -33,12 +35,15 @@ __getattr__ = explaining("tree")
 __all__ = [
     "add",
     "add_scale",
+    "allclose",
+    "batch_shape",
     "bias_correction",
     "cast",
     "cast_like",
     "clip",
     "conj",
     "div",
+    "dtype",
     "full_like",
     "get",
     "get_all_with_path",
@@ -48,12 +53,15 @@ __all__ = [
     "mul",
     "norm",
     "ones_like",
+    "random_like",
     "real",
     "scale",
     "set",
     "size",
+    "split_key_like",
     "sub",
     "sum",
+    "unwrap_random_key_data",
     "update_infinity_moment",
     "update_moment",
     "update_moment_per_elem_norm",

@@ -178,3 +178,18 @@ def cast_like(tree: PyTree, other_tree: PyTree) -> PyTree:
         'bfloat16'
     """
     return jax.tree.map(lambda x, y: x.astype(y.dtype) if hasattr(y, "dtype") else x, tree, other_tree)
+
+
+def batch_shape(tree: PyTree, shape: tuple[int, ...] = ()) -> PyTree:
+    """Each leaf repeated along new leading axes.
+
+    Args:
+        tree: a tree of arrays.
+        shape: the sizes of the new axes.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> gradtx.tree.batch_shape({"w": jnp.ones(2)}, (3,))["w"].shape
+        (3, 2)
+    """
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), tree)

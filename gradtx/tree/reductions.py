@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import functools
 import math
+import operator
 from typing import Any
 
 import jax
@@ -112,3 +113,66 @@ def norm(tree: PyTree, ord: Any = None, squared: bool = False) -> jax.Array:
     else:
         raise ValueError(f"gradtx.tree.norm: ord must be None, 1, 2 or inf, got {ord!r}.")
     return jnp.asarray(result * result if squared else result)
+
+
+def allclose(a: PyTree, b: PyTree, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
+    """Whether two trees agree: |a - b| <= atol + rtol |b| for each element.
+
+    Args:
+        a: a tree of arrays.
+        b: a tree of the same structure.
+        rtol: the relative tolerance.
+        atol: the absolute tolerance.
+        equal_nan: whether a NaN agrees with a NaN.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> bool(gradtx.tree.allclose({"w": jnp.ones(2)}, {"w": jnp.ones(2) + 1e-7}))
+        True
+    """
+    close = jax.tree.map(lambda x, y: jnp.allclose(x, y, rtol, atol, equal_nan), a, b)
+    return functools.reduce(operator.and_, jax.tree.leaves(close), True)
+
+
+def dtype(tree: PyTree, mixed_dtype_handler: str | None = None) -> Any:
+    """The dtype of a tree; that of a new JAX array for one without leaves.
+
+    Args:
+        tree: a tree of arrays.
+        mixed_dtype_handler: what to do where leaves differ: None for an error, `"promote"` for the dtype that
+            JAX promotes all to, `"highest"` or `"lowest"` for one of theirs that all others promote to, or
+            that promotes to all others.
+
+    Raises:
+        ValueError: the leaves differ, and it has not been said what to do, or none of theirs is such a dtype.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tree = {"w": jnp.ones(2, "bfloat16"), "b": jnp.ones(2, "float32")}
+        >>> [str(gradtx.tree.dtype(tree, which)) for which in ("lowest", "highest")]
+        ['bfloat16', 'float32']
+    """
+    if mixed_dtype_handler not in (None, "promote", "highest", "lowest"):
+        raise ValueError(
+            f"tree.dtype: mixed_dtype_handler must be None, 'promote', 'highest' or 'lowest', got "
+            f"{mixed_dtype_handler!r}."
+        )
+    found = [*dict.fromkeys(jnp.asarray(x).dtype for x in jax.tree.leaves(tree))]
+    if not found:
+        return jnp.asarray(0.0).dtype
+    names = ", ".join(map(str, found))
+    if len(found) > 1 and mixed_dtype_handler is None:
+        raise ValueError(
+            f"tree.dtype: the leaves have {names}. Say which to give: mixed_dtype_handler='promote', "
+            f"'highest' or 'lowest'."
+        )
+    with jax.numpy_dtype_promotion("standard"):
+        if mixed_dtype_handler == "promote":
+            return functools.reduce(jnp.promote_types, found)
+        for one in found:
+            if all(
+                jnp.promote_types(one, other) == (other if mixed_dtype_handler == "lowest" else one)
+                for other in found
+            ):
+                return one
+    raise ValueError(f"tree.dtype: no dtype among {names} is the {mixed_dtype_handler}; use 'promote'.")
