@@ -62,6 +62,7 @@ from gradtx.optimizers.layerwise import fromage, lamb, lars, novograd
 from gradtx.optimizers.lion import lion
 from gradtx.optimizers.madgrad import madgrad
 from gradtx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent
+from gradtx.optimizers.polyak import polyak_sgd
 from gradtx.optimizers.prodigy import prodigy
 from gradtx.optimizers.radam import radam
 from gradtx.optimizers.rprop import rprop
@@ -121,11 +122,13 @@ from gradtx.transforms.group_scale import scale_by_group
 from gradtx.transforms.lion import scale_by_lion
 from gradtx.transforms.madgrad import scale_by_madgrad
 from gradtx.transforms.momentum import trace
+from gradtx.transforms.momo import momo, momo_adam
 from gradtx.transforms.noise import add_noise
 from gradtx.transforms.normalize import normalize, normalize_by_update_norm
 from gradtx.transforms.novograd import scale_by_novograd
 from gradtx.transforms.optimistic import scale_by_optimistic_gradient
 from gradtx.transforms.per_example import per_example_global_norm_clip, per_example_layer_norm_clip
+from gradtx.transforms.polyak import scale_by_polyak
 from gradtx.transforms.prodigy import scale_by_prodigy
 from gradtx.transforms.radam import scale_by_radam
 from gradtx.transforms.rms import scale_by_rms, scale_by_stddev
@@ -326,6 +329,8 @@ __all__ = [
     "measure_with_ema",
     "metrics",
     "minimize",
+    "momo",
+    "momo_adam",
     "monitor",
     "multi_transform",
     "nadam",
@@ -349,6 +354,7 @@ __all__ = [
     "plot_paths",
     "plot_schedule",
     "polyak_average",
+    "polyak_sgd",
     "polynomial_schedule",
     "prodigy",
     "radam",
@@ -384,6 +390,7 @@ __all__ = [
     "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",
     "scale_by_param_block_rms",
+    "scale_by_polyak",
     "scale_by_prodigy",
     "scale_by_radam",
     "scale_by_rms",

@@ -15,6 +15,7 @@ from gradtx.transforms.ademamix import scale_by_ademamix
 from gradtx.transforms.adopt import scale_by_adopt
 from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.madgrad import scale_by_madgrad
+from gradtx.transforms.momo import momo, momo_adam
 from gradtx.transforms.normalize import normalize
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
 
@@ -29,6 +30,8 @@ __all__ = [
     "dog",
     "dowg",
     "madgrad",
+    "momo",
+    "momo_adam",
     "normalize",
     "prodigy",
     "scale_by_acprop",

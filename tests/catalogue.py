@@ -8,6 +8,7 @@ falls on a corner, where a derivative does not exist.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ class Entry:
         supports_complex: whether it has a meaning for complex leaves.
         positive: whether it is for gradients >= 0.
         rough: the end of the names of numbers in which nothing is differentiable.
+        extra: the keyword arguments that its `update` needs.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Entry:
     supports_complex: bool = True
     positive: bool = False
     rough: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def arguments(self, variant: str = "") -> dict[str, Any]:
         """The arguments of a variant or layout, of the settings, or (for `"alternative"`) the other ones."""
@@ -668,6 +671,13 @@ TRANSFORMS = [
         reference=lambda b1, b2, **rest: references.DadaptAdamw(betas=(b1, b2), **rest),
     ),
     Entry(
+        "scale_by_polyak",
+        {"f_min": 0.3, "max_learning_rate": 0.2, "eps": 0.1},
+        {"f_min": 0.1, "max_learning_rate": 0.3, "eps": 0.2},
+        {"without cap": {"variant": "sps+", "max_learning_rate": math.inf}},
+        extra={"value": 1.5},
+    ),
+    Entry(
         "scale_by_prodigy",
         {"learning_rate": 1.0, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "estim_lr0": 1e-2, "weight_decay": 0.1},
         {"learning_rate": 0.5, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "estim_lr0": 3e-2, "weight_decay": 0.2},
@@ -974,6 +984,27 @@ OPTIMIZERS = [
         "dadapt_adamw",
         {"learning_rate": 1.0, "betas": (0.9, 0.99), "eps": 1e-3, "estim_lr0": 1e-2, "weight_decay": 0.1},
         {"learning_rate": 0.5, "betas": (0.7, 0.9), "eps": 1e-2, "estim_lr0": 3e-2, "weight_decay": 0.2},
+    ),
+    Entry(
+        "polyak_sgd",
+        {"max_learning_rate": 0.2, "scaling": 0.5, "f_min": 0.3, "eps": 0.1},
+        {"max_learning_rate": 0.3, "scaling": 0.7, "f_min": 0.1, "eps": 0.2},
+        {"without cap": {"variant": "sps+", "max_learning_rate": math.inf}},
+        extra={"value": 1.5},
+    ),
+    Entry(
+        "momo",
+        {"learning_rate": 0.2, "beta": 0.9, "lower_bound": 0.1, "weight_decay": 0.1},
+        {"learning_rate": 0.3, "beta": 0.7, "lower_bound": 0.2, "weight_decay": 0.2},
+        {"adapted": {"adapt_lower_bound": True, "learning_rate": 0.05}},
+        extra={"value": 1.5},
+    ),
+    Entry(
+        "momo_adam",
+        {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "lower_bound": 0.1, "weight_decay": 0.1},
+        {"learning_rate": 0.02, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "lower_bound": 0.2, "weight_decay": 0.2},
+        {"adapted": {"adapt_lower_bound": True}},
+        extra={"value": 1.5},
     ),
     Entry(
         "noisy_sgd",

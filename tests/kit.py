@@ -49,7 +49,9 @@ if __name__ == "__main__":
         entry = ENTRIES[name]
         grads = testing.example_grads(testing.example_params(), positive=entry.positive)
         other = entry.transform("alternative")
-        case = testing.Case(entry.transform(), grads=grads, alternative=other, rough=entry.rough)
+        case = testing.Case(
+            entry.transform(), grads=grads, alternative=other, rough=entry.rough, **entry.extra
+        )
         for law in testing.LAWS:
             case.obeys(law)
     assert jnp.ones(()).dtype == jnp.float32

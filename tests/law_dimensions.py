@@ -53,5 +53,11 @@ def case(entry: Entry, dtypes: str = "float32", tree: str = "flat", mode: str = 
         tx, alternative = (gradtx.masked(t, is_inexact) for t in (tx, alternative))
     grads = testing.example_grads(params, dtype=grad_dtype, positive=entry.positive)
     return testing.Case(
-        tx, params, grads, alternative=alternative, compiled=mode == "compiled", rough=entry.rough
+        tx,
+        params,
+        grads,
+        alternative=alternative,
+        compiled=mode == "compiled",
+        rough=entry.rough,
+        **entry.extra,
     )

@@ -2018,3 +2018,187 @@ class Dowg(_Distance):
         self.q = max(self.q, self.distance(params) ** 2)
         self.sum += self.q * norm(*grads) ** 2
         return [-h.learning_rate * divide(self.q * g, math.sqrt(self.sum) + h.eps) for g in grads]
+
+
+def inner(a, b):
+    """Real part of the sum of conj(a) b over all leaves."""
+    return float(sum(np.real(np.vdot(x, y)) for x, y in zip(a, b, strict=True)))
+
+
+def _polyak(grads, value, h):
+    """The step size; any will do for a zero gradient, and 0 is finite."""
+    if h.variant not in ("sps", "sps+"):
+        raise ValueError(h.variant)
+    gap = float(value) - h.f_min
+    if h.variant == "sps+":
+        gap = max(gap, 0.0)
+    size = norm(*grads) ** 2 + h.eps
+    return min(gap / size, h.max_learning_rate) if size > 0 else 0.0
+
+
+@dataclasses.dataclass
+class ScaleByPolyak(Reference):
+    """gamma g with gamma = min((f - f_min) / (||g||^2 + eps), max_learning_rate).
+
+    gamma = 0 where the denominator is 0. "sps" takes the gap as it is, so that f < f_min turns the
+    step around, without a bound; "sps+" has max(f - f_min, 0) for it.
+
+    sps: Loizou et al. 2021, arXiv:2002.10542, SPS_max with c = 1 (c there divides the quotient
+    inside the minimum); sps+: Garrigos et al. 2023, arXiv:2307.14528, which has no
+    maximum. Optax 0.2.8 also has gamma = 0 where the denominator is up to 2.2e-16; that is no part
+    of the method (it freezes every point with ||g|| < 1.5e-8), and is not followed.
+    """
+
+    f_min: Number = 0.0
+    max_learning_rate: Number = 1.0
+    eps: Number = 0.0
+    variant: str = "sps"
+
+    def update(self, grads, params, *, value, **extra):
+        h = self.numbers()
+        grads = [wide(g) for g in grads]
+        gamma = _polyak(grads, value, h)
+        return [gamma * g for g in grads]
+
+
+@dataclasses.dataclass
+class PolyakSgd(Reference):
+    """-s gamma g with gamma of `ScaleByPolyak`, of the gradient as it comes, and s the scaling.
+
+    So the formula in Optax's documentation. Its code scales the gradient by s first, and gamma
+    then is min((f - f_min) / (s^2 ||g||^2 + eps), max_learning_rate): without the cap the step is
+    divided by s where it should be multiplied. The documented formula is followed; they are the
+    same for s = 1.
+    """
+
+    max_learning_rate: Number = 1.0
+    scaling: Number = 1.0
+    f_min: Number = 0.0
+    eps: Number = 0.0
+    variant: str = "sps"
+
+    def update(self, grads, params, *, value, **extra):
+        h = self.numbers()
+        grads = [wide(g) for g in grads]
+        gamma = _polyak(grads, value, h)
+        return [-h.scaling * gamma * g for g in grads]
+
+
+class _Model(Reference):
+    """What MoMo and MoMo-Adam have in common; see there for the formulas."""
+
+    def init(self, params):
+        super().init(params)
+        self.fbar, self.gamma, self.lb = 0.0, 0.0, None
+
+    def averaging(self, h):
+        """The factor of the old averages, and rho, the sum of the weights in the new ones."""
+        raise NotImplementedError
+
+    def metric(self, g, s, h):
+        """The diagonal D of a leaf."""
+        raise NotImplementedError
+
+    def update(self, grads, params, *, value, **extra):
+        h = self.numbers()
+        grads, params = [wide(g) for g in grads], [wide(p) for p in params]
+        beta, rho = self.averaging(h)
+        self.fbar = beta * self.fbar + (1 - beta) * float(value)
+        self.gamma = beta * self.gamma + (1 - beta) * inner(grads, params)
+        directions = []
+        for g, s in zip(grads, self.slots, strict=True):
+            s.d = beta * s.d + (1 - beta) * g
+            directions.append(divide(s.d, self.metric(g, s, h)))
+        d = [s.d for s in self.slots]
+        along, length2 = inner(d, params), inner(d, directions)
+        w = 1 + h.learning_rate * h.weight_decay
+
+        lb = self.lb if h.adapt_lower_bound and h.t > 1 else h.lower_bound
+        if h.adapt_lower_bound:
+            cap = w * (self.fbar - self.gamma) + along
+            if cap < w * rho * lb:
+                lb = max(cap / (2 * w * rho), h.lower_bound)
+        reach = max(w * (self.fbar - rho * lb - self.gamma) + along, 0.0)
+        tau = min(h.learning_rate / rho, reach / length2) if length2 > 0 else 0.0
+        if h.adapt_lower_bound:
+            lb = max((self.fbar - self.gamma + along - tau * length2 / 2) / rho, h.lower_bound)
+        self.lb = lb
+        return [(p - tau * u) / w - p for p, u in zip(params, directions, strict=True)]
+
+
+@dataclasses.dataclass
+class Momo(_Model):
+    """Momentum whose step ends where the model of the averaged loss meets its lower bound.
+
+    With beta_1 = 0 and beta_t = beta afterwards, alpha the learning rate, w = 1 + alpha lambda:
+
+        d = beta_t d + (1 - beta_t) g
+        fbar = beta_t fbar + (1 - beta_t) f
+        gamma = beta_t gamma + (1 - beta_t) <g, theta>
+        tau = min(alpha, max(w (fbar - lb - gamma) + <d, theta>, 0) / ||d||^2)
+        theta' = (theta - tau d) / w
+
+    tau = 0 if d = 0. lb is `lower_bound`; with `adapt_lower_bound` that is only its start and
+    least value, and lb is reset before tau and estimated after it, theta being the old one:
+
+        cap = w (fbar - gamma) + <d, theta>
+        if cap < w lb:  lb = max(cap / (2 w), lower_bound)
+        ... tau ...
+        lb = max(fbar - gamma + <d, theta> - 1/2 tau ||d||^2, lower_bound)
+
+    Schaipp et al. 2024, arXiv:2305.07583, in the form without bias correction and with the proximal
+    weight decay, as the authors' code has it (fabian-sp/MoMo, `Momo`). Optax 0.2.8 does not divide
+    tau d by w, so that its step is not the minimizer that tau was computed for: with a weight decay
+    the authors are followed. It also has tau = 0 where ||d||^2 <= 2.2e-16, the authors have not.
+    """
+
+    learning_rate: Number = 1.0
+    beta: Number = 0.9
+    lower_bound: Number = 0.0
+    weight_decay: Number = 0.0
+    adapt_lower_bound: bool = False
+
+    def averaging(self, h):
+        return h.beta if h.t > 1 else 0.0, 1.0
+
+    def metric(self, g, s, h):
+        return 1.0
+
+
+@dataclasses.dataclass
+class MomoAdam(_Model):
+    """`Momo` in the metric of Adam.
+
+    With rho = 1 - b1^t, averages that all start at 0, and w = 1 + alpha lambda:
+
+        d = b1 d + (1 - b1) g, and likewise fbar of f and gamma of <g, theta>
+        v = b2 v + (1 - b2) |g|^2
+        D = sqrt(v / (1 - b2^t)) + eps
+        tau = min(alpha / rho, max(w (fbar - rho lb - gamma) + <d, theta>, 0) / <d, d / D>)
+        theta' = (theta - tau d / D) / w
+
+    and tau = 0 if <d, d / D> = 0. With `adapt_lower_bound`, before and after tau:
+
+        cap = w (fbar - gamma) + <d, theta>
+        if cap < w rho lb:  lb = max(cap / (2 w rho), lower_bound)
+        ... tau ...
+        lb = max((fbar - gamma + <d, theta> - 1/2 tau <d, d / D>) / rho, lower_bound)
+
+    Schaipp et al. 2024, arXiv:2305.07583, as the authors' `MomoAdam` with its proximal weight decay
+    (`divide=True`). Optax 0.2.8 differs as for `Momo`: tau d / D is not divided by w.
+    """
+
+    learning_rate: Number = 0.01
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    lower_bound: Number = 0.0
+    weight_decay: Number = 0.0
+    adapt_lower_bound: bool = False
+
+    def averaging(self, h):
+        return h.b1, 1 - h.b1**h.t
+
+    def metric(self, g, s, h):
+        s.v = h.b2 * s.v + (1 - h.b2) * square(g)
+        return np.sqrt(s.v / (1 - h.b2**h.t)) + h.eps

@@ -47,7 +47,7 @@ def rotated(wrappers):
 @pytest.mark.parametrize("wrapper, optimizer", rotated(LEAVING_OUT))
 def test_a_bad_step_leaves_no_trace(wrapper, optimizer):
     """Parameters and the wrapped state are, to the bit, those of a run without it."""
-    tx = LEAVING_OUT[wrapper](ENTRIES[optimizer].transform())
+    tx, extra = LEAVING_OUT[wrapper](ENTRIES[optimizer].transform()), ENTRIES[optimizer].extra
     start = testing.example_params()
     good = testing.example_grads(start, steps=4)
     bad = [
@@ -59,7 +59,7 @@ def test_a_bad_step_leaves_no_trace(wrapper, optimizer):
     @jax.jit
     def step(params, state, g):
         finite = jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(g)]).all()
-        return gradtx.apply_gradients(tx, g, state, params, good=finite)
+        return gradtx.apply_gradients(tx, g, state, params, good=finite, **extra)
 
     def end(grads):
         params, state = start, tx.init(start)
@@ -75,4 +75,4 @@ def test_a_bad_step_leaves_no_trace(wrapper, optimizer):
 @pytest.mark.parametrize("wrapper, optimizer", rotated(PASSING))
 def test_a_bad_leaf_reaches_no_other(wrapper, optimizer):
     tx = PASSING[wrapper](ENTRIES[optimizer].transform())
-    testing.Case(tx).obeys("nan_stays_in_its_leaf")
+    testing.Case(tx, **ENTRIES[optimizer].extra).obeys("nan_stays_in_its_leaf")

@@ -36,7 +36,7 @@ CASES = [
 class Leaf:
     """The formula of one leaf, and what the leaf remembers from step to step."""
 
-    def __init__(self, tx, name):
+    def __init__(self, tx, name, extra):
         with x64():
             self.formula = gradtx.formula(tx, ABSTRACT, name)
         self.bodies = {
@@ -44,6 +44,7 @@ class Leaf:
             **self.formula.definitions,
             "update": self.formula.update,
         }
+        self.extra = extra
         self.held = {"theta": START[name]}
         start = Evaluator(self.formula.start.values())(self.held)
         self.held |= dict(zip(self.formula.start, start, strict=True))
@@ -61,7 +62,7 @@ class Leaf:
         return found
 
     def begin(self, gradient, t):
-        self.values = {**self.formula.values, **self.held, "g": gradient, "t": t}
+        self.values = {**self.formula.values, **self.held, **self.extra, "g": gradient, "t": t}
 
     def value(self, name):
         """The value of a name in this step."""
@@ -80,11 +81,11 @@ class Leaf:
         return update
 
 
-def by_formula(tx, gradients):
+def by_formula(tx, gradients, extra):
     """The updates of each leaf that was asked about: the second is, where the first depends on it."""
-    leaves = {"matrix": Leaf(tx, "matrix")}
+    leaves = {"matrix": Leaf(tx, "matrix", extra)}
     if any(name.startswith(OTHER) for name in leaves["matrix"].reached):
-        leaves["vector"] = Leaf(tx, "vector")
+        leaves["vector"] = Leaf(tx, "vector", extra)
         leaves["matrix"].other, leaves["vector"].other = leaves["vector"], leaves["matrix"]
     for leaf in leaves.values():
         bodies = [leaf.bodies[name] for name in leaf.reached | {"update"} if name in leaf.bodies]
@@ -108,7 +109,9 @@ def by_reference(entry, variant, gradients):
     reference.init(params)
     found = []
     for gradient in gradients:
-        updates = reference.update([np.full(s, gradient[name]) for name, s in SHAPES.items()], params)
+        updates = reference.update(
+            [np.full(s, gradient[name]) for name, s in SHAPES.items()], params, **entry.extra
+        )
         params = [p + u for p, u in zip(params, updates, strict=True)]
         found.append({name: np.ravel(u)[0] for name, u in zip(SHAPES, updates, strict=True)})
     return found
@@ -123,6 +126,7 @@ def test_the_formula_is_the_reference(entry, variant):
         assert "noise" in symbols(gradtx.formula(tx, ABSTRACT, "matrix").update)
         return
     gradients = [{n: abs(g) if entry.positive else g for n, g in grads.items()} for grads in GRADS]
-    for ours, theirs in zip(by_formula(tx, gradients), by_reference(entry, variant, gradients), strict=True):
+    found, expected = by_formula(tx, gradients, entry.extra), by_reference(entry, variant, gradients)
+    for ours, theirs in zip(found, expected, strict=True):
         for name, update in ours.items():
             np.testing.assert_allclose(update, theirs[name], rtol=1e-9, atol=1e-12, err_msg=name)

@@ -300,3 +300,8 @@ def test_a_leaf_without_elements_has_a_formula(leaf, shape):
         for tx in (inner, gradtx.flatten(inner), gradtx.flatten(gradtx.guard(inner))):
             shown = str(gradtx.formula(tx, tree, leaf if leaf in tree else "empty"))
             assert "update" in shown
+
+
+def test_the_number_that_a_function_of_the_step_gave_last_is_no_setting():
+    tx = gradtx.sgd(lambda step: 0.1 * step.astype(jnp.float32))
+    assert str(gradtx.formula(tx, VECTOR)) == "update        = -learning_rate g\nlearning_rate = 0.1 (t - 1)"

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradtx
 import gradtx.flax
+from catalogue import ENTRIES
 from gradtx.core.spec.fields import Scalar, ScalarOrSchedule
 from trajectories import x64
 
@@ -105,6 +106,8 @@ OPTIONS = {"adafactor": {"min_dim_size_to_factor": 2}}
 WITHOUT_EFFECT = {
     *("adagrad.initial_accumulator_value", "rmsprop.initial_scale", "adamax.b2", "fromage.min_norm"),
     *(f"rprop.{name}" for name in ("learning_rate", "eta_minus", "eta_plus", "weight_decay")),
+    *("adopt.eps", "cocob.alpha", "cocob.eps", "dadapt_adamw.estim_lr0", "dowg.init_estim_sq_dist"),
+    *("polyak_sgd.max_learning_rate",),
     *(f"radam.{name}" for name in ("eps", "eps_root", "threshold")),
 }
 
@@ -136,7 +139,7 @@ def grown(name):
         state = tx.init(PARAMS)
         for step in range(2):
             grads, params = at_step(step)
-            _, state = tx.update(grads, state, params)
+            _, state = tx.update(grads, state, params, **ENTRIES[name].extra)
         _grown[name] = tx, state
     return _grown[name]
 
@@ -162,12 +165,13 @@ def test_every_argument_is_read_under_the_recipes_own_name(name):
 def test_a_set_argument_acts_as_in_a_fresh_optimizer(name):
     tx, old = grown(name)
     grads, params = at_step(2)
-    unchanged, after = tx.update(grads, old, params)
+    extra = ENTRIES[name].extra
+    unchanged, after = tx.update(grads, old, params, **extra)
     for argument in numeric(name):
         fresh = build(name, **{argument: 0.25})
         state = gradtx.set_hyperparams(old, **{argument: 0.25})
-        expected = fresh.update(grads, gradtx.rebase(fresh, old)[0], params)
-        result = tx.update(grads, state, params)
+        expected = fresh.update(grads, gradtx.rebase(fresh, old)[0], params, **extra)
+        result = tx.update(grads, state, params, **extra)
         assert same_bits(result, expected), argument
         used = not same_bits((result[0], result[1]["slots"]), (unchanged, after["slots"]))
         assert used == (f"{name}.{argument}" not in WITHOUT_EFFECT), argument

@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradtx
 import gradtx.flax
+from catalogue import ENTRIES
 from counting import compilations
 
 PARAMS = {"w": jnp.ones((8, 2)), "b": jnp.zeros(8)}
@@ -169,13 +170,14 @@ OPTIONS = {
 @pytest.mark.by_turns(3)
 @pytest.mark.parametrize("name", RECIPES)
 def test_one_step_serves_new_numbers_of_every_optimizer(name):
-    tx = getattr(gradtx, name)(learning_rate=0.1, **OPTIONS.get(name, {}))
+    rate = {} if name == "polyak_sgd" else {"learning_rate": 0.1}
+    tx, extra = getattr(gradtx, name)(**rate, **OPTIONS.get(name, {})), ENTRIES[name].extra
     step = jax.jit(tx.update)
     state = tx.init(PARAMS)
     names = gradtx.hyperparams(state)
     for i in range(4):
         state = gradtx.set_hyperparams(state, **{k: 0.125 + 0.25 * i for k in names})
-        _, state = step(GRADS, state, PARAMS)
+        _, state = step(GRADS, state, PARAMS, **extra)
     assert step._cache_size() == 1
     assert set(gradtx.hyperparams(state).values()) == {0.875}
 

@@ -29,13 +29,17 @@ SETTINGS = {
     "lamb": {"learning_rate": 0.01, "weight_decay": 0.1},
     "lars": {"learning_rate": 0.1, "weight_decay": 0.1},
     "madgrad": {"learning_rate": 0.01, "weight_decay": 0.1},
+    "momo": {"lower_bound": -0.5},
+    "momo_adam": {"adapt_lower_bound": True},
     "normalize": {},
     "normalize_by_update_norm": {"scale_factor": 2.0},
     "novograd": {"learning_rate": 0.01, "weight_decay": 0.1},
     "optimistic_adam_v2": {"learning_rate": 0.01, "beta": 0.5},
     "optimistic_gradient_descent": {"learning_rate": 0.01, "beta": 0.5},
+    "polyak_sgd": {"eps": 0.1},
     "radam": {"learning_rate": 0.01},
     "scale_by_param_block_norm": {},
+    "scale_by_polyak": {"variant": "sps+", "f_min": 0.3},
     "scale_by_trust_ratio": {"min_norm": 0.1, "eps": 0.01},
     "sign_sgd": {"learning_rate": 0.01},
     "signum": {"learning_rate": 0.01},
@@ -56,7 +60,10 @@ def settings():
         yield
 
 
-def run(tx, shapes, steps=STEPS):
+NEED_A_VALUE = ("momo", "momo_adam", "polyak_sgd", "scale_by_polyak")
+
+
+def run(tx, shapes, steps=STEPS, **extra):
     """The updates of each step, of the same gradients at parameters that move slowly."""
     rng = np.random.default_rng(0)
     params = {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
@@ -64,7 +71,7 @@ def run(tx, shapes, steps=STEPS):
 
     def step(carry, g):
         params, state = carry
-        updates, state = tx.update(g, state, params)
+        updates, state = tx.update(g, state, params, **extra)
         return (jax.tree.map(lambda p, u: p + 0.01 * u, params, updates), state), updates
 
     return jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), grads)[1])(params)
@@ -75,7 +82,8 @@ def run(tx, shapes, steps=STEPS):
 def test_it_follows_optax(name):
     shapes = {k: v for k, v in SHAPES.items() if name != "sm3" or v}
     where = home(name), gradtx
-    theirs, ours = (run(getattr(library, name)(**SETTINGS[name]), shapes) for library in where)
+    extra = {"value": 1.5} if name in NEED_A_VALUE else {}
+    theirs, ours = (run(getattr(library, name)(**SETTINGS[name]), shapes, **extra) for library in where)
     for leaf in shapes:
         scale = np.maximum.accumulate(np.abs(theirs[leaf]), axis=0)
         assert np.all(np.abs(ours[leaf] - theirs[leaf]) <= TOLERANCES.get(name, 1e-12) * scale), leaf
@@ -120,6 +128,53 @@ def test_acprop_measures_from_the_average_of_now_as_in_the_paper():
     theirs, ours = (run(lib.scale_by_acprop(b1, eps=0.0, eps_root=0.0), shapes) for lib in where)
     np.testing.assert_allclose(ours["w"][0], theirs["w"][0], rtol=1e-12)
     np.testing.assert_allclose(ours["w"][1:] * b1, theirs["w"][1:], rtol=1e-12)
+
+
+def test_polyaks_scaling_multiplies_the_step():
+    """As Optax documents it; its code divides the step by what it should be multiplied by."""
+    p, g = jnp.array([3.0, 4.0]), jnp.array([3.0, 4.0])
+    steps = []
+    for library in (gradtx, optax):
+        tx = library.polyak_sgd(scaling=0.5, max_learning_rate=100.0)
+        steps.append(tx.update(g, tx.init(p), p, value=5.0)[0])
+    np.testing.assert_allclose(steps[0], -0.5 * 0.2 * g, rtol=1e-12)
+    np.testing.assert_allclose(steps[1], -0.2 / 0.5 * g, rtol=1e-12)
+
+
+def test_a_loss_below_its_bound_turns_the_step_around_or_does_not():
+    g = jnp.array([3.0, 4.0])
+    for library in (gradtx, optax):
+        for variant, step in (("sps", -0.2), ("sps+", 0.0)):
+            tx = library.scale_by_polyak(f_min=6.0, variant=variant)
+            np.testing.assert_allclose(tx.update(g, tx.init(g), value=1.0)[0], step * g, rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [1e-3, 1.5])
+def test_momos_decay_is_the_authors(value):
+    """Where the decay is proximal, (theta - tau d) / w; Optax does not divide tau d by w = 1 + eta lambda."""
+    p, g = jnp.array([1.0, -2.0]), jnp.array([0.5, 0.3])
+    ours, theirs = (
+        tx.update(g, tx.init(p), p, value=value)[0]
+        for tx in (library.momo(0.5, weight_decay=0.2) for library in (gradtx, optax.contrib))
+    )
+    w = 1 + 0.5 * 0.2
+    decay = p / w - p
+    np.testing.assert_allclose((ours - decay) * w, theirs - decay, rtol=1e-12)
+
+
+def test_a_value_that_is_no_real_number_is_an_error():
+    g = jnp.ones(2)
+    for tx in (gradtx.momo(), gradtx.scale_by_polyak()):
+        with pytest.raises(ValueError, match=r"value is the loss, a real number; got float64 of .*2"):
+            tx.update(g, tx.init(g), g, value=g)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30])
+def test_polyaks_step_is_right_for_gradients_whose_square_is_out_of_range(size):
+    g = jnp.asarray([3.0, 4.0], jnp.float32) * np.float32(size)
+    tx = gradtx.scale_by_polyak(max_learning_rate=np.inf)
+    u, _ = tx.update(g, tx.init(g), value=jnp.float32(size))
+    np.testing.assert_allclose(u, [3 / 25, 4 / 25], rtol=1e-5)
 
 
 def test_madgrad_stands_still_at_a_rate_of_zero():

@@ -970,6 +970,7 @@ SEVERAL_MEANINGS = {
     ],
     "end_value": ["the last value", "a bound of the value"],
     "eps": [
+        "added to the squared norm, >= 0",
         "the least denominator, >= 0",
         "the first largest gradient, > 0",
         "added to the root, > 0",

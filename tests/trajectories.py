@@ -76,23 +76,23 @@ def narrow(tree):
 
 # The formula is judged here, not the code that LLVM makes of it, and most of the time goes into making it.
 @functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
-def _scan(tx, state, params, grads):
+def _scan(tx, state, params, grads, extra):
     def step(carry, g):
         params, state = carry
-        updates, state = tx.update(g, state, params)
+        updates, state = tx.update(g, state, params, **extra)
         params = gradtx.apply_updates(params, updates)
         return (params, state), (updates, params)
 
     return jax.lax.scan(step, (params, state), grads)[1]
 
 
-def run(tx, params, grads):
+def run(tx, params, grads, **extra):
     """The updates and the parameters of every step, from one compiled scan that all settings share."""
     params, grads = jax.tree.map(jnp.asarray, (params, grads))
-    return jax.tree.map(np.asarray, _scan(Structure.of(tx), tx.init(params), params, grads))
+    return jax.tree.map(np.asarray, _scan(Structure.of(tx), tx.init(params), params, grads, extra))
 
 
-def follow(reference, params, grads):
+def follow(reference, params, grads, **extra):
     """The same by a reference, step by step."""
     names = sorted(params)
     values = [params[k] for k in names]
@@ -100,7 +100,7 @@ def follow(reference, params, grads):
     steps = len(grads[names[0]])
     updates, trajectory = [], []
     for t in range(steps):
-        us = reference.update([grads[k][t] for k in names], values)
+        us = reference.update([grads[k][t] for k in names], values, **extra)
         values = [p + u for p, u in zip(values, us, strict=True)]
         updates.append(us)
         trajectory.append(values)
@@ -124,9 +124,9 @@ def deviation(actual, expected):
     return worst
 
 
-def deviations(tx, reference, problem):
+def deviations(tx, reference, problem, **extra):
     """How far the updates and the parameters of `tx` ever are from the reference's."""
-    actual = run(tx, problem.params, problem.grads)
+    actual = run(tx, problem.params, problem.grads, **extra)
     wide = {k: v.astype(np.result_type(v, np.float64)) for k, v in problem.params.items()}
-    expected = follow(reference, wide, problem.grads)
+    expected = follow(reference, wide, problem.grads, **extra)
     return tuple(deviation(a, b) for a, b in zip(actual, expected, strict=True))

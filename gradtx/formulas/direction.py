@@ -107,13 +107,12 @@ def _followed(
     cells = traced.cells
     evaluator = Evaluator([traced.update, *(cell.new for cell in cells)])
     clocks = [cell.name for cell in cells if cell.kind == "step" or _counts_calls(cell)]
-    # Of a large constant the elements have signs of their own.
-    given = {
-        name: 0.0 if stand_in(name) is None or name.startswith("noise") else np.nan
-        for name in symbols(*evaluator.roots)
-    }
+    # Of a large constant the elements have signs of their own. A keyword argument is 1, as a loss may be.
+    given = {name: 1.0 if stand_in(name) is None else np.nan for name in symbols(*evaluator.roots)}
+    given |= {name: 0.0 for name in given if name.startswith("noise")}
+    given |= {"theta": 0.0, OTHER + "theta": 0.0}
     given |= {name: np.array([size, -size]) for name in ("g", OTHER + "g")}
-    starts = Evaluator([cell.start for cell in cells])(given | {"theta": 0.0, OTHER + "theta": 0.0})
+    starts = Evaluator([cell.start for cell in cells])(given)
     values = given | {cell.name: start for cell, start in zip(cells, starts, strict=True)}
     # What comes of the first round may be nothing, where a warmup starts at 0.
     first, next_ = (2 * calls + 1,) * 2 if calls else (LONGEST_ROUND, ENOUGH)

@@ -184,7 +184,8 @@ def present(traced: Traced) -> Formula:
         values={
             c.name: _number(c)
             for c in traced.cells
-            if c.kind in ("number", "decay") and c.start.op == "number"
+            # Of a function of the step the state keeps the last value, which is not in force.
+            if c.kind in ("number", "decay") and c.start.op == "number" and c.name not in traced.definitions
         },
     )
 

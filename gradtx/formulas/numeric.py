@@ -31,6 +31,7 @@ _VALUES: dict[str, Callable[..., Any]] = {
     "abs": np.abs,
     "sign": np.sign,
     "sqrt": np.sqrt,
+    "cbrt": np.cbrt,
     "exp": np.exp,
     "expm1": np.expm1,
     "log": np.log,

@@ -56,7 +56,7 @@ class ScaleByDadaptAdam(Rule, name="scale_by_dadapt_adam"):
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         mu, nu = self.b1.mix(slots.mu, leaf.step * g), self.b2.mix(slots.nu, abs_sq(g))
-        u = -divide(mu, sqrt(nu) + self.eps) - self.weight_decay * leaf.step * leaf.param
+        u = -divide(mu, sqrt(nu) + self.eps) - leaf.step * (self.weight_decay * leaf.param)
         return u, {"mu": mu, "nu": nu, "grad_sum": self._grad_sum(g, slots, leaf)}
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import abs_sq, divide, sqrt
+from gradtx.core.numerics import abs_sq, divide, sqrt, usually
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import Fraction, NonNegative, Rate, ScalarOrSchedule
 
@@ -36,9 +36,8 @@ class ScaleByMadgrad(Rule, name="scale_by_madgrad"):
         s = slots.s + leaf.weight * g
         grad_sum_sq = slots.grad_sum_sq + leaf.weight * abs_sq(g)
         # The derivative of a cube root at 0 is infinite.
-        is_zero = grad_sum_sq == 0
-        base = jnp.where(is_zero, jnp.ones_like(grad_sum_sq), grad_sum_sq)
-        root = jnp.where(is_zero, grad_sum_sq, jnp.cbrt(base))
+        positive, one = usually(grad_sum_sq > 0), jnp.ones_like(grad_sum_sq)
+        root = jnp.where(positive, jnp.cbrt(jnp.where(positive, grad_sum_sq, one)), grad_sum_sq)
         z = slots.x0 - divide(s, root + self.eps)
         u = (1 - self.momentum) * (z - leaf.param)
         return u, {"grad_sum_sq": grad_sum_sq, "s": s, "x0": slots.x0}

@@ -208,6 +208,22 @@ ROWS: dict[str, tuple[Row, ...]] = {
             {"estim_sq_dist": "estim_sq_dist", "weighted_sq_norm_grads": "weighted_sq_norm_grads"},
         ),
     ),
+    "momo": (
+        Row(
+            "MomoState",
+            {"exp_avg": "exp_avg"},
+            {"barf": "barf", "gamma": "gamma", "lb": "lb"},
+            counts=("count",),
+        ),
+    ),
+    "momo_adam": (
+        Row(
+            "MomoAdamState",
+            {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"},
+            {"barf": "barf", "gamma": "gamma", "lb": "lb"},
+            counts=("count",),
+        ),
+    ),
     "scale_by_dadapt_adam": (
         Row(
             "DAdaptAdamWState",
