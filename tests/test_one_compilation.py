@@ -161,6 +161,7 @@ RECIPES = [
     if "gradtx.optimizers" in str(getattr(getattr(gradtx, name), "__module__", ""))
 ]
 OPTIONS = {
+    "adopt": {"clip_value_fn": 0.5},
     "adafactor": {"min_dim_size_to_factor": 2},
     "rmsprop": {"momentum": 0.5, "centered": True},
     "sgd": {"momentum": 0.5, "weight_decay": 0.1},
