@@ -49,22 +49,8 @@ _MOVES = {"rev", "slice", "dynamic_slice"}
 _NAMES = {"rem": "mod", "is_finite": "isfinite"}
 _ELEMENTWISE = {
     *("add", "sub", "mul", "div", "neg", "max", "min", "abs", "sign", "sqrt", "exp", "expm1", "log", "log1p"),
-    *(
-        "cbrt",
-        "sin",
-        "cos",
-        "tan",
-        "tanh",
-        "logistic",
-        "erf",
-        "floor",
-        "ceil",
-        "round",
-        "real",
-        "imag",
-        "conj",
-    ),
-    *("pow", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", *_NAMES),
+    *("sin", "cos", "tan", "tanh", "logistic", "erf", "floor", "ceil", "round", "real", "imag", "conj"),
+    *("cbrt", "pow", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", *_NAMES),
 }
 _FOLDS = {"reduce_and": "and", "reduce_or": "or", "reduce_max": "max", "reduce_min": "min"}
 _OVER_A_LEAF = {"and": "all", "or": "some", "max": "largest", "min": "smallest"}
