@@ -177,6 +177,19 @@ def test_polyaks_step_is_right_for_gradients_whose_square_is_out_of_range(size):
     np.testing.assert_allclose(u, [3 / 25, 4 / 25], rtol=1e-5)
 
 
+@pytest.mark.parametrize("bad", [1e200, np.inf, np.nan])
+@pytest.mark.parametrize("name", ["dog", "dowg"])
+def test_a_gradient_too_large_to_be_squared_does_not_fling_the_parameters(name, bad):
+    p = {"a": jnp.ones(2, jnp.float32), "b": jnp.ones(2, jnp.float32)}
+    tx, ones = getattr(gradtx, name)(), jax.tree.map(jnp.ones_like, p)
+    _, state = tx.update(ones, tx.init(p), p)
+    large = {"a": jnp.array([bad, 1.0]), "b": jnp.ones(2)}
+    updates, after = tx.update(large, state, p)
+    assert not np.any(updates["b"])
+    good, _ = tx.update(ones, after, p)
+    assert np.isfinite(good["a"]).all() and np.all(np.abs(good["a"]) < 1.0) and np.any(good["a"])
+
+
 def test_madgrad_stands_still_at_a_rate_of_zero():
     """As the authors' code does; Optax goes on with eps as the rate."""
     g = jnp.ones(3)

@@ -168,6 +168,10 @@ class Decay:
         high, low = self._split()
         return high * old + (low * old + self.complement * new)
 
+    def root(self) -> Decay:
+        """The decay whose square this is, `sqrt(b)`."""
+        return Decay(self.complement / (1 + sqrt(self.value)))
+
     def correction(self, t: jax.Array) -> jax.Array:
         """`1 - b^t`, by which an average that started at zero is divided after `t` updates."""
         return one_minus_power(self.complement, t)

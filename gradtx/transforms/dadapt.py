@@ -13,6 +13,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Positive, Rate, ScalarOrSchedule
+from gradtx.transforms.estimate import grown
 
 
 class ScaleByDadaptAdam(Rule, name="scale_by_dadapt_adam"):
@@ -34,8 +35,7 @@ class ScaleByDadaptAdam(Rule, name="scale_by_dadapt_adam"):
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         correction = sqrt(self.b2.correction(now.t)) / self.b1.correction(now.t)
-        share = self.b2.complement / (1 + sqrt(self.b2.value))
-        return {"step": now.d * self.learning_rate * correction, "share": share}
+        return {"step": now.d * self.learning_rate * correction, "share": self.b2.root().complement}
 
     def _grad_sum(self, g: jax.Array, slots: Slots, leaf: Leaf) -> jax.Array:
         return Decay(leaf.share).mix(slots.grad_sum, leaf.step * g)
@@ -50,9 +50,7 @@ class ScaleByDadaptAdam(Rule, name="scale_by_dadapt_adam"):
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
         r = Decay(now.share).mix(now.r, now.step * totals.progress.astype(now.r.dtype))
         estimate = divide(r, now.share * totals.size.astype(r.dtype))
-        # One gradient that is not finite must not spoil the estimate of all leaves.
-        grows = jnp.isfinite(estimate) & (estimate > now.d)
-        return {"d": jnp.where(grows, estimate, now.d), "r": jnp.where(jnp.isfinite(r), r, now.r)}
+        return grown(now, r, estimate)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         mu, nu = self.b1.mix(slots.mu, leaf.step * g), self.b2.mix(slots.nu, abs_sq(g))

@@ -25,11 +25,7 @@ class FromTheStart(Rule, name="from_the_start"):
     params0 = Slot(init=lambda rule, param: param)
 
     def measure(self, g: jax.Array, slots: Slots, leaf: Leaf) -> dict[str, jax.Array]:
-        return {
-            "way": jnp.sum(abs_sq(leaf.param - slots.params0)),
-            "start": jnp.sum(abs_sq(slots.params0)),
-            "squares": jnp.sum(abs_sq(g)),
-        }
+        return {"way": jnp.sum(abs_sq(leaf.param - slots.params0)), "squares": jnp.sum(abs_sq(g))}
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return leaf.rate * g, {"params0": slots.params0}
@@ -38,6 +34,11 @@ class FromTheStart(Rule, name="from_the_start"):
 def _larger(new: jax.Array, old: jax.Array) -> jax.Array:
     """The larger of two, the old one where the new is not finite: a bad leaf must not spoil the others."""
     return jnp.where((new > old) & jnp.isfinite(new), new, old)
+
+
+def _only_if_finite(grads: jax.Array, rate: jax.Array) -> jax.Array:
+    """The rate, or 0 where the sum of the squares is not finite, so that none is known to be small enough."""
+    return jnp.where(jnp.isfinite(grads), rate, jnp.zeros_like(rate))
 
 
 class ScaleByDog(FromTheStart, name="scale_by_dog"):
@@ -56,6 +57,9 @@ class ScaleByDog(FromTheStart, name="scale_by_dog"):
                 f"{show(self.init_step)}."
             )
 
+    def measure(self, g: jax.Array, slots: Slots, leaf: Leaf) -> dict[str, jax.Array]:
+        return {**super().measure(g, slots, leaf), "start": jnp.sum(abs_sq(slots.params0))}
+
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
         dtype, is_first = now.max_dist.dtype, now.step == 0
         start = jnp.zeros_like(now.max_dist) + self.init_value
@@ -65,11 +69,12 @@ class ScaleByDog(FromTheStart, name="scale_by_dog"):
             now.max_dist if self.init_step == "learning_rate" else jnp.where(is_first, start, now.max_dist)
         )
         max_dist = _larger(sqrt(totals.way.astype(dtype)), known)
-        grads = _larger(now.sum_sq_norm_grads + totals.squares.astype(dtype), now.sum_sq_norm_grads)
+        grads = now.sum_sq_norm_grads + totals.squares.astype(dtype)
         rate = divide(max_dist, sqrt(grads + self.eps))
         if self.init_step == "learning_rate":
             rate = jnp.where(is_first, start, rate)
-        return {"max_dist": max_dist, "sum_sq_norm_grads": grads, "rate": rate}
+        kept = _larger(grads, now.sum_sq_norm_grads)
+        return {"max_dist": max_dist, "sum_sq_norm_grads": kept, "rate": _only_if_finite(grads, rate)}
 
 
 class ScaleByDowg(FromTheStart, name="scale_by_dowg"):
@@ -86,9 +91,9 @@ class ScaleByDowg(FromTheStart, name="scale_by_dowg"):
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
         dtype, known = now.estim_sq_dist.dtype, now.weighted_sq_norm_grads
         way = _larger(totals.way.astype(dtype), now.estim_sq_dist)
-        grads = _larger(known + way * totals.squares.astype(dtype), known)
-        rate = divide(way, sqrt(grads) + self.eps)
-        return {"estim_sq_dist": way, "weighted_sq_norm_grads": grads, "rate": rate}
+        grads = known + way * totals.squares.astype(dtype)
+        rate = _only_if_finite(grads, divide(way, sqrt(grads) + self.eps))
+        return {"estim_sq_dist": way, "weighted_sq_norm_grads": _larger(grads, known), "rate": rate}
 
 
 @builds(ScaleByDog)
@@ -99,7 +104,8 @@ def scale_by_dog(
 
         r = max(r, ||theta - theta0||)        G = G + ||g||²        u = r / sqrt(G + eps) g
 
-    The norms are over all leaves. The first r follows from the first step.
+    The norms are over all leaves. The first r follows from the first step. A step with an Inf or NaN, or with
+    gradients so large that G overflows, moves no other leaf and leaves G as it was.
 
     Args:
         init_step: what `init_value` is: `"distance"`, the first r; `"heuristic"`, the first r over
@@ -135,7 +141,8 @@ def scale_by_dowg(
 
         D = max(D, ||theta - theta0||²)        V = V + D ||g||²        u = D / (sqrt(V) + eps) g
 
-    The norms are over all leaves.
+    The norms are over all leaves. A step with an Inf or NaN, or with gradients so large that V overflows,
+    moves no other leaf and leaves V as it was.
 
     Args:
         init_estim_sq_dist: the first squared distance, > 0; D above, `eps` by default.

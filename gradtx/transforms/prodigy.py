@@ -13,6 +13,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Positive, Rate, ScalarOrSchedule
+from gradtx.transforms.estimate import grown
 
 
 class ScaleByProdigy(Rule, name="scale_by_prodigy"):
@@ -40,7 +41,7 @@ class ScaleByProdigy(Rule, name="scale_by_prodigy"):
         correction = sqrt(self.b2.correction(now.t)) / self.b1.correction(now.t)
         step = now.d * self.learning_rate * correction
         relative = now.d / self.estim_lr0
-        b3 = self.b3 or Decay(self.b2.complement / (1 + sqrt(self.b2.value)))
+        b3 = self.b3 or self.b2.root()
         return {
             "old_d": now.d,
             "step": step,
@@ -62,9 +63,7 @@ class ScaleByProdigy(Rule, name="scale_by_prodigy"):
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
         r = now.b3 * now.r + now.weight * totals.progress.astype(now.r.dtype)
         estimate = self.estim_lr_coef * divide(r, totals.size.astype(r.dtype))
-        # One gradient that is not finite must not spoil the estimate of all leaves.
-        grows = jnp.isfinite(estimate) & (estimate > now.d)
-        return {"d": jnp.where(grows, estimate, now.d), "r": jnp.where(jnp.isfinite(r), r, now.r)}
+        return grown(now, r, estimate)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         scaled = leaf.old_d * g
