@@ -104,7 +104,8 @@ from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.constrain import keep_params_nonnegative, zero_nans
 from gradtx.transforms.dadapt import scale_by_dadapt_adam
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.distance import scale_by_dog, scale_by_dowg
+from gradtx.transforms.dog import scale_by_dog
+from gradtx.transforms.dowg import scale_by_dowg
 from gradtx.transforms.elementary import (
     debias,
     identity,

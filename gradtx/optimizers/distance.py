@@ -7,7 +7,8 @@ from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import ScalarOrSchedule
 from gradtx.optimizers.descent import Coupling, descent
-from gradtx.transforms.distance import First, scale_by_dog, scale_by_dowg
+from gradtx.transforms.dog import First, scale_by_dog
+from gradtx.transforms.dowg import scale_by_dowg
 
 
 @recipe

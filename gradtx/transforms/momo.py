@@ -16,7 +16,7 @@ from gradtx.core.spec.fields import NonNegative, Number, Rate, ScalarOrSchedule
 from gradtx.transforms.loss_value import value_of
 
 
-class FromModel(Rule, name="from_model"):
+class FromModel(Rule):
     """The step that the averages of losses and gradients, and of their products with parameters, give."""
 
     learning_rate: Rate
