@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gradtx
+from catalogue import ENTRIES
 from gradtx.core.engine import kernels
+from trajectories import x64
 
 # Compiling takes most of the time, so that the shapes are few and leaves of one shape share a program.
 SHAPES = [((2,), np.float32), ((), np.float32), ((0, 3), np.float32), ((2,), np.complex64)]
@@ -176,3 +178,16 @@ def test_stages_that_differ_in_the_dtype_of_the_result_are_different():
     middle = kernels.Packing(None, jax.tree.structure(()), ())
     last = dataclasses.replace(middle, finish=np.dtype("float64").name)
     assert middle != last and hash(middle) != hash(last)
+
+
+@pytest.mark.parametrize("name", sorted(ENTRIES))
+def test_numbers_may_be_wider_than_the_leaves(name):
+    """With 64 bits enabled numbers are float64; leaves, and what is measured on them, may be narrower."""
+    entry = ENTRIES[name]
+    with x64():
+        tx, p = entry.transform(), jnp.ones((2, 3), jnp.float32)
+        state = tx.init(p)
+        for g in (p, None):
+            update, new = jax.eval_shape(lambda g, state: tx.update(g, state, p, **entry.extra), g, state)
+            assert [x.dtype for x in jax.tree.leaves(new)] == [x.dtype for x in jax.tree.leaves(state)]
+            assert (update is None) if g is None else (update.dtype == jnp.float32)

@@ -233,6 +233,13 @@ def test_sm3_takes_a_scalar():
     np.testing.assert_allclose(tx.update(p, tx.init(p))[0], -1.0, rtol=1e-6)
 
 
+def test_an_empty_leaf_of_sm3_has_no_largest_element():
+    p = jnp.zeros((0, 3))
+    tx = gradtx.scale_by_sm3()
+    with jax.debug_infs(True), jax.disable_jit():
+        assert tx.update(p, tx.init(p))[0].shape == (0, 3)
+
+
 def test_sm3_says_which_leaf_has_too_many_axes():
     with pytest.raises(ValueError, match=r"a leaf may have 8 axes, got shape \(1, 1") as caught:
         gradtx.sm3(0.1).init({"a": {"w": jnp.zeros((1,) * 9)}})

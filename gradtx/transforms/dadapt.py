@@ -48,8 +48,8 @@ class ScaleByDadaptAdam(Rule, name="scale_by_dadapt_adam"):
         }
 
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
-        r = Decay(now.share).mix(now.r, now.step * totals.progress.astype(now.r.dtype))
-        estimate = divide(r, now.share * totals.size.astype(r.dtype))
+        r = Decay(now.share).mix(now.r, now.step * totals.progress)
+        estimate = divide(r, now.share * totals.size)
         return grown(now, r, estimate)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:

@@ -39,15 +39,15 @@ class ScaleByDog(FromTheStart, name="scale_by_dog"):
         return {**super().measure(g, slots, leaf), "start": jnp.sum(abs_sq(slots.params0))}
 
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
-        dtype, is_first = now.max_dist.dtype, now.step == 0
+        is_first = now.step == 0
         start = jnp.zeros_like(now.max_dist) + self.init_value
         if self.init_step == "heuristic":
-            start = start * (1 + sqrt(totals.start.astype(dtype)))
+            start = start * (1 + sqrt(totals.start))
         known = (
             now.max_dist if self.init_step == "learning_rate" else jnp.where(is_first, start, now.max_dist)
         )
-        max_dist = larger(sqrt(totals.way.astype(dtype)), known)
-        grads = now.sum_sq_norm_grads + totals.squares.astype(dtype)
+        max_dist = larger(sqrt(totals.way), known)
+        grads = now.sum_sq_norm_grads + totals.squares
         rate = divide(max_dist, sqrt(grads + self.eps))
         if self.init_step == "learning_rate":
             rate = jnp.where(is_first, start, rate)

@@ -25,9 +25,9 @@ class ScaleByDowg(FromTheStart, name="scale_by_dowg"):
     weighted_sq_norm_grads = WholeScalar()
 
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
-        dtype, known = now.estim_sq_dist.dtype, now.weighted_sq_norm_grads
-        way = larger(totals.way.astype(dtype), now.estim_sq_dist)
-        grads = known + way * totals.squares.astype(dtype)
+        known = now.weighted_sq_norm_grads
+        way = larger(totals.way, now.estim_sq_dist)
+        grads = known + way * totals.squares
         rate = only_if_finite(grads, divide(way, sqrt(grads) + self.eps))
         return {"estim_sq_dist": way, "weighted_sq_norm_grads": larger(grads, known), "rate": rate}
 

@@ -52,10 +52,9 @@ class FromModel(Rule):
         }
 
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
-        dtype = now.gamma.dtype
-        along, ahead, size = (x.astype(dtype) for x in (totals.along, totals.ahead, totals.size))
+        ahead, size = totals.ahead, totals.size
         rate, rho, zero = self.learning_rate, now.rho, jnp.zeros_like(now.gamma)
-        gamma = Decay(now.share).mix(now.gamma, along)
+        gamma = Decay(now.share).mix(now.gamma, totals.along)
         w = 1 + rate * self.weight_decay
         bound = now.lb if self.adapt_lower_bound else self.lower_bound
         if self.adapt_lower_bound:

@@ -61,8 +61,8 @@ class ScaleByProdigy(Rule, name="scale_by_prodigy"):
         }
 
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
-        r = now.b3 * now.r + now.weight * totals.progress.astype(now.r.dtype)
-        estimate = self.estim_lr_coef * divide(r, totals.size.astype(r.dtype))
+        r = now.b3 * now.r + now.weight * totals.progress
+        estimate = self.estim_lr_coef * divide(r, totals.size)
         return grown(now, r, estimate)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:

@@ -56,7 +56,7 @@ class ScaleBySm3(Rule, name="scale_by_sm3"):
         share = jnp.where(self.b2 == 1, jnp.ones_like(self.b2), 1 - self.b2)
         v = share * (g * g) + self.b2 * least
         u = self.b1 * slots.nu + (1 - self.b1) * divide(g, sqrt(v + self.eps))
-        new = [jnp.max(v, axis=rest, initial=0.0) for rest in others]
+        new = [jnp.max(v, axis=rest) for rest in others] if v.size else kept
         absent = {f"axis_{axis}": None for axis in range(len(names), MOST_AXES)}
         return u, {"nu": u, **dict(zip(names, new, strict=True)), **absent}
 

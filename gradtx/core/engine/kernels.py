@@ -34,6 +34,7 @@ from gradtx.core.numbers.schedule import bind_numbers, form, split_schedules, wi
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import (
     Decay,
+    cast,
     is_trainable,
     like,
     number_dtype,
@@ -204,7 +205,7 @@ class PrepareKernel(Kernel):
         scalars = {}
         for unit in self.rules:
             rule = unit.transform._with(**fields[unit.path])
-            with raised(f"by prepare of {unit.where}"):
+            with mixing(), raised(f"by prepare of {unit.where}"):
                 found = rule.prepare(_now(unit, step, kept[unit.path], extra))
             made = checked_scalars(unit.where, "prepare", found, kept[unit.path])
             for name, scalar in rule.scalars.items():
@@ -236,7 +237,7 @@ class _Nothing:
     """The sums over no leaves: each is 0."""
 
     def __getattr__(self, name: str) -> jax.Array:
-        return jnp.zeros((), jnp.float32)
+        return jnp.zeros((), number_dtype())
 
 
 class MeasureKernel(Kernel):
@@ -271,10 +272,11 @@ class MeasureKernel(Kernel):
         if self.unit.transform.measures_norm:
             totals: Any = Scope(squares=Squares(measured, parts))
         else:
-            totals = Scope(**{k: total([p[k] for p in parts]) for k in parts[0]}) if parts else _Nothing()
+            sums = {k: total([p[k] for p in parts]) for k in parts[0]} if parts else {}
+            totals = Scope(**{k: cast(x, number_dtype()) for k, x in sums.items()}) if parts else _Nothing()
         now = _now(self.unit, step, kept, extra)
         vars(now).update(values[1])
-        with raised(f"by conclude of {self.unit.where}"):
+        with mixing(), raised(f"by conclude of {self.unit.where}"):
             made = rule.conclude(totals, now)
         return checked_scalars(self.unit.where, "conclude", made, kept)
 
