@@ -43,6 +43,10 @@ from gradtx.core.spec.fields import (
     Scalar,
     ScalarOrSchedule,
 )
+from gradtx.linesearch.backtracking import scale_by_backtracking_linesearch
+from gradtx.linesearch.from_state import value_and_grad_from_state
+from gradtx.linesearch.lbfgs import scale_by_lbfgs
+from gradtx.linesearch.zoom import scale_by_zoom_linesearch
 from gradtx.micro_batches import accumulate_gradients
 from gradtx.minimize import minimize
 from gradtx.optimizers.acprop import acprop
@@ -59,6 +63,7 @@ from gradtx.optimizers.cocob import cocob
 from gradtx.optimizers.dadapt import dadapt_adamw
 from gradtx.optimizers.distance import dog, dowg
 from gradtx.optimizers.layerwise import fromage, lamb, lars, novograd
+from gradtx.optimizers.lbfgs import lbfgs
 from gradtx.optimizers.lion import lion
 from gradtx.optimizers.madgrad import madgrad
 from gradtx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent
@@ -321,6 +326,7 @@ __all__ = [
     "keep_params_nonnegative",
     "lamb",
     "lars",
+    "lbfgs",
     "linear_onecycle_schedule",
     "linear_schedule",
     "lion",
@@ -376,6 +382,7 @@ __all__ = [
     "scale_by_ademamix",
     "scale_by_adopt",
     "scale_by_amsgrad",
+    "scale_by_backtracking_linesearch",
     "scale_by_belief",
     "scale_by_cocob",
     "scale_by_dadapt_adam",
@@ -384,6 +391,7 @@ __all__ = [
     "scale_by_factored_rms",
     "scale_by_fromage",
     "scale_by_group",
+    "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_madgrad",
@@ -404,6 +412,7 @@ __all__ = [
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
+    "scale_by_zoom_linesearch",
     "schedules",
     "selective_transform",
     "set_hyperparams",
@@ -437,6 +446,7 @@ __all__ = [
     "update_infinity_moment",
     "update_moment",
     "update_moment_per_elem_norm",
+    "value_and_grad_from_state",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",

@@ -47,7 +47,6 @@ OTHERS = frozenset(
         "dpsgd",
         "experimental",
         "init_empty_state",
-        "lbfgs",
         "matrix_inverse_pth_root",
         "microbatch",
         "microbatching",
@@ -59,13 +58,9 @@ OTHERS = frozenset(
         "projections",
         "safe_norm",
         "safe_root_mean_squares",
-        "scale_by_backtracking_linesearch",
         "scale_by_distance_over_gradients",
-        "scale_by_lbfgs",
-        "scale_by_zoom_linesearch",
         "scale_gradient",
         "second_order",
-        "value_and_grad_from_state",
     ]
 )
 

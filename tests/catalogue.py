@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx
+import linesearch_references
 import references
 import wrapper_references
 
@@ -42,6 +43,7 @@ class Entry:
         positive: whether it is for gradients >= 0.
         rough: the end of the names of numbers in which nothing is differentiable.
         extra: the keyword arguments that its `update` needs.
+        loops: whether a part of its formula is a loop, which has no numeric meaning.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Entry:
     positive: bool = False
     rough: tuple[str, ...] = ()
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    loops: bool = False
 
     def arguments(self, variant: str = "") -> dict[str, Any]:
         """The arguments of a variant or layout, of the settings, or (for `"alternative"`) the other ones."""
@@ -424,6 +427,26 @@ SCHEDULES = [
 FALLING = gradtx.linear_schedule(0.1, 0.01, 3.4, 0.3)
 FALLING_ELSE = gradtx.linear_schedule(0.2, 0.03, 5.3, 0.6)
 
+
+def bowl(params: Any) -> Any:
+    """The sum of the squares of all elements, of arrays of any kind."""
+    return sum((abs(x) ** 2).sum() for x in jax.tree.leaves(params))
+
+
+def searching(search: Any) -> Any:
+    """A reference of a line search that is given the gradient of `bowl`, and that of the chain."""
+    update = search.update
+
+    def with_gradients(grads: Any, params: Any, **extra: Any) -> Any:
+        own = [g.conj() for g in map(references.wide, grads)]
+        return update(grads, params, grad=own, grad_fn=lambda at: [2 * x.conj() for x in at], **extra)
+
+    search.update = with_gradients
+    return search
+
+
+SEARCHED = {"value_fn": jax.tree_util.Partial(bowl)}
+
 TRANSFORMS = [
     Entry("identity"),
     Entry("set_to_zero"),
@@ -683,6 +706,71 @@ TRANSFORMS = [
         {"learning_rate": 0.5, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "estim_lr0": 3e-2, "weight_decay": 0.2},
         {"b3 and warmup": {"b3": 0.8, "safeguard_warmup": True, "estim_lr_coef": 2.0}},
         reference=lambda b1, b2, b3=None, **rest: references.Prodigy(betas=(b1, b2), beta3=b3, **rest),
+    ),
+    Entry(
+        "scale_by_lbfgs",
+        {"memory_size": 3},
+        {"memory_size": 3},
+        {"unscaled": {"scale_init_precond": False}},
+        make=lambda **kwargs: gradtx.chain(gradtx.scale_by_lbfgs(**kwargs), gradtx.normalize()),
+        reference=lambda **kwargs: references.Chain(
+            linesearch_references.ScaleByLbfgs(**kwargs), references.NormalizeByUpdateNorm(1.0, 0.0)
+        ),
+        loops=True,
+    ),
+    Entry(
+        "scale_by_backtracking_linesearch",
+        {
+            "max_backtracking_steps": 2,
+            "slope_rtol": 1e-3,
+            "decrease_factor": 0.5,
+            "increase_factor": 4.0,
+            "max_learning_rate": 1.0,
+            "atol": 0.1,
+            "rtol": 0.1,
+        },
+        {
+            "max_backtracking_steps": 1,
+            "slope_rtol": 1e-2,
+            "decrease_factor": 0.25,
+            "increase_factor": 8.0,
+            "max_learning_rate": 0.5,
+            "atol": 0.2,
+            "rtol": 0.2,
+        },
+        {"stored": {"store_grad": True}},
+        reference=lambda **kwargs: searching(linesearch_references.ScaleByBacktrackingLinesearch(**kwargs)),
+        extra={"value": 1.5, **SEARCHED},
+        rough=("steps", "tol", "factor", "rate"),
+        loops=True,
+    ),
+    Entry(
+        "scale_by_zoom_linesearch",
+        {
+            "max_linesearch_steps": 3,
+            "max_learning_rate": 1.5,
+            "tol": 0.1,
+            "increase_factor": 2.0,
+            "slope_rtol": 1e-3,
+            "curv_rtol": 1e6,
+            "approx_dec_rtol": 1e-6,
+            "stepsize_precision": 1e-5,
+        },
+        {
+            "max_linesearch_steps": 2,
+            "max_learning_rate": 0.5,
+            "tol": 0.2,
+            "increase_factor": 4.0,
+            "slope_rtol": 1e-2,
+            "curv_rtol": 1e7,
+            "approx_dec_rtol": 1e-5,
+            "stepsize_precision": 1e-4,
+        },
+        {"by decrease alone": {"approx_dec_rtol": None, "initial_guess_strategy": "one"}},
+        reference=lambda **kwargs: searching(linesearch_references.ScaleByZoomLinesearch(**kwargs)),
+        extra={"value": 1e12, **SEARCHED},
+        rough=("steps", "tol", "factor", "rate", "precision"),
+        loops=True,
     ),
     Entry(
         "add_noise",
@@ -984,6 +1072,30 @@ OPTIMIZERS = [
         "dadapt_adamw",
         {"learning_rate": 1.0, "betas": (0.9, 0.99), "eps": 1e-3, "estim_lr0": 1e-2, "weight_decay": 0.1},
         {"learning_rate": 0.5, "betas": (0.7, 0.9), "eps": 1e-2, "estim_lr0": 3e-2, "weight_decay": 0.2},
+    ),
+    Entry(
+        "lbfgs",
+        {"learning_rate": 1.5, "memory_size": 3, "bound": 0.5},
+        {"learning_rate": 1.0, "memory_size": 3, "bound": 0.7},
+        {"searched": {"steps": 3}},
+        # On gradients that know nothing of the parameters the steps grow without a bound.
+        make=lambda bound, steps=0, **rest: gradtx.lbfgs(
+            linesearch=gradtx.chain(
+                gradtx.scale_by_zoom_linesearch(steps, curv_rtol=1e6) if steps else gradtx.identity(),
+                gradtx.clip_by_global_norm(bound),
+            ),
+            **rest,
+        ),
+        reference=lambda learning_rate, bound, steps=0, **rest: references.Chain(
+            linesearch_references.ScaleByLbfgs(**rest),
+            references.ScaleByLearningRate(learning_rate),
+            searching(linesearch_references.ScaleByZoomLinesearch(steps, curv_rtol=1e6))
+            if steps
+            else references.Identity(),
+            references.ClipByGlobalNorm(bound),
+        ),
+        extra={"value": 1e12, **SEARCHED},
+        loops=True,
     ),
     Entry(
         "polyak_sgd",

@@ -125,6 +125,9 @@ def test_the_formula_is_the_reference(entry, variant):
         # What has no reference is random.
         assert "noise" in symbols(gradtx.formula(tx, ABSTRACT, "matrix").update)
         return
+    if entry.loops:
+        assert is_opaque(gradtx.formula(tx, ABSTRACT, "matrix").update)
+        return
     gradients = [{n: abs(g) if entry.positive else g for n, g in grads.items()} for grads in GRADS]
     found, expected = by_formula(tx, gradients, entry.extra), by_reference(entry, variant, gradients)
     for ours, theirs in zip(found, expected, strict=True):

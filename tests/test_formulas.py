@@ -114,6 +114,8 @@ LIMITS = {
     "centered": CENTERED,
     "prodigy": PRODIGY,
     "param_block": RELATIVE,
+    # A curvature that is a difference of products has their rounding errors.
+    "lbfgs": {"mild": True, "single": 1e-3},
     "lookahead": DIFFERENCE,
 }
 # A schedule gives a decay in single precision, whose complement then has 1 / (1 - b) times its error.

@@ -64,6 +64,7 @@ def test_a_namespace_has_what_the_package_has_of_it():
 
 
 OTHER_ARGUMENTS = {
+    "lbfgs": {"linesearch"},  # the same line search, as a transform of gradtx
     "scale_by_lion": {"mode", "smooth_beta"},
     "get": {"default"},  # an error, not a silent None
     "tree_get": {"default"},

@@ -18,6 +18,7 @@ LAYERS = {
     "transforms": 1,
     "schedules": 1,
     "wrappers": 2,
+    "linesearch": 2,
     "optimizers": 2,
     "interop": 3,
     "inspect": 3,

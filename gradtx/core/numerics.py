@@ -76,6 +76,11 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
 
 
+def inner_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`Re <a, b>`, the sum of the products of the elements; of complex ones the real part of `conj(a) b`."""
+    return jnp.sum(jnp.real(jnp.conj(a) * b))
+
+
 @jax.jit
 def usually(condition: jax.Array) -> jax.Array:
     """The condition itself, false for numbers of unusual size alone; formulas show what follows."""

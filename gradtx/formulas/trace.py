@@ -17,6 +17,8 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import active_leaves
 from gradtx.core.engine.program import Program
+from gradtx.core.engine.update import VALUE_FN
+from gradtx.core.numerics import abs_sq, total
 from gradtx.formulas.expression import Expression, digest, intern, rewrite, symbol, symbols, within
 from gradtx.formulas.interpret import interpret
 from gradtx.formulas.naming import OTHER, Cell, NamedState
@@ -107,11 +109,15 @@ class Tracing:
         kept = [lv.shape_of(x) if i in chosen else None for i, x in enumerate(leaves)]
         tree = structure.unflatten(kept)
         self.sizes = {i: math.prod(x.shape) for i, x in enumerate(kept) if x is not None}
-        wanted = sorted({n for p in programs(tx) for needs in p.needs.values() for n in needs} - {"params"})
+        asked = {n for p in programs(tx) for needs in p.needs.values() for n in needs}
+        wanted, functions = (
+            sorted(asked - {"params", VALUE_FN}),
+            {VALUE_FN: _any_loss} if VALUE_FN in asked else {},
+        )
         scalars = {name: jax.ShapeDtypeStruct((), np.float32) for name in wanted}
 
         def update(g: Any, state: Any, params: Any, extra: Any) -> Any:
-            return tx.update(g, state, params, **extra)
+            return tx.update(g, state, params, **extra, **functions)
 
         init, state = jax.make_jaxpr(tx.init, return_shape=True)(tree)
         self._traced = init, jax.make_jaxpr(update)(tree, state, tree, scalars)
@@ -152,6 +158,11 @@ class Tracing:
             kind, name = "other" if others else cell.kind, renamed(cell.name)
             cells.append(dataclasses.replace(cell, name=name, kind=kind, start=start, new=new))
         return _with_noise_named(Traced(update, cells, definitions))
+
+
+def _any_loss(params: Any, **_: Any) -> jax.Array:
+    """In the place of the loss; what depends on its values has no formula."""
+    return total([abs_sq(x).sum() for x in jax.tree.leaves(params)])
 
 
 def _prefix(leaf: int) -> str:

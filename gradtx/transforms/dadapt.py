@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot, WholeScalar
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
+from gradtx.core.numerics import Decay, abs_sq, divide, inner_product, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Positive, Rate, ScalarOrSchedule
 from gradtx.transforms.estimate import grown
@@ -43,7 +43,7 @@ class ScaleByDadaptAdam(Rule, name="scale_by_dadapt_adam"):
     def measure(self, g: jax.Array, slots: Slots, leaf: Leaf) -> dict[str, jax.Array]:
         weighted = divide(slots.grad_sum, sqrt(slots.nu) + self.eps)
         return {
-            "progress": jnp.sum(jnp.real(jnp.conj(g) * weighted)),
+            "progress": inner_product(g, weighted),
             "size": jnp.sum(jnp.abs(self._grad_sum(g, slots, leaf))),
         }
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot, WholeScalar
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
+from gradtx.core.numerics import Decay, abs_sq, divide, inner_product, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Number, Rate, ScalarOrSchedule
 from gradtx.transforms.loss_value import value_of
@@ -46,9 +46,9 @@ class FromModel(Rule):
         average = self._average(g, slots, leaf)
         direction = self._direction(average, g, slots, leaf)
         return {
-            "along": jnp.sum(jnp.real(jnp.conj(g) * leaf.param)),
-            "ahead": jnp.sum(jnp.real(jnp.conj(average) * leaf.param)),
-            "size": jnp.sum(jnp.real(jnp.conj(average) * direction)),
+            "along": inner_product(g, leaf.param),
+            "ahead": inner_product(average, leaf.param),
+            "size": inner_product(average, direction),
         }
 
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:

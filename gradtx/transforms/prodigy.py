@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot, WholeScalar
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
+from gradtx.core.numerics import Decay, abs_sq, divide, inner_product, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Positive, Rate, ScalarOrSchedule
 from gradtx.transforms.estimate import grown
@@ -56,7 +56,7 @@ class ScaleByProdigy(Rule, name="scale_by_prodigy"):
     def measure(self, g: jax.Array, slots: Slots, leaf: Leaf) -> dict[str, jax.Array]:
         way = slots.params0 - leaf.param
         return {
-            "progress": jnp.sum(jnp.real(jnp.conj(g) * way)),
+            "progress": inner_product(g, way),
             "size": jnp.sum(jnp.abs(self._grad_sum(g, slots, leaf))),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from gradtx.core.engine import transform
 from gradtx.core.engine.placement import Placement, replicated, sharded_like, whole
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
+from gradtx.core.engine.update import GRAD, VALUE_FN
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numerics import compute_dtype, is_complex, widest
 from gradtx.core.spec.arguments import builds
@@ -53,7 +55,8 @@ class Flatten(Wrapper, name="flatten"):
         try:
             own = vectors.taken(slots.inner, present, self.inner) if is_part else slots.inner
             inner = transform.adapted(self.inner)
-            result, state = inner.step(given, own, ps, call.extra, None, apply=False)
+            extra = _of_vectors(call, vectors, present)
+            result, state = inner.step(given, own, ps, extra, None, apply=False)
             # One element beside many is no error of jnp.
             if shapes(result) != shapes(given) or (
                 shapes(state) != shapes(own) and not self._same(own, state, vectors)
@@ -121,6 +124,24 @@ class Flatten(Wrapper, name="flatten"):
                 f"{self.name}: the leaf {some(lacking)} has no gradient this time, and only the parameters "
                 f"say which part of the vector to leave as it is. Pass them: update(grads, state, params)."
             )
+
+
+def _of_vectors(call: WrappedUpdate, vectors: _Vectors, present: list[int]) -> dict[str, Any]:
+    """The keyword arguments; the loss as a function of the vectors, and a tree of gradients as vectors."""
+    extra, params = dict(call.extra), call.params
+    if GRAD in extra:
+        extra[GRAD] = vectors.join(call.leaves(extra[GRAD]), present)
+    if VALUE_FN in extra and params is not None:
+        value_fn = extra[VALUE_FN]
+
+        @functools.wraps(value_fn)
+        def value(joined: dict[str, jax.Array], *args: Any, **kwargs: Any) -> Any:
+            pieces = vectors.split(joined, present)
+            leaves = [cast_like(x, p) for x, p in zip(pieces, params, strict=True)]
+            return value_fn(call.tree(leaves), *args, **kwargs)
+
+        extra[VALUE_FN] = value
+    return extra
 
 
 def shapes(tree: Any) -> list[tuple[int, ...]]:

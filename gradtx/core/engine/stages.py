@@ -162,6 +162,7 @@ class WrapperStage:
             structure=update.structure,
             positions=on,
             gs=gs,
+            given=[update.us[i] for i in on],
             params=None if update.params is None else [update.ps[i] for i in on],
             every=update.every(unit, on),
             step=update.state["step"],

@@ -22,6 +22,12 @@ from gradtx.core.numerics import number_dtype, widest
 
 State = dict[str, Any]
 
+VALUE_FN = "value_fn"
+"""The keyword argument that is the loss, a function of the parameters."""
+
+GRAD = "grad"
+"""The keyword argument that is the gradient of the loss, where that is not what the chain is given."""
+
 
 class Update:
     """One update of one tree, which the stages of a program move on.
@@ -134,10 +140,14 @@ class Update:
     def extra_for(self, unit: Unit, on: list[int]) -> dict[str, Any]:
         """The keyword arguments as a unit gets them.
 
-        Some masks ask that an argument that is a tree like the gradients has the unit's own leaves alone.
+        A function of the parameters, `value_fn`, takes those that the unit works on. Some masks ask that an
+        argument that is a tree like the gradients has the unit's own leaves alone.
         """
+        extra = self.extra
+        if VALUE_FN in extra and len(on) < len(self.us):
+            extra = {**extra, VALUE_FN: self._beside_others(extra[VALUE_FN], on)}
         if not any(isinstance(mask, lv.Selection) and mask.cuts_extra_args for mask in unit.masks):
-            return self.extra
+            return extra
 
         def cut(tree: PyTree) -> PyTree:
             leaves, structure = lv.flatten(tree)
@@ -145,7 +155,19 @@ class Update:
                 return tree
             return structure.unflatten([x if i in on else None for i, x in enumerate(leaves)])
 
-        return {name: cut(value) for name, value in self.extra.items()}
+        return {name: cut(value) for name, value in extra.items()}
+
+    def _beside_others(self, value_fn: Any, on: list[int]) -> Any:
+        """A function of all parameters, as one of some: the others keep their values."""
+        others = {i: p for i, p in enumerate(self.ps) if i not in on}
+
+        @functools.wraps(value_fn)
+        def value(params: PyTree, *args: Any, **kwargs: Any) -> Any:
+            own = lv.align(self.structure, params, self.grads, "params", "gradients")
+            everything = [others.get(i, p) for i, p in enumerate(own)]
+            return value_fn(self.structure.unflatten(everything), *args, **kwargs)
+
+        return value
 
     def squares(self, i: int) -> Any:
         """The sum of |u|² of a leaf's update, if it is known: as long as nothing has changed it."""

@@ -34,7 +34,8 @@ class WrappedUpdate:
     Attributes:
         structure: the structure of the tree that the caller knows.
         positions: where each leaf stands among all leaves of the tree, `None` included.
-        gs: the gradients, in the dtype to compute in.
+        gs: the gradients, in the dtype to compute in; what the transforms before the wrapper made of them.
+        given: the gradients that the chain was given.
         params: the parameters, in their own dtypes; None where the caller gave none.
         every: for each leaf that the wrapper has state for, its parameter (None where the caller gave none)
             and its place in the lists, None where it has no gradient this time.
@@ -47,6 +48,7 @@ class WrappedUpdate:
     structure: Any
     positions: list[int]
     gs: Leaves
+    given: Leaves
     params: Leaves | None
     every: list[tuple[Any, int | None]]
     step: Any

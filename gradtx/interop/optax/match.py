@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 import jax
@@ -61,13 +62,16 @@ class Link:
 
     def whole(self) -> dict[str, Any]:
         """Optax's positions for each slot of the whole tree."""
-        return {slot: getattr(self.item.state, field) for slot, field in self.row.scalars.items()}
+        return {slot: attrgetter(field)(self.item.state) for slot, field in self.row.scalars.items()}
 
     def positions(self, slot: str, arrays: Any) -> list[tuple[Any, int | None]]:
         """Each array (or None) of a slot, and Optax's position of it (or None)."""
         where, field = self.target.where, self.row.slots[slot]
         mine, structure = lv.flatten(arrays)
+        partial = self.target.unit.transform.slots[slot].shape is not None
         theirs = unmasked(getattr(self.item.state, field))
+        if theirs is None and partial:
+            return [(x, None) for x in mine]
         if self.target.is_vector:
             if list(arrays) != ["real"]:
                 raise ValueError(
@@ -77,7 +81,6 @@ class Link:
             theirs = {"real": theirs}
         what, own = f"{field!r} at {self.item.where}", f"slot {slot!r} of {where}"
         pairs = list(zip(mine, lv.align(structure, theirs, arrays, what, own), strict=True))
-        partial = self.target.unit.transform.slots[slot].shape is not None
         for path, (x, position) in zip(lv.paths(arrays), pairs, strict=True):
             if (x is None) != (position is None) and not partial:
                 there, missing = (self.item.kind, where) if x is None else (where, self.item.kind)

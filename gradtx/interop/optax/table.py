@@ -35,7 +35,7 @@ class Row:
     Attributes:
         state: the name of Optax's class.
         slots: its field for each slot of leaves.
-        scalars: its field for each slot of the whole tree.
+        scalars: its field for each slot of the whole tree; with a dot, a field of a field.
         counts: its counters, each of which is the step.
         inner: its field with the state of what is wrapped.
         setting: the setting of the rule that this row is for, where there are several.
@@ -57,7 +57,8 @@ class Row:
     @property
     def fields(self) -> set[str]:
         """The fields of Optax's that it is about."""
-        return {*self.slots.values(), *self.scalars.values(), *self.counts, *filter(None, [self.inner])}
+        scalars = {field.partition(".")[0] for field in self.scalars.values()}
+        return {*self.slots.values(), *scalars, *self.counts, *filter(None, [self.inner])}
 
 
 def _same(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
@@ -127,6 +128,24 @@ def _steps_of_calls(rule: Any, values: Values, outer: int | None, inner: int | N
 
 def _steps_of_lookahead(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
     return (outer, inner) if rule.reset_state else _same(rule, values, outer, inner)
+
+
+_FOUND = ("value", "decrease_error", "curvature_error")
+"""What Optax has as infinity before the first search, and gradtx as 0."""
+
+
+def _found(start: float) -> Callable[[Any, Values, int], Values]:
+    def changed(rule: Any, values: Values, step: int) -> Values:
+        first = {name: np.full_like(values[name], start) for name in _FOUND if name in values}
+        return values if int(values["num_linesearch_steps"]) else {**values, **first}
+
+    return changed
+
+
+def _search(state: str, **errors: str) -> Row:
+    trials = {"num_linesearch_steps": "info.num_linesearch_steps", "decrease_error": "info.decrease_error"}
+    scalars = {"learning_rate": "learning_rate", "value": "value", **trials, **errors}
+    return Row(state, {"grad": "grad"}, scalars, taken=_found(0.0), given=_found(np.inf))
 
 
 _ACCUMULATION = Row(
@@ -253,6 +272,18 @@ ROWS: dict[str, tuple[Row, ...]] = {
             taken=_errors_taken,
             steps=_steps_unless_skipped,
         ),
+    ),
+    "scale_by_lbfgs": (
+        Row(
+            "ScaleByLBFGSState",
+            {n: n for n in ("params", "updates", "diff_params_memory", "diff_updates_memory")},
+            {"weights_memory": "weights_memory"},
+            counts=("count",),
+        ),
+    ),
+    "scale_by_backtracking_linesearch": (_search("ScaleByBacktrackingLinesearchState"),),
+    "scale_by_zoom_linesearch": (
+        _search("ScaleByZoomLinesearchState", curvature_error="info.curvature_error"),
     ),
     "conditionally_transform": (Row("ConditionallyTransformState", **_CALLS),),
     "conditionally_mask": (Row("ConditionallyMaskState", **_CALLS),),
