@@ -71,6 +71,7 @@ from gradtx.optimizers.polyak import polyak_sgd
 from gradtx.optimizers.prodigy import prodigy
 from gradtx.optimizers.radam import radam
 from gradtx.optimizers.rprop import rprop
+from gradtx.optimizers.schedule_free import schedule_free_adamw, schedule_free_sgd
 from gradtx.optimizers.sgd import noisy_sgd, sgd
 from gradtx.optimizers.sign import sign_sgd, signum
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix
@@ -109,6 +110,7 @@ from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.constrain import keep_params_nonnegative, zero_nans
 from gradtx.transforms.dadapt import scale_by_dadapt_adam
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.distance import scale_by_distance_over_gradients
 from gradtx.transforms.dog import scale_by_dog
 from gradtx.transforms.dowg import scale_by_dowg
 from gradtx.transforms.elementary import (
@@ -134,6 +136,7 @@ from gradtx.transforms.normalize import normalize, normalize_by_update_norm
 from gradtx.transforms.novograd import scale_by_novograd
 from gradtx.transforms.optimistic import scale_by_optimistic_gradient
 from gradtx.transforms.per_example import per_example_global_norm_clip, per_example_layer_norm_clip
+from gradtx.transforms.plateau import reduce_on_plateau
 from gradtx.transforms.polyak import scale_by_polyak
 from gradtx.transforms.prodigy import scale_by_prodigy
 from gradtx.transforms.radam import scale_by_radam
@@ -143,6 +146,7 @@ from gradtx.transforms.scale import scale, scale_by_learning_rate, scale_by_sche
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
 from gradtx.transforms.sm3 import scale_by_sm3
 from gradtx.transforms.trust_ratio import scale_by_param_block_norm, scale_by_trust_ratio
+from gradtx.transforms.unitwise import adaptive_grad_clip, unitwise_clip, unitwise_norm
 from gradtx.transforms.yogi import scale_by_yogi
 from gradtx.tree.moments import (
     bias_correction,
@@ -151,11 +155,12 @@ from gradtx.tree.moments import (
     update_moment_per_elem_norm,
 )
 from gradtx.tree.moving import incremental_update, periodic_update
+from gradtx.tree.safe import safe_norm, safe_root_mean_squares
 from gradtx.tree_map_params import tree_map_params
 from gradtx.wrappers.accumulate import accumulate
 from gradtx.wrappers.averages import ema_params, polyak_average
 from gradtx.wrappers.conditional import apply_if_finite, conditionally_mask, conditionally_transform
-from gradtx.wrappers.evaluation import eval_params
+from gradtx.wrappers.evaluation import eval_params, schedule_free_eval_params
 from gradtx.wrappers.extra_args import with_extra_args_support
 from gradtx.wrappers.flatten import flatten
 from gradtx.wrappers.groups import freeze, multi_transform, partition, selective_transform
@@ -163,8 +168,12 @@ from gradtx.wrappers.guard import guard
 from gradtx.wrappers.inject import inject_hyperparams, inject_stateful_hyperparams
 from gradtx.wrappers.lookahead import lookahead
 from gradtx.wrappers.measure import measure_with_ema, monitor, snapshot
+from gradtx.wrappers.mechanize import mechanize
 from gradtx.wrappers.multi_steps import MultiSteps
+from gradtx.wrappers.real_and_imaginary import split_real_and_imaginary
 from gradtx.wrappers.report import report
+from gradtx.wrappers.sam import sam
+from gradtx.wrappers.schedule_free import schedule_free
 from gradtx.wrappers.skip import skip_large_updates, skip_not_finite
 from gradtx.wrappers.stateless import stateless, stateless_with_tree_map
 from gradtx.wrappers.track import metrics, track
@@ -273,6 +282,7 @@ __all__ = [
     "adamaxw",
     "adamw",
     "adan",
+    "adaptive_grad_clip",
     "add",
     "add_decayed_weights",
     "add_noise",
@@ -334,6 +344,7 @@ __all__ = [
     "madgrad",
     "masked",
     "measure_with_ema",
+    "mechanize",
     "metrics",
     "minimize",
     "momo",
@@ -368,11 +379,15 @@ __all__ = [
     "ratio",
     "rebase",
     "recipe",
+    "reduce_on_plateau",
     "report",
     "rmsprop",
     "rprop",
     "safe_increment",
     "safe_int32_increment",
+    "safe_norm",
+    "safe_root_mean_squares",
+    "sam",
     "scale",
     "scale_by_acprop",
     "scale_by_adadelta",
@@ -386,6 +401,7 @@ __all__ = [
     "scale_by_belief",
     "scale_by_cocob",
     "scale_by_dadapt_adam",
+    "scale_by_distance_over_gradients",
     "scale_by_dog",
     "scale_by_dowg",
     "scale_by_factored_rms",
@@ -413,6 +429,10 @@ __all__ = [
     "scale_by_trust_ratio",
     "scale_by_yogi",
     "scale_by_zoom_linesearch",
+    "schedule_free",
+    "schedule_free_adamw",
+    "schedule_free_eval_params",
+    "schedule_free_sgd",
     "schedules",
     "selective_transform",
     "set_hyperparams",
@@ -427,6 +447,7 @@ __all__ = [
     "skip_not_finite",
     "sm3",
     "snapshot",
+    "split_real_and_imaginary",
     "sqrt",
     "square",
     "stateless",
@@ -443,6 +464,8 @@ __all__ = [
     "tree",
     "tree_map_params",
     "tree_utils",
+    "unitwise_clip",
+    "unitwise_norm",
     "update_infinity_moment",
     "update_moment",
     "update_moment_per_elem_norm",

@@ -41,7 +41,6 @@ OTHERS = frozenset(
         "ShouldSkipUpdateFunction",
         "WrappedSchedule",
         "ZoomLinesearchInfo",
-        "adaptive_grad_clip",
         "assignment",
         "differentially_private_aggregate",
         "dpsgd",
@@ -56,9 +55,6 @@ OTHERS = frozenset(
         "perturbations",
         "power_iteration",
         "projections",
-        "safe_norm",
-        "safe_root_mean_squares",
-        "scale_by_distance_over_gradients",
         "scale_gradient",
         "second_order",
     ]
@@ -73,22 +69,14 @@ IN_NAMESPACES = {
             "dpsgd",
             "galore",
             "hutchinson_estimator_diag_hessian",
-            "mechanize",
             "muon",
-            "reduce_on_plateau",
-            "sam",
             "scale_by_galore",
             "scale_by_muon",
-            "schedule_free",
-            "schedule_free_adamw",
-            "schedule_free_eval_params",
-            "schedule_free_sgd",
             "sophia",
-            "split_real_and_imaginary",
         ]
     ),
     "schedules": frozenset(["StatefulSchedule"]),
-    "transforms": frozenset(["ConditionFn", "unitwise_clip", "unitwise_norm"]),
+    "transforms": frozenset(["ConditionFn"]),
 }
 """Names that stand in one of Optax's namespaces alone."""
 

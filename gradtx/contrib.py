@@ -9,6 +9,7 @@ from gradtx.optimizers.dadapt import dadapt_adamw
 from gradtx.optimizers.distance import dog, dowg
 from gradtx.optimizers.madgrad import madgrad
 from gradtx.optimizers.prodigy import prodigy
+from gradtx.optimizers.schedule_free import schedule_free_adamw, schedule_free_sgd
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix
 from gradtx.transforms.acprop import scale_by_acprop
 from gradtx.transforms.ademamix import scale_by_ademamix
@@ -17,7 +18,13 @@ from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.madgrad import scale_by_madgrad
 from gradtx.transforms.momo import momo, momo_adam
 from gradtx.transforms.normalize import normalize
+from gradtx.transforms.plateau import reduce_on_plateau
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
+from gradtx.wrappers.evaluation import schedule_free_eval_params
+from gradtx.wrappers.mechanize import mechanize
+from gradtx.wrappers.real_and_imaginary import split_real_and_imaginary
+from gradtx.wrappers.sam import sam
+from gradtx.wrappers.schedule_free import schedule_free
 
 __getattr__ = explaining("contrib")
 
@@ -30,15 +37,23 @@ __all__ = [
     "dog",
     "dowg",
     "madgrad",
+    "mechanize",
     "momo",
     "momo_adam",
     "normalize",
     "prodigy",
+    "reduce_on_plateau",
+    "sam",
     "scale_by_acprop",
     "scale_by_ademamix",
     "scale_by_adopt",
     "scale_by_cocob",
     "scale_by_madgrad",
     "scale_by_simplified_ademamix",
+    "schedule_free",
+    "schedule_free_adamw",
+    "schedule_free_eval_params",
+    "schedule_free_sgd",
     "simplified_ademamix",
+    "split_real_and_imaginary",
 ]

@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import contrib_references
 import gradtx
 import linesearch_references
 import references
 import wrapper_references
 
-STORAGE = ("mu_dtype", "nu_dtype", "accumulator_dtype", "dtype_momentum")
+STORAGE = ("mu_dtype", "nu_dtype", "accumulator_dtype", "dtype_momentum", "param_dtype", "state_dtype")
 """Arguments that say how a slot is stored; a formula does not depend on them."""
 
 
@@ -708,6 +709,44 @@ TRANSFORMS = [
         reference=lambda b1, b2, b3=None, **rest: references.Prodigy(betas=(b1, b2), beta3=b3, **rest),
     ),
     Entry(
+        "adaptive_grad_clip",
+        {"clipping": 0.1, "eps": 1e-2},
+        {"clipping": 0.2, "eps": 3e-2},
+        {"elements": {"axis": ()}},
+        reference=contrib_references.AdaptiveGradClip,
+    ),
+    Entry(
+        "reduce_on_plateau",
+        {
+            "factor": 0.5,
+            "patience": 3,
+            "rtol": 1e-3,
+            "atol": 0.1,
+            "cooldown": 2,
+            "accumulation_size": 2,
+            "min_scale": 0.01,
+        },
+        {
+            "factor": 0.7,
+            "patience": 2,
+            "rtol": 1e-2,
+            "atol": 0.2,
+            "cooldown": 1,
+            "accumulation_size": 1,
+            "min_scale": 0.02,
+        },
+        reference=lambda **kwargs: contrib_references.ReduceOnPlateau(reduce_at="patience", **kwargs),
+        extra={"value": 1.5},
+        rough=("patience", "tol", "cooldown", "size"),
+    ),
+    Entry(
+        "scale_by_distance_over_gradients",
+        {"reps_rel": 1e-2, "eps": 1e-3, "global_scale": 0.1},
+        {"reps_rel": 3e-2, "eps": 1e-2, "global_scale": 0.2},
+        layouts={"wide": {"param_dtype": None}},
+        reference=contrib_references.ScaleByDistanceOverGradients,
+    ),
+    Entry(
         "scale_by_lbfgs",
         {"memory_size": 3},
         {"memory_size": 3},
@@ -931,6 +970,7 @@ OPTIMIZERS = [
         {"learning_rate": 0.02, "momentum": 0.6},
         {"coupled decay": {"weight_decay": 0.1}},
         supports_complex=False,
+        rough=("b2",),  # at 1 the average is a sum
     ),
     Entry(
         "rprop",
@@ -1098,6 +1138,34 @@ OPTIMIZERS = [
         loops=True,
     ),
     Entry(
+        "schedule_free_sgd",
+        {"learning_rate": 0.1, "b1": 0.8, "weight_decay": 0.1, "weight_lr_power": 1.5},
+        {"learning_rate": 0.03, "b1": 0.6, "weight_decay": 0.2, "weight_lr_power": 1.0},
+        {"warmup": {"warmup_steps": 9.5}},
+        reference=contrib_references.ScheduleFreeSgd,
+    ),
+    Entry(
+        "schedule_free_adamw",
+        {
+            "learning_rate": 0.1,
+            "b1": 0.8,
+            "b2": 0.99,
+            "eps": 1e-3,
+            "weight_decay": 0.1,
+            "weight_lr_power": 1.5,
+        },
+        {
+            "learning_rate": 0.03,
+            "b1": 0.6,
+            "b2": 0.9,
+            "eps": 1e-2,
+            "weight_decay": 0.2,
+            "weight_lr_power": 1.0,
+        },
+        {"warmup": {"warmup_steps": 9.5}},
+        reference=contrib_references.ScheduleFreeAdamw,
+    ),
+    Entry(
         "polyak_sgd",
         {"max_learning_rate": 0.2, "scaling": 0.5, "f_min": 0.3, "eps": 0.1},
         {"max_learning_rate": 0.3, "scaling": 0.7, "f_min": 0.1, "eps": 0.2},
@@ -1194,6 +1262,47 @@ WRAPPERS = [
         make=lambda every, **rest: gradtx.accumulate(gradtx.sgd(**rest), every),
         reference=lambda every, **rest: wrapper_references.Accumulate(references.Sgd(**rest), every),
         rough=("every",),
+    ),
+    Entry(
+        "mechanize",
+        {"weight_decay": 0.1, "eps": 1e-3, "s_init": 1e-2},
+        {"weight_decay": 0.2, "eps": 1e-2, "s_init": 3e-2},
+        {"three tuners": {"num_betas": 3}},
+        make=lambda **kwargs: gradtx.mechanize(gradtx.sgd(0.1), **kwargs),
+        reference=lambda **kwargs: contrib_references.Mechanize(
+            references.Sgd(0.1), keep_delta=True, **kwargs
+        ),
+    ),
+    Entry(
+        "sam",
+        {"learning_rate": 0.1, "rho": 0.05},
+        {"learning_rate": 0.03, "rho": 0.1},
+        {"three calls": {"sync_period": 3, "reset_state": False}},
+        make=lambda learning_rate, rho, **rest: gradtx.sam(
+            gradtx.sgd(learning_rate, 0.9), gradtx.chain(gradtx.normalize(), gradtx.sgd(rho)), **rest
+        ),
+        reference=lambda learning_rate, rho, **rest: contrib_references.Sam(
+            references.Sgd(learning_rate, momentum=0.9),
+            references.Chain(references.NormalizeByUpdateNorm(1.0, 0.0), references.Sgd(rho)),
+            **rest,
+        ),
+    ),
+    Entry(
+        "schedule_free",
+        {"learning_rate": 0.1, "b1": 0.8, "weight_lr_power": 1.5},
+        {"learning_rate": 0.03, "b1": 0.6, "weight_lr_power": 1.0},
+        {"warmup": {"warmup_steps": 9.5}},
+        make=lambda learning_rate, **rest: gradtx.schedule_free(
+            gradtx.sgd(learning_rate, weight_decay=0.1), learning_rate, **rest
+        ),
+        reference=lambda **kwargs: contrib_references.ScheduleFreeSgd(weight_decay=0.1, **kwargs),
+    ),
+    Entry(
+        "split_real_and_imaginary",
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-3},
+        {"learning_rate": 0.03, "b1": 0.7, "b2": 0.9, "eps": 1e-2},
+        make=lambda **kwargs: gradtx.split_real_and_imaginary(gradtx.adam(**kwargs)),
+        reference=lambda **kwargs: contrib_references.SplitRealAndImaginary(references.Adam(**kwargs)),
     ),
     Entry(
         "MultiSteps",

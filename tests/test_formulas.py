@@ -114,6 +114,10 @@ LIMITS = {
     "centered": CENTERED,
     "prodigy": PRODIGY,
     "param_block": RELATIVE,
+    # The factor of the whole path feeds on what it was, and the average is a difference of what is near.
+    "mechanize": {"mild": True, "double": 1e-11, "single": 2e-3},
+    "sam": {"mild": True, "single": 5e-5},
+    "schedule_free": {"mild": True, "single": 5e-5},
     # A curvature that is a difference of products has their rounding errors.
     "lbfgs": {"mild": True, "single": 1e-3},
     "lookahead": DIFFERENCE,

@@ -201,8 +201,15 @@ UNMOVED = {
         "Optax remembers whether it is the first step, gradtx counts",
     ),
     **dict.fromkeys(
-        ["scale_by_dog", "dog"], "Optax knows the first distance at init, gradtx from the first update on"
+        ["scale_by_dog", "dog", "scale_by_distance_over_gradients"],
+        "Optax knows the first distance at init, gradtx from the first update on",
     ),
+    **dict.fromkeys(
+        ["schedule_free", "schedule_free_sgd", "schedule_free_adamw"],
+        "Optax weighs by the rate of another step",
+    ),
+    "mechanize": "Optax does not keep the path, and the parameters no longer tell it",
+    "sam": "a row has one wrapped state",
     **dict.fromkeys(["scale_by_sm3", "sm3"], "Optax has a list of accumulators in the place of each leaf"),
 }
 

@@ -107,7 +107,7 @@ WITHOUT_EFFECT = {
     *("adagrad.initial_accumulator_value", "rmsprop.initial_scale", "adamax.b2", "fromage.min_norm"),
     *(f"rprop.{name}" for name in ("learning_rate", "eta_minus", "eta_plus", "weight_decay")),
     *("adopt.eps", "cocob.alpha", "cocob.eps", "dadapt_adamw.estim_lr0", "dowg.init_estim_sq_dist"),
-    *("polyak_sgd.max_learning_rate",),
+    *("polyak_sgd.max_learning_rate", "schedule_free_sgd.warmup_steps", "schedule_free_adamw.warmup_steps"),
     *(f"radam.{name}" for name in ("eps", "eps_root", "threshold")),
 }
 

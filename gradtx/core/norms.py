@@ -7,6 +7,7 @@ squares into the range. An ordinary step pays for one comparison.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.numerics import (
+    abs_sq,
     cast,
     compute_dtype,
     divide,
@@ -203,6 +205,19 @@ class Squares:
 def norm(leaves: Sequence[jax.Array], sums: Sequence[jax.Array] | None = None) -> jax.Array:
     """The norm of some arrays; `sums` are those of their squares where they have been taken already."""
     return Squares(leaves, sums).norm()
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def norms_along(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """The norms of an array along some axes, which stay with size 1."""
+    sums = jnp.sum(abs_sq(x), axis=axes, keepdims=True)
+    exact = _Range(sums.dtype).holds(sums, math.prod(x.shape[a] for a in axes))
+
+    def look(x: jax.Array) -> jax.Array:
+        most = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
+        return most * sqrt(jnp.sum(abs_sq(x / jnp.where(most > 0, most, 1)), axis=axes, keepdims=True))
+
+    return jax.lax.cond(usually(exact.all()), lambda _: sqrt(sums), look, x)
 
 
 @jax.jit

@@ -10,11 +10,13 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import add_noise
 from gradtx.transforms.per_example import per_example_global_norm_clip, per_example_layer_norm_clip
+from gradtx.transforms.unitwise import adaptive_grad_clip, unitwise_clip, unitwise_norm
 
 __getattr__ = explaining("transforms")
 
 __all__ = [
     "MaskedNode",
+    "adaptive_grad_clip",
     "add_decayed_weights",
     "add_noise",
     "chain",
@@ -28,5 +30,7 @@ __all__ = [
     "per_example_global_norm_clip",
     "per_example_layer_norm_clip",
     "trace",
+    "unitwise_clip",
+    "unitwise_norm",
     "zero_nans",
 ]

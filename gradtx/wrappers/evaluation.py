@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.numbers.hyperparams import states_of
-from gradtx.core.numbers.states import EVAL, kept_in
-from gradtx.core.numerics import cast
+from gradtx.core.numbers.states import EVAL, Kept, kept_in
+from gradtx.core.numerics import cast, compute_dtype, like, real_dtype
+from gradtx.wrappers.schedule_free import ScheduleFree
 
 
 def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:
     """The parameters to evaluate with: the average where a state has one, and the parameter elsewhere.
 
-    They are the averages of `ema_params` and `polyak_average` and the slow weights of `lookahead`, wherever
-    these stand: on a group of the leaves, in `accumulate`, in another library's chain.
+    They are the averages of `ema_params`, `polyak_average` and `schedule_free` and the slow weights of
+    `lookahead`, wherever these stand: on a group of the leaves, in `accumulate`, in another library's chain.
 
     Args:
         x: an optimizer state, or what holds one: a `TrainState`, an `nnx.Optimizer`, another library's state.
@@ -43,6 +45,8 @@ def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:
     """
     states_of(x)
     averages = {".".join(kept.path): kept.slots[EVAL] for kept in kept_in(x) if EVAL in kept.slots}
+    averages |= {".".join(kept.path): kept.slots["z"] for kept in _schedule_free(x)}
+    points = {".".join(kept.path): kept.slots["share"] for kept in _schedule_free(x)}
     if name is not None:
         averages = _named(averages, name)
     leaves, structure = lv.flatten(params)
@@ -68,8 +72,56 @@ def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:
                     f"{average} has an average of shape {jnp.shape(a)} of the leaf {path!r}, which has shape "
                     f"{jnp.shape(p)} in the params. For a batch of states call eval_params under jax.vmap."
                 )
+            if average in points:
+                a = _averaged(p, a, points[average])
             chosen[path], leaves[places[path]] = average, cast(a, jnp.result_type(p))
     return structure.unflatten(leaves)
+
+
+_SCHEDULE_FREE = {*ScheduleFree.slots, *ScheduleFree.scalars}
+
+
+def _schedule_free(x: Any) -> list[Kept]:
+    """What `schedule_free` keeps, of which an average follows."""
+    return [kept for kept in kept_in(x) if set(kept.slots) == _SCHEDULE_FREE]
+
+
+def _averaged(y: Any, z: Any, share: Any) -> jax.Array:
+    """The x of which y = share x + (1 - share) z, in at least float32."""
+    dtype = compute_dtype(z.dtype, jnp.result_type(y))
+    y, z, share = (
+        cast(jnp.asarray(y), like(jnp.result_type(y), dtype)),
+        cast(z, like(z.dtype, dtype)),
+        cast(share, real_dtype(dtype)),
+    )
+    return (y - (1 - share) * z) / share
+
+
+def schedule_free_eval_params(state: Any, params: Any) -> Any:
+    """The parameters to evaluate with of `schedule_free`; `gradtx.eval_params` gives them, too.
+
+    Args:
+        state: an optimizer state, or what holds one.
+        params: the parameters.
+
+    Returns:
+        A tree like `params`, in its dtypes: (y - (1 - b1) z) / b1.
+
+    Raises:
+        ValueError: there is no `schedule_free` in the state, or more than one.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, y = gradtx.schedule_free_sgd(0.5), jnp.array([1.0])
+        >>> y, state = gradtx.apply_gradients(tx, 2 * y, tx.init(y), y)
+        >>> gradtx.schedule_free_eval_params(state, y).tolist()
+        [0.0]
+    """
+    found = _schedule_free(state)
+    if len(found) != 1:
+        count = "no schedule_free" if not found else f"more than one schedule_free ({len(found)})"
+        raise ValueError(f"schedule_free_eval_params: there is {count} in this state.")
+    return eval_params(state, params, name=".".join(found[0].path))
 
 
 def _named(averages: dict[str, Any], name: str) -> dict[str, Any]:

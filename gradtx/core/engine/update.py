@@ -25,6 +25,9 @@ State = dict[str, Any]
 VALUE_FN = "value_fn"
 """The keyword argument that is the loss, a function of the parameters."""
 
+GRAD_FN = "grad_fn"
+"""The keyword argument that is the gradient of the loss, a function of the parameters and of a number."""
+
 GRAD = "grad"
 """The keyword argument that is the gradient of the loss, where that is not what the chain is given."""
 
@@ -140,12 +143,13 @@ class Update:
     def extra_for(self, unit: Unit, on: list[int]) -> dict[str, Any]:
         """The keyword arguments as a unit gets them.
 
-        A function of the parameters, `value_fn`, takes those that the unit works on. Some masks ask that an
-        argument that is a tree like the gradients has the unit's own leaves alone.
+        A function of the parameters, `value_fn` or `grad_fn`, takes those that the unit works on. Some masks
+        ask that an argument that is a tree like the gradients has the unit's own leaves alone.
         """
         extra = self.extra
-        if VALUE_FN in extra and len(on) < len(self.us):
-            extra = {**extra, VALUE_FN: self._beside_others(extra[VALUE_FN], on)}
+        if len(on) < len(self.us):
+            functions = {name: extra[name] for name in (VALUE_FN, GRAD_FN) if name in extra}
+            extra = {**extra, **{name: self._beside_others(f, on) for name, f in functions.items()}}
         if not any(isinstance(mask, lv.Selection) and mask.cuts_extra_args for mask in unit.masks):
             return extra
 

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.numerics import number_dtype
+
 Values = dict[str, Any]
 """Slots by gradtx's names: a list of arrays for a slot of leaves, an array or a tree for another one."""
 
@@ -128,6 +130,17 @@ def _steps_of_calls(rule: Any, values: Values, outer: int | None, inner: int | N
 
 def _steps_of_lookahead(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
     return (outer, inner) if rule.reset_state else _same(rule, values, outer, inner)
+
+
+def _plateau_taken(rule: Any, values: Values, step: int) -> Values:
+    # The best value is infinite at first in Optax, and the largest number in gradtx.
+    best = np.asarray(values["best_value"])
+    return {**values, "best_value": np.minimum(best, np.finfo(number_dtype()).max)}
+
+
+def _plateau_given(rule: Any, values: Values, step: int) -> Values:
+    best = np.asarray(values["best_value"])
+    return {**values, "best_value": np.where(best == np.finfo(best.dtype).max, np.inf, best)}
 
 
 _FOUND = ("value", "decrease_error", "curvature_error")
@@ -271,6 +284,16 @@ ROWS: dict[str, tuple[Row, ...]] = {
             inner="inner_state",
             taken=_errors_taken,
             steps=_steps_unless_skipped,
+        ),
+    ),
+    "reduce_on_plateau": (
+        Row(
+            "ReduceLROnPlateauState",
+            scalars={
+                n: n for n in ("scale", "best_value", "plateau_count", "cooldown_count", "count", "avg_value")
+            },
+            taken=_plateau_taken,
+            given=_plateau_given,
         ),
     ),
     "scale_by_lbfgs": (
