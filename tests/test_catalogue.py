@@ -39,7 +39,7 @@ NOT_TRANSFORMS = {
         "Transform",
     ],
     "optimizers and states as plain data": ["from_config", "from_state_dict", "to_config", "to_state_dict"],
-    "functions of gradient functions": ["accumulate_gradients"],
+    "functions of gradient functions": ["accumulate_gradients", "value_and_grad_from_state"],
     "functions of trees": [
         "apply_gradients",
         "apply_updates",
@@ -52,6 +52,10 @@ NOT_TRANSFORMS = {
     ],
     "what a transform of two functions is written with": [
         "bias_correction",
+        "safe_norm",
+        "safe_root_mean_squares",
+        "unitwise_clip",
+        "unitwise_norm",
         "safe_increment",
         "safe_int32_increment",
         "update_infinity_moment",
@@ -70,6 +74,7 @@ NOT_TRANSFORMS = {
     ],
     "functions of a state": [
         "eval_params",
+        "schedule_free_eval_params",
         "hyperparams",
         "metrics",
         "rebase",

@@ -894,6 +894,38 @@ def test_a_decay_rate_function_is_a_function_that_gives_a_number():
 
 
 SEVERAL_MEANINGS = {
+    "weight_decay": [
+        "lambda, the strength of the weight decay, >= 0",
+        "the strength of the regularization, >= 0",
+    ],
+    "axis": ["the axes along which the elements of one unit lie", "the axes to take it over"],
+    "max_norm": ["the bound of the norm, >= 0", "the largest that each may have"],
+    "x": ["an optimizer state, or what holds one", "an array"],
+    "min_norm": ["norms below it count as this, >= 0", "the bound, >= 0"],
+    "patience": [
+        "the number of spikes, with no good step among them, that are skipped before the level is accepted, "
+        ">= 0",
+        "how many means in a row may be no better",
+    ],
+    "sync_period": [
+        "the number of updates from one synchronization to the next, a whole number from 1 to 2^31 - 1",
+        "the number k of calls of a round, >= 1",
+    ],
+    "reset_state": [
+        "start the state of `fast_optimizer` anew at each synchronization",
+        "whether the climb begins each round with a new state",
+    ],
+    "max_learning_rate": ["the largest step size, >= 0", "the largest rate, > 0"],
+    "rtol": [
+        "by how much a mean must be better, as a part of the best one, >= 0",
+        "the same as a part of the loss, >= 0",
+    ],
+    "atol": ["the same as a number, >= 0", "by how much the condition may be broken, >= 0"],
+    "optimizer": ["what makes the steps, of any library", "the wrapped transform, of any library"],
+    "increase_factor": [
+        "what the last rate is multiplied by for the first trial, > 0",
+        "what a rate is multiplied by as long as there is no interval, > 0",
+    ],
     "init_step": [
         "a word and a number that give the first step, as `scale_by_dog` takes them",
         "what `init_value` is",
@@ -945,6 +977,7 @@ SEVERAL_MEANINGS = {
         "decay of the first moment, in [0, 1)",
         "the share of the momentum in the step, in [0, 1)",
         "the decay of the velocity, in [0, 1]",
+        "how far the parameters are on the way from z to x, in (0, 1]",
     ],
     "b2": [
         "decay of the second moment, in [0, 1)",
@@ -983,6 +1016,7 @@ SEVERAL_MEANINGS = {
         "added to the norm of the update, >= 0",
         "added to the norm, >= 0",
         "added inside the root, >= 0",
+        "the least norm of parameters, >= 0, so that those that start at 0 can move",
     ],
     "every": [
         "the number k of micro-steps for an update, a whole number from 1 to 2^31 - 1",

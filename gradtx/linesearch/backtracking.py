@@ -108,7 +108,7 @@ def scale_by_backtracking_linesearch(
         atol: by how much the condition may be broken, >= 0.
         rtol: the same as a part of the loss, >= 0.
         store_grad: whether the gradient at the end is kept, for `value_and_grad_from_state`.
-        verbose: whether to print what a search ended with that met the condition nowhere.
+        verbose: whether to print what a search ended with that met the conditions nowhere.
 
     Returns:
         A transform whose `update` needs the parameters, `value=`, the loss there, and `value_fn=`, the loss

@@ -145,7 +145,8 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Tr
 
     Args:
         memory_size: the number of pairs, >= 1. The state holds 2 memory_size + 2 copies of the parameters.
-        scale_init_precond: whether gamma is as above, and not 1.
+        scale_init_precond: whether H begins with the multiple of the identity that fits the last pair; gamma
+            is 1 otherwise.
 
     Returns:
         A transform whose `update` needs the parameters, with the slots `params` and `updates` (those of the

@@ -29,8 +29,8 @@ def lbfgs(
     again at the next step.
 
     Args:
-        learning_rate: eta, >= 0 or a schedule; None for 1.
-        memory_size: the number of pairs that H is made of, >= 1.
+        learning_rate: the size of the steps, >= 0 or a schedule; eta above. None for 1.
+        memory_size: the number of pairs, >= 1; H is made of them.
         scale_init_precond: whether H begins with the multiple of the identity that fits the last pair.
         linesearch: a line search, or any other transform; None for t = 1, with which a loss that is not
             convex may diverge.

@@ -68,7 +68,7 @@ def adaptive_grad_clip(
     Args:
         clipping: the largest norm of a unit's gradient, as a part of that of its parameters, >= 0.
         eps: the least norm of parameters, >= 0, so that those that start at 0 can move.
-        axis: the axes along which the elements of one unit lie, where it is not as above.
+        axis: the axes along which the elements of one unit lie; by default as above.
 
     Returns:
         A transform without slots; `update` needs the parameters.
@@ -95,7 +95,7 @@ def unitwise_norm(x: Any, axis: int | tuple[int, ...] | None = None) -> jax.Arra
 
     Args:
         x: an array.
-        axis: the axes along which the elements of one unit lie, where it is not as there.
+        axis: the axes along which the elements of one unit lie; by default as there.
 
     Returns:
         A real array of the shape of `x`, in its precision.

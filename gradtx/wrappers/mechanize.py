@@ -102,9 +102,9 @@ def mechanize(
         s     = (s_init m / num_betas + max(r, 0)) / (sqrt(v) + eps)             theta <- theta0 + S Delta
 
     Args:
-        base_optimizer: the optimizer, of any library, with a learning rate of 1 times a schedule.
+        base_optimizer: the optimizer, of any library; its learning rate is 1 times a schedule.
         weight_decay: the strength of the regularization, >= 0.
-        eps: added to denominators, >= 0.
+        eps: added to the denominator, >= 0; here to each.
         s_init: the first s, > 0.
         num_betas: the number of tuners, >= 1.
 

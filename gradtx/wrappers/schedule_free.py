@@ -107,12 +107,12 @@ def schedule_free(
 
     Args:
         base_optimizer: the optimizer, of any library; it moves z by gradients at y, and sees y.
-        learning_rate: its learning rate, >= 0 or a schedule; it says how much each step counts.
+        learning_rate: the size of the steps, >= 0 or a schedule; how much each one counts follows from it.
         b1: how far the parameters are on the way from z to x, in (0, 1].
         weight_lr_power: with which power of the learning rate a step counts, >= 0.
         state_dtype: dtype to store z in; by default the parameter's, at least float32.
-        warmup_steps: over how many steps the updates and the learning rate grow by t / warmup_steps; by
-            default none.
+        warmup_steps: the length of the warmup in steps, >= 0; updates and the learning rate are multiplied by
+            t / warmup_steps, up to 1. By default there is none.
 
     Returns:
         An optimizer with the slot `z`; the state has `weight_sum`, `max_lr` and `share`, which is b1.
