@@ -62,6 +62,7 @@ from gradtx.optimizers.amsgrad import amsgrad
 from gradtx.optimizers.cocob import cocob
 from gradtx.optimizers.dadapt import dadapt_adamw
 from gradtx.optimizers.distance import dog, dowg
+from gradtx.optimizers.dpsgd import dpsgd
 from gradtx.optimizers.layerwise import fromage, lamb, lars, novograd
 from gradtx.optimizers.lbfgs import lbfgs
 from gradtx.optimizers.lion import lion
@@ -96,6 +97,7 @@ from gradtx.transforms.acprop import scale_by_acprop
 from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.adagrad import scale_by_rss
 from gradtx.transforms.adam import scale_by_adam
+from gradtx.transforms.adam_atan2 import scale_by_adam_atan2
 from gradtx.transforms.adamax import scale_by_adamax
 from gradtx.transforms.adan import scale_by_adan
 from gradtx.transforms.ademamix import scale_by_ademamix
@@ -104,12 +106,13 @@ from gradtx.transforms.amsgrad import scale_by_amsgrad
 from gradtx.transforms.apply_every import apply_every
 from gradtx.transforms.average import ema
 from gradtx.transforms.belief import scale_by_belief
+from gradtx.transforms.cautious import cautious
 from gradtx.transforms.center import centralize
 from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm, global_norm
 from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.constrain import keep_params_nonnegative, zero_nans
 from gradtx.transforms.dadapt import scale_by_dadapt_adam
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.decay import add_cautious_decayed_weights, add_decayed_weights
 from gradtx.transforms.distance import scale_by_distance_over_gradients
 from gradtx.transforms.dog import scale_by_dog
 from gradtx.transforms.dowg import scale_by_dowg
@@ -126,7 +129,10 @@ from gradtx.transforms.elementary import (
 )
 from gradtx.transforms.factored import scale_by_factored_rms, scale_by_param_block_rms
 from gradtx.transforms.fromage import scale_by_fromage
+from gradtx.transforms.grams import grams
 from gradtx.transforms.group_scale import scale_by_group
+from gradtx.transforms.hyperball import scale_by_hyperball
+from gradtx.transforms.laprop import scale_by_laprop
 from gradtx.transforms.lion import scale_by_lion
 from gradtx.transforms.madgrad import scale_by_madgrad
 from gradtx.transforms.momentum import trace
@@ -160,6 +166,7 @@ from gradtx.tree_map_params import tree_map_params
 from gradtx.wrappers.accumulate import accumulate
 from gradtx.wrappers.averages import ema_params, polyak_average
 from gradtx.wrappers.conditional import apply_if_finite, conditionally_mask, conditionally_transform
+from gradtx.wrappers.differential_privacy import differentially_private_aggregate
 from gradtx.wrappers.evaluation import eval_params, schedule_free_eval_params
 from gradtx.wrappers.extra_args import with_extra_args_support
 from gradtx.wrappers.flatten import flatten
@@ -284,6 +291,7 @@ __all__ = [
     "adan",
     "adaptive_grad_clip",
     "add",
+    "add_cautious_decayed_weights",
     "add_decayed_weights",
     "add_noise",
     "ademamix",
@@ -294,6 +302,7 @@ __all__ = [
     "apply_if_finite",
     "apply_updates",
     "bias_correction",
+    "cautious",
     "centralize",
     "chain",
     "check",
@@ -311,8 +320,10 @@ __all__ = [
     "debias",
     "describe",
     "diff",
+    "differentially_private_aggregate",
     "dog",
     "dowg",
+    "dpsgd",
     "ema",
     "ema_params",
     "eval_params",
@@ -326,6 +337,7 @@ __all__ = [
     "from_torch_state_dict",
     "fromage",
     "global_norm",
+    "grams",
     "guard",
     "hyperparams",
     "identity",
@@ -392,6 +404,7 @@ __all__ = [
     "scale_by_acprop",
     "scale_by_adadelta",
     "scale_by_adam",
+    "scale_by_adam_atan2",
     "scale_by_adamax",
     "scale_by_adan",
     "scale_by_ademamix",
@@ -407,6 +420,8 @@ __all__ = [
     "scale_by_factored_rms",
     "scale_by_fromage",
     "scale_by_group",
+    "scale_by_hyperball",
+    "scale_by_laprop",
     "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",

@@ -42,8 +42,6 @@ OTHERS = frozenset(
         "WrappedSchedule",
         "ZoomLinesearchInfo",
         "assignment",
-        "differentially_private_aggregate",
-        "dpsgd",
         "experimental",
         "init_empty_state",
         "matrix_inverse_pth_root",
@@ -51,7 +49,6 @@ OTHERS = frozenset(
         "microbatching",
         "multi_normal",
         "nnls",
-        "optimistic_adam",
         "perturbations",
         "power_iteration",
         "projections",
@@ -65,8 +62,6 @@ IN_NAMESPACES = {
         [
             "GaLoreDimensionNumbers",
             "MuonDimensionNumbers",
-            "differentially_private_aggregate",
-            "dpsgd",
             "galore",
             "hutchinson_estimator_diag_hessian",
             "muon",
@@ -81,6 +76,10 @@ IN_NAMESPACES = {
 """Names that stand in one of Optax's namespaces alone."""
 
 KEPT_OTHERWISE = {
+    "optimistic_adam": (
+        "Optax deprecates it; gradtx.optimistic_adam_v2(learning_rate) is the same with the default "
+        "optimism, and optimistic_adam_v2(1.0, alpha=learning_rate, beta=optimism) with another"
+    ),
     "InjectHyperparamsState": "gradtx.hyperparams(state) reads the numbers, gradtx.set_hyperparams sets them",
     "InjectStatefulHyperparamsState": (
         "gradtx.hyperparams(state) reads the numbers, gradtx.set_hyperparams sets them"

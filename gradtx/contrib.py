@@ -7,6 +7,7 @@ from gradtx.optimizers.adopt import adopt
 from gradtx.optimizers.cocob import cocob
 from gradtx.optimizers.dadapt import dadapt_adamw
 from gradtx.optimizers.distance import dog, dowg
+from gradtx.optimizers.dpsgd import dpsgd
 from gradtx.optimizers.madgrad import madgrad
 from gradtx.optimizers.prodigy import prodigy
 from gradtx.optimizers.schedule_free import schedule_free_adamw, schedule_free_sgd
@@ -20,6 +21,7 @@ from gradtx.transforms.momo import momo, momo_adam
 from gradtx.transforms.normalize import normalize
 from gradtx.transforms.plateau import reduce_on_plateau
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
+from gradtx.wrappers.differential_privacy import differentially_private_aggregate
 from gradtx.wrappers.evaluation import schedule_free_eval_params
 from gradtx.wrappers.mechanize import mechanize
 from gradtx.wrappers.real_and_imaginary import split_real_and_imaginary
@@ -34,8 +36,10 @@ __all__ = [
     "adopt",
     "cocob",
     "dadapt_adamw",
+    "differentially_private_aggregate",
     "dog",
     "dowg",
+    "dpsgd",
     "madgrad",
     "mechanize",
     "momo",

@@ -434,6 +434,11 @@ def bowl(params: Any) -> Any:
     return sum((abs(x) ** 2).sum() for x in jax.tree.leaves(params))
 
 
+def examples(updates: Any, params: Any) -> Any:
+    """The gradients of three examples, of which the given one is the sum of two."""
+    return jax.tree.map(lambda g: jnp.stack([2 * g, -g, jnp.zeros_like(g)]), updates)
+
+
 def searching(search: Any) -> Any:
     """A reference of a line search that is given the gradient of `bowl`, and that of the chain."""
     update = search.update
@@ -1166,6 +1171,16 @@ OPTIMIZERS = [
         reference=contrib_references.ScheduleFreeAdamw,
     ),
     Entry(
+        "dpsgd",
+        {"learning_rate": 0.1, "l2_norm_clip": 1.0, "noise_multiplier": 0.5, "seed": 3, "momentum": 0.9},
+        {"learning_rate": 0.03, "l2_norm_clip": 2.0, "noise_multiplier": 0.7, "seed": 3, "momentum": 0.6},
+        make=lambda seed=3, **kwargs: gradtx.chain(
+            gradtx.stateless(examples), gradtx.dpsgd(seed=seed, **kwargs)
+        ),
+        reference=None,
+        no_reference="random: without noise it has a test of its own",
+    ),
+    Entry(
         "polyak_sgd",
         {"max_learning_rate": 0.2, "scaling": 0.5, "f_min": 0.3, "eps": 0.1},
         {"max_learning_rate": 0.3, "scaling": 0.7, "f_min": 0.1, "eps": 0.2},
@@ -1262,6 +1277,16 @@ WRAPPERS = [
         make=lambda every, **rest: gradtx.accumulate(gradtx.sgd(**rest), every),
         reference=lambda every, **rest: wrapper_references.Accumulate(references.Sgd(**rest), every),
         rough=("every",),
+    ),
+    Entry(
+        "differentially_private_aggregate",
+        {"l2_norm_clip": 1.0, "noise_multiplier": 0.5, "key": 3},
+        {"l2_norm_clip": 2.0, "noise_multiplier": 0.7, "key": 3},
+        make=lambda **kwargs: gradtx.chain(
+            gradtx.stateless(examples), gradtx.differentially_private_aggregate(**kwargs)
+        ),
+        reference=None,
+        no_reference="random: without noise it has a test of its own",
     ),
     Entry(
         "mechanize",

@@ -26,6 +26,7 @@ FUNCTIONS = {
         "by_rank",
         "doubled",
         "doubled_tree",
+        "examples",
         "has_axes",
         "slower_rate",
         "has_no_axes",
@@ -333,7 +334,11 @@ def damaged():
     for key, bad, words in [
         ("nesterov", "yes", "must be true or false, got 'yes'"),
         ("nesterov", 1, "must be true or false, got 1"),
-        ("decay_coupling", "rates", "must be 'gradient' or 'rate' or 'schedule' or 'none', got 'rates'"),
+        (
+            "decay_coupling",
+            "rates",
+            "must be 'gradient' or 'rate' or 'cautious' or 'schedule' or 'none', got 'rates'",
+        ),
         ("learning_rate", {"value": "zero"}, "'value' must be one of none, inf, -inf, nan, got 'zero'"),
         ("learning_rate", {"value": 3}, "'value' must be a string, got 3"),
         ("learning_rate", {"name": "os.system"}, "there is no 'os.system' in gradtx"),

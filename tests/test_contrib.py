@@ -1,6 +1,7 @@
 """What Optax has in `contrib` beyond optimizers: where it does the same, where not, and why."""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -356,3 +357,84 @@ def test_safe_norms_of_some_axes_are_optax_s(axis, keepdims):
 def test_a_root_mean_square_neither_overflows_nor_underflows():
     for size in (1e-30, 1e30):
         np.testing.assert_allclose(gradtx.safe_root_mean_squares(jnp.full(3, size), 0.0), size, rtol=1e-5)
+
+
+def per_example(params, examples):
+    return jax.vmap(jax.grad(lambda p, x: jnp.sum(p["w"] @ x) ** 2 + jnp.sum(p["b"] * x)), (None, 0))(
+        params, examples
+    )
+
+
+def test_private_gradients_without_noise_are_the_reference_s():
+    rng = np.random.default_rng(0)
+    reference = contrib_references.DifferentiallyPrivateAggregate(1.0, 0.0)
+    with x64():
+        params = {"b": jnp.zeros(4), "s": jnp.zeros(()), "z": jnp.zeros((3, 2), jnp.complex128)}
+        tx = gradtx.differentially_private_aggregate(1.0, 0.0, key=1)
+        state = tx.init(params)
+        reference.init([*params.values()])
+        for size in (1, 5, 8):
+            shapes = {name: (size, *p.shape) for name, p in params.items()}
+            grads = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+            grads["z"] = grads["z"] + 1j * rng.normal(size=shapes["z"])
+            updates, state = tx.update(jax.tree.map(jnp.asarray, grads), state, params)
+            expected = reference.update([*grads.values()], [*params.values()])
+            same([*updates.values()], expected, rtol=1e-12)
+
+
+def test_without_noise_dpsgd_is_optax_s():
+    examples = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2)), jnp.float32)
+    grads, found = per_example(PARAMS, examples), {}
+    for library in (gradtx, optax.contrib):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of the seed, which Optax itself passes on
+            tx, params = library.dpsgd(0.1, 1.0, 0.0, 3, momentum=0.9), PARAMS
+        state = tx.init(params)
+        for _ in range(3):
+            updates, state = tx.update(grads, state, params)
+            params = gradtx.apply_updates(params, updates)
+        found[library] = params
+    same(found[gradtx], found[optax.contrib])
+
+
+def test_private_noise_has_its_deviation_in_every_part():
+    """Of a complex leaf in the real and in the imaginary part, which in Optax have less."""
+    zeros = {"x": jnp.zeros((4, 2_000)), "z": jnp.zeros((4, 2_000), jnp.complex64)}
+    params = jax.tree.map(lambda x: x[0], zeros)
+    deviations = {}
+    for library in (gradtx, optax.contrib):
+        tx = library.differentially_private_aggregate(2.0, 3.0, key=jax.random.key(0))
+        updates, state = tx.update(zeros, tx.init(params), params)
+        parts = updates["x"], updates["z"].real, updates["z"].imag
+        deviations[library] = [float(jnp.std(4 * part)) for part in parts]
+        if library is gradtx:
+            again, _ = tx.update(zeros, state, params)
+            assert not np.array_equal(again["x"], updates["x"])
+    np.testing.assert_allclose(deviations[gradtx], 6.0, rtol=0.1)
+    np.testing.assert_allclose(deviations[optax.contrib][1:], 6.0 / 2**0.5, rtol=0.1)
+
+
+def test_a_huge_example_is_clipped_and_one_that_is_no_number_is_left_out():
+    grads = jnp.array([[3e25, 4e25], [jnp.nan, 1.0]])
+    tx = gradtx.differentially_private_aggregate(1.0, 0.0, key=1)
+    np.testing.assert_allclose(tx.update(grads, tx.init(grads[0]), grads[0])[0], [0.3, 0.4], rtol=1e-5)
+
+
+def test_private_gradients_need_a_key_and_examples():
+    with pytest.raises(ValueError, match="differentially_private_aggregate: give a key"):
+        gradtx.differentially_private_aggregate(1.0, 1.0)
+    with pytest.raises(ValueError, match="give key or seed, not both"):
+        gradtx.differentially_private_aggregate(1.0, 1.0, 1, seed=2)
+    tx = gradtx.dpsgd(0.1, 1.0, 1.0, seed=1)
+    with pytest.raises(
+        ValueError, match=r"the gradient of the leaf 'b' has shape \(2,\), and the parameter has"
+    ):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+
+def test_one_key_makes_the_same_noise_of_a_leaf_whatever_is_beside_it():
+    tx = gradtx.dpsgd(0.1, 1.0, 1.0, seed=1)
+    grads = per_example(PARAMS, jnp.ones((3, 2)))
+    both, _ = tx.update(jax.tree.map(jnp.zeros_like, grads), tx.init(PARAMS), PARAMS)
+    alone, _ = tx.update({"w": jnp.zeros((3, 2, 2))}, tx.init({"w": PARAMS["w"]}), {"w": PARAMS["w"]})
+    same(both["w"], alone["w"])

@@ -261,7 +261,12 @@ VARIANTS = [(name, variant) for name in NAMES for variant in ENTRIES[name].varia
 
 
 def test_only_what_is_random_has_no_reference():
-    assert set(ENTRIES) - set(NAMES) == {"add_noise", "noisy_sgd"}
+    assert set(ENTRIES) - set(NAMES) == {
+        "add_noise",
+        "noisy_sgd",
+        "differentially_private_aggregate",
+        "dpsgd",
+    }
 
 
 @pytest.mark.by_turns(27)

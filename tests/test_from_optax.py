@@ -178,9 +178,9 @@ def stepped(tx, params=P, times=2):
 def own_of(name):
     """Optax's transform of an entry's name, with those of the entry's settings that it takes."""
     entry = ENTRIES[name]
-    for module in (optax, optax.contrib, optax.transforms):
+    for module in (optax, optax.contrib, optax.transforms) if entry.make is None else ():
         factory = getattr(module, name, None)
-        if factory is not None and entry.make is None:
+        if factory is not None:
             taken = inspect.signature(factory).parameters
             return lambda variant: factory(
                 **{k: v for k, v in entry.arguments(variant).items() if k in taken}

@@ -159,6 +159,7 @@ RECIPES = [
     name
     for name in gradtx.__all__
     if "gradtx.optimizers" in str(getattr(getattr(gradtx, name), "__module__", ""))
+    and name != "dpsgd"  # its gradients have examples
 ]
 OPTIONS = {
     "adopt": {"clip_value_fn": 0.5},

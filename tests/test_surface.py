@@ -894,6 +894,11 @@ def test_a_decay_rate_function_is_a_function_that_gives_a_number():
 
 
 SEVERAL_MEANINGS = {
+    "inner": [
+        "the wrapped transform, of any library",
+        "a transform that makes a direction, of any library, such as `scale_by_adam()`",
+    ],
+    "seed": ["another name of `key`, as an int", "an int, a `jax.random.key`, or a key's raw data"],
     "weight_decay": [
         "lambda, the strength of the weight decay, >= 0",
         "the strength of the regularization, >= 0",

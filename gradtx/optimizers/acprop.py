@@ -32,8 +32,8 @@ def acprop(
         eps_root: added to s at every step, >= 0.
         weight_decay: lambda, the strength of the weight decay, >= 0.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slots `mu` and `nu`; `update` needs the parameters.

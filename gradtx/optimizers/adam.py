@@ -48,8 +48,8 @@ def adam(
         weight_decay: lambda, the strength of the weight decay, >= 0; coupled, lambda theta is added to the
             gradient. None for none. For decay that does not pass through the moments use `adamw`.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slots `mu` and `nu`.
@@ -102,6 +102,7 @@ def adamw(
 
         "gradient"  theta <- theta - s eta u, u of g + lambda theta    Adam with L2
         "rate"      theta <- theta - s eta (u + lambda theta)          PyTorch, BERT, Optax
+        "cautious"  the same, with lambda 0 where u theta < 0          Cautious Weight Decay
         "schedule"  theta <- theta - s (eta u + lambda theta)          the paper
         "none"      theta <- theta - s eta u - lambda theta            independent of both
 
@@ -122,8 +123,8 @@ def adamw(
         bias_correction: correct averages for their start at zero; divide the moments by 1 - b^t. BERT does
             not.
         eps_scaled: divide eps by sqrt(1 - b2^t), and eps_root by 1 - b2^t; see `scale_by_adam`.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; as
-            above.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; as above.
         schedule: the multiplier s, a schedule around 1, kept apart from the rate.
 
     Returns:

@@ -34,8 +34,8 @@ def adan(
         eps_root: added inside the root, >= 0.
         weight_decay: lambda, the strength of the weight decay, >= 0.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slots `m`, `v`, `n` and `g`; `update` needs the parameters.

@@ -47,8 +47,8 @@ def ademamix(
             what each gradient adds.
         weight_decay: lambda, the strength of the weight decay, >= 0.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         A transform that gives the updates to be added to the parameters.

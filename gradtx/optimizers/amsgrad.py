@@ -39,8 +39,8 @@ def amsgrad(
         bias_correction_nu: divide the second moment by 1 - b2^t.
         weight_decay: lambda, the strength of the weight decay, >= 0; by default none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slots `mu`, `nu` and `nu_max`.

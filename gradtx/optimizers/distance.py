@@ -32,8 +32,8 @@ def dog(
         eps: added inside the root, >= 0.
         weight_decay: lambda, the strength of the weight decay, >= 0; by default none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slot `params0`; `update` needs the parameters.
@@ -71,8 +71,8 @@ def dowg(
         eps: added to the root, > 0.
         weight_decay: lambda, the strength of the weight decay, >= 0; by default none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slot `params0`; `update` needs the parameters.

@@ -33,8 +33,8 @@ def lion(
         weight_decay: lambda, the strength of the weight decay, >= 0; usually 3 to 10 times larger
             than AdamW's.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slot `mu`; `update` needs the parameters.

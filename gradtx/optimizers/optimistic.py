@@ -30,8 +30,8 @@ def optimistic_gradient_descent(
         beta: the factor of its change.
         weight_decay: lambda, the strength of the weight decay, >= 0; by default none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slot `previous_gradient`.
@@ -82,8 +82,8 @@ def optimistic_adam_v2(
         nesterov: use Nesterov momentum; see `scale_by_adam`.
         weight_decay: lambda, the strength of the weight decay, >= 0; by default none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slots `mu`, `nu` and `previous_gradient`.

@@ -34,8 +34,8 @@ def schedule_free_sgd(
         weight_lr_power: with which power of the learning rate a step counts, >= 0.
         state_dtype: dtype to store z in; by default the parameter's, at least float32.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slot `z`. Evaluate with `gradtx.eval_params(state, params)`.
@@ -80,8 +80,8 @@ def schedule_free_adamw(
         weight_lr_power: with which power of the learning rate a step counts, >= 0.
         state_dtype: dtype to store z in; by default the parameter's, at least float32.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slots `nu` and `z`. Evaluate with `gradtx.eval_params(state, params)`.

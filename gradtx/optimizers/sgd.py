@@ -50,8 +50,8 @@ def sgd(
         weight_decay: lambda, the strength of the weight decay, >= 0; by default none. Coupled, as it is by
             default, it is the gradient of 1/2 lambda theta².
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer, with the slot `trace` if there is momentum.

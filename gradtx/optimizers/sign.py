@@ -26,8 +26,8 @@ def sign_sgd(
         learning_rate: the size of the steps, >= 0 or a schedule; eta above, how far each element moves.
         weight_decay: lambda, the strength of the weight decay, >= 0; by default none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer without slots.
@@ -63,8 +63,8 @@ def signum(
             parameter's, at least float32.
         weight_decay: lambda, the strength of the weight decay, >= 0; by default none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slot `ema`.

@@ -26,8 +26,8 @@ def sm3(
         momentum: mu, the decay of the velocity, in [0, 1]; of the rescaled gradients.
         weight_decay: lambda, the strength of the weight decay, >= 0; by default none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"schedule"` or `"none"`; see
-            `docs/conventions.md`.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slots of `scale_by_sm3`.

@@ -17,7 +17,8 @@ from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
 
-def _typed_key(rule: AddNoise) -> jax.Array:
+def typed_key(rule: Any) -> jax.Array:
+    """The random key of a rule whose field `key` is an int or the raw data of a key."""
     if isinstance(rule.key, int):
         return jax.random.key(rule.key)
     data = rule.key if isinstance(rule.key, jax.Array) else np.array(rule.key, np.uint32)
@@ -31,7 +32,7 @@ class AddNoise(Rule, name="add_noise"):
     gamma: NonNegative
     key: Any
 
-    rng_key = Key(_typed_key)
+    rng_key = Key(typed_key)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"deviation": sqrt(self.eta / jnp.power(now.t, self.gamma))}
@@ -71,10 +72,16 @@ def add_noise(
         Neelakantan et al., Adding Gradient Noise Improves Learning for Very Deep Networks, 2015,
         https://arxiv.org/abs/1511.06807.
     """
+    given = given_key("add_noise", key, seed)
+    return AddNoise(eta=eta, gamma=gamma, key=0 if given is None else given)
+
+
+def given_key(name: str, key: Any, seed: int | None) -> Any:
+    """A key as a rule keeps it: an int, or the raw data of a key; None where none is given."""
     if key is not None and seed is not None:
-        raise ValueError("add_noise: give key or seed, not both.")
+        raise ValueError(f"{name}: give key or seed, not both.")
     key = seed if key is None else key
     if isinstance(key, jax.Array):
         data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-        key = data if isinstance(data, Tracer) else tuple(np.asarray(data).tolist())
-    return AddNoise(eta=eta, gamma=gamma, key=0 if key is None else key)
+        return data if isinstance(data, Tracer) else tuple(np.asarray(data).tolist())
+    return key

@@ -92,6 +92,9 @@ class Slotted(Declared, Composed):
     needs: ClassVar[tuple[str, ...]] = ()  # pyright: ignore[reportIncompatibleMethodOverride]
     """What `update` must be given: `"params"`, or the names of keyword arguments."""
 
+    per_example: ClassVar[bool] = False
+    """Whether, as the first of a chain, it takes gradients with the examples along axis 0, and gives none."""
+
     last: ClassVar[bool] = False
     """Whether it remembers `param + update`, as an average of the parameters does.
 

@@ -206,13 +206,23 @@ class Update:
                     f"which was None or masked out at init and has a gradient now. Call init again on the "
                     f"parameters that are trained."
                 )
-            if slot.shape is None and leaves[i] is not None and np.shape(leaves[i]) != self.us[i].shape:
+            if (
+                slot.shape is None
+                and leaves[i] is not None
+                and np.shape(leaves[i]) != self._shape(self.us[i])
+            ):
                 raise ValueError(
                     f"{unit.where}: {path[-1]!r} of the leaf {lv.paths(self.grads)[i]!r} has shape "
-                    f"{np.shape(leaves[i])} in the state, and the gradient has shape {self.us[i].shape}. "
+                    f"{np.shape(leaves[i])} in the state, and the gradient has shape "
+                    f"{self._shape(self.us[i])}. "
                     f"Pass the state that init made for these parameters."
                 )
         return leaves
+
+    def _shape(self, u: Any) -> tuple[int, ...] | None:
+        """The shape of a gradient, of one example; None where that has no axis of examples."""
+        shape = np.shape(u)
+        return shape if not self.program.per_example else shape[1:] if shape else None
 
     def _check_call(self) -> None:
         for where, needs in self.program.needs.items():
@@ -223,10 +233,17 @@ class Update:
                 elif name not in self.extra:
                     raise TypeError(missing(where, name))
         for i, (u, p) in enumerate(zip(self.us, self.ps, strict=True)):
-            if u is not None and p is not None and np.shape(u) != np.shape(p):
+            if u is not None and p is not None and self._shape(u) != np.shape(p):
+                path, shapes = lv.paths(self.grads)[i], f"shape {np.shape(u)}, and the parameter has shape"
+                if self.program.per_example:
+                    raise ValueError(
+                        f"{self.program.per_example}: the gradient of the leaf {path!r} has {shapes} "
+                        f"{np.shape(p)}. Give the gradients of each example, stacked along axis 0, as "
+                        f"jax.vmap(jax.grad(loss), in_axes=(None, 0)) does."
+                    )
                 raise ValueError(
-                    f"The gradient of the leaf {lv.paths(self.grads)[i]!r} has shape {np.shape(u)}, and the "
-                    f"parameter has shape {np.shape(p)}. Pass the gradients of these parameters."
+                    f"The gradient of the leaf {path!r} has {shapes} {np.shape(p)}. Pass the gradients of "
+                    f"these parameters."
                 )
 
 

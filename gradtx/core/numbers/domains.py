@@ -48,9 +48,12 @@ def _of_recipe(name: str) -> dict[str, list[Domain]]:
     annotations = {key: str(p.annotation) for key, p in inspect.signature(factory).parameters.items()}
     # What need not be given is given, so that it has a rule.
     missing = [k for k, d in defaults.items() if d in (None, inspect.Parameter.empty)]
-    numbers = {key: 0.5 for key in missing if "ScalarOrSchedule" in annotations[key]}
+    given: dict[str, Any] = {key: 0.5 for key in missing if "ScalarOrSchedule" in annotations[key]}
+    given |= {key: 1 for key in missing if annotations[key] == "int"}
     found: dict[str, list[Domain]] = {}
-    for unit in factory(**numbers).program.rules:
+    for unit in factory(**given).program.units:
+        if not isinstance(unit.transform, Declared):
+            continue
         for key, (scope, argument) in unit.sources.items():
             field = unit.transform.fields()[key]
             if scope == (name,) and field.domain is not None and not field.decay:

@@ -264,6 +264,14 @@ ROWS: dict[str, tuple[Row, ...]] = {
             counts=("count",),
         ),
     ),
+    "differentially_private_aggregate": (
+        Row(
+            "DifferentiallyPrivateAggregateState",
+            scalars={"rng_key": "rng_key"},
+            taken=_key_taken,
+            given=_key_given,
+        ),
+    ),
     "add_noise": (
         Row(
             "AddNoiseState",

@@ -1,0 +1,74 @@
+"""Cautious updates: only where the direction and the gradient agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.compose.combine import Parallel
+from gradtx.core.engine.composed import Composed
+from gradtx.core.engine.transform import Transform
+from gradtx.core.numerics import divide, real_dtype
+from gradtx.core.spec.arguments import factory
+from gradtx.transforms.elementary import identity
+
+
+class BesideGradient(Parallel):
+    """A direction, and the gradient that it was made of, joined into an update."""
+
+    def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        return self.name, self.members[:1], {}
+
+
+def beside_gradient(name: str, how: Any, inner: Any) -> Transform:
+    """A transform that joins what `inner` makes of a gradient with the gradient."""
+    if isinstance(inner, Composed):
+        units = [unit.where for unit in inner.program.units]
+        if any("scale_by_learning_rate" in where for where in units):
+            raise ValueError(
+                f"{name}: it compares the signs of a direction and of the gradient, and {inner!r} has a "
+                f"learning rate, which turns the sign. Write chain({name}(direction), "
+                f"scale_by_learning_rate(rate)), with a direction such as scale_by_adam()."
+            )
+    return BesideGradient(name, how, (inner, identity()))
+
+
+def _agreeing(u: jax.Array, g: jax.Array) -> jax.Array:
+    agree = jnp.real(jnp.conj(u) * g) > 0
+    part = jnp.sum(agree, dtype=real_dtype(u.dtype)) / max(u.size, 1)
+    return jnp.where(agree, divide(u, jnp.maximum(part, 1e-3)), jnp.zeros_like(u))
+
+
+@factory
+def cautious(inner: Any) -> Transform:
+    """Lets a direction pass where it agrees with the gradient in sign, and scales what is left up.
+
+        u = inner(g)          u <- u 1[u g > 0] / max(the part of the elements where u g > 0, 1e-3)
+
+    The part is that of a leaf. Of a complex element u g is the real part of conj(u) g.
+
+    Args:
+        inner: a transform that makes a direction, of any library, such as `scale_by_adam()`: the learning
+            rate, which turns the sign, and weight decay come after it.
+
+    Returns:
+        A transform with the state of `inner`.
+
+    Raises:
+        ValueError: `inner` has a learning rate.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx = gradtx.chain(gradtx.cautious(gradtx.trace(0.5)), gradtx.scale_by_learning_rate(0.1))
+        >>> state = tx.init(jnp.zeros(2))
+        >>> _, state = tx.update(jnp.array([4.0, 4.0]), state)
+        >>> print(tx.update(jnp.array([-1.0, 1.0]), state)[0])
+        [-0.  -0.6]
+
+    References:
+        Liang et al., Cautious Optimizers: Improving Training with One Line of Code, 2024,
+        https://arxiv.org/abs/2411.16085.
+    """
+    return beside_gradient("cautious", _agreeing, inner)
