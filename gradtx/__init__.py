@@ -53,6 +53,7 @@ from gradtx.optimizers.acprop import acprop
 from gradtx.optimizers.adabelief import adabelief
 from gradtx.optimizers.adafactor import adafactor
 from gradtx.optimizers.adam import adam, adamw, nadam, nadamw
+from gradtx.optimizers.adam_atan2 import adam_atan2
 from gradtx.optimizers.adamax import adamax, adamaxw
 from gradtx.optimizers.adan import adan
 from gradtx.optimizers.adaptive import adadelta, adagrad, rmsprop
@@ -63,10 +64,12 @@ from gradtx.optimizers.cocob import cocob
 from gradtx.optimizers.dadapt import dadapt_adamw
 from gradtx.optimizers.distance import dog, dowg
 from gradtx.optimizers.dpsgd import dpsgd
+from gradtx.optimizers.laprop import laprop
 from gradtx.optimizers.layerwise import fromage, lamb, lars, novograd
 from gradtx.optimizers.lbfgs import lbfgs
 from gradtx.optimizers.lion import lion
 from gradtx.optimizers.madgrad import madgrad
+from gradtx.optimizers.mars import mars
 from gradtx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent
 from gradtx.optimizers.polyak import polyak_sgd
 from gradtx.optimizers.prodigy import prodigy
@@ -77,6 +80,7 @@ from gradtx.optimizers.sgd import noisy_sgd, sgd
 from gradtx.optimizers.sign import sign_sgd, signum
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix
 from gradtx.optimizers.sm3 import sm3
+from gradtx.optimizers.stable_adamw import stable_adamw
 from gradtx.optimizers.yogi import yogi
 from gradtx.schedules.constant import constant_schedule
 from gradtx.schedules.cosine import cosine_decay_schedule, sgdr_schedule, warmup_cosine_decay_schedule
@@ -93,6 +97,7 @@ from gradtx.schedules.linear import (
 )
 from gradtx.schedules.piecewise import join_schedules, piecewise_constant_schedule
 from gradtx.schedules.polynomial import polynomial_schedule
+from gradtx.schedules.stable import inverse_sqrt_schedule, warmup_stable_decay_schedule
 from gradtx.transforms.acprop import scale_by_acprop
 from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.adagrad import scale_by_rss
@@ -135,6 +140,7 @@ from gradtx.transforms.hyperball import scale_by_hyperball
 from gradtx.transforms.laprop import scale_by_laprop
 from gradtx.transforms.lion import scale_by_lion
 from gradtx.transforms.madgrad import scale_by_madgrad
+from gradtx.transforms.mars import scale_by_mars
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.momo import momo, momo_adam
 from gradtx.transforms.noise import add_noise
@@ -151,6 +157,7 @@ from gradtx.transforms.rprop import scale_by_rprop
 from gradtx.transforms.scale import scale, scale_by_learning_rate, scale_by_schedule
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
 from gradtx.transforms.sm3 import scale_by_sm3
+from gradtx.transforms.stable_adam import scale_by_stable_adam
 from gradtx.transforms.trust_ratio import scale_by_param_block_norm, scale_by_trust_ratio
 from gradtx.transforms.unitwise import adaptive_grad_clip, unitwise_clip, unitwise_norm
 from gradtx.transforms.yogi import scale_by_yogi
@@ -285,6 +292,7 @@ __all__ = [
     "adafactor",
     "adagrad",
     "adam",
+    "adam_atan2",
     "adamax",
     "adamaxw",
     "adamw",
@@ -344,9 +352,11 @@ __all__ = [
     "incremental_update",
     "inject_hyperparams",
     "inject_stateful_hyperparams",
+    "inverse_sqrt_schedule",
     "join_schedules",
     "keep_params_nonnegative",
     "lamb",
+    "laprop",
     "lars",
     "lbfgs",
     "linear_onecycle_schedule",
@@ -354,6 +364,7 @@ __all__ = [
     "lion",
     "lookahead",
     "madgrad",
+    "mars",
     "masked",
     "measure_with_ema",
     "mechanize",
@@ -426,6 +437,7 @@ __all__ = [
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_madgrad",
+    "scale_by_mars",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",
@@ -440,6 +452,7 @@ __all__ = [
     "scale_by_sign",
     "scale_by_simplified_ademamix",
     "scale_by_sm3",
+    "scale_by_stable_adam",
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
@@ -465,6 +478,7 @@ __all__ = [
     "split_real_and_imaginary",
     "sqrt",
     "square",
+    "stable_adamw",
     "stateless",
     "stateless_with_tree_map",
     "step_count",
@@ -489,6 +503,7 @@ __all__ = [
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",
     "warmup_linear_decay_schedule",
+    "warmup_stable_decay_schedule",
     "with_extra_args_support",
     "yogi",
     "zero_nans",

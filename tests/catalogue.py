@@ -19,6 +19,7 @@ import pytest
 import contrib_references
 import gradtx
 import linesearch_references
+import modern_references
 import references
 import wrapper_references
 
@@ -254,6 +255,35 @@ SCHEDULES = [
             {"init_value": 0.02, "peak_value": 0.2, "warmup_steps": 3.5},
         ),
         reference=references.warmup_constant,
+    ),
+    Entry(
+        "warmup_stable_decay_schedule",
+        **_schedules(
+            {
+                "init_value": 0.01,
+                "peak_value": 0.1,
+                "warmup_steps": 1.5,
+                "decay_begin": 3.5,
+                "decay_steps": 5.5,
+                "end_value": 0.02,
+            },
+            {
+                "init_value": 0.03,
+                "peak_value": 0.2,
+                "warmup_steps": 2.5,
+                "decay_begin": 4.5,
+                "decay_steps": 8.5,
+                "end_value": 0.01,
+            },
+        ),
+        variants={"root": {"shape": "1-sqrt"}, "cosine": {"shape": "cosine"}},
+        reference=modern_references.warmup_stable_decay,
+        rough=("is_sqrt", "is_cosine"),
+    ),
+    Entry(
+        "inverse_sqrt_schedule",
+        **_schedules({"peak_value": 0.1, "warmup_steps": 2.5}, {"peak_value": 0.2, "warmup_steps": 1.5}),
+        reference=modern_references.inverse_sqrt,
     ),
     Entry(
         "warmup_linear_decay_schedule",
@@ -714,6 +744,60 @@ TRANSFORMS = [
         reference=lambda b1, b2, b3=None, **rest: references.Prodigy(betas=(b1, b2), beta3=b3, **rest),
     ),
     Entry(
+        "add_cautious_decayed_weights",
+        {"weight_decay": 0.1},
+        {"weight_decay": 0.3},
+        reference=modern_references.AddCautiousDecayedWeights,
+    ),
+    Entry(
+        "cautious",
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-3},
+        {"b1": 0.7, "b2": 0.9, "eps": 1e-2},
+        make=lambda **kwargs: gradtx.cautious(gradtx.scale_by_adam(**kwargs)),
+        reference=lambda **kwargs: modern_references.Cautious(
+            references.ScaleByAdam(**kwargs), descent=False
+        ),
+    ),
+    Entry(
+        "grams",
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-3},
+        {"b1": 0.7, "b2": 0.9, "eps": 1e-2},
+        make=lambda **kwargs: gradtx.grams(gradtx.scale_by_adam(**kwargs)),
+        reference=lambda **kwargs: modern_references.Grams(references.ScaleByAdam(**kwargs), descent=False),
+    ),
+    Entry(
+        "scale_by_adam_atan2",
+        {"b1": 0.9, "b2": 0.99, "a": 1.2, "b": 0.8},
+        {"b1": 0.7, "b2": 0.9, "a": 0.9, "b": 1.1},
+        reference=modern_references.ScaleByAdamAtan2,
+    ),
+    Entry(
+        "scale_by_hyperball",
+        {"learning_rate": 0.1},
+        {"learning_rate": 0.03},
+        reference=lambda learning_rate: modern_references.Hyperball(references.Identity(), learning_rate),
+    ),
+    Entry(
+        "scale_by_laprop",
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-3},
+        {"b1": 0.7, "b2": 0.9, "eps": 1e-2},
+        reference=modern_references.ScaleByLaprop,
+    ),
+    Entry(
+        "scale_by_mars",
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-3, "gamma": 0.05},
+        {"b1": 0.7, "b2": 0.9, "eps": 1e-2, "gamma": 0.1},
+        reference=modern_references.ScaleByMars,
+    ),
+    Entry(
+        "scale_by_stable_adam",
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-3, "threshold": 0.7, "weight_decay": 0.1},
+        {"b1": 0.7, "b2": 0.9, "eps": 1e-2, "threshold": 0.9, "weight_decay": 0.2},
+        reference=lambda threshold, **rest: references.Chain(
+            modern_references.StableAdamw(1.0, clip_threshold=threshold, **rest), references.Scale(-1.0)
+        ),
+    ),
+    Entry(
         "adaptive_grad_clip",
         {"clipping": 0.1, "eps": 1e-2},
         {"clipping": 0.2, "eps": 3e-2},
@@ -1141,6 +1225,45 @@ OPTIMIZERS = [
         ),
         extra={"value": 1e12, **SEARCHED},
         loops=True,
+    ),
+    Entry(
+        "adam_atan2",
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "a": 1.2, "b": 0.8, "weight_decay": 0.1},
+        {"learning_rate": 0.03, "b1": 0.7, "b2": 0.9, "a": 0.9, "b": 1.1, "weight_decay": 0.2},
+        reference=lambda learning_rate, weight_decay, **rest: references.Chain(
+            modern_references.ScaleByAdamAtan2(**rest),
+            references.AddDecayedWeights(weight_decay),
+            references.ScaleByLearningRate(learning_rate),
+        ),
+    ),
+    Entry(
+        "laprop",
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "weight_decay": 0.1},
+        {"learning_rate": 0.03, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "weight_decay": 0.2},
+        {"cautious decay": {"decay_coupling": "cautious"}},
+        reference=lambda learning_rate, weight_decay, decay_coupling="rate", **rest: references.Chain(
+            modern_references.ScaleByLaprop(**rest),
+            references.AddDecayedWeights(weight_decay)
+            if decay_coupling == "rate"
+            else modern_references.AddCautiousDecayedWeights(weight_decay),
+            references.ScaleByLearningRate(learning_rate),
+        ),
+    ),
+    Entry(
+        "mars",
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "gamma": 0.05, "weight_decay": 0.1},
+        {"learning_rate": 0.03, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "gamma": 0.1, "weight_decay": 0.2},
+        reference=lambda learning_rate, weight_decay, **rest: references.Chain(
+            modern_references.ScaleByMars(**rest),
+            references.AddDecayedWeights(weight_decay),
+            references.ScaleByLearningRate(learning_rate),
+        ),
+    ),
+    Entry(
+        "stable_adamw",
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "threshold": 0.7, "weight_decay": 0.1},
+        {"learning_rate": 0.03, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "threshold": 0.9, "weight_decay": 0.2},
+        reference=lambda threshold, **rest: modern_references.StableAdamw(clip_threshold=threshold, **rest),
     ),
     Entry(
         "schedule_free_sgd",

@@ -118,6 +118,7 @@ LIMITS = {
     "mechanize": {"mild": True, "double": 1e-11, "single": 2e-3},
     "sam": {"mild": True, "single": 5e-5},
     "schedule_free": {"mild": True, "single": 5e-5},
+    "hyperball": {"mild": True, "single": 1e-4},
     # A curvature that is a difference of products has their rounding errors.
     "lbfgs": {"mild": True, "single": 1e-3},
     "lookahead": DIFFERENCE,

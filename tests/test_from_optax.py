@@ -208,6 +208,13 @@ UNMOVED = {
         ["schedule_free", "schedule_free_sgd", "schedule_free_adamw"],
         "Optax weighs by the rate of another step",
     ),
+    **dict.fromkeys(
+        [
+            *("adam_atan2", "laprop", "mars", "stable_adamw"),
+            *("scale_by_adam_atan2", "scale_by_laprop", "scale_by_mars", "scale_by_stable_adam"),
+        ],
+        "not in Optax",
+    ),
     "mechanize": "Optax does not keep the path, and the parameters no longer tell it",
     "sam": "a row has one wrapped state",
     **dict.fromkeys(["scale_by_sm3", "sm3"], "Optax has a list of accumulators in the place of each leaf"),

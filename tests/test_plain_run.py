@@ -45,6 +45,7 @@ GROWS = {
     "test_catalogue.py::test_every_form_has_a_reference_or_a_reason",
     "test_catalogue.py::test_the_alternative_differs_in_every_number",
     "test_catalogue.py::test_every_public_function_has_an_example",
+    "test_engine_properties.py::test_numbers_may_be_wider_than_the_leaves",
     "test_from_optax.py::test_every_entry_is_moved_or_has_a_reason",
     "test_laws.py::test_law",
     "test_no_hidden_state.py::test_the_state_says_the_domain_that_the_spec_says",

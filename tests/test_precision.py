@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.numerics import Decay
+from gradtx.core.numerics import Decay, divide, sign
 
 STEPS = 100
 BOUND = 2e-6
@@ -74,3 +74,24 @@ def test_no_finite_gradient_leads_to_nan(name):
         updates, state = tx.update(ordinary.at[1, 2].set(large), state)
         assert jnp.isfinite(updates).all()
     assert updates[0, 0] > 0
+
+
+@jax.numpy_dtype_promotion("standard")
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
+def test_zero_over_zero_stays_zero_where_another_division_follows(dtype):
+    """Of (x / a) / b XLA makes x / (a b), and the product of the least denominators is 0."""
+    x, none = jnp.zeros(3, dtype), jnp.zeros(3)
+    np.testing.assert_array_equal(jax.jit(lambda x, a, b: divide(divide(x, a), b))(x, none, none), 0)
+    np.testing.assert_array_equal(jax.jit(lambda x, a: sign(divide(x, a)))(x, none), 0)
+    unchanged = jax.jit(lambda x, a, b: divide(divide(x, a), b))(x + 1, none + 2, none + 4)
+    np.testing.assert_allclose(unchanged, 0.125)
+
+
+def test_two_rescalings_without_eps_keep_a_zero_gradient():
+    once = gradtx.scale_by_rss(initial_accumulator_value=0.0, eps=0.0)
+    tx, g = gradtx.chain(once, once), jnp.zeros(3)
+    np.testing.assert_array_equal(jax.jit(lambda g: tx.update(g, tx.init(g))[0])(g), 0)
+
+
+def test_what_is_not_a_number_stays_so():
+    assert np.isnan(divide(jnp.array([1.0, jnp.nan]), jnp.array([jnp.nan, 0.0]))).all()

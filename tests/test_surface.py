@@ -894,6 +894,11 @@ def test_a_decay_rate_function_is_a_function_that_gives_a_number():
 
 
 SEVERAL_MEANINGS = {
+    "gamma": ["the exponent of the variance's decay, >= 0", "the strength of the correction, >= 0"],
+    "decay_steps": [
+        "the length of the schedule in steps, > 0",
+        "the length of the cooldown in steps, > 0",
+    ],
     "inner": [
         "the wrapped transform, of any library",
         "a transform that makes a direction, of any library, such as `scale_by_adam()`",

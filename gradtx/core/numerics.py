@@ -76,6 +76,14 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
 
 
+def agree(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Positive where two numbers have one sign, 0 where one is 0; of complex ones by the angle between them.
+
+    By their signs, since a product of small numbers may underflow.
+    """
+    return jnp.real(jnp.conj(sign(a)) * sign(b))
+
+
 def inner_product(a: jax.Array, b: jax.Array) -> jax.Array:
     """`Re <a, b>`, the sum of the products of the elements; of complex ones the real part of `conj(a) b`."""
     return jnp.sum(jnp.real(jnp.conj(a) * b))
@@ -94,9 +102,14 @@ def bounded(x: jax.Array) -> jax.Array:
 
 
 def divide(x: jax.Array, denominator: jax.Array) -> jax.Array:
-    """`x / denominator` for a denominator >= 0 that may have underflowed: 0 / 0 is 0, never NaN."""
+    """`x / denominator` for a denominator >= 0 that may have underflowed: 0 / 0 is 0, never NaN.
+
+    It stays so where another division follows: of (x / a) / b XLA makes x / (a b), and of the least a and b
+    the product is 0. What is selected between the two is in its way.
+    """
     tiny = np.array(jnp.finfo(denominator.dtype).tiny, denominator.dtype)
-    return x / jnp.maximum(denominator, tiny)
+    fits = usually(~(denominator < tiny))
+    return jnp.where(fits, x / jnp.where(fits, denominator, jnp.ones_like(denominator)), x / tiny)
 
 
 def sign(x: jax.Array) -> jax.Array:

@@ -50,7 +50,7 @@ _NAMES = {"rem": "mod", "is_finite": "isfinite"}
 _ELEMENTWISE = {
     *("add", "sub", "mul", "div", "neg", "max", "min", "abs", "sign", "sqrt", "exp", "expm1", "log", "log1p"),
     *("sin", "cos", "tan", "tanh", "logistic", "erf", "floor", "ceil", "round", "real", "imag", "conj"),
-    *("cbrt", "pow", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", *_NAMES),
+    *("atan", "cbrt", "pow", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", *_NAMES),
 }
 _FOLDS = {"reduce_and": "and", "reduce_or": "or", "reduce_max": "max", "reduce_min": "min"}
 _OVER_A_LEAF = {"and": "all", "or": "some", "max": "largest", "min": "smallest"}

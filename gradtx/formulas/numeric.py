@@ -40,6 +40,7 @@ _VALUES: dict[str, Callable[..., Any]] = {
     "cos": np.cos,
     "tan": np.tan,
     "tanh": np.tanh,
+    "atan": np.arctan,
     "logistic": lambda x: 1 / (1 + np.exp(-x)),
     "erf": np.vectorize(math.erf, otypes=[float]),
     "floor": np.floor,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.combine import Parallel
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import divide, real_dtype
+from gradtx.core.numerics import agree, real_dtype
 from gradtx.core.spec.arguments import factory
 from gradtx.transforms.elementary import identity
 
@@ -36,9 +36,9 @@ def beside_gradient(name: str, how: Any, inner: Any) -> Transform:
 
 
 def _agreeing(u: jax.Array, g: jax.Array) -> jax.Array:
-    agree = jnp.real(jnp.conj(u) * g) > 0
-    part = jnp.sum(agree, dtype=real_dtype(u.dtype)) / max(u.size, 1)
-    return jnp.where(agree, divide(u, jnp.maximum(part, 1e-3)), jnp.zeros_like(u))
+    kept = agree(u, g) > 0
+    part = jnp.sum(kept, dtype=real_dtype(u.dtype)) / max(u.size, 1)
+    return jnp.where(kept, u / jnp.maximum(part, 1e-3), jnp.zeros_like(u))
 
 
 @factory
@@ -47,7 +47,7 @@ def cautious(inner: Any) -> Transform:
 
         u = inner(g)          u <- u 1[u g > 0] / max(the part of the elements where u g > 0, 1e-3)
 
-    The part is that of a leaf. Of a complex element u g is the real part of conj(u) g.
+    The part is that of a leaf. Of complex elements the real part of conj(u) g tells whether they agree.
 
     Args:
         inner: a transform that makes a direction, of any library, such as `scale_by_adam()`: the learning

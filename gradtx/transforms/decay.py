@@ -11,6 +11,7 @@ from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
+from gradtx.core.numerics import agree
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
@@ -31,7 +32,7 @@ class AddCautiousDecayedWeights(AddDecayedWeights, name="add_cautious_decayed_we
     """u = g + weight_decay theta where g theta >= 0, and g elsewhere."""
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        shrinks = jnp.real(jnp.conj(g) * leaf.param) >= 0
+        shrinks = agree(g, leaf.param) >= 0
         return g + jnp.where(shrinks, self.weight_decay * leaf.param, jnp.zeros_like(leaf.param)), slots
 
 

@@ -24,6 +24,8 @@ class ScaleByHyperball(Rule, name="scale_by_hyperball"):
     needs = ("params",)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
+        if g.size <= 1:
+            return jnp.zeros_like(g), slots  # one number has nowhere to go
         size = norm([leaf.param])
         ratio = divide(size, norm([g]))
         way = -self.learning_rate * jnp.where(jnp.isfinite(ratio), ratio, jnp.ones_like(ratio)) * g
@@ -39,7 +41,7 @@ def scale_by_hyperball(learning_rate: ScalarOrSchedule) -> Transform:
         theta' = theta - eta u ||theta|| / ||u||            theta <- theta' ||theta|| / ||theta'||
 
     It stands at the end, in the place of a learning rate and of weight decay, behind any direction. It is for
-    matrices; a leaf of zeros does not move, so that biases belong into another group.
+    matrices: a leaf of zeros does not move, and neither does one of a single element.
 
     Args:
         learning_rate: the size of the steps, >= 0 or a schedule; eta above, a part of the norm.

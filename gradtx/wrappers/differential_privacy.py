@@ -70,8 +70,8 @@ def differentially_private_aggregate(
 
     with ||g|| over all leaves of an example, C = l2_norm_clip, sigma = noise_multiplier and B the number of
     examples. Gradients have the examples along axis 0, as `jax.vmap(jax.grad(loss), in_axes=(None, 0))` gives
-    them, so that it must be the first of a chain. An example with an Inf or NaN counts as 0. The noise of a
-    step and leaf depends on the key, the step and the leaf's path alone.
+    them, so that it must be the first of a chain. Of an example with an Inf or NaN no finite element counts.
+    The noise of a step and leaf depends on the key, the step and the leaf's path alone.
 
     Args:
         l2_norm_clip: C, the bound of the norm of each example, >= 0.

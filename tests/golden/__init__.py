@@ -159,3 +159,540 @@ def state_dict_of(case, arrays):
             *_, key, entry = name.split("/")
             state.setdefault(int(key), {})[entry] = array
     return {"state": state, "param_groups": json.loads(str(arrays[f"{case}/param_groups"]))}
+
+
+def at_step(value):
+    """The schedule of value(t) at step t of the recordings, which counts from 1; a schedule counts from 0."""
+
+    def schedule(step):
+        # What reads recordings, and the scripts that make them, need numpy alone.
+        import jax.numpy as jnp
+
+        values = [value(t) for t in range(1, 101)]
+        return jnp.asarray(values)[jnp.asarray(step).astype("int32")]
+
+    return schedule
+
+
+def corrected(eps, b2):
+    """For an eps that is added to the root of a second moment whose bias is not yet corrected."""
+    return at_step(lambda t: eps / (1 - b2**t) ** 0.5)
+
+
+def torch_nadam(b1, b2, eps, momentum_decay):
+    """NAdam with the momentum of its paper: b1 (1 - 0.96^(t momentum_decay) / 2) at step t."""
+
+    def momentum(t):
+        return b1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
+
+    def left(t):
+        return 1 - np.prod([momentum(s) for s in range(1, t + 1)])
+
+    of_g = ("scale_by_schedule", [at_step(lambda t: (1 - momentum(t)) / left(t))])
+    of_m = ("scale_by_schedule", [at_step(lambda t: momentum(t + 1) / left(t + 1))])
+    step = ("add", [of_g, ("chain", [("ema", [b1, False]), of_m])])
+    return ("ratio", [step, ("chain", [("square", []), ("ema", [b2]), ("sqrt", []), ("offset", [eps])])])
+
+
+def rectification(b2, t, threshold=5):
+    """RAdam's factor at step t, and 0 before it is used."""
+    limit = 2 / (1 - b2) - 1
+    rho = limit - 2 * t * b2**t / (1 - b2**t)
+    if rho < threshold:
+        return 0.0
+    return ((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)) ** 0.5
+
+
+def slow_decay(b1, b3, warmup):
+    """AdEMAMix's schedule of b3: half lives grow in a line from that of b1."""
+
+    def value(t):
+        low, high, share = np.log(b1), np.log(b3), t / warmup
+        return min(np.exp(low * high / ((1 - share) * high + share * low)), b3)
+
+    return at_step(value)
+
+
+# Every case of make_official.py that this library can say, as a name of it and arguments: a dict of those
+# by keyword or a list of those by position, in which a pair like the case itself stands for a transform.
+# What differs by more than a name has a comment.
+OFFICIAL_CASES = {
+    "stable_adamw": ("stable_adamw", {"learning_rate": 0.05, "weight_decay": 0.0}),
+    "stable_adamw_weight_decay": (
+        "stable_adamw",
+        {"learning_rate": 0.03, "b1": 0.8, "b2": 0.95, "eps": 1e-3, "weight_decay": 0.1},
+    ),
+    "adamax": ("adamax", {"learning_rate": 0.05, "b1": 0.9, "b2": 0.999, "eps": 1e-8}),
+    "adamax_weight_decay": (
+        "adamax",
+        {"learning_rate": 0.03, "b1": 0.8, "b2": 0.95, "eps": 1e-3, "weight_decay": 0.05},
+    ),
+    # torch raises the momentum over the steps, in the step but not in the average.
+    "nadam": ("chain", [torch_nadam(0.9, 0.999, 1e-8, 0.004), ("scale_by_learning_rate", [0.05])]),
+    "nadam_weight_decay": (
+        "chain",
+        [
+            torch_nadam(0.8, 0.99, 1e-4, 0.05),
+            ("add_decayed_weights", [0.05]),
+            ("scale_by_learning_rate", [0.05]),
+        ],
+    ),
+    "nadam_constant": ("nadam", {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "eps": 1e-6}),
+    "nadamw_constant": (
+        "nadamw",
+        {"learning_rate": 0.03, "b1": 0.8, "b2": 0.95, "eps": 1e-3, "weight_decay": 0.1},
+    ),
+    # torch adds eps to the root without its bias correction.
+    "radam": ("radam", {"learning_rate": 0.05, "b1": 0.9, "b2": 0.999, "eps": corrected(1e-8, 0.999)}),
+    "radam_weight_decay": (
+        "radam",
+        {
+            "learning_rate": 0.03,
+            "b1": 0.8,
+            "b2": 0.95,
+            "eps": corrected(1e-3, 0.95),
+            "weight_decay": 0.05,
+        },
+    ),
+    "radam_decoupled": (
+        "radam",
+        {
+            "learning_rate": 0.05,
+            "b1": 0.9,
+            "b2": 0.99,
+            "eps": corrected(1e-4, 0.99),
+            "weight_decay": 0.1,
+            "decay_coupling": "rate",
+        },
+    ),
+    "rprop": ("rprop", {"learning_rate": 0.01}),
+    "rprop_factors": (
+        "rprop",
+        {
+            "learning_rate": 0.02,
+            "eta_minus": 0.7,
+            "eta_plus": 1.4,
+            "min_step_size": 5e-3,
+            "max_step_size": 0.1,
+        },
+    ),
+    # torch bounds the first size too, which is 0.2 there.
+    "rprop_first_too_large": (
+        "rprop",
+        {"learning_rate": 0.05, "min_step_size": 1e-3, "max_step_size": 0.05},
+    ),
+    "schedule_free_sgd": ("schedule_free_sgd", {"learning_rate": 0.5, "b1": 0.9}),
+    "schedule_free_sgd_warmup": (
+        "schedule_free_sgd",
+        {
+            "learning_rate": 0.3,
+            "b1": 0.8,
+            "weight_decay": 0.05,
+            "warmup_steps": 20,
+            "weight_lr_power": 1.5,
+        },
+    ),
+    # Steps count by t^r there; here the rate that the average knows has the power r / weight_lr_power.
+    "schedule_free_sgd_r": (
+        "schedule_free",
+        [("sgd", [0.2]), at_step(lambda t: 0.2 * t ** (3.0 / 2.0)), 0.95, 2.0],
+    ),
+    "schedule_free_adamw": (
+        "schedule_free_adamw",
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.999, "eps": 1e-8},
+    ),
+    "schedule_free_adamw_warmup": (
+        "schedule_free_adamw",
+        {
+            "learning_rate": 0.1,
+            "b1": 0.8,
+            "b2": 0.95,
+            "eps": 1e-4,
+            "weight_decay": 0.05,
+            "warmup_steps": 20,
+        },
+    ),
+    "prodigy": ("prodigy", {"learning_rate": 1.0, "betas": (0.9, 0.999), "estim_lr0": 1e-6}),
+    "prodigy_weight_decay": (
+        "prodigy",
+        {
+            "learning_rate": 0.5,
+            "betas": (0.8, 0.99),
+            "beta3": 0.95,
+            "eps": 1e-4,
+            "weight_decay": 0.05,
+            "estim_lr0": 1e-3,
+            "estim_lr_coef": 0.5,
+            "safeguard_warmup": True,
+        },
+    ),
+    # The authors correct a bias only when asked to; here the rate takes the correction back.
+    "prodigy_uncorrected": (
+        "prodigy",
+        {
+            "learning_rate": at_step(lambda t: (1 - 0.9**t) / (1 - 0.99**t) ** 0.5),
+            "betas": (0.9, 0.99),
+            "estim_lr0": 1e-3,
+        },
+    ),
+    "dadapt_adamw": ("dadapt_adamw", {"learning_rate": 1.0, "betas": (0.9, 0.999), "estim_lr0": 1e-6}),
+    "dadapt_adamw_weight_decay": (
+        "dadapt_adamw",
+        {
+            "learning_rate": 0.5,
+            "betas": (0.8, 0.99),
+            "eps": 1e-4,
+            "weight_decay": 0.05,
+            "estim_lr0": 1e-3,
+        },
+    ),
+    "lion": ("lion", {"learning_rate": 0.01, "b1": 0.9, "b2": 0.99, "weight_decay": 0.0}),
+    "lion_weight_decay": ("lion", {"learning_rate": 0.02, "b1": 0.95, "b2": 0.8, "weight_decay": 0.1}),
+    "ademamix": (
+        "ademamix",
+        {"learning_rate": 0.02, "b1": 0.9, "b2": 0.999, "b3": 0.99, "alpha": 5.0, "eps": 1e-8},
+    ),
+    "ademamix_schedules": (
+        "ademamix",
+        {
+            "learning_rate": 0.02,
+            "b1": 0.8,
+            "b2": 0.95,
+            "b3": slow_decay(0.8, 0.98, 60),
+            "alpha": at_step(lambda t: min(3.0 * t / 60, 3.0)),
+            "eps": 1e-3,
+            "weight_decay": 0.1,
+        },
+    ),
+    "adan": (
+        "adan",
+        {"learning_rate": 0.05, "b1": 0.98, "b2": 0.92, "b3": 0.99, "eps": 1e-8, "eps_root": 0.0},
+    ),
+    "adan_decoupled": (
+        "adan",
+        {
+            "learning_rate": 0.05,
+            "b1": 0.9,
+            "b2": 0.8,
+            "b3": 0.95,
+            "eps": 1e-3,
+            "eps_root": 0.0,
+            "weight_decay": 0.1,
+        },
+    ),
+    # A proximal decay by lambda is the decoupled one with the rate eta / (1 + eta lambda).
+    "adan_proximal": (
+        "adan",
+        {
+            "learning_rate": 0.05 / (1 + 0.05 * 0.1),
+            "b1": 0.95,
+            "b2": 0.9,
+            "b3": 0.98,
+            "eps": 1e-6,
+            "eps_root": 0.0,
+            "weight_decay": 0.1,
+        },
+    ),
+    "adopt": ("adopt", {"learning_rate": 0.05, "b1": 0.9, "b2": 0.9999, "eps": 1e-6}),
+    "adopt_weight_decay": (
+        "adopt",
+        {
+            "learning_rate": 0.05,
+            "b1": 0.8,
+            "b2": 0.95,
+            "eps": 0.05,
+            "use_clipping": False,
+            "weight_decay": 0.05,
+            "decay_coupling": "gradient",
+        },
+    ),
+    # The authors' first step moves nothing; here it decays.
+    "adopt_decoupled": (
+        "adopt",
+        {
+            "learning_rate": 0.03,
+            "b1": 0.9,
+            "b2": 0.99,
+            "eps": 1e-3,
+            "weight_decay": at_step(lambda t: 0.0 if t == 1 else 0.1),
+        },
+    ),
+    # This package bounds by the fourth root of t; the authors and this library by that of t - 1.
+    "adopt_later_bound": (
+        "adopt",
+        {
+            "learning_rate": 0.05,
+            "b1": 0.9,
+            "b2": 0.99,
+            "eps": 1e-3,
+            "clip_value_fn": at_step(lambda t: t**0.25),
+            "weight_decay": 0.1,
+        },
+    ),
+    # This package adds 1e-15 inside the root, before the bias correction, where laprop adds eps to the root.
+    "laprop": (
+        "chain",
+        [
+            (
+                "scale_by_rms",
+                {"decay": 0.999, "eps": at_step(lambda t: 1e-15 / (1 - 0.999**t)), "bias_correction": True},
+            ),
+            ("ema", [0.9]),
+            ("scale_by_learning_rate", [0.02]),
+        ],
+    ),
+    # It decays the parameters after the step.
+    "laprop_weight_decay": (
+        "chain",
+        [
+            (
+                "scale_by_rms",
+                {"decay": 0.95, "eps": at_step(lambda t: 1e-15 / (1 - 0.95**t)), "bias_correction": True},
+            ),
+            ("ema", [0.8]),
+            ("scale", [1 - 0.05 * 0.1]),
+            ("add_decayed_weights", [0.1]),
+            ("scale_by_learning_rate", [0.05]),
+        ],
+    ),
+    # It adds eps to the root without its bias correction.
+    "laprop_eps": (
+        "chain",
+        [
+            (
+                "ratio",
+                [
+                    ("identity", []),
+                    (
+                        "chain",
+                        [
+                            ("square", []),
+                            ("ema", [0.99, False]),
+                            ("offset", [1e-15]),
+                            ("sqrt", []),
+                            ("offset", [1e-3]),
+                            ("scale_by_schedule", [corrected(1.0, 0.99)]),
+                        ],
+                    ),
+                ],
+            ),
+            ("ema", [0.9]),
+            ("scale_by_learning_rate", [0.02]),
+        ],
+    ),
+    # The authors' eps is both, eps and eps_root.
+    "adabelief": (
+        "adabelief",
+        {"learning_rate": 0.05, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "eps_root": 1e-8},
+    ),
+    "adabelief_decoupled": (
+        "adabelief",
+        {
+            "learning_rate": 0.03,
+            "b1": 0.8,
+            "b2": 0.95,
+            "eps": 1e-4,
+            "eps_root": 1e-4,
+            "weight_decay": 0.1,
+            "decay_coupling": "rate",
+        },
+    ),
+    "adabelief_fixed_decay": (
+        "adabelief",
+        {
+            "learning_rate": 0.05,
+            "b1": 0.9,
+            "b2": 0.99,
+            "eps": 1e-6,
+            "eps_root": 1e-6,
+            "weight_decay": 1e-3,
+            "decay_coupling": "none",
+        },
+    ),
+    "adabelief_coupled": (
+        "adabelief",
+        {
+            "learning_rate": 0.05,
+            "b1": 0.9,
+            "b2": 0.99,
+            "eps": 1e-6,
+            "eps_root": 1e-6,
+            "weight_decay": 0.05,
+        },
+    ),
+    # The authors' default is rectified as RAdam is, and adds eps to the root without its bias correction.
+    "adabelief_rectified": (
+        "chain",
+        [
+            (
+                "add",
+                [
+                    (
+                        "chain",
+                        [
+                            ("scale_by_belief", [0.9, 0.999, corrected(1e-16, 0.999), 1e-16]),
+                            ("scale_by_schedule", [at_step(lambda t: rectification(0.999, t))]),
+                        ],
+                    ),
+                    (
+                        "chain",
+                        [
+                            ("ema", [0.9]),
+                            (
+                                "scale_by_schedule",
+                                [at_step(lambda t: 0.0 if rectification(0.999, t) else 1.0)],
+                            ),
+                        ],
+                    ),
+                ],
+            ),
+            ("scale_by_learning_rate", [0.05]),
+        ],
+    ),
+    "yogi": ("yogi", {"learning_rate": 0.05, "b1": 0.9, "b2": 0.999, "eps": 1e-3}),
+    "yogi_accumulator": (
+        "chain",
+        [
+            ("add_decayed_weights", [0.05]),
+            (
+                "scale_by_yogi",
+                {"b1": 0.8, "b2": 0.9, "eps": 1e-4, "initial_accumulator_value": 1e-2},
+            ),
+            ("scale_by_learning_rate", [0.1]),
+        ],
+    ),
+    "yogi_decoupled": (
+        "yogi",
+        {
+            "learning_rate": 0.03,
+            "b1": 0.9,
+            "b2": 0.99,
+            "eps": 1e-2,
+            "weight_decay": 0.1,
+            "decay_coupling": "rate",
+        },
+    ),
+    # This package's second moment has no bias correction, and the first one's is outside the norm; `lamb`
+    # has both inside, as the paper. It adds eps to the norm too.
+    "lamb": (
+        "chain",
+        [
+            ("scale_by_adam", {"b1": 0.9, "b2": 0.999, "eps": 1e-6, "bias_correction": False}),
+            ("scale_by_trust_ratio", {"eps": 1e-6}),
+            ("scale_by_schedule", [at_step(lambda t: 1 / (1 - 0.9**t))]),
+            ("scale_by_learning_rate", [0.02]),
+        ],
+    ),
+    "lamb_weight_decay": (
+        "chain",
+        [
+            ("scale_by_adam", {"b1": 0.8, "b2": 0.95, "eps": 1e-4, "bias_correction": False}),
+            ("add_decayed_weights", [0.1]),
+            ("scale_by_trust_ratio", {"eps": 1e-4}),
+            ("scale_by_learning_rate", [0.03]),
+        ],
+    ),
+    "fromage": ("fromage", {"learning_rate": 0.01}),
+    "fromage_large": ("fromage", {"learning_rate": 0.2}),
+    "novograd": ("novograd", {"learning_rate": 0.05, "b1": 0.9, "b2": 0.25, "eps": 1e-8}),
+    "novograd_weight_decay": (
+        "novograd",
+        {"learning_rate": 0.02, "b1": 0.95, "b2": 0.98, "eps": 1e-3, "weight_decay": 0.05},
+    ),
+    "novograd_averaging": (
+        "chain",
+        [
+            ("scale_by_novograd", {"b1": 0.0, "b2": 0.9, "eps": 1e-8}),
+            ("trace", {"decay": 0.9, "dampening": 0.9, "dampen_first": False}),
+            ("scale_by_learning_rate", [0.1]),
+        ],
+    ),
+    "sm3": ("sm3", {"learning_rate": 0.1, "momentum": 0.9}),
+    "sm3_eps": (
+        "chain",
+        [("scale_by_sm3", {"b1": 0.0, "b2": 1.0, "eps": 1e-2}), ("scale_by_learning_rate", [0.2])],
+    ),
+    "madgrad": ("madgrad", {"learning_rate": 0.05, "momentum": 0.9, "eps": 1e-6}),
+    "madgrad_weight_decay": (
+        "madgrad",
+        {"learning_rate": 0.02, "momentum": 0.0, "eps": 1e-3, "weight_decay": 0.05},
+    ),
+    # The rate of the decay has eps in it too.
+    "madgrad_decoupled": (
+        "add",
+        [
+            ("scale_by_madgrad", [0.03, 0.8, 1e-4]),
+            (
+                "chain",
+                [("set_to_zero", []), ("add_decayed_weights", [0.1]), ("scale", [-(0.03 + 1e-4)])],
+            ),
+        ],
+    ),
+    "dog": ("dog", {"init_step": ("heuristic", 1e-3), "eps": 1e-8}),
+    "dog_weight_decay": (
+        "dog",
+        {"learning_rate": 0.5, "init_step": ("heuristic", 1e-2), "eps": 1e-2, "weight_decay": 0.1},
+    ),
+    "dog_first_rate": ("dog", {"init_step": ("learning_rate", 0.01), "eps": 1e-8}),
+    # Each leaf by itself.
+    "ldog": (
+        "partition",
+        [
+            {
+                "w": ("dog", {"init_step": ("heuristic", 1e-3)}),
+                "b": ("dog", {"init_step": ("heuristic", 1e-3)}),
+            },
+            ["w", "b"],
+        ],
+    ),
+    "dowg": ("dowg", {"eps": 1e-4}),
+    "dowg_eps": ("dowg", {"eps": 1e-2}),
+}
+
+# What is only recorded, and why.
+NO_SUCH = "There is no such optimizer here yet."
+MECHANIC = (
+    "This package keeps every reward at 0 or above and takes slopes as they are; here, as in Optax, slopes "
+    "are bounded by those before, and a reward may fall below 0."
+)
+RECORDED_ONLY = (
+    ("sm3_beta", "An accumulator of this package never falls; one here is replaced at every step."),
+    ("adam_mini", NO_SUCH),
+    ("adam_mini_rows", NO_SUCH),
+    ("came", NO_SUCH),
+    ("came_weight_decay", NO_SUCH),
+    ("mars", "This package adds 1e-15 inside the root, before the bias correction."),
+    ("mars_lion", NO_SUCH),
+    ("sophia_h", NO_SUCH),
+    ("sophia_g", NO_SUCH),
+    ("mechanic", MECHANIC),
+    ("mechanic_adam", MECHANIC),
+)
+
+
+def load_official():
+    """`official.npz`: params, grads_by_step, steps, trajectories, evaluated, sources, versions.
+
+    The problem is that of `load_torch`. `trajectories[case]` is a list of the parameters after each of
+    `steps`, which count from 1, and `evaluated[case]`, where there is one, of those to evaluate with;
+    `sources[case]` has the package, its version, the class and the arguments.
+    """
+    with np.load(Path(__file__).parent / "official.npz") as file:
+        arrays = dict(file)
+    problem = load_torch()
+    shapes = [p.shape for p in problem.params]
+    ends = np.cumsum([p.size for p in problem.params])[:-1]
+
+    def leaves(rows):
+        return [[x.reshape(s) for x, s in zip(np.split(row, ends), shapes, strict=True)] for row in rows]
+
+    sources = json.loads(str(arrays["sources"]))
+    return SimpleNamespace(
+        params=problem.params,
+        grads_by_step=problem.grads_by_step,
+        steps=arrays["steps"].tolist(),
+        trajectories={case: leaves(arrays[case]) for case in sources},
+        evaluated={case: leaves(arrays[f"{case}/eval"]) for case in sources if f"{case}/eval" in arrays},
+        sources=sources,
+        versions=json.loads(str(arrays["versions"])),
+    )

@@ -1,0 +1,106 @@
+"""Write `docs/conformance.md`: how far each optimizer is from recordings of official implementations.
+
+    python tests/conformance.py
+
+The recordings are those of `golden/make_torch.py` and `golden/make_official.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gradtx
+from golden import OFFICIAL_CASES, RECORDED_ONLY, TORCH_CASES, load_official, load_torch
+from trajectories import x64
+
+PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
+
+HEAD = """# Conformance
+
+Optimizers beside official implementations, or well-known ones where an algorithm's authors published no
+package: recorded once by committed scripts, which name the versions (`tests/golden/make_torch.py`,
+`tests/golden/make_official.py`), and compared in every run of the tests. Each recording has 100 steps in
+float64 on quadratics with noise, on a matrix and a vector, of which one element never has a gradient. The
+deviation is the largest one of a parameter at a recorded step, relative to the largest value that this
+parameter has had. Every rule also follows a reference in numpy that was written apart from it, to 1e-12
+over 120 steps (`tests/test_formulas.py`).
+
+This page is written by `python tests/conformance.py`.
+
+| case | in gradtx | source | steps | largest deviation |
+|---|---|---|---|---|
+"""
+
+TAIL = """
+## Recorded, and not compared
+
+| case | why |
+|---|---|
+"""
+
+
+def built(x):
+    """What an entry of the tables stands for."""
+    match x:
+        case (str(name), dict(kwargs)):
+            return getattr(gradtx, name)(**built(kwargs))
+        case (str(name), list(args)):
+            return getattr(gradtx, name)(*built(args))
+        case dict():
+            return {key: built(value) for key, value in x.items()}
+        case list():
+            return [built(value) for value in x]
+    return x
+
+
+def deviation(tx, recording, expected) -> float:
+    """The largest deviation of a parameter from what was recorded."""
+    with x64():
+        params = [jnp.asarray(p) for p in recording.params]
+        state, history = tx.init(params), []
+
+        @jax.jit
+        def step(grads, state, params):
+            return gradtx.apply_gradients(tx, grads, state, params)
+
+        for grads_at in recording.grads_by_step:
+            grads = [jnp.asarray(g) for g in grads_at([np.asarray(p) for p in params])]
+            params, state = step(grads, state, params)
+            history.append([np.asarray(p) for p in params])
+    worst = 0.0
+    for i in range(len(recording.params)):
+        theirs = np.array([leaves[i] for leaves in expected])
+        ours = np.array([history[number - 1][i] for number in recording.steps])
+        size = np.maximum.accumulate(np.maximum(np.abs(theirs), np.abs(recording.params[i])))
+        worst = max(worst, float(np.max(np.abs(ours - theirs) / size)))
+    return worst
+
+
+def rows():
+    """The rows of the table."""
+    torch, official = load_torch(), load_official()
+    version = torch.versions["torch"].partition("+")[0]
+    for case, entry in TORCH_CASES.items():
+        worst = deviation(built(entry), torch, torch.trajectories[case])
+        yield case, entry[0], f"torch {version}", worst
+    for case, entry in OFFICIAL_CASES.items():
+        source = official.sources[case]
+        where = f"{source['package']} {source['version'].partition('+')[0]}, `{source['class']}`"
+        yield case, entry[0], where, deviation(built(entry), official, official.trajectories[case])
+
+
+def main() -> None:
+    """Writes the page."""
+    lines = [
+        f"| {case} | `{name}` | {source} | 100 | {worst:.1e} |\n" for case, name, source, worst in rows()
+    ]
+    reasons = [f"| {case} | {why} |\n" for case, why in RECORDED_ONLY]
+    PAGE.write_text(HEAD + "".join(lines) + TAIL + "".join(reasons))
+
+
+if __name__ == "__main__":
+    main()
