@@ -13,6 +13,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.compose.rule import Key, Rule, Slot, WholeScalar
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.protocol import (
+    NO_PARAMS_MSG,
     EmptyState,
     MaskedNode,
     OptState,
@@ -21,6 +22,7 @@ from gradtx.core.engine.protocol import (
     TransformUpdateExtraArgsFn,
     TransformUpdateFn,
     Updates,
+    init_empty_state,
 )
 from gradtx.core.engine.rebase import rebase
 from gradtx.core.engine.transform import (
@@ -257,6 +259,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "NO_PARAMS_MSG",
     "DTypeName",
     "Decay",
     "EmptyState",
@@ -350,6 +353,7 @@ __all__ = [
     "hyperparams",
     "identity",
     "incremental_update",
+    "init_empty_state",
     "inject_hyperparams",
     "inject_stateful_hyperparams",
     "inverse_sqrt_schedule",

@@ -43,7 +43,6 @@ OTHERS = frozenset(
         "ZoomLinesearchInfo",
         "assignment",
         "experimental",
-        "init_empty_state",
         "matrix_inverse_pth_root",
         "microbatch",
         "microbatching",

@@ -18,6 +18,7 @@ NOT_TRANSFORMS = {
         "Fraction",
         "Mask",
         "MaskedNode",
+        "NO_PARAMS_MSG",
         "NonNegative",
         "Number",
         "OptState",
@@ -52,6 +53,7 @@ NOT_TRANSFORMS = {
     ],
     "what a transform of two functions is written with": [
         "bias_correction",
+        "init_empty_state",
         "safe_norm",
         "safe_root_mean_squares",
         "unitwise_clip",

@@ -40,6 +40,27 @@ class EmptyState(NamedTuple):
     """The state of a transform that remembers nothing: a tree without leaves."""
 
 
+def init_empty_state(params: Params) -> EmptyState:
+    """The `init` of a transform that remembers nothing.
+
+    Args:
+        params: the parameters.
+
+    Returns:
+        A state without arrays.
+
+    Examples:
+        >>> import gradtx
+        >>> gradtx.init_empty_state({"w": 1.0})
+        EmptyState()
+    """
+    return EmptyState()
+
+
+NO_PARAMS_MSG = "This transform needs the parameters: call update(updates, state, params)."
+"""What a transform of one's own may say where it is called without them."""
+
+
 class MaskedNode(NamedTuple):
     """A place in a tree of your own where nothing is: a tree without leaves.
 
