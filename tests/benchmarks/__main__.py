@@ -14,10 +14,10 @@ import optax
 
 import gradtx
 
-from . import cases, looking, wrapped
+from . import cases, looking, optimizers, wrapped
 from .measure import Row
 
-CASES = cases.CASES | wrapped.CASES | looking.CASES
+CASES = cases.CASES | optimizers.CASES | wrapped.CASES | looking.CASES
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 INTRODUCTION = """\
@@ -44,6 +44,7 @@ leaves.
 - **step**: the jitted step with state and parameters donated, wall time. gradtx's numbers are arguments
   of the compiled step where Optax's are constants in it; that is what a few leaves of a few elements show:
   each array in and out takes about a microsecond to pass, whatever is computed with it.
+- **step: GPT-2 124M, NAME**: each ready-made optimizer that both have, through `apply_gradients`.
 - **accumulate**: AdamW on 8.3M parameters, donated, 8 micro-batches to an update, against Optax's
   `MultiSteps`; and a micro-step (the median of eight) against the sum of two trees, donated too.
 - **AdamW in a wrapper**: the step through `apply_gradients`, clipped and scheduled or plain, against the same
