@@ -826,7 +826,7 @@ TRANSFORMS = [
         },
         reference=lambda **kwargs: contrib_references.ReduceOnPlateau(reduce_at="patience", **kwargs),
         extra={"value": 1.5},
-        rough=("patience", "tol", "cooldown", "size"),
+        rough=("patience", "rtol", "atol", "cooldown", "accumulation_size"),
     ),
     Entry(
         "scale_by_distance_over_gradients",
@@ -869,7 +869,10 @@ TRANSFORMS = [
         {"stored": {"store_grad": True}},
         reference=lambda **kwargs: searching(linesearch_references.ScaleByBacktrackingLinesearch(**kwargs)),
         extra={"value": 1.5, **SEARCHED},
-        rough=("steps", "tol", "factor", "rate"),
+        rough=(
+            *("max_backtracking_steps", "slope_rtol", "decrease_factor", "increase_factor"),
+            *("max_learning_rate", "atol", "rtol"),
+        ),
         loops=True,
     ),
     Entry(
@@ -897,7 +900,10 @@ TRANSFORMS = [
         {"by decrease alone": {"approx_dec_rtol": None, "initial_guess_strategy": "one"}},
         reference=lambda **kwargs: searching(linesearch_references.ScaleByZoomLinesearch(**kwargs)),
         extra={"value": 1e12, **SEARCHED},
-        rough=("steps", "tol", "factor", "rate", "precision"),
+        rough=(
+            *("max_linesearch_steps", "max_learning_rate", "tol", "increase_factor", "slope_rtol"),
+            *("curv_rtol", "approx_dec_rtol", "stepsize_precision"),
+        ),
         loops=True,
     ),
     Entry(

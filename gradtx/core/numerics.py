@@ -109,7 +109,8 @@ def divide(x: jax.Array, denominator: jax.Array) -> jax.Array:
     """
     tiny = np.array(jnp.finfo(denominator.dtype).tiny, denominator.dtype)
     fits = usually(~(denominator < tiny))
-    return jnp.where(fits, x / jnp.where(fits, denominator, jnp.ones_like(denominator)), x / tiny)
+    quotient = x / jnp.where(fits, denominator, jnp.ones_like(denominator))
+    return jnp.where(fits, quotient, jnp.where(fits, jnp.zeros_like(x), x) / tiny)
 
 
 def sign(x: jax.Array) -> jax.Array:

@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradtx.core.compose.rule import Slot
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import Fraction, NonNegative, PositiveLimit, ScalarOrSchedule
-from gradtx.linesearch.line import Leaves, Line, Point, repeat
+from gradtx.linesearch.line import Leaves, Line, Point, broken, repeat
 from gradtx.linesearch.search import Found, LineSearch
 
 
@@ -59,7 +58,7 @@ class ScaleByBacktrackingLinesearch(LineSearch, name="scale_by_backtracking_line
             rate = jnp.where(last.trials > 0, self.decrease_factor * last.rate, last.rate)
             value, gradient = line.at(rate)
             bound = (1 + self.rtol) * start.value + rate * self.slope_rtol * start.slope
-            error = jnp.where(jnp.isfinite(value), jnp.maximum(value - bound, 0), np.inf)
+            error = broken(value - bound)
             accepted, trials = error <= self.atol, last.trials + 1
             grads = last.grads
             if self.store_grad:

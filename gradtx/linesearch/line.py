@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
@@ -111,6 +112,16 @@ def _accepted(extra: dict[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(value_fn).parameters
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return {name: value for name, value in rest.items() if takes_all or name in parameters}
+
+
+def broken(error: jax.Array) -> jax.Array:
+    """By how much a condition is broken: 0 where it holds, the largest number where nothing is known."""
+    return jnp.where(jnp.isfinite(error), jnp.maximum(error, 0), most(error))
+
+
+def most(x: jax.Array) -> np.ndarray:
+    """The largest number: whoever looks for what is not finite would stop at infinity."""
+    return np.array(jnp.finfo(x.dtype).max, x.dtype)
 
 
 def repeat(goes_on: Callable[[T], jax.Array], trial: Callable[[T], T], start: T, *seen: Any) -> T:

@@ -15,7 +15,7 @@ from gradtx.core.engine.leaves import over_axes
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.update import VALUE_FN
 from gradtx.core.engine.wrapped_update import WrappedUpdate
-from gradtx.linesearch.line import Leaves, Line, Point, chosen, constant, scaled
+from gradtx.linesearch.line import Leaves, Line, Point, chosen, constant, most, scaled
 
 
 class Found(NamedTuple):
@@ -25,8 +25,8 @@ class Found(NamedTuple):
         point: the rate, the loss there and, where it is known, the slope.
         grads: the gradient of the loss there.
         trials: how many rates were tried.
-        errors: by how much each condition is broken there, by name; 0 where it holds, Inf
-            where the loss is not finite.
+        errors: by how much each condition is broken there, by name; 0 where it holds, the
+            largest number where the loss is not finite.
     """
 
     point: Point
@@ -58,7 +58,8 @@ class LineSearch(Wrapper):
         over_axes(line.start, None, self.name)
         fixed = self._with(**constant(self._values()))
         found = fixed.search(line, jnp.where(last > 0, last, jnp.ones_like(last)))
-        moves = jnp.isfinite(found.errors["decrease_error"])
+        error = found.errors["decrease_error"]
+        moves = error < most(error)
         end, grads = chosen(moves, (found.point, found.grads), (line.start, line.grads))
         if self.verbose:
             _tell(self.name, line.start, end.rate, found)

@@ -6,14 +6,13 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradtx.core.compose.rule import WholeScalar
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import Limit, NonNegative, Positive, PositiveLimit, ScalarOrSchedule
 from gradtx.core.spec.spec import show
-from gradtx.linesearch.line import Leaves, Line, Point, chosen, repeat
+from gradtx.linesearch.line import Leaves, Line, Point, broken, chosen, most, repeat
 from gradtx.linesearch.search import Found, LineSearch
 
 Errors = tuple[jax.Array, jax.Array]
@@ -105,7 +104,7 @@ class ScaleByZoomLinesearch(LineSearch, name="scale_by_zoom_linesearch"):
             decrease = jnp.minimum(decrease, jnp.maximum(rise, slope))
         flat = jnp.where(start.slope == 0, 0, self.curv_rtol * jnp.abs(start.slope))
         curvature = jnp.abs(new.slope) - flat
-        return _broken(decrease), _broken(curvature)
+        return broken(decrease), broken(curvature)
 
     def _after(
         self, s: _Search, new: tuple[Point, Leaves, Errors], nowhere: Any, is_largest: jax.Array
@@ -128,16 +127,11 @@ class ScaleByZoomLinesearch(LineSearch, name="scale_by_zoom_linesearch"):
         is_better = (decrease <= self.tol) & (~s.is_safe | (point.value < s.best[0].value))
         is_safe = s.is_safe | is_better
         # Where the loss has decreased enough nowhere, the last point has to do, if the loss is finite there.
-        last = chosen(jnp.isfinite(decrease), new, (*nowhere[:2], new[2]))
+        last = chosen(decrease < most(decrease), new, (*nowhere[:2], new[2]))
         best = chosen(is_better | done | ~is_safe, last, s.best)
         is_small = s.has_interval & (jnp.abs(s.high.rate - s.low.rate) <= self.stepsize_precision)
         failed = ~done & ((trials >= self.max_linesearch_steps) | (is_small & is_safe))
         return _Search(low, high, third, has_interval, best, is_safe, trials, done, failed)
-
-
-def _broken(error: jax.Array) -> jax.Array:
-    """By how much a condition is broken: 0 where it holds, Inf where the loss or its slope is not finite."""
-    return jnp.where(jnp.isfinite(error), jnp.maximum(error, 0), np.inf)
 
 
 def _inside(s: _Search) -> jax.Array:

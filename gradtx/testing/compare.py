@@ -79,7 +79,8 @@ def _spacing(xs: list[Any], dtype: Any) -> np.ndarray:
     size = np.max([np.abs(wide(x)) for x in xs], axis=0)
     size = np.where(np.isfinite(size), size, 1.0)
     eps, tiny = float(jnp.finfo(dtype).eps), float(jnp.finfo(dtype).tiny)
-    return eps * np.exp2(np.floor(np.log2(np.maximum(size, tiny))))
+    _, exponent = np.frexp(np.maximum(size, tiny))
+    return np.ldexp(eps, exponent - 1)
 
 
 def leaf_paths(tree: PyTree) -> list[str]:
