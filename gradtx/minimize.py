@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.kernels import is_plain
@@ -73,8 +74,15 @@ def _compiled(loss: Callable[[], Any], tx: Callable[[], Any], steps: int) -> Any
         def body(carry: Any, _: Any) -> tuple[Any, jax.Array]:
             params, state = carry
             value, grads = jax.value_and_grad(function)(params)
+            # Of complex parameters jax.grad gives the conjugate of the direction of ascent.
             params, state = apply_gradients(
-                optimizer, grads, state, params, value=value, grad=grads, value_fn=function
+                optimizer,
+                jax.tree.map(jnp.conj, grads),
+                state,
+                params,
+                value=value,
+                grad=grads,
+                value_fn=function,
             )
             return (params, state), value
 

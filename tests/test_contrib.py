@@ -438,3 +438,140 @@ def test_one_key_makes_the_same_noise_of_a_leaf_whatever_is_beside_it():
     both, _ = tx.update(jax.tree.map(jnp.zeros_like, grads), tx.init(PARAMS), PARAMS)
     alone, _ = tx.update({"w": jnp.zeros((3, 2, 2))}, tx.init({"w": PARAMS["w"]}), {"w": PARAMS["w"]})
     same(both["w"], alone["w"])
+
+
+def test_a_leaf_may_lack_a_gradient_in_some_calls_of_a_round():
+    """Where it did not climb it steps from where it is; where it did it goes back once it is there again."""
+    tx, params = gradtx.sam(gradtx.sgd(0.5), climb(gradtx)), {"a": jnp.ones(1), "b": jnp.ones(1)}
+    state, path = tx.init(params), []
+    for present in ("ab", "ab", "b", "ab", "ab", "b", "b", "ab"):
+        grads = {name: x if name in present else None for name, x in params.items()}
+        updates, state = tx.update(grads, state, params)
+        params = gradtx.apply_updates(params, updates)
+        path.append(float(params["a"][0]))
+    first = path[1]
+    np.testing.assert_allclose(path[2:4], [first, 0.5 * first], rtol=1e-5)
+    climbed = path[4]
+    assert climbed > path[3]
+    np.testing.assert_allclose(path[7], path[3] - 0.5 * climbed, rtol=1e-5)
+
+
+def test_the_gradient_of_a_round_is_a_tree_like_the_parameters():
+    tx = sam(gradtx, opaque_mode=True)
+    with pytest.raises(ValueError, match="different trees"):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS, grad_fn=lambda params, i: [params["b"], params["w"]])
+    with pytest.raises(ValueError, match="batch_axis_name is for the gradients that opaque_mode takes"):
+        sam(gradtx, batch_axis_name="batch")
+
+
+def test_an_average_knows_the_b1_that_made_the_parameters():
+    def b1(step):
+        return jnp.where(step < 2, 0.5, 0.9)
+
+    tx, y = gradtx.schedule_free(gradtx.sgd(0.1), 0.1, b1=b1), jnp.array([1.0])
+    state, x, z, expected = tx.init(y), 1.0, 1.0, 1.0
+    for step in range(6):
+        y, state = gradtx.apply_gradients(tx, y, state, y)
+        z -= 0.1 * expected
+        x += (z - x) / (step + 1)
+        expected = float(b1(step)) * x + (1 - float(b1(step))) * z
+        found = [float(y[0]), float(gradtx.eval_params(state, y)[0])]
+        np.testing.assert_allclose(found, [expected, x], rtol=1e-5)
+
+
+def test_private_gradients_are_of_all_leaves_and_of_no_shard():
+    grads, tx = jax.tree.map(lambda x: jnp.ones((4, *x.shape)), PARAMS), gradtx.dpsgd(0.1, 1.0, 0.0, seed=1)
+    for partial in (
+        gradtx.partition({"p": tx, "q": gradtx.sgd(0.1)}, {"w": "p", "b": "q"}),
+        gradtx.chain(gradtx.masked(tx, "w"), gradtx.sgd(0.1)),
+    ):
+        with pytest.raises(ValueError, match="must be the first of a chain and work on all leaves"):
+            partial.update(grads, partial.init(PARAMS), PARAMS)
+    with pytest.raises(ValueError, match="needs the parameters"):
+        tx.update(PARAMS, tx.init(PARAMS))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    spec = jax.sharding.PartitionSpec(None, "data")
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=spec, out_specs=jax.sharding.PartitionSpec("data"))
+    def step(x):
+        return tx.update(x, tx.init(x[0]), x[0])[0]
+
+    with pytest.raises(ValueError, match="inside shard_map the leaves vary over the axis data"):
+        step(jnp.ones((3, 4)))
+
+
+@pytest.mark.parametrize("around", [gradtx.cautious, gradtx.grams])
+def test_what_turns_the_sign_is_no_direction(around):
+    for inner in (gradtx.guard(gradtx.adam(0.1)), gradtx.chain(gradtx.scale_by_adam(), gradtx.negate())):
+        with pytest.raises(ValueError, match="has a learning rate, which turns the sign"):
+            around(inner)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.cautious(gradtx.scale_by_adam()),
+        gradtx.scale_by_stable_adam(),
+        gradtx.scale_by_hyperball(0.1),
+        gradtx.scale_by_mars(),
+    ],
+    ids=["cautious", "stable_adam", "hyperball", "mars"],
+)
+def test_one_element_that_is_no_number_stays_alone_and_shows(tx):
+    p = jnp.ones(3)
+    updates, _ = tx.update(jnp.array([jnp.nan, 1.0, 1.0]), tx.init(p), p)
+    np.testing.assert_array_equal(np.isfinite(updates), [False, True, True])
+
+
+def test_the_derivative_of_an_arctangent_at_a_zero_gradient_is_finite():
+    def moved(x):
+        tx = gradtx.scale_by_adam_atan2()
+        return tx.update(0 * x, tx.init(x))[0].sum()
+
+    assert np.isfinite(jax.grad(moved)(jnp.ones(2))).all()
+
+
+def test_a_round_and_an_example_have_a_formula():
+    tx = sam(gradtx, opaque_mode=True)
+    assert "theta" in str(gradtx.formula(tx, PARAMS, "w"))
+    assert "l2_norm_clip" in str(gradtx.formula(gradtx.dpsgd(0.1, 1.0, 0.5, seed=1), PARAMS, "w"))
+    rounds = gradtx.sam(gradtx.adam(gradtx.cosine_decay_schedule(0.1, 500)), climb(gradtx))
+    assert not gradtx.check(rounds, PARAMS, steps=1000)
+
+
+def test_the_loss_is_seen_through_views():
+    flat, _ = followed(gradtx.flatten(sam(gradtx, opaque_mode=True)), 3, grad_fn=lambda p, i: grads_of(p))
+    same(flat, followed(sam(gradtx, opaque_mode=True), 3, grad_fn=lambda p, i: grads_of(p))[0])
+
+    def distance(z):
+        return jnp.sum(jnp.abs(z - (1 - 2j)) ** 2)
+
+    tx, z = gradtx.split_real_and_imaginary(gradtx.lbfgs()), jnp.zeros(2, jnp.complex64)
+    state = tx.init(z)
+    for _ in range(4):
+        value, grad = jax.value_and_grad(distance)(z)
+        z, state = gradtx.apply_gradients(tx, jnp.conj(grad), state, z, value=value, value_fn=distance)
+    np.testing.assert_allclose(z, 1 - 2j, rtol=1e-5)
+
+
+def test_norms_of_any_number():
+    assert gradtx.unitwise_norm(jnp.array([1, 1])).dtype == jnp.float32
+    np.testing.assert_allclose(gradtx.safe_root_mean_squares(jnp.array([1, 2]), 0.0), 2.5**0.5, rtol=1e-6)
+    np.testing.assert_allclose(gradtx.safe_norm(jnp.array([300.0, 0.0], jnp.float16), 0.0), 300.0)
+    np.testing.assert_allclose(gradtx.safe_norm(jnp.array([1e-30, 0.0]), 0.0), 1e-30, rtol=1e-6)
+    np.testing.assert_array_equal(gradtx.unitwise_norm(jnp.array([jnp.inf, 1.0])), jnp.inf)
+
+
+def test_no_distance_over_no_gradients_is_no_rate():
+    p = 10 * jnp.ones(3)
+    for tx in (
+        gradtx.scale_by_distance_over_gradients(reps_rel=0.5, eps=0.0),
+        gradtx.scale_by_dog("distance", 10.0, eps=0.0),
+    ):
+        np.testing.assert_array_equal(tx.update(jnp.zeros(3), tx.init(p), p)[0], 0.0)
+
+
+def test_parameters_may_be_loaded_between_init_and_the_first_step():
+    tx = gradtx.mechanize(gradtx.sgd(1.0))
+    updates, _ = tx.update(jnp.ones(1), tx.init(jnp.zeros(1)), jnp.full(1, 5.0))
+    assert abs(float(updates[0])) < 1e-5

@@ -399,3 +399,43 @@ def test_shards_are_no_tree():
         ValueError, match="scale_by_lbfgs: inside shard_map the leaves vary over the axis data"
     ):
         step(jnp.ones(4))
+
+
+def test_a_leaf_that_comes_and_goes_does_not_spoil_the_estimate():
+    def loss(p):
+        bowls = jnp.sum(jnp.array([1.0, 3.0]) * p["a"] ** 2) + 5 * jnp.sum(p["b"] ** 2)
+        return bowls + jnp.sum(p["a"]) * jnp.sum(p["b"])
+
+    tx, params = gradtx.lbfgs(memory_size=2), {"a": jnp.array([1.0, -2.0]), "b": jnp.array([1.5])}
+    state, losses = tx.init(params), []
+    for i in range(14):
+        value, grads = jax.value_and_grad(loss)(params)
+        grads = {**grads, "a": None} if i % 2 else grads
+        params, state = gradtx.apply_gradients(tx, grads, state, params, value=value, value_fn=loss)
+        losses.append(float(value))
+    assert (np.diff(losses) <= 0).all()
+    assert losses[-1] < 1e-2
+
+
+def test_a_tolerance_is_a_part_of_the_magnitude_of_the_loss():
+    def below(x):
+        return jnp.sum(x**2) - 100
+
+    tx = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_backtracking_linesearch(10, rtol=0.1, verbose=True))
+    x = jnp.array([1.0])
+    _, state = tx.update(2 * x, tx.init(x), x, value=below(x), value_fn=below)
+    assert searched(state)["num_linesearch_steps"] == 1
+
+
+def test_an_eager_search_that_keeps_the_gradient_compiles_nothing_either():
+    tx = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_backtracking_linesearch(10, store_grad=True))
+    value, grads = jax.value_and_grad(bowl)(PARAMS)
+    _, state = tx.update(grads, tx.init(PARAMS), PARAMS, value=value, value_fn=bowl)
+    with compilations() as count:
+        tx.update(grads, state, PARAMS, value=value, value_fn=lambda p: bowl(p))
+    assert count() == 0
+
+
+def test_complex_parameters_are_minimized():
+    result, _ = gradtx.minimize(lambda z: jnp.abs(z - (1 + 1j)) ** 2, jnp.complex64(0), gradtx.sgd(0.1), 60)
+    np.testing.assert_allclose(result, 1 + 1j, rtol=1e-4)

@@ -987,7 +987,7 @@ SEVERAL_MEANINGS = {
         "decay of the first moment, in [0, 1)",
         "the share of the momentum in the step, in [0, 1)",
         "the decay of the velocity, in [0, 1]",
-        "how far the parameters are on the way from z to x, in (0, 1]",
+        "the part of x in the parameters, which are b1 x + (1 - b1) z, in (0, 1]",
     ],
     "b2": [
         "decay of the second moment, in [0, 1)",

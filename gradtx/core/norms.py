@@ -215,7 +215,9 @@ def norms_along(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
     def look(x: jax.Array) -> jax.Array:
         most = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
-        return most * sqrt(jnp.sum(abs_sq(x / jnp.where(most > 0, most, 1)), axis=axes, keepdims=True))
+        unit = jnp.where((most > 0) & jnp.isfinite(most), most, 1)
+        found = unit * sqrt(jnp.sum(abs_sq(x / unit), axis=axes, keepdims=True))
+        return jnp.where(jnp.isfinite(most), found, most)
 
     return jax.lax.cond(usually(exact.all()), lambda _: sqrt(sums), look, x)
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.compose.combine import chain
@@ -17,7 +18,7 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import active_leaves
 from gradtx.core.engine.program import Program
-from gradtx.core.engine.update import VALUE_FN
+from gradtx.core.engine.update import GRAD_FN, VALUE_FN
 from gradtx.core.numerics import abs_sq, total
 from gradtx.formulas.expression import Expression, digest, intern, rewrite, symbol, symbols, within
 from gradtx.formulas.interpret import interpret
@@ -110,17 +111,21 @@ class Tracing:
         tree = structure.unflatten(kept)
         self.sizes = {i: math.prod(x.shape) for i, x in enumerate(kept) if x is not None}
         asked = {n for p in programs(tx) for needs in p.needs.values() for n in needs}
-        wanted, functions = (
-            sorted(asked - {"params", VALUE_FN}),
-            {VALUE_FN: _any_loss} if VALUE_FN in asked else {},
-        )
+        asked |= {
+            GRAD_FN for p in programs(tx) for u in p.units if getattr(u.transform, "opaque_mode", False)
+        }
+        functions = {name: f for name, f in _FUNCTIONS.items() if name in asked}
+        wanted = sorted(asked - {"params", *_FUNCTIONS})
         scalars = {name: jax.ShapeDtypeStruct((), np.float32) for name in wanted}
+        # Of a transform that takes the gradients of examples, one of them.
+        examples = (1,) if tx.program.per_example else ()
+        grads = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*examples, *x.shape), x.dtype), tree)
 
         def update(g: Any, state: Any, params: Any, extra: Any) -> Any:
             return tx.update(g, state, params, **extra, **functions)
 
         init, state = jax.make_jaxpr(tx.init, return_shape=True)(tree)
-        self._traced = init, jax.make_jaxpr(update)(tree, state, tree, scalars)
+        self._traced = init, jax.make_jaxpr(update)(grads, state, tree, scalars)
         self._given = tx, state, tree, wanted
 
     @functools.cached_property
@@ -163,6 +168,15 @@ class Tracing:
 def _any_loss(params: Any, **_: Any) -> jax.Array:
     """In the place of the loss; what depends on its values has no formula."""
     return total([abs_sq(x).sum() for x in jax.tree.leaves(params)])
+
+
+def _any_gradient(params: Any, *_: Any, **__: Any) -> Any:
+    """In the place of its gradient."""
+    return jax.tree.map(lambda x: 2 * jnp.conj(x), params)
+
+
+_FUNCTIONS = {VALUE_FN: _any_loss, GRAD_FN: _any_gradient}
+"""What stands for the functions among the keyword arguments."""
 
 
 def _prefix(leaf: int) -> str:

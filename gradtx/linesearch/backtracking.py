@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from gradtx.core.compose.rule import Slot
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import Fraction, NonNegative, PositiveLimit, ScalarOrSchedule
-from gradtx.linesearch.line import Leaves, Line, Point, broken, repeat
+from gradtx.linesearch.line import Leaves, Line, Point, broken, either, repeat
 from gradtx.linesearch.search import Found, LineSearch
 
 
@@ -40,6 +40,10 @@ class ScaleByBacktrackingLinesearch(LineSearch, name="scale_by_backtracking_line
 
     grad = Slot(shape=lambda search, shape: shape if search.store_grad else None)
 
+    @property
+    def tolerance(self) -> Any:
+        return self.atol
+
     def check(self) -> None:
         if self.increase_factor == math.inf and self.max_learning_rate == math.inf:
             raise ValueError(
@@ -57,13 +61,13 @@ class ScaleByBacktrackingLinesearch(LineSearch, name="scale_by_backtracking_line
         def trial(last: _Trial) -> _Trial:
             rate = jnp.where(last.trials > 0, self.decrease_factor * last.rate, last.rate)
             value, gradient = line.at(rate)
-            bound = (1 + self.rtol) * start.value + rate * self.slope_rtol * start.slope
+            bound = start.value + self.rtol * jnp.abs(start.value) + rate * self.slope_rtol * start.slope
             error = broken(value - bound)
             accepted, trials = error <= self.atol, last.trials + 1
             grads = last.grads
             if self.store_grad:
                 is_last = accepted | (trials > self.max_backtracking_steps)
-                grads = jax.lax.cond(is_last, gradient, lambda: last.grads)
+                grads = either(is_last, gradient, lambda: last.grads)
             return _Trial(rate, value, grads, error, trials, accepted)
 
         none = jnp.zeros((), jnp.int32)
@@ -91,7 +95,7 @@ def scale_by_backtracking_linesearch(
     With f the loss, u the update and eta = min(increase_factor * the last rate, max_learning_rate), the rate
     is the first t of eta, c eta, c² eta ... (c = decrease_factor) with
 
-        f(theta + t u) <= (1 + rtol) f(theta) + slope_rtol t <grad f(theta), u> + atol
+        f(theta + t u) <= f(theta) + slope_rtol t <grad f(theta), u> + rtol |f(theta)| + atol
 
     It stands behind what gives a direction of descent, as in `chain(sgd(1.0), ...)`. Where
     none of max_backtracking_steps + 1 rates will do, the last one is taken; where the loss is not finite
@@ -107,7 +111,7 @@ def scale_by_backtracking_linesearch(
         atol: by how much the condition may be broken, >= 0.
         rtol: the same as a part of the loss, >= 0.
         store_grad: whether the gradient at the end is kept, for `value_and_grad_from_state`.
-        verbose: whether to print what a search ended with that met the conditions nowhere.
+        verbose: whether to print the result of a search that found no rate to accept.
 
     Returns:
         A transform whose `update` needs the parameters, `value=`, the loss there, and `value_fn=`, the loss

@@ -33,7 +33,8 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
     Returns:
         A function of the parameters and these arguments, and of `state=`, the optimizer's state, that gives
         the loss and its gradient. Before the first step, and where the loss that was found is not finite, it
-        evaluates them.
+        evaluates them. The gradient may be the state's own array: where the state is donated to the next
+        step, give both to one compiled function.
 
     Raises:
         ValueError: the state has no line search, or several; it keeps no gradient (`store_grad=True` for

@@ -55,8 +55,11 @@ class ScaleByLbfgs(Wrapper, name="scale_by_lbfgs"):
         with jax.named_scope("remember"):
             steps = [x - old for x, old in zip(params, slots.params, strict=True)]
             changes = [g - old for g, old in zip(gs, slots.updates, strict=True)]
-            memory = _remembered(*memory, steps, changes, call.step)
-        result = _times_inverse(usable, *memory, call.step, self.scale_init_precond)
+            whole = all(place is not None for _, place in call.every)
+            memory = _remembered(*memory, steps, changes, call.step, whole)
+        # Without the part of a leaf that has no gradient a pair has another curvature.
+        weights = memory[2] if whole else _weights_of_parts(*memory)
+        result = _times_inverse(usable, *memory[:2], weights, call.step, self.scale_init_precond)
         result = [jnp.where(f, u, g) for f, u, g in zip(finite, result, gs, strict=True)]
         names = ("diff_params_memory", "diff_updates_memory", "weights_memory")
         return result, {"params": params, "updates": gs, **dict(zip(names, memory, strict=True))}
@@ -78,20 +81,47 @@ def _places(count: jax.Array, size: int) -> jax.Array:
     return jax.lax.rem(first + np.arange(size, dtype=np.uint32), np.uint32(size))
 
 
+def _weight(curvature: jax.Array, size: jax.Array, rounding: float) -> jax.Array:
+    """`1 / <s, y>` of a pair with `<s, y> > 0` beyond what rounding may make of it, and 0 of any other."""
+    weight = divide(jnp.ones_like(curvature), curvature)
+    counts = (size > 0) & (curvature > rounding * size) & jnp.isfinite(weight)
+    return jnp.where(counts, weight, 0)
+
+
+def _rounding(leaves: Leaves) -> float:
+    return max((float(jnp.finfo(x.dtype).eps) for x in leaves), default=0.0)
+
+
 @jax.jit
+def _weights_of_parts(steps: Leaves, changes: Leaves, weights: jax.Array) -> jax.Array:
+    """The weights of pairs of which only some leaves are looked at."""
+    if not steps:
+        return jnp.zeros_like(weights)
+    along = jax.vmap(_inner)
+    size = sqrt(along(steps, steps)) * sqrt(along(changes, changes))
+    return jnp.where(weights > 0, _weight(along(steps, changes), size, _rounding(steps)), 0)
+
+
+@functools.partial(jax.jit, static_argnames="whole")
 def _remembered(
-    steps: Leaves, changes: Leaves, weights: jax.Array, step: Leaves, change: Leaves, count: jax.Array
+    steps: Leaves,
+    changes: Leaves,
+    weights: jax.Array,
+    step: Leaves,
+    change: Leaves,
+    count: jax.Array,
+    whole: bool,
 ) -> tuple[Leaves, Leaves, jax.Array]:
     """The memory with one more pair, in the place of the oldest one.
 
     A pair counts if the curvature along it is positive, beyond what rounding may make of it; any other would
-    turn the direction uphill. Its weight is 0, and so is that of the first update, which has no pair.
+    turn the direction uphill. Its weight is 0, and so is that of the first update, which has no pair, and of
+    one that is not `whole`, where a leaf has no gradient.
     """
-    curvature, size = _inner(step, change), sqrt(_inner(step, step)) * sqrt(_inner(change, change))
-    rounding = max((jnp.finfo(x.dtype).eps for x in step), default=0.0)
-    weight = divide(jnp.ones_like(curvature), curvature)
-    counts = (count > 0) & (size > 0) & (curvature > rounding * size) & jnp.isfinite(weight)
-    weight = jnp.where(counts, weight, 0)
+    size = sqrt(_inner(step, step)) * sqrt(_inner(change, change))
+    weight = _weight(_inner(step, change), size, _rounding(step))
+    weight = jnp.where(count > 0, weight, 0) if whole else jnp.zeros_like(weight)
+    counts = weight > 0
 
     def put(memory: jax.Array, new: jax.Array) -> jax.Array:
         new = jnp.where(counts, new, jnp.zeros_like(new))
@@ -141,7 +171,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Tr
 
     gamma = <s, y> / <y, y> of the newest pair, and min(1, 1 / ||g||) as long as there is none. A pair with
     <s, y> <= 0, up to rounding, is left out, so that H stays positive definite and -u a direction of
-    descent. A leaf without a gradient keeps its part of the pairs.
+    descent. If a leaf has no gradient there is no new pair, and the others count by what is left of them.
 
     Args:
         memory_size: the number of pairs, >= 1. The state holds 2 memory_size + 2 copies of the parameters.

@@ -13,6 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.leaves import over_axes
 from gradtx.core.engine.transform import added, cast_like
 from gradtx.core.engine.update import GRAD, VALUE_FN
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -64,6 +65,7 @@ class Line:
         """The loss at a point, and what gives its gradient there."""
         ends = list(map(added, self.params, scaled(self.us, rate)))
         value, pull = jax.vjp(lambda leaves: self._number(self.loss(self.tree(leaves))), ends)
+        over_axes(value, None, f"{self.where}: the loss")
 
         def gradient() -> Leaves:
             (grads,) = pull(jnp.ones_like(value))
@@ -140,6 +142,13 @@ def repeat(goes_on: Callable[[T], jax.Array], trial: Callable[[T], T], start: T,
                 return state
             state = same(state)
     return jax.lax.while_loop(goes_on, same, state)
+
+
+def either(condition: jax.Array, one: Callable[[], T], other: Callable[[], T]) -> T:
+    """What one of two functions gives; outside of `jit` by a plain `if`, which compiles nothing."""
+    if isinstance(condition, Tracer):
+        return jax.lax.cond(condition, one, other)
+    return one() if condition else other()
 
 
 def chosen(condition: jax.Array, one: T, other: T) -> T:

@@ -15,7 +15,7 @@ from gradtx.core.engine.leaves import over_axes
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.update import VALUE_FN
 from gradtx.core.engine.wrapped_update import WrappedUpdate
-from gradtx.linesearch.line import Leaves, Line, Point, chosen, constant, most, scaled
+from gradtx.linesearch.line import Leaves, Line, Point, chosen, constant, either, most, scaled
 
 
 class Found(NamedTuple):
@@ -49,6 +49,11 @@ class LineSearch(Wrapper):
     num_linesearch_steps = Whole(lambda search, params: np.int32(0))
     decrease_error = WholeScalar()
 
+    @property
+    def tolerance(self) -> Any:
+        """By how much a condition may be broken."""
+        raise NotImplementedError
+
     def search(self, line: Line, before: jax.Array) -> Found:
         """Finds a rate; `before` is the one that was found last, and 1 at first and after a rate of 0."""
         raise NotImplementedError
@@ -62,7 +67,7 @@ class LineSearch(Wrapper):
         moves = error < most(error)
         end, grads = chosen(moves, (found.point, found.grads), (line.start, line.grads))
         if self.verbose:
-            _tell(self.name, line.start, end.rate, found)
+            _tell(self.name, line.start, end.rate, found, fixed.tolerance)
         return scaled(gs, end.rate), {
             "learning_rate": end.rate,
             "value": end.value,
@@ -72,7 +77,7 @@ class LineSearch(Wrapper):
         }
 
 
-def _tell(name: str, start: Point, rate: jax.Array, found: Found) -> None:
+def _tell(name: str, start: Point, rate: jax.Array, found: Found, tolerance: Any) -> None:
     """Prints what a search ended with that found no rate at which all conditions hold."""
     words = (
         f"{name}: no rate that was tried meets all conditions. It takes {{rate}} after {{trials}} trials, "
@@ -84,5 +89,5 @@ def _tell(name: str, start: Point, rate: jax.Array, found: Found) -> None:
     def tell() -> None:
         jax.debug.print(words, **told, value=start.value, slope=start.slope)
 
-    broken = functools.reduce(jnp.logical_or, [error > 0 for error in found.errors.values()])
-    jax.lax.cond(broken, tell, lambda: None)
+    broken = functools.reduce(jnp.logical_or, [error > tolerance for error in found.errors.values()])
+    either(broken, tell, lambda: None)

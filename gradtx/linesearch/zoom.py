@@ -61,6 +61,10 @@ class ScaleByZoomLinesearch(LineSearch, name="scale_by_zoom_linesearch"):
 
     curvature_error = WholeScalar()
 
+    @property
+    def tolerance(self) -> Any:
+        return self.tol
+
     def check(self) -> None:
         if self.initial_guess_strategy not in get_args(Guess):
             raise ValueError(
@@ -216,7 +220,7 @@ def scale_by_zoom_linesearch(
         stepsize_precision: the length of an interval that is not made smaller, >= 0.
         initial_guess_strategy: the first rate: `"keep"` for the last one that was found, `"one"` for 1, as
             suits a quasi-Newton method.
-        verbose: whether to print what a search ended with that met the conditions nowhere.
+        verbose: whether to print the result of a search that found no rate to accept.
 
     Returns:
         A transform whose `update` needs the parameters, `value=`, the loss there, and `value_fn=`, the loss

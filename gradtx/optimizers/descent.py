@@ -1,4 +1,4 @@
-"""The end of most optimizers: a direction, weight decay in one of four places, and the learning rate."""
+"""The end of most optimizers: a direction, weight decay in one of five ways, and the learning rate."""
 
 from __future__ import annotations
 

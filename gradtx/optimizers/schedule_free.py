@@ -29,7 +29,7 @@ def schedule_free_sgd(
     Args:
         learning_rate: the size of the steps, >= 0 or a schedule; eta above.
         warmup_steps: the length of the warmup in steps, >= 0; by default there is none.
-        b1: how far the parameters are on the way from z to x, in (0, 1].
+        b1: the part of x in the parameters, which are b1 x + (1 - b1) z, in (0, 1].
         weight_decay: lambda, the strength of the weight decay, >= 0; by default none.
         weight_lr_power: with which power of the learning rate a step counts, >= 0.
         state_dtype: dtype to store z in; by default the parameter's, at least float32.
@@ -73,7 +73,7 @@ def schedule_free_adamw(
     Args:
         learning_rate: the size of the steps, >= 0 or a schedule; eta above.
         warmup_steps: the length of the warmup in steps, >= 0; by default there is none.
-        b1: how far the parameters are on the way from z to x, in (0, 1].
+        b1: the part of x in the parameters, which are b1 x + (1 - b1) z, in (0, 1].
         b2: decay of the second moment, in [0, 1).
         eps: added to the denominator, >= 0.
         weight_decay: lambda, the strength of the weight decay, >= 0.

@@ -34,7 +34,8 @@ class ScaleByAdamAtan2(Rule, name="scale_by_adam_atan2"):
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         mu, nu = self.b1.mix(slots.mu, g), self.b2.mix(slots.nu, abs_sq(g))
         # The derivative of atan2 itself is 0 / 0 at 0.
-        quotient = divide(leaf.of_mu * mu, self.b * sqrt(leaf.of_nu * nu))
+        still, root = (mu == 0) & (nu == 0), self.b * sqrt(leaf.of_nu * nu)
+        quotient = divide(leaf.of_mu * mu, jnp.where(still, jnp.ones_like(root), root))
         if jnp.iscomplexobj(quotient):
             return self.a * jnp.arctan(jnp.abs(quotient)) * sign(quotient), {"mu": mu, "nu": nu}
         return self.a * jnp.arctan(quotient), {"mu": mu, "nu": nu}
@@ -51,8 +52,8 @@ def scale_by_adam_atan2(
 ) -> Transform:
     """Adam's direction with an arctangent in the place of a quotient: u = a atan2(m^, b sqrt(v^)).
 
-    It needs no eps, is the same for gradients of any size, and is bounded by a pi / 2. Of a complex element
-    the arctangent is that of the magnitude.
+    It needs no eps, is the same for gradients of any size whose square can be represented, and is bounded by
+    a pi / 2. Of a complex element the arctangent is that of the magnitude.
 
     Args:
         b1: decay of the first moment, in [0, 1).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,19 +25,31 @@ class BesideGradient(Parallel):
 
 def beside_gradient(name: str, how: Any, inner: Any) -> Transform:
     """A transform that joins what `inner` makes of a gradient with the gradient."""
-    if isinstance(inner, Composed):
-        units = [unit.where for unit in inner.program.units]
-        if any("scale_by_learning_rate" in where for where in units):
-            raise ValueError(
-                f"{name}: it compares the signs of a direction and of the gradient, and {inner!r} has a "
-                f"learning rate, which turns the sign. Write chain({name}(direction), "
-                f"scale_by_learning_rate(rate)), with a direction such as scale_by_adam()."
-            )
+    if isinstance(inner, Composed) and TURNING & set(_names(inner)):
+        raise ValueError(
+            f"{name}: it compares the signs of a direction and of the gradient, and {inner!r} has a "
+            f"learning rate, which turns the sign. Write chain({name}(direction), "
+            f"scale_by_learning_rate(rate)), with a direction such as scale_by_adam()."
+        )
     return BesideGradient(name, how, (inner, identity()))
 
 
+TURNING = {"scale_by_learning_rate", "negate", "scale_by_hyperball"}
+"""What turns the sign of a direction."""
+
+
+def _names(tx: Composed) -> Iterator[str]:
+    """The names of all transforms in one, also of those that its wrappers run."""
+    for unit in tx.program.units:
+        yield getattr(unit.transform, "name", "")
+    for part in tx.program.wrapped.values():
+        if isinstance(part, Composed):
+            yield from _names(part)
+
+
 def _agreeing(u: jax.Array, g: jax.Array) -> jax.Array:
-    kept = agree(u, g) > 0
+    # What is not a number stays to be found.
+    kept = ~(agree(u, g) <= 0)
     part = jnp.sum(kept, dtype=real_dtype(u.dtype)) / max(u.size, 1)
     return jnp.where(kept, u / jnp.maximum(part, 1e-3), jnp.zeros_like(u))
 
@@ -51,7 +64,8 @@ def cautious(inner: Any) -> Transform:
 
     Args:
         inner: a transform that makes a direction, of any library, such as `scale_by_adam()`: the learning
-            rate, which turns the sign, and weight decay come after it.
+            rate, which turns the sign, and weight decay come after it. With one that descends, which only a
+            transform of gradtx tells, nothing would be left.
 
     Returns:
         A transform with the state of `inner`.

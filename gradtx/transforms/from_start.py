@@ -31,5 +31,5 @@ def larger(new: jax.Array, old: jax.Array) -> jax.Array:
 
 
 def only_if_finite(grads: jax.Array, rate: jax.Array) -> jax.Array:
-    """The rate, or 0 where the sum of the squares is not finite, so that none is known to be small enough."""
-    return jnp.where(jnp.isfinite(grads), rate, jnp.zeros_like(rate))
+    """The rate, or 0 where it or the sum of the squares is not finite: none is known to be small enough."""
+    return jnp.where(jnp.isfinite(grads) & jnp.isfinite(rate), rate, jnp.zeros_like(rate))

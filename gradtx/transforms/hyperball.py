@@ -29,7 +29,8 @@ class ScaleByHyperball(Rule, name="scale_by_hyperball"):
         size = norm([leaf.param])
         ratio = divide(size, norm([g]))
         way = -self.learning_rate * jnp.where(jnp.isfinite(ratio), ratio, jnp.ones_like(ratio)) * g
-        shrink = divide(size, norm([leaf.param + way]))
+        after = norm([leaf.param + way])
+        shrink = jnp.where(jnp.isfinite(after), divide(size, after), jnp.ones_like(after))
         # The difference of the two, of which nothing cancels that is not small itself.
         return shrink * way + (shrink - 1) * leaf.param, slots
 

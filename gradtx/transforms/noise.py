@@ -47,7 +47,7 @@ def add_noise(
 ) -> Transform:
     """Adds Gaussian noise of decaying variance: u = g + n, n ~ N(0, eta / t^gamma), with t from 1.
 
-    The noise of a step and leaf depends on the key, the step and the leaf's position alone.
+    The noise of a step and leaf depends on the key, the step and the leaf's path alone.
 
     Args:
         eta: the variance of the noise at the first step, >= 0.

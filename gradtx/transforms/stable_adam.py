@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.norms import root_mean_square
+from gradtx.core.norms import excess, root_mean_square
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, NonNegative, PositiveLimit, ScalarOrSchedule
@@ -39,9 +39,9 @@ class ScaleByStableAdam(Rule, name="scale_by_stable_adam"):
         mu, nu = self.b1.mix(slots.mu, g), self.b2.mix(slots.nu, abs_sq(g))
         root = sqrt(leaf.of_nu * nu)
         size = root_mean_square(divide(g, jnp.maximum(root, self.eps)))
-        shrink = jnp.maximum(1, size / self.threshold)
+        divisor, shrink = excess(size, self.threshold)
         u = divide(leaf.of_mu * mu, root + self.eps) + self.weight_decay * leaf.param
-        return u / shrink, {"mu": mu, "nu": nu}
+        return shrink * u / divisor, {"mu": mu, "nu": nu}
 
 
 @builds(ScaleByStableAdam)

@@ -11,7 +11,7 @@ from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import norms_along
-from gradtx.core.numerics import cast, compute_dtype, divide, real_dtype
+from gradtx.core.numerics import cast, compute_dtype, divide, is_trainable, real_dtype
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
@@ -98,7 +98,7 @@ def unitwise_norm(x: Any, axis: int | tuple[int, ...] | None = None) -> jax.Arra
         axis: the axes along which the elements of one unit lie; by default as there.
 
     Returns:
-        A real array of the shape of `x`, in its precision.
+        A real array of the shape of `x`, in its precision; of integers in float32.
 
     Raises:
         ValueError: `x` has no such axis.
@@ -110,7 +110,8 @@ def unitwise_norm(x: Any, axis: int | tuple[int, ...] | None = None) -> jax.Arra
     """
     x = jnp.asarray(x)
     norms = norms_along(cast(x, compute_dtype(x.dtype)), _axes(x.shape, axis))
-    return cast(jnp.broadcast_to(norms, x.shape), real_dtype(x.dtype))
+    result = jnp.broadcast_to(norms, x.shape)
+    return cast(result, real_dtype(x.dtype)) if is_trainable(x.dtype) else result
 
 
 def unitwise_clip(g_norm: Any, max_norm: Any, grad: Any, div_eps: Any = 1e-6) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.norms import root_mean_square
-from gradtx.core.numerics import cast, real_dtype
+from gradtx.core.numerics import cast, compute_dtype, is_trainable, number_dtype, real_dtype
 
 
 def safe_norm(
@@ -19,6 +19,8 @@ def safe_norm(
     keepdims: bool = False,
 ) -> jax.Array:
     """`max(norm(x), min_norm)`, with the derivative 0 where the norm is not larger than the bound.
+
+    It neither overflows nor underflows.
 
     Args:
         x: an array.
@@ -36,13 +38,17 @@ def safe_norm(
         [0.0, 0.0]
     """
     x = jnp.asarray(x)
-    norm = jnp.linalg.norm(jax.lax.stop_gradient(x), ord=ord, axis=axis, keepdims=True)
-    is_small = norm <= min_norm
+    wide = cast(x, compute_dtype(x.dtype) if is_trainable(x.dtype) else number_dtype())
+    # All norms grow with what they are of: that of numbers up to 1, of which no square is lost, tells it.
+    most = jnp.max(jnp.abs(jax.lax.stop_gradient(wide)), axis=axis, keepdims=True, initial=0)
+    unit = jnp.where((most > 0) & jnp.isfinite(most), most, jnp.ones_like(most))
+    bound = jnp.asarray(min_norm, unit.dtype)
+    is_small = unit * jnp.linalg.norm(jax.lax.stop_gradient(wide) / unit, ord, axis, True) <= bound
     # What is differentiated has no norm of 0.
-    moved = jnp.where(is_small, jnp.ones_like(x), x)
-    found = jnp.linalg.norm(moved, ord=ord, axis=axis, keepdims=True)
-    result = jnp.where(is_small, jnp.asarray(min_norm, found.dtype), found)
-    return result if keepdims else jnp.squeeze(result, axis)
+    found = unit * jnp.linalg.norm(jnp.where(is_small, jnp.ones_like(wide), wide / unit), ord, axis, True)
+    result = jnp.where(is_small, bound, found)
+    result = result if keepdims else jnp.squeeze(result, axis)
+    return cast(result, real_dtype(x.dtype)) if is_trainable(x.dtype) else result
 
 
 def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
@@ -65,6 +71,7 @@ def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
         [0.0, 0.0]
     """
     x = jnp.asarray(x)
-    found = root_mean_square(x)
+    found = root_mean_square(x if is_trainable(x.dtype) else cast(x, number_dtype()))
     bound = jnp.asarray(min_rms, found.dtype)
-    return cast(jnp.where(found <= bound, bound, found), real_dtype(x.dtype))
+    result = jnp.where(found <= bound, bound, found)
+    return cast(result, real_dtype(x.dtype)) if is_trainable(x.dtype) else result

@@ -30,6 +30,7 @@ class DifferentiallyPrivateAggregate(Wrapper, name="differentially_private_aggre
     key: Any
 
     in_place = False
+    needs = ("params",)
     per_example: ClassVar[bool] = True
 
     rng_key = Key(typed_key)
@@ -37,11 +38,13 @@ class DifferentiallyPrivateAggregate(Wrapper, name="differentially_private_aggre
     def run(self, gs: Leaves, slots: Slots, call: WrappedUpdate) -> tuple[Leaves, dict[str, Any]]:
         if not gs:
             return [], {}
+        lv.over_axes(gs, None, self.name)
         tree = call.tree(gs)
         sums = call.leaves(per_example_global_norm_clip(tree, self.l2_norm_clip)[0])
         key = jax.random.fold_in(jax.random.wrap_key_data(slots.rng_key), call.step)
         # Of each leaf by its path, so that what is drawn does not depend on the others.
-        paths = [lv.paths(tree)[i] for i in call.positions]
+        known = lv.paths(tree)
+        paths = [known[i] for i in call.positions]
         keys = [jax.random.fold_in(key, np.uint32(zlib.crc32(path.encode()))) for path in paths]
         deviation, size = self.l2_norm_clip * self.noise_multiplier, gs[0].shape[0]
         noisy = [
@@ -70,8 +73,8 @@ def differentially_private_aggregate(
 
     with ||g|| over all leaves of an example, C = l2_norm_clip, sigma = noise_multiplier and B the number of
     examples. Gradients have the examples along axis 0, as `jax.vmap(jax.grad(loss), in_axes=(None, 0))` gives
-    them, so that it must be the first of a chain. Of an example with an Inf or NaN no finite element counts.
-    The noise of a step and leaf depends on the key, the step and the leaf's path alone.
+    them, so that it must be the first of a chain. An example with an Inf or NaN adds nothing to the finite
+    elements of the sum. The noise of a step and leaf depends on the key, the step and the leaf's path alone.
 
     Args:
         l2_norm_clip: C, the bound of the norm of each example, >= 0.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -16,11 +15,11 @@ from gradtx.core.engine import transform
 from gradtx.core.engine.placement import Placement, replicated, sharded_like, whole
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
-from gradtx.core.engine.update import GRAD, VALUE_FN
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numerics import compute_dtype, is_complex, widest
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.words import some
+from gradtx.wrappers.views import seen_through
 
 Leaves = list[Any]
 
@@ -127,21 +126,13 @@ class Flatten(Wrapper, name="flatten"):
 
 
 def _of_vectors(call: WrappedUpdate, vectors: _Vectors, present: list[int]) -> dict[str, Any]:
-    """The keyword arguments; the loss as a function of the vectors, and a tree of gradients as vectors."""
-    extra, params = dict(call.extra), call.params
-    if GRAD in extra:
-        extra[GRAD] = vectors.join(call.leaves(extra[GRAD]), present)
-    if VALUE_FN in extra and params is not None:
-        value_fn = extra[VALUE_FN]
+    """The keyword arguments, with the loss and its gradient of the vectors."""
 
-        @functools.wraps(value_fn)
-        def value(joined: dict[str, jax.Array], *args: Any, **kwargs: Any) -> Any:
-            pieces = vectors.split(joined, present)
-            leaves = [cast_like(x, p) for x, p in zip(pieces, params, strict=True)]
-            return value_fn(call.tree(leaves), *args, **kwargs)
+    def back(joined: dict[str, jax.Array]) -> Any:
+        pieces, params = vectors.split(joined, present), call.params or call.gs
+        return call.tree([cast_like(x, p) for x, p in zip(pieces, params, strict=True)])
 
-        extra[VALUE_FN] = value
-    return extra
+    return seen_through(call.extra, lambda tree: vectors.join(call.leaves(tree), present), back)
 
 
 def shapes(tree: Any) -> list[tuple[int, ...]]:

@@ -50,6 +50,8 @@ class Mechanize(Wrapper, name="mechanize"):
     def run(self, gs: Leaves, slots: Slots, call: WrappedUpdate) -> tuple[Leaves, dict[str, Any]]:
         assert call.params is not None
         params = [cast(p, x.dtype) for p, x in zip(call.params, slots.x0, strict=True)]
+        # Parameters may be loaded between init and the first update.
+        starts = [jnp.where(call.step == 0, p, x) for p, x in zip(params, slots.x0, strict=True)]
         moves, inner = call.run(self.base_optimizer, gs, slots.inner)
         s = jnp.where(call.step == 0, self.s_init, slots.s)
         sizes = [cast(norm(x), number_dtype()) for x in (gs, params)]
@@ -61,9 +63,9 @@ class Mechanize(Wrapper, name="mechanize"):
         far = kept["s"].sum()
         result = [
             (x - p) + cast(far, real_dtype(d.dtype)) * d
-            for x, p, d in zip(slots.x0, params, delta, strict=True)
+            for x, p, d in zip(starts, params, delta, strict=True)
         ]
-        return result, {"x0": slots.x0, "delta": delta, **kept, "inner": inner}
+        return result, {"x0": starts, "delta": delta, **kept, "inner": inner}
 
     def _tuned(self, h: jax.Array, slots: Slots, s: jax.Array) -> dict[str, jax.Array]:
         """What each tuner knows after a step whose slope along the path is `h`."""

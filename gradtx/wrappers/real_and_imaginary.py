@@ -14,6 +14,7 @@ from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import Leaves, WrappedUpdate
 from gradtx.core.numerics import is_complex, real_dtype
 from gradtx.core.spec.arguments import builds
+from gradtx.wrappers.views import seen_through
 
 REAL, IMAG = "real", "imag"
 
@@ -25,6 +26,16 @@ def _split(x: Any) -> Any:
         part = jax.ShapeDtypeStruct(x.shape, real_dtype(x.dtype), sharding=x.sharding)
         return {REAL: part, IMAG: part}
     return {REAL: jnp.real(x), IMAG: jnp.imag(x)}
+
+
+def _is_split(x: Any) -> bool:
+    return isinstance(x, dict) and set(x) == {REAL, IMAG}
+
+
+def _merged(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda x: jax.lax.complex(x[REAL], x[IMAG]) if _is_split(x) else x, tree, is_leaf=_is_split
+    )
 
 
 class SplitRealAndImaginary(Wrapper, name="split_real_and_imaginary"):
@@ -46,10 +57,8 @@ class SplitRealAndImaginary(Wrapper, name="split_real_and_imaginary"):
         seen = gs if call.params is None else call.params
         whole = [g + 0j if is_complex(p.dtype) else g for g, p in zip(gs, seen, strict=True)]
         params = None if call.params is None else self.view(call.tree(call.params))
-        inner = transform.adapted(self.inner)
-        result, state = inner.step(
-            self.view(call.tree(whole)), slots.inner, params, call.extra, None, apply=False
-        )
+        inner, extra = transform.adapted(self.inner), seen_through(call.extra, self.view, _merged)
+        result, state = inner.step(self.view(call.tree(whole)), slots.inner, params, extra, None, apply=False)
         parts = call.structure.flatten_up_to(result)
         updates = [
             jax.lax.complex(parts[i][REAL], parts[i][IMAG]) if is_complex(g.dtype) else parts[i]

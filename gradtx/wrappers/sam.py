@@ -38,14 +38,24 @@ class Sam(Wrapper, name="sam"):
     cache = Slot(
         init=lambda rule, param: param, shape=lambda rule, shape: None if rule.opaque_mode else shape
     )
+    # Whether a leaf is away from where it began: it may lack a gradient in some calls of a round.
+    away = Slot(real=True, shape=lambda rule, shape: None if rule.opaque_mode else ())
     steps_since_sync = WholeScalar(dtype="int32")
 
     def check(self) -> None:
         if not isinstance(self.sync_period, int) or self.sync_period < 1:
             raise ValueError(f"{self.name}: sync_period must be an int >= 1, got {show(self.sync_period)}.")
+        if self.batch_axis_name is not None and not self.opaque_mode:
+            raise ValueError(
+                f"{self.name}: batch_axis_name is for the gradients that opaque_mode takes. Average those "
+                f"that you give before you give them."
+            )
 
     def wrapped(self) -> dict[str, Any]:
         return {"inner": self.optimizer, "inner_adversarial": self.adv_optimizer}
+
+    def updates_in(self, calls: int) -> int:
+        return calls if self.opaque_mode else calls // self.sync_period
 
     def run(self, gs: Leaves, slots: Slots, call: WrappedUpdate) -> tuple[Leaves, dict[str, Any]]:
         assert call.params is not None
@@ -53,8 +63,8 @@ class Sam(Wrapper, name="sam"):
             return self._round(gs, slots, call, call.params)
         count = slots.steps_since_sync
         is_first, is_last = count == 0, count == self.sync_period - 1
-        pairs = zip(slots.cache, call.params, strict=True)
-        starts = [jnp.where(is_first, cast(p, start.dtype), start) for start, p in pairs]
+        leaves = zip(slots.cache, slots.away, call.params, strict=True)
+        starts = [jnp.where(away > 0, start, cast(p, start.dtype)) for start, away, p in leaves]
         climber = slots.inner_adversarial
         if self.reset_state:
             fresh = self._anew(climber, call)
@@ -71,6 +81,7 @@ class Sam(Wrapper, name="sam"):
         ]
         return result, {
             "cache": starts,
+            "away": [jnp.where(is_last, 0, jnp.ones_like(away)) for away in slots.away],
             "steps_since_sync": jnp.where(is_last, 0, next_count(count)),
             "inner": inner,
             "inner_adversarial": climber,
@@ -91,13 +102,13 @@ class Sam(Wrapper, name="sam"):
             here = dataclasses.replace(call, params=points, gs=grads, known=[None] * len(gs))
             climbs, climber = here.run(self.adv_optimizer, grads, climber)
             points = [added(p, -climb) for p, climb in zip(points, climbs, strict=True)]
-            found = lv.flatten(call.extra[GRAD_FN](call.tree(points), i))[0]
-            grads = [cast(lv.as_array(found[n]), g.dtype) for n, g in zip(call.positions, gs, strict=True)]
+            found = call.leaves(call.extra[GRAD_FN](call.tree(points), i))
+            grads = [cast(lv.as_array(x), g.dtype) for x, g in zip(found, gs, strict=True)]
             if self.batch_axis_name is not None:
                 grads = jax.lax.pmean(grads, self.batch_axis_name)
         here = dataclasses.replace(call, gs=grads, known=[None] * len(gs))
         result, inner = here.run(self.optimizer, grads, slots.inner)
-        kept = {"cache": slots.cache, "steps_since_sync": slots.steps_since_sync}
+        kept = {"cache": slots.cache, "away": slots.away, "steps_since_sync": slots.steps_since_sync}
         climber = jax.tree.map(cast_like, climber, slots.inner_adversarial)
         return result, {**kept, "inner": inner, "inner_adversarial": climber}
 
@@ -134,7 +145,8 @@ def sam(
     Returns:
         An optimizer whose `update` needs the parameters, and with `opaque_mode` `grad_fn=`, a function of the
         parameters and of the number of the climb, from 0, that gives the gradient. Its state has the slot
-        `cache`, the parameters where the round began, and `steps_since_sync`.
+        `cache`, the parameters where the round began, `away`, whether a leaf has left them, and
+        `steps_since_sync`. Schedules of `optimizer` count rounds.
 
     Raises:
         TypeError: while tracing, `grad_fn` is missing.

@@ -20,9 +20,9 @@ from gradtx.core.spec.fields import (
     DTypeName,
     NonNegative,
     NonNegativeSteps,
+    PositiveFraction,
     Rate,
     ScalarOrSchedule,
-    Share,
 )
 from gradtx.core.spec.spec import call_arguments
 
@@ -31,7 +31,7 @@ class ScheduleFree(Rule, name="schedule_free"):
     """z += u;  x += c (z - x), the average to evaluate;  theta = b1 x + (1 - b1) z."""
 
     learning_rate: Rate
-    b1: Share
+    b1: PositiveFraction
     weight_lr_power: NonNegative
     state_dtype: DTypeName
     warmup_steps: NonNegativeSteps | None
@@ -47,9 +47,12 @@ class ScheduleFree(Rule, name="schedule_free"):
         largest = jnp.maximum(now.max_lr, warm * self.learning_rate)
         weight = largest**self.weight_lr_power
         total = now.weight_sum + weight
-        pull = divide(weight, total)
+        c = divide(weight, total)
         kept = {"max_lr": largest, "weight_sum": total, "share": self.b1}
-        return {**kept, "warm": warm, "pull": pull, "push": 1 - self.b1 * (1 - pull)}
+        # The parameters are those that the b1 of before made of x and z.
+        ratio = self.b1 / now.share
+        pull = jnp.where(now.step == 0, c, (1 - ratio) + ratio * c)
+        return {**kept, "warm": warm, "pull": pull, "push": 1 - self.b1 * (1 - c)}
 
     def _warm(self, now: Now) -> jax.Array:
         """The part of the learning rate that is in force, which grows over the warmup."""
@@ -108,7 +111,7 @@ def schedule_free(
     Args:
         base_optimizer: the optimizer, of any library; it moves z by gradients at y, and sees y.
         learning_rate: the size of the steps, >= 0 or a schedule; how much each one counts follows from it.
-        b1: how far the parameters are on the way from z to x, in (0, 1].
+        b1: the part of x in the parameters, which are b1 x + (1 - b1) z, in (0, 1].
         weight_lr_power: with which power of the learning rate a step counts, >= 0.
         state_dtype: dtype to store z in; by default the parameter's, at least float32.
         warmup_steps: the length of the warmup in steps, >= 0; updates and the learning rate are multiplied by

@@ -145,9 +145,9 @@ class Program:
         self.slot_depths = {path[:i] for path in self.slot_paths for i in range(len(path))}
         self.needs = {unit.where: unit.transform.needs for unit in self.units}
         first = self.steps[0] if self.steps else None
-        self.per_example = ""
-        if isinstance(first, Unit) and getattr(first.transform, "per_example", False):
-            self.per_example = first.where
+        self.take_examples = [u.where for u in self.units if getattr(u.transform, "per_example", False)]
+        takes = isinstance(first, Unit) and first.where in self.take_examples and not first.masks
+        self.per_example = self.take_examples[0] if takes else ""
         self.last = {i: names for i, step in enumerate(self.steps) if (names := _last_units(step))}
         self.wanted = {name for unit in self.rules for name in unit.transform.needs}
         self.stages = list(stages_of(self.steps))

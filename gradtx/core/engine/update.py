@@ -163,12 +163,13 @@ class Update:
 
     def _beside_others(self, value_fn: Any, on: list[int]) -> Any:
         """A function of all parameters, as one of some: the others keep their values."""
-        others = {i: p for i, p in enumerate(self.ps) if i not in on}
+        own = set(on)
+        others = {i: p for i, p in enumerate(self.ps) if i not in own}
 
         @functools.wraps(value_fn)
         def value(params: PyTree, *args: Any, **kwargs: Any) -> Any:
-            own = lv.align(self.structure, params, self.grads, "params", "gradients")
-            everything = [others.get(i, p) for i, p in enumerate(own)]
+            given = lv.align(self.structure, params, self.grads, "params", "gradients")
+            everything = [others.get(i, p) for i, p in enumerate(given)]
             return value_fn(self.structure.unflatten(everything), *args, **kwargs)
 
         return value
@@ -234,17 +235,21 @@ class Update:
                     raise TypeError(missing(where, name))
         for i, (u, p) in enumerate(zip(self.us, self.ps, strict=True)):
             if u is not None and p is not None and self._shape(u) != np.shape(p):
-                path, shapes = lv.paths(self.grads)[i], f"shape {np.shape(u)}, and the parameter has shape"
+                given = (
+                    f"the gradient of the leaf {lv.paths(self.grads)[i]!r} has shape {np.shape(u)}, and the "
+                    f"parameter has shape {np.shape(p)}."
+                )
                 if self.program.per_example:
                     raise ValueError(
-                        f"{self.program.per_example}: the gradient of the leaf {path!r} has {shapes} "
-                        f"{np.shape(p)}. Give the gradients of each example, stacked along axis 0, as "
-                        f"jax.vmap(jax.grad(loss), in_axes=(None, 0)) does."
+                        f"{self.program.per_example}: {given} Give the gradients of each example, stacked "
+                        f"along axis 0, as jax.vmap(jax.grad(loss), in_axes=(None, 0)) does."
                     )
-                raise ValueError(
-                    f"The gradient of the leaf {path!r} has {shapes} {np.shape(p)}. Pass the gradients of "
-                    f"these parameters."
-                )
+                if self.program.take_examples:
+                    raise ValueError(
+                        f"{self.program.take_examples[0]} takes the gradients of each example, so that it "
+                        f"must be the first of a chain and work on all leaves; here it is not: {given}"
+                    )
+                raise ValueError(f"{given[0].upper()}{given[1:]} Pass the gradients of these parameters.")
 
 
 def with_numbers(numbers: dict[str, Any], changed: dict[Path, Any]) -> dict[str, Any]:
