@@ -92,8 +92,8 @@ def differentially_private_aggregate(
     Examples:
         >>> import gradtx, jax, jax.numpy as jnp
         >>> tx, w = gradtx.differentially_private_aggregate(1.0, 0.0, key=1), jnp.zeros(2)
-        >>> print(tx.update(jnp.array([[3.0, 4.0], [0.3, 0.4]]), tx.init(w), w)[0])
-        [0.45 0.6 ]
+        >>> print(tx.update(jnp.array([[0.0, 4.0], [0.5, 0.0]]), tx.init(w), w)[0])
+        [0.25 0.5 ]
 
     References:
         Abadi et al., Deep Learning with Differential Privacy, 2016, https://arxiv.org/abs/1607.00133.
