@@ -1,12 +1,14 @@
 """How far float32 drifts from float64."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.numerics import Decay, divide, sign
+from gradtx.core.numerics import Decay, divide, divide_again, sign
 
 STEPS = 100
 BOUND = 2e-6
@@ -81,15 +83,48 @@ def test_no_finite_gradient_leads_to_nan(name):
 def test_zero_over_zero_stays_zero_where_another_division_follows(dtype):
     """Of (x / a) / b XLA makes x / (a b), and the product of the least denominators is 0."""
     x, none = jnp.zeros(3, dtype), jnp.zeros(3)
-    np.testing.assert_array_equal(jax.jit(lambda x, a, b: divide(divide(x, a), b))(x, none, none), 0)
+    np.testing.assert_array_equal(jax.jit(lambda x, a, b: divide_again(divide(x, a), b))(x, none, none), 0)
     np.testing.assert_array_equal(jax.jit(lambda x, a: sign(divide(x, a)))(x, none), 0)
-    unchanged = jax.jit(lambda x, a, b: divide(divide(x, a), b))(x + 1, none + 2, none + 4)
+    unchanged = jax.jit(lambda x, a, b: divide_again(divide(x, a), b))(x + 1, none + 2, none + 4)
     np.testing.assert_allclose(unchanged, 0.125)
 
 
-def test_two_rescalings_without_eps_keep_a_zero_gradient():
-    once = gradtx.scale_by_rss(initial_accumulator_value=0.0, eps=0.0)
-    tx, g = gradtx.chain(once, once), jnp.zeros(3)
+ASK_FOR_MORE = {
+    "scale_by_backtracking_linesearch",
+    "scale_by_group",
+    "scale_by_polyak",
+    "scale_by_schedule",
+    "scale_by_zoom_linesearch",
+}
+"""Transforms that need a loss, a table or a schedule."""
+
+DIRECTIONS = sorted(
+    name
+    for name in gradtx.__all__
+    if name.startswith(("scale_by_", "normalize", "debias", "clip")) and name not in ASK_FOR_MORE
+)
+
+
+@jax.numpy_dtype_promotion("standard")
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_no_eps_is_needed_for_a_zero_gradient_behind_another_rescaling(name):
+    """Both denominators are the least number there is."""
+    factory = getattr(gradtx, name)
+    least = {"eps": 1e-38 if name in ("scale_by_cocob", "scale_by_dowg") else 0.0, "eps_root": 0.0}
+    parameters = inspect.signature(factory).parameters.items()
+    numbers = {key: 0.1 for key, p in parameters if p.default is inspect.Parameter.empty}
+    numbers |= {key: least[key] for key, _ in parameters if key in least}
+    tx, g = gradtx.chain(gradtx.scale_by_rss(0.0, eps=0.0), factory(**numbers)), jnp.zeros((2, 3))
+    updates = jax.jit(lambda g: tx.update(g, tx.init(g), g)[0])(g)
+    assert np.isfinite(updates).all()
+
+
+def test_a_ratio_of_a_rescaled_zero_gradient_is_zero():
+    size = gradtx.chain(gradtx.square(), gradtx.sqrt())
+    tx, g = (
+        gradtx.chain(gradtx.scale_by_rss(0.0, eps=0.0), gradtx.ratio(gradtx.identity(), size)),
+        jnp.zeros(3),
+    )
     np.testing.assert_array_equal(jax.jit(lambda g: tx.update(g, tx.init(g))[0])(g), 0)
 
 

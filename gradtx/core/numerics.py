@@ -104,18 +104,24 @@ def bounded(x: jax.Array) -> jax.Array:
 def divide(x: jax.Array, denominator: jax.Array) -> jax.Array:
     """`x / denominator` for a denominator >= 0 that may have underflowed: 0 / 0 is 0, never NaN.
 
-    It stays so where another division follows: of (x / a) / b XLA makes x / (a b), and of the least a and b
-    the product is 0. What is selected between the two is in its way.
+    Where `x` may be a quotient itself, as a gradient that another rule has divided is, use `divide_again`.
     """
     tiny = np.array(jnp.finfo(denominator.dtype).tiny, denominator.dtype)
-    fits = usually(~(denominator < tiny))
-    quotient = x / jnp.where(fits, denominator, jnp.ones_like(denominator))
-    return jnp.where(fits, quotient, jnp.where(fits, jnp.zeros_like(x), x) / tiny)
+    return x / jnp.maximum(denominator, tiny)
+
+
+def divide_again(x: jax.Array, denominator: jax.Array) -> jax.Array:
+    """`divide` of what may be a quotient itself.
+
+    Of (x / a) / b XLA makes x / (a b), and of the least a and b the product is 0. What is selected between
+    the two is in its way.
+    """
+    return divide(jnp.where(usually(x != 0), x, jnp.zeros_like(x)), denominator)
 
 
 def sign(x: jax.Array) -> jax.Array:
     """`x / |x|`, 0 at 0; for complex `x` with the derivative along the circle, which JAX's own lacks."""
-    return divide(x, jnp.abs(x)) if jnp.iscomplexobj(x) else jnp.sign(x)
+    return divide_again(x, jnp.abs(x)) if jnp.iscomplexobj(x) else jnp.sign(x)
 
 
 @jax.custom_jvp

@@ -111,9 +111,6 @@ class Tracing:
         tree = structure.unflatten(kept)
         self.sizes = {i: math.prod(x.shape) for i, x in enumerate(kept) if x is not None}
         asked = {n for p in programs(tx) for needs in p.needs.values() for n in needs}
-        asked |= {
-            GRAD_FN for p in programs(tx) for u in p.units if getattr(u.transform, "opaque_mode", False)
-        }
         functions = {name: f for name, f in _FUNCTIONS.items() if name in asked}
         wanted = sorted(asked - {"params", *_FUNCTIONS})
         scalars = {name: jax.ShapeDtypeStruct((), np.float32) for name in wanted}

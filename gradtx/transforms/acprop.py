@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
+from gradtx.core.numerics import Decay, abs_sq, divide_again, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
@@ -34,7 +34,7 @@ class ScaleByAcprop(Rule, name="scale_by_acprop"):
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         mu = self.b1.mix(slots.mu, g)
-        u = divide(g, sqrt(leaf.of_nu * slots.nu + leaf.at_first) + self.eps)
+        u = divide_again(g, sqrt(leaf.of_nu * slots.nu + leaf.at_first) + self.eps)
         return u, {"mu": mu, "nu": self.b2.mix(slots.nu, abs_sq(g - mu)) + self.eps_root}
 
 

@@ -9,7 +9,7 @@ import jax
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import abs_sq, divide, sqrt
+from gradtx.core.numerics import abs_sq, divide_again, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
@@ -26,7 +26,7 @@ class ScaleByRss(Rule, name="scale_by_rss"):
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         total = slots.sum_of_squares + abs_sq(g)
         root = sqrt(total + self.eps) if self.eps_in_sqrt else sqrt(total) + self.eps
-        return divide(g, root), {"sum_of_squares": total}
+        return divide_again(g, root), {"sum_of_squares": total}
 
 
 @builds(ScaleByRss)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import Decay, abs_sq, divide, number_dtype, sqrt
+from gradtx.core.numerics import Decay, abs_sq, divide, divide_again, number_dtype, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, NonNegative, ScalarOrSchedule
 
@@ -40,7 +40,7 @@ class ScaleByAdopt(Rule, name="scale_by_adopt"):
         return {"is_later": jnp.where(now.step == 0, none, one)}
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        d = divide(g, jnp.maximum(sqrt(slots.nu), self.eps))
+        d = divide_again(g, jnp.maximum(sqrt(slots.nu), self.eps))
         if self.use_clipping:
             d = divide(self.clip_value_fn * d, jnp.maximum(jnp.abs(d), self.clip_value_fn))
         later = leaf.is_later > 0

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import divide
+from gradtx.core.numerics import divide, divide_again
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Positive, ScalarOrSchedule
 
@@ -35,7 +35,7 @@ class ScaleByCocob(Rule, name="scale_by_cocob"):
         reward = jnp.maximum(slots.reward - jnp.real(jnp.conj(g) * way), 0.0)
         total = slots.cumulative_gradients - g
         # Divided twice: the product may be out of range.
-        share = divide(divide(total, largest), jnp.maximum(sizes + largest, self.alpha * largest))
+        share = divide_again(divide(total, largest), jnp.maximum(sizes + largest, self.alpha * largest))
         u = share * (largest + reward) - way
         kept = {"cumulative_gradients": total, "scale": largest, "subgradients": sizes, "reward": reward}
         return u, {"init_particles": slots.init_particles, **kept}

@@ -12,7 +12,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import Decay, abs_sq, divide
+from gradtx.core.numerics import Decay, abs_sq, divide_again
 from gradtx.core.numerics import sign as phase
 from gradtx.core.numerics import sqrt as safe_sqrt
 from gradtx.core.spec.arguments import builds, factory
@@ -182,7 +182,7 @@ class Debias(Rule, name="debias"):
         return {"correction": self.decay.correction(now.t)}
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        return divide(g, leaf.correction), slots
+        return divide_again(g, leaf.correction), slots
 
 
 @builds(Debias)

@@ -13,7 +13,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import root_mean_square
-from gradtx.core.numerics import Decay, abs_sq, bounded, cast, divide, number_dtype, sqrt
+from gradtx.core.numerics import Decay, abs_sq, bounded, cast, divide, divide_again, number_dtype, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule, StepNumber
 from gradtx.core.spec.spec import show
@@ -80,14 +80,14 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
         decay, squares, axes = Decay(leaf.complement), abs_sq(g) + self.epsilon, self._axes(g.shape)
         if axes is None:
             v = decay.mix(slots.v, squares)
-            return divide(g, sqrt(v)), {"v": v, "v_row": None, "v_col": None}
+            return divide_again(g, sqrt(v)), {"v": v, "v_row": None, "v_col": None}
         second, first = axes
         # One square that has overflowed would be in the mean of all rows, as infinity over infinity.
         row = bounded(decay.mix(slots.v_row, jnp.mean(squares, axis=first)))
         col = bounded(decay.mix(slots.v_col, jnp.mean(squares, axis=second)))
         mean = bounded(jnp.mean(row, axis=second - (second > first), keepdims=True))
         root = jnp.expand_dims(sqrt(divide(row, mean)), first) * jnp.expand_dims(sqrt(col), second)
-        return divide(g, root), {"v_row": row, "v_col": col, "v": None}
+        return divide_again(g, root), {"v_row": row, "v_col": col, "v": None}
 
 
 @builds(ScaleByFactoredRms)

@@ -9,7 +9,7 @@ import jax
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
+from gradtx.core.numerics import Decay, abs_sq, divide_again, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, NonNegative, ScalarOrSchedule
 
@@ -31,7 +31,7 @@ class ScaleByLaprop(Rule, name="scale_by_laprop"):
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         nu = self.b2.mix(slots.nu, abs_sq(g))
-        mu = self.b1.mix(slots.mu, divide(g, sqrt(leaf.of_nu * nu) + self.eps))
+        mu = self.b1.mix(slots.mu, divide_again(g, sqrt(leaf.of_nu * nu) + self.eps))
         return leaf.of_mu * mu, {"mu": mu, "nu": nu}
 
 

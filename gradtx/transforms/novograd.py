@@ -11,7 +11,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import norm_squared
-from gradtx.core.numerics import Decay, divide, sqrt
+from gradtx.core.numerics import Decay, divide_again, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, Fraction, NonNegative, ScalarOrSchedule
 
@@ -37,7 +37,7 @@ class ScaleByNovograd(Rule, name="scale_by_novograd"):
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         nu = Decay(leaf.share).mix(slots.nu, norm_squared([g]))
-        direction = divide(g, sqrt(nu + self.eps_root) + self.eps) + self.weight_decay * leaf.param
+        direction = divide_again(g, sqrt(nu + self.eps_root) + self.eps) + self.weight_decay * leaf.param
         mu = self.b1 * slots.mu + direction
         return mu, {"mu": mu, "nu": nu}
 

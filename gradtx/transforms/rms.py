@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import Decay, abs_sq, divide, sqrt, usually
+from gradtx.core.numerics import Decay, abs_sq, divide_again, sqrt, usually
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
@@ -43,7 +43,7 @@ class ScaleByRms(Rule, name="scale_by_rms"):
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         nu = Decay(leaf.complement).mix(slots.nu, abs_sq(g))
-        return divide(g, self._root(leaf.scale * nu)), {"nu": nu}
+        return divide_again(g, self._root(leaf.scale * nu)), {"nu": nu}
 
     def _root(self, variance: jax.Array) -> jax.Array:
         return sqrt(variance + self.eps) if self.eps_in_sqrt else sqrt(variance) + self.eps
@@ -60,7 +60,7 @@ class ScaleByStddev(ScaleByRms, name="scale_by_stddev"):
         squares = leaf.scale * nu
         # The square of an average may overflow with the average of squares, whose difference would be NaN.
         variance = jnp.where(usually(jnp.isfinite(squares)), squares - abs_sq(leaf.scale * mu), squares)
-        return divide(g, self._root(jnp.maximum(variance, 0.0))), {"mu": mu, "nu": nu}
+        return divide_again(g, self._root(jnp.maximum(variance, 0.0))), {"mu": mu, "nu": nu}
 
 
 @builds(ScaleByRms)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import divide, sqrt
+from gradtx.core.numerics import divide_again, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import Fraction, NonNegative, ScalarOrSchedule
 
@@ -55,7 +55,7 @@ class ScaleBySm3(Rule, name="scale_by_sm3"):
         )
         share = jnp.where(self.b2 == 1, jnp.ones_like(self.b2), 1 - self.b2)
         v = share * (g * g) + self.b2 * least
-        u = self.b1 * slots.nu + (1 - self.b1) * divide(g, sqrt(v + self.eps))
+        u = self.b1 * slots.nu + (1 - self.b1) * divide_again(g, sqrt(v + self.eps))
         new = [jnp.max(v, axis=rest) for rest in others] if v.size else kept
         absent = {f"axis_{axis}": None for axis in range(len(names), MOST_AXES)}
         return u, {"nu": u, **dict(zip(names, new, strict=True)), **absent}

@@ -11,7 +11,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import excess, root_mean_square
-from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
+from gradtx.core.numerics import Decay, abs_sq, divide, divide_again, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, NonNegative, PositiveLimit, ScalarOrSchedule
 
@@ -38,7 +38,7 @@ class ScaleByStableAdam(Rule, name="scale_by_stable_adam"):
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         mu, nu = self.b1.mix(slots.mu, g), self.b2.mix(slots.nu, abs_sq(g))
         root = sqrt(leaf.of_nu * nu)
-        size = root_mean_square(divide(g, jnp.maximum(root, self.eps)))
+        size = root_mean_square(divide_again(g, jnp.maximum(root, self.eps)))
         divisor, shrink = excess(size, self.threshold)
         u = divide(leaf.of_mu * mu, root + self.eps) + self.weight_decay * leaf.param
         return shrink * u / divisor, {"mu": mu, "nu": nu}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any, ClassVar
 
 import jax
@@ -39,13 +38,9 @@ class DifferentiallyPrivateAggregate(Wrapper, name="differentially_private_aggre
         if not gs:
             return [], {}
         lv.over_axes(gs, None, self.name)
-        tree = call.tree(gs)
-        sums = call.leaves(per_example_global_norm_clip(tree, self.l2_norm_clip)[0])
+        sums = call.leaves(per_example_global_norm_clip(call.tree(gs), self.l2_norm_clip)[0])
         key = jax.random.fold_in(jax.random.wrap_key_data(slots.rng_key), call.step)
-        # Of each leaf by its path, so that what is drawn does not depend on the others.
-        known = lv.paths(tree)
-        paths = [known[i] for i in call.positions]
-        keys = [jax.random.fold_in(key, np.uint32(zlib.crc32(path.encode()))) for path in paths]
+        keys = [jax.random.fold_in(key, call.path_number(i)) for i in call.positions]
         deviation, size = self.l2_norm_clip * self.noise_multiplier, gs[0].shape[0]
         noisy = [
             x + cast(deviation, real_dtype(x.dtype)) * _normal(k, x) for x, k in zip(sums, keys, strict=True)

@@ -13,7 +13,7 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.rebase import started_anew
 from gradtx.core.engine.scope import Slots
-from gradtx.core.engine.transform import Transform, added, cast_like, missing
+from gradtx.core.engine.transform import Transform, added, cast_like
 from gradtx.core.engine.update import GRAD_FN
 from gradtx.core.engine.wrapped_update import Leaves, WrappedUpdate
 from gradtx.core.numbers.steps import next_count
@@ -33,7 +33,6 @@ class Sam(Wrapper, name="sam"):
     batch_axis_name: str | tuple[str, ...] | None
 
     in_place = False
-    needs = ("params",)
 
     cache = Slot(
         init=lambda rule, param: param, shape=lambda rule, shape: None if rule.opaque_mode else shape
@@ -41,6 +40,11 @@ class Sam(Wrapper, name="sam"):
     # Whether a leaf is away from where it began: it may lack a gradient in some calls of a round.
     away = Slot(real=True, shape=lambda rule, shape: None if rule.opaque_mode else ())
     steps_since_sync = WholeScalar(dtype="int32")
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        takes_gradients = self.opaque_mode and self.sync_period > 1
+        return ("params", GRAD_FN) if takes_gradients else ("params",)
 
     def check(self) -> None:
         if not isinstance(self.sync_period, int) or self.sync_period < 1:
@@ -94,8 +98,6 @@ class Sam(Wrapper, name="sam"):
         self, gs: Leaves, slots: Slots, call: WrappedUpdate, params: Leaves
     ) -> tuple[Leaves, dict[str, Any]]:
         """A whole round in one call, with gradients taken here."""
-        if self.sync_period > 1 and GRAD_FN not in call.extra:
-            raise TypeError(missing(self.name, GRAD_FN))
         climber = self._anew(slots.inner_adversarial, call) if self.reset_state else slots.inner_adversarial
         points, grads = params, gs
         for i in range(self.sync_period - 1):

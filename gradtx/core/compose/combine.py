@@ -16,7 +16,7 @@ from gradtx.core.engine.program import Builder
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.steps import Fork, Swap
 from gradtx.core.engine.transform import Transform, adapted
-from gradtx.core.numerics import divide
+from gradtx.core.numerics import divide_again
 from gradtx.core.spec.arguments import builds, factory
 from gradtx.core.spec.fields import Declared
 from gradtx.core.spec.spec import show
@@ -248,7 +248,7 @@ def ratio(numerator: Any, denominator: Any) -> Transform:
         >>> tx.update(jnp.array([-3.0, 0.0, 2.0]), tx.init(jnp.zeros(3)))[0].tolist()
         [-1.0, 0.0, 1.0]
     """
-    return Parallel("ratio", divide, (numerator, denominator))
+    return Parallel("ratio", divide_again, (numerator, denominator))
 
 
 @factory

@@ -161,6 +161,7 @@ class WrapperStage:
         call = WrappedUpdate(
             structure=update.structure,
             positions=on,
+            path_number=update.number,
             gs=gs,
             given=[update.us[i] for i in on],
             params=None if update.params is None else [update.ps[i] for i in on],

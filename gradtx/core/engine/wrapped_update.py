@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine import transform
@@ -34,6 +35,7 @@ class WrappedUpdate:
     Attributes:
         structure: the structure of the tree that the caller knows.
         positions: where each leaf stands among all leaves of the tree, `None` included.
+        path_number: of such a place, a number made of the leaf's path, for what is drawn at random.
         gs: the gradients, in the dtype to compute in; what the transforms before the wrapper made of them.
         given: the gradients that the chain was given.
         params: the parameters, in their own dtypes; None where the caller gave none.
@@ -47,6 +49,7 @@ class WrappedUpdate:
 
     structure: Any
     positions: list[int]
+    path_number: Callable[[int], np.uint32]
     gs: Leaves
     given: Leaves
     params: Leaves | None
