@@ -56,12 +56,14 @@ from gradtx.optimizers.adabelief import adabelief
 from gradtx.optimizers.adafactor import adafactor
 from gradtx.optimizers.adam import adam, adamw, nadam, nadamw
 from gradtx.optimizers.adam_atan2 import adam_atan2
+from gradtx.optimizers.adam_mini import adam_mini
 from gradtx.optimizers.adamax import adamax, adamaxw
 from gradtx.optimizers.adan import adan
 from gradtx.optimizers.adaptive import adadelta, adagrad, rmsprop
 from gradtx.optimizers.ademamix import ademamix
 from gradtx.optimizers.adopt import adopt
 from gradtx.optimizers.amsgrad import amsgrad
+from gradtx.optimizers.came import came
 from gradtx.optimizers.cocob import cocob
 from gradtx.optimizers.dadapt import dadapt_adamw
 from gradtx.optimizers.distance import dog, dowg
@@ -82,11 +84,13 @@ from gradtx.optimizers.sgd import noisy_sgd, sgd
 from gradtx.optimizers.sign import sign_sgd, signum
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix
 from gradtx.optimizers.sm3 import sm3
+from gradtx.optimizers.sophia import sophia
 from gradtx.optimizers.stable_adamw import stable_adamw
 from gradtx.optimizers.yogi import yogi
 from gradtx.schedules.constant import constant_schedule
 from gradtx.schedules.cosine import cosine_decay_schedule, sgdr_schedule, warmup_cosine_decay_schedule
 from gradtx.schedules.exponential import exponential_decay, warmup_exponential_decay_schedule
+from gradtx.schedules.half_life import half_life_schedule
 from gradtx.schedules.interpolate import (
     cosine_onecycle_schedule,
     linear_onecycle_schedule,
@@ -105,6 +109,7 @@ from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.adagrad import scale_by_rss
 from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.adam_atan2 import scale_by_adam_atan2
+from gradtx.transforms.adam_mini import scale_by_adam_mini
 from gradtx.transforms.adamax import scale_by_adamax
 from gradtx.transforms.adan import scale_by_adan
 from gradtx.transforms.ademamix import scale_by_ademamix
@@ -113,6 +118,7 @@ from gradtx.transforms.amsgrad import scale_by_amsgrad
 from gradtx.transforms.apply_every import apply_every
 from gradtx.transforms.average import ema
 from gradtx.transforms.belief import scale_by_belief
+from gradtx.transforms.came import scale_by_came
 from gradtx.transforms.cautious import cautious
 from gradtx.transforms.center import centralize
 from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm, global_norm
@@ -140,6 +146,7 @@ from gradtx.transforms.grams import grams
 from gradtx.transforms.group_scale import scale_by_group
 from gradtx.transforms.hyperball import scale_by_hyperball
 from gradtx.transforms.laprop import scale_by_laprop
+from gradtx.transforms.leaf_scale import scale_by_leaf
 from gradtx.transforms.lion import scale_by_lion
 from gradtx.transforms.madgrad import scale_by_madgrad
 from gradtx.transforms.mars import scale_by_mars
@@ -154,6 +161,7 @@ from gradtx.transforms.plateau import reduce_on_plateau
 from gradtx.transforms.polyak import scale_by_polyak
 from gradtx.transforms.prodigy import scale_by_prodigy
 from gradtx.transforms.radam import scale_by_radam
+from gradtx.transforms.radial import radial_brake, row_floor
 from gradtx.transforms.rms import scale_by_rms, scale_by_stddev
 from gradtx.transforms.rprop import scale_by_rprop
 from gradtx.transforms.scale import scale, scale_by_learning_rate, scale_by_schedule
@@ -176,11 +184,13 @@ from gradtx.wrappers.accumulate import accumulate
 from gradtx.wrappers.averages import ema_params, polyak_average
 from gradtx.wrappers.conditional import apply_if_finite, conditionally_mask, conditionally_transform
 from gradtx.wrappers.differential_privacy import differentially_private_aggregate
+from gradtx.wrappers.ema_nesterov import ema_nesterov
 from gradtx.wrappers.evaluation import eval_params, schedule_free_eval_params
 from gradtx.wrappers.extra_args import with_extra_args_support
 from gradtx.wrappers.flatten import flatten
 from gradtx.wrappers.groups import freeze, multi_transform, partition, selective_transform
 from gradtx.wrappers.guard import guard
+from gradtx.wrappers.hessian import hutchinson_estimator_diag_hessian
 from gradtx.wrappers.inject import inject_hyperparams, inject_stateful_hyperparams
 from gradtx.wrappers.lookahead import lookahead
 from gradtx.wrappers.measure import measure_with_ema, monitor, snapshot
@@ -191,6 +201,7 @@ from gradtx.wrappers.report import report
 from gradtx.wrappers.sam import sam
 from gradtx.wrappers.schedule_free import schedule_free
 from gradtx.wrappers.skip import skip_large_updates, skip_not_finite
+from gradtx.wrappers.sophia import scale_by_sophia
 from gradtx.wrappers.stateless import stateless, stateless_with_tree_map
 from gradtx.wrappers.track import metrics, track
 
@@ -296,6 +307,7 @@ __all__ = [
     "adagrad",
     "adam",
     "adam_atan2",
+    "adam_mini",
     "adamax",
     "adamaxw",
     "adamw",
@@ -313,6 +325,7 @@ __all__ = [
     "apply_if_finite",
     "apply_updates",
     "bias_correction",
+    "came",
     "cautious",
     "centralize",
     "chain",
@@ -336,6 +349,7 @@ __all__ = [
     "dowg",
     "dpsgd",
     "ema",
+    "ema_nesterov",
     "ema_params",
     "eval_params",
     "exponential_decay",
@@ -350,6 +364,8 @@ __all__ = [
     "global_norm",
     "grams",
     "guard",
+    "half_life_schedule",
+    "hutchinson_estimator_diag_hessian",
     "hyperparams",
     "identity",
     "incremental_update",
@@ -403,12 +419,14 @@ __all__ = [
     "polynomial_schedule",
     "prodigy",
     "radam",
+    "radial_brake",
     "ratio",
     "rebase",
     "recipe",
     "reduce_on_plateau",
     "report",
     "rmsprop",
+    "row_floor",
     "rprop",
     "safe_increment",
     "safe_int32_increment",
@@ -420,6 +438,7 @@ __all__ = [
     "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_adam_atan2",
+    "scale_by_adam_mini",
     "scale_by_adamax",
     "scale_by_adan",
     "scale_by_ademamix",
@@ -427,6 +446,7 @@ __all__ = [
     "scale_by_amsgrad",
     "scale_by_backtracking_linesearch",
     "scale_by_belief",
+    "scale_by_came",
     "scale_by_cocob",
     "scale_by_dadapt_adam",
     "scale_by_distance_over_gradients",
@@ -438,6 +458,7 @@ __all__ = [
     "scale_by_hyperball",
     "scale_by_laprop",
     "scale_by_lbfgs",
+    "scale_by_leaf",
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_madgrad",
@@ -456,6 +477,7 @@ __all__ = [
     "scale_by_sign",
     "scale_by_simplified_ademamix",
     "scale_by_sm3",
+    "scale_by_sophia",
     "scale_by_stable_adam",
     "scale_by_stddev",
     "scale_by_trust_ratio",
@@ -479,6 +501,7 @@ __all__ = [
     "skip_not_finite",
     "sm3",
     "snapshot",
+    "sophia",
     "split_real_and_imaginary",
     "sqrt",
     "square",

@@ -62,11 +62,9 @@ IN_NAMESPACES = {
             "GaLoreDimensionNumbers",
             "MuonDimensionNumbers",
             "galore",
-            "hutchinson_estimator_diag_hessian",
             "muon",
             "scale_by_galore",
             "scale_by_muon",
-            "sophia",
         ]
     ),
     "schedules": frozenset(["StatefulSchedule"]),

@@ -12,6 +12,7 @@ from gradtx.optimizers.madgrad import madgrad
 from gradtx.optimizers.prodigy import prodigy
 from gradtx.optimizers.schedule_free import schedule_free_adamw, schedule_free_sgd
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix
+from gradtx.optimizers.sophia import sophia
 from gradtx.transforms.acprop import scale_by_acprop
 from gradtx.transforms.ademamix import scale_by_ademamix
 from gradtx.transforms.adopt import scale_by_adopt
@@ -23,6 +24,7 @@ from gradtx.transforms.plateau import reduce_on_plateau
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
 from gradtx.wrappers.differential_privacy import differentially_private_aggregate
 from gradtx.wrappers.evaluation import schedule_free_eval_params
+from gradtx.wrappers.hessian import hutchinson_estimator_diag_hessian
 from gradtx.wrappers.mechanize import mechanize
 from gradtx.wrappers.real_and_imaginary import split_real_and_imaginary
 from gradtx.wrappers.sam import sam
@@ -40,6 +42,7 @@ __all__ = [
     "dog",
     "dowg",
     "dpsgd",
+    "hutchinson_estimator_diag_hessian",
     "madgrad",
     "mechanize",
     "momo",
@@ -59,5 +62,6 @@ __all__ = [
     "schedule_free_eval_params",
     "schedule_free_sgd",
     "simplified_ademamix",
+    "sophia",
     "split_real_and_imaginary",
 ]

@@ -276,9 +276,21 @@ SCHEDULES = [
                 "end_value": 0.01,
             },
         ),
-        variants={"root": {"shape": "1-sqrt"}, "cosine": {"shape": "cosine"}},
+        variants={
+            "root": {"shape": "1-sqrt"},
+            "cosine": {"shape": "cosine"},
+            "power": {"shape": "power", "power": 1.5},
+        },
         reference=modern_references.warmup_stable_decay,
         rough=("is_sqrt", "is_cosine"),
+    ),
+    Entry(
+        "half_life_schedule",
+        **_schedules(
+            {"init_value": 0.3, "end_value": 0.9, "transition_steps": 3.4, "transition_begin": 0.3},
+            {"init_value": 0.5, "end_value": 0.8, "transition_steps": 5.3, "transition_begin": 0.6},
+        ),
+        reference=modern_references.half_life,
     ),
     Entry(
         "inverse_sqrt_schedule",
@@ -483,6 +495,35 @@ def searching(search: Any) -> Any:
 
 SEARCHED = {"value_fn": jax.tree_util.Partial(bowl)}
 
+
+def quartic(params: Any) -> Any:
+    """A loss whose second derivative by an element is its square."""
+    return sum((x**4).sum() for x in jax.tree.leaves(params)) / 12
+
+
+def curvature(grads: Any, params: Any, t: int = 0) -> Any:
+    """The second derivatives of `quartic`."""
+    return [references.wide(p) ** 2 for p in params]
+
+
+CURVED = {"obj_fn": jax.tree_util.Partial(quartic)}
+
+
+def by_axes(path: str, leaf: Any) -> float:
+    """A factor of each leaf."""
+    return 2.0 if leaf.ndim > 1 else -0.5
+
+
+def adam_mini_reference(reference: Any) -> Any:
+    """The reference of Adam-mini with the blocks that the catalogue gives."""
+
+    def build(blocks: Any = None, **kwargs: Any) -> Any:
+        whole = blocks is not None and blocks["*"] is None
+        return reference(axes=lambda shape: () if whole or not shape else (len(shape) - 1,), **kwargs)
+
+    return build
+
+
 TRANSFORMS = [
     Entry("identity"),
     Entry("set_to_zero"),
@@ -661,6 +702,8 @@ TRANSFORMS = [
         "scale_by_lion",
         {"b1": 0.9, "b2": 0.99},
         {"b1": 0.6, "b2": 0.7},
+        {"smooth": {"mode": "smooth", "smooth_beta": 0.7}, "refined": {"mode": "refined"}},
+        reference=modern_references.ScaleByLionMode,
         layouts={"bfloat16 slot": {"mu_dtype": "bfloat16"}},
     ),
     Entry(
@@ -796,6 +839,67 @@ TRANSFORMS = [
         reference=lambda threshold, **rest: references.Chain(
             modern_references.StableAdamw(1.0, clip_threshold=threshold, **rest), references.Scale(-1.0)
         ),
+    ),
+    Entry(
+        "scale_by_came",
+        {"b1": 0.9, "b2": 0.99, "b3": 0.95, "eps1": 1e-3, "eps2": 1e-3, "clip_threshold": 0.7},
+        {"b1": 0.7, "b2": 0.9, "b3": 0.8, "eps1": 1e-2, "eps2": 1e-2, "clip_threshold": 0.9},
+        {"some": {"min_dim_size_to_factor": 3}, "unclipped": {"clip_threshold": math.inf}},
+        layouts={"bfloat16 slot": {"mu_dtype": "bfloat16"}},
+        reference=modern_references.ScaleByCame,
+    ),
+    Entry(
+        "scale_by_adam_mini",
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-3},
+        {"b1": 0.7, "b2": 0.9, "eps": 1e-2},
+        {"one block": {"blocks": {"*": None}}},
+        layouts={"bfloat16 slot": {"mu_dtype": "bfloat16"}},
+        reference=adam_mini_reference(modern_references.ScaleByAdamMini),
+    ),
+    Entry(
+        "scale_by_sophia",
+        {"b1": 0.9, "b2": 0.95, "eps": 1e-3, "gamma": 0.7, "clip_threshold": 1.5, "update_interval": 3},
+        {"b1": 0.7, "b2": 0.9, "eps": 1e-2, "gamma": 0.5, "clip_threshold": 0.9, "update_interval": 2},
+        {
+            "the paper's": {"estimate_first": True, "bias_correction": False},
+            "unclipped": {"clip_threshold": None, "eps": 0.3},
+        },
+        layouts={"bfloat16 slot": {"mu_dtype": "bfloat16"}},
+        supports_complex=False,
+        reference=lambda **kwargs: contrib_references.ScaleBySophia(hessian=curvature, **kwargs),
+        extra=CURVED,
+        rough=("update_interval",),
+    ),
+    Entry(
+        "hutchinson_estimator_diag_hessian",
+        {"step_size": 0.01},
+        {"step_size": 0.02},
+        make=lambda step_size: gradtx.chain(
+            gradtx.hutchinson_estimator_diag_hessian(), gradtx.scale(step_size), gradtx.clip(0.1)
+        ),
+        supports_complex=False,
+        reference=lambda step_size: references.Chain(
+            contrib_references.Estimate(curvature), references.Scale(step_size), references.Clip(0.1)
+        ),
+        extra=CURVED,
+    ),
+    Entry(
+        "radial_brake",
+        {"outward_scale": 0.4, "inward_scale": 0.9},
+        {"outward_scale": 0.7, "inward_scale": 1.2},
+        reference=modern_references.RadialBrake,
+    ),
+    Entry(
+        "row_floor",
+        {"min_ratio": 0.5},
+        {"min_ratio": 2.0},
+        {"elements": {"axis": ()}},
+        reference=modern_references.RowFloor,
+    ),
+    Entry(
+        "scale_by_leaf",
+        make=lambda: gradtx.scale_by_leaf(by_axes),
+        reference=lambda: modern_references.ScaleByLeaf(lambda x: by_axes("", x)),
     ),
     Entry(
         "adaptive_grad_clip",
@@ -1244,6 +1348,44 @@ OPTIMIZERS = [
         ),
     ),
     Entry(
+        "came",
+        {
+            "learning_rate": 0.1,
+            "b1": 0.9,
+            "b2": 0.99,
+            "b3": 0.95,
+            "eps1": 1e-3,
+            "eps2": 1e-3,
+            "weight_decay": 0.1,
+        },
+        {
+            "learning_rate": 0.03,
+            "b1": 0.7,
+            "b2": 0.9,
+            "b3": 0.8,
+            "eps1": 1e-2,
+            "eps2": 1e-2,
+            "weight_decay": 0.2,
+        },
+        reference=modern_references.Came,
+    ),
+    Entry(
+        "adam_mini",
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "weight_decay": 0.1},
+        {"learning_rate": 0.03, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "weight_decay": 0.2},
+        {"one block": {"blocks": {"*": None}}},
+        reference=adam_mini_reference(modern_references.AdamMini),
+    ),
+    Entry(
+        "sophia",
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.95, "eps": 1e-3, "gamma": 0.7, "update_interval": 3},
+        {"learning_rate": 0.03, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "gamma": 0.5, "update_interval": 2},
+        supports_complex=False,
+        reference=lambda **kwargs: contrib_references.Sophia(hessian=curvature, **kwargs),
+        extra=CURVED,
+        rough=("update_interval",),
+    ),
+    Entry(
         "laprop",
         {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "weight_decay": 0.1},
         {"learning_rate": 0.03, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "weight_decay": 0.2},
@@ -1451,6 +1593,17 @@ WRAPPERS = [
             gradtx.sgd(learning_rate, weight_decay=0.1), learning_rate, **rest
         ),
         reference=lambda **kwargs: contrib_references.ScheduleFreeSgd(weight_decay=0.1, **kwargs),
+    ),
+    Entry(
+        "ema_nesterov",
+        {"learning_rate": 0.1, "momentum": 0.9, "beta": 0.5, "gamma": 0.8},
+        {"learning_rate": 0.03, "momentum": 0.4, "beta": 0.3, "gamma": 0.6},
+        {"scheduled": {"beta": FALLING}},
+        make=lambda beta, gamma, **rest: gradtx.ema_nesterov(gradtx.sgd(**rest), beta, gamma),
+        # The reference's k-th beta is that of the k-th gradient, which the update before has left.
+        reference=lambda beta, gamma, **rest: modern_references.EmaNesterov(
+            references.Sgd(**rest), (lambda k: beta(max(k - 1, 0))) if callable(beta) else beta, gamma
+        ),
     ),
     Entry(
         "split_real_and_imaginary",

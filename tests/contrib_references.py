@@ -170,6 +170,19 @@ class Sophia(Chain):
         )
 
 
+class Estimate(Reference):
+    """What an estimator of the diagonal of the Hessian gives, in the place of gradients."""
+
+    def __init__(self, hessian):
+        self.hessian = hessian
+
+    def init(self, params):
+        pass
+
+    def update(self, grads, params, **extra):
+        return self.hessian(grads, params)
+
+
 @dataclasses.dataclass
 class Sam(Reference):
     """Sharpness-aware minimization over rounds of k = `sync_period` calls.

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 
+from contrib_references import _unit_norms
 from references import (
     Number,
     Reference,
     Schedule,
+    _clip_block_rms,
     _decay,
     _decays,
     _mean,
@@ -26,6 +29,9 @@ from references import (
     square,
     wide,
 )
+
+# Of a leaf's shape: some of its axes.
+Axes = Callable[[tuple[int, ...]], tuple[int, ...]]
 
 
 def _laprop(g, s, h):
@@ -275,13 +281,273 @@ class Hyperball(Reference):
         return moved * (radius / norm(moved)) - p if norm(moved) else np.zeros_like(p)
 
 
+def _two_largest(shape, least):
+    """The two largest axes, the later ones among equals; None for a leaf that is kept in full."""
+    if len(shape) < 2 or 0 in shape:
+        return None
+    axes = np.argsort(shape, kind="stable")[-2:]
+    return axes if shape[axes[0]] >= least else None
+
+
+def _rank_one(x, averages, decay, axes):
+    """The averages (R, C) of the means of x over the later of two axes and over the other, one step on."""
+    (rows, columns), (r, c) = axes, averages or (0.0, 0.0)
+    return (
+        decay * r + (1 - decay) * x.mean(columns, keepdims=True),
+        decay * c + (1 - decay) * x.mean(rows, keepdims=True),
+    )
+
+
+def _over_root_of_outer(x, averages, axes):
+    """x / sqrt(R C / mean(R)), the mean over what is left of the two axes."""
+    r, c = averages
+    return divide(x, np.sqrt(divide(r * c, r.mean(axes[0], keepdims=True))))
+
+
+def _came(g, s, h):
+    axes = _two_largest(g.shape, h.min_dim_size_to_factor)
+    g2 = square(g) + h.eps1
+    if axes is None:
+        s.v = h.b2 * s.v + (1 - h.b2) * g2
+        u = divide(g, np.sqrt(s.v))
+    else:
+        s.v = _rank_one(g2, s.v, h.b2, axes)
+        u = _over_root_of_outer(g, s.v, axes)
+    u = _clip_block_rms(u, h.clip_threshold)
+    s.m = h.b1 * s.m + (1 - h.b1) * u
+    if axes is None:
+        return s.m
+    s.instability = _rank_one(square(u - s.m) + h.eps2, s.instability, h.b3, axes)
+    return _over_root_of_outer(s.m, s.instability, axes)
+
+
+@dataclasses.dataclass
+class ScaleByCame(Reference):
+    """m / sqrt(S), with m = b1 m + (1 - b1) u from 0 and u = w / max(1, RMS(w) / d), w = g / sqrt(V).
+
+    V and S are outer products R C / mean(R) of averages, from 0 and never corrected:
+
+        V  of the means of |g|^2 + eps1 over either of the two largest axes, of decay b2
+        S  of those of |u - m|^2 + eps2, with the new m, of decay b3
+
+    Further axes are a batch, except in RMS(w), which is that of the leaf, and d is
+    `clip_threshold`. A leaf of fewer than two axes, or whose second largest is below
+    `min_dim_size_to_factor`, or without elements keeps V in full and gives m itself. Luo et al. 2023,
+    arXiv:2307.02047, whose sums for the means make no difference to V and S. The leaf that is kept
+    in full is from the authors' came-pytorch 0.1.3, came_pytorch/CAME.py, which factors the last two
+    axes of all others.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    b3: Number = 0.9999
+    eps1: Number = 1e-30
+    eps2: Number = 1e-16
+    clip_threshold: Number = 1.0
+    min_dim_size_to_factor: int = 1
+
+    def leaf(self, g, p, s, h):
+        return _came(g, s, h)
+
+
+@dataclasses.dataclass
+class Came(Reference):
+    """-eta (u + lambda theta), u that of `ScaleByCame`; the decay is that of came-pytorch 0.1.3."""
+
+    learning_rate: Number
+    b1: Number = 0.9
+    b2: Number = 0.999
+    b3: Number = 0.9999
+    eps1: Number = 1e-30
+    eps2: Number = 1e-16
+    clip_threshold: Number = 1.0
+    min_dim_size_to_factor: int = 1
+    weight_decay: Number | None = 0.0
+    mask: list[bool] | None = None
+
+    def leaf(self, g, p, s, h):
+        return -h.learning_rate * (_came(g, s, h) + _decay(p, h))
+
+
+def _block_mean(x, kept):
+    """The mean over the axes that are not kept; 0 for a block without elements."""
+    kept = {axis % x.ndim for axis in kept}
+    over = tuple(axis for axis in range(x.ndim) if axis not in kept)
+    return x.sum(over, keepdims=True) / max(1, math.prod(x.shape[axis] for axis in over))
+
+
+class _Blocks(Reference):
+    """A reference with `axes`, which is a function of a shape and not of the step."""
+
+    def __post_init__(self, axes):
+        self.kept = axes or (lambda shape: (len(shape) - 1,) if len(shape) > 1 else ())
+
+    def adam_mini(self, g, s, h):
+        m_hat = _mean(g, s, h)
+        s.v = h.b2 * s.v + (1 - h.b2) * _block_mean(square(g), self.kept(g.shape))
+        return _over_root(m_hat, s.v / (1 - h.b2**h.t), h.eps)
+
+
+@dataclasses.dataclass
+class ScaleByAdamMini(_Blocks):
+    """m^ / (sqrt(v^) + eps), Adam's m^, with one v = b2 v + (1 - b2) mean(|g|^2) for each block of a leaf.
+
+    Both are corrected: m^ = m / (1 - b1^t), v^ = v / (1 - b2^t). `axes(shape)` gives the axes along
+    which blocks lie one beside the other, and the mean is over the others: none for one block a
+    leaf, all for Adam. By default the last one of two and more (an output each), else none. Zhang
+    et al. 2024, arXiv:2406.16793, and the authors' adam-mini 1.1.1,
+    adam_mini/adam_mini.py, which takes the partition from the parameters' names.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    axes: dataclasses.InitVar[Axes | None] = None
+
+    def leaf(self, g, p, s, h):
+        return self.adam_mini(g, s, h)
+
+
+@dataclasses.dataclass
+class AdamMini(_Blocks):
+    """-eta (u + lambda theta), u that of `ScaleByAdamMini`."""
+
+    learning_rate: Number
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    axes: dataclasses.InitVar[Axes | None] = None
+    weight_decay: Number | None = 0.0
+    mask: list[bool] | None = None
+
+    def leaf(self, g, p, s, h):
+        return -h.learning_rate * (self.adam_mini(g, s, h) + _decay(p, h))
+
+
+@dataclasses.dataclass
+class RadialBrake(Reference):
+    """u - (1 - k) <u, e> e for a direction u, e = theta / ||theta||, the product and norm over each leaf.
+
+    k is `outward_scale` where -u leads away from 0, <u, e> < 0, and else `inward_scale`. Nothing is
+    changed where theta is 0. KellerJordan/modded-nanogpt records/track_3_optimization,
+    train_gpt_cwd_SOTA.py, scale_radial_update, which takes ||theta||^2 for 1e-12 where it is less.
+    """
+
+    outward_scale: Number = 0.5
+    inward_scale: Number = 1.0
+
+    def leaf(self, u, p, s, h):
+        length = norm(p)
+        if length == 0:
+            return u
+        outward = p / length
+        along = np.sum(np.real(np.conj(outward) * u))
+        scale = h.outward_scale if along < 0 else h.inward_scale
+        return u - (1 - scale) * along * outward
+
+
+@dataclasses.dataclass
+class RowFloor(Reference):
+    """u max(1, r ||theta|| / ||u||) for a direction u, the norms over each unit of a leaf; 0 where u is.
+
+    Units are those of `AdaptiveGradClip`. KellerJordan/modded-nanogpt
+    records/track_3_optimization, train_gpt_cwd_SOTA.py, the part under ROWFLOOR, with a matrix out x
+    in, RHO = 1 and r = TARGET_UW; it takes either norm for 1e-8 where it is less.
+    """
+
+    min_ratio: Number = 0.3825
+    axis: int | tuple[int, ...] | None = None
+
+    def leaf(self, u, p, s, h):
+        size, least = _unit_norms(u, h.axis), h.min_ratio * _unit_norms(p, h.axis)
+        short = (size > 0) & (size < least)
+        return np.where(short, least / np.where(short, size, 1.0), 1.0) * u
+
+
+@dataclasses.dataclass
+class EmaNesterov(Reference):
+    """Any reference, its gradients taken ahead of where it is, by its average move.
+
+    The parameters are y, and x is where the reference is: x_0 = y_0 and D_0 = 0. With u the inner
+    update from the gradient at y_k, where k is the step,
+
+        x_(k+1) = y_k + u
+        D_(k+1) = gamma D_k + (1 - gamma) (x_(k+1) - x_k)
+        y_(k+1) = x_(k+1) + beta_(k+1) D_(k+1)
+        update = y_(k+1) - y_k
+
+    so that beta_k goes with the gradient of step k, and beta_0 with nothing. `eval_params(params)`
+    gives x. Yau et al. 2026, arXiv:2605.25395. modded-nanogpt records/track_3_optimization,
+    train_gpt_cwd_SOTA.py, class EMA_Nesterov, scales beta with the learning rate, that of step k - 1
+    for beta_k, and has it 0 for the first steps and the last.
+    """
+
+    inner: Reference
+    beta: Number
+    gamma: Number = 0.99
+
+    def init(self, params):
+        super().init(params)
+        self.inner.init(params)
+        self.x = [wide(p) for p in params]
+        self.d = [np.zeros_like(x) for x in self.x]
+
+    def eval_params(self, params):
+        return self.x
+
+    def update(self, grads, params, **extra):
+        h = self.numbers()
+        moves = self.inner.update(grads, params, **extra)
+        before, self.x = self.x, [wide(y) + u for y, u in zip(params, moves, strict=True)]
+        leaves = zip(self.d, self.x, before, strict=True)
+        self.d = [h.gamma * d + (1 - h.gamma) * (x - x_before) for d, x, x_before in leaves]
+        beta = self.beta(self.t) if callable(self.beta) else self.beta
+        return [x + beta * d - wide(y) for x, d, y in zip(self.x, self.d, params, strict=True)]
+
+
+class ScaleByLeaf(Reference):
+    """f(theta) g, with f a function of the leaf: of its shape, and not of the step."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def update(self, grads, params, **extra):
+        return [self.factor(wide(p)) * wide(g) for g, p in zip(grads, params, strict=True)]
+
+
+@dataclasses.dataclass
+class ScaleByLionMode(Reference):
+    """f(|c|) c / |c|, c = b1 m + (1 - b1) g, and then m = b2 m + (1 - b2) g; m from 0.
+
+    f(x) is 1 ("hard", which is Lion), tanh(smooth_beta x) ("smooth") or min(x, 1) ("refined"); the
+    direction c / |c| of a real c is its sign, and 0 at 0. Optax 0.2.8 scale_by_lion. The refined Lion
+    of Rong et al. 2025, doi:10.1038/s41598-025-07112-4, is another, with an arc tangent.
+    """
+
+    b1: Number = 0.9
+    b2: Number = 0.99
+    mode: str = "hard"
+    smooth_beta: Number = 1.0
+
+    def leaf(self, g, p, s, h):
+        c = h.b1 * s.m + (1 - h.b1) * g
+        s.m = h.b2 * s.m + (1 - h.b2) * g
+        sizes = {
+            "hard": np.ones_like,
+            "smooth": lambda x: np.tanh(h.smooth_beta * x),
+            "refined": lambda x: np.minimum(x, 1.0),
+        }
+        return sizes[h.mode](np.abs(c)) * sign(c)
+
+
 # Schedules: each gives a function of the step, which is 0 at the first update.
 
 _SHAPES = {
-    "linear": lambda x: 1 - x,
-    "1-sqrt": lambda x: 1 - math.sqrt(x),
-    "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
-    "exponential": lambda x: math.expm1(1 - x) / math.expm1(1),
+    "linear": lambda x, power: 1 - x,
+    "1-sqrt": lambda x, power: 1 - math.sqrt(x),
+    "cosine": lambda x, power: (1 + math.cos(math.pi * x)) / 2,
+    "exponential": lambda x, power: math.expm1(1 - x) / math.expm1(1),
+    "power": lambda x, power: (1 - x) ** power,
 }
 
 
@@ -298,19 +564,22 @@ def warmup_stable_decay(
     shape: str = "linear",
     init_value: float = 0.0,
     end_value: float = 0.0,
+    power: float = 1.0,
 ) -> Schedule:
     """A line up to the peak at `warmup_steps`, the peak up to `decay_begin`, then end + (peak - end) f(x).
 
-    x goes from 0 to 1 in `decay_steps` and stays; f(x) is 1 - x, 1 - sqrt(x), (1 + cos(pi x)) / 2 or
-    (e^(1 - x) - 1) / (e - 1), that of ibm-granite/dolomite-engine. Hu et al. 2024,
-    arXiv:2404.06395; 1 - sqrt: Hägele et al. 2024, arXiv:2405.18392, equation 1.
+    x goes from 0 to 1 in `decay_steps` and stays; f(x) is 1 - x, 1 - sqrt(x), (1 + cos(pi x)) / 2,
+    (e^(1 - x) - 1) / (e - 1), that of ibm-granite/dolomite-engine, or (1 - x)^power, that of
+    modded-nanogpt records/track_3_optimization, train_gpt_cwd_SOTA.py: its min(peak, c (T - step)^power)
+    for T the end of the decay. Hu et al. 2024, arXiv:2404.06395; 1 - sqrt: Hägele et al. 2024,
+    arXiv:2405.18392, equation 1.
     """
 
     def value(step):
         if step < warmup_steps:
             return init_value + (peak_value - init_value) * step / warmup_steps
         x = _progress(step, decay_begin, decay_steps)
-        return end_value + (peak_value - end_value) * _SHAPES[shape](x)
+        return end_value + (peak_value - end_value) * _SHAPES[shape](x, power)
 
     return value
 
@@ -327,5 +596,21 @@ def inverse_sqrt(peak_value: float, warmup_steps: int) -> Schedule:
     def value(step):
         w = max(warmup_steps, 1)
         return peak_value * (step / w if step < warmup_steps else math.sqrt(w / max(step, w)))
+
+    return value
+
+
+def half_life(
+    init_value: float, end_value: float, transition_steps: float, transition_begin: float = 0
+) -> Schedule:
+    """The decay whose half-life, log(1/2) / log(b), lies on a line between those of the two values.
+
+    Pagliardini, Ablin and Grangier 2024, arXiv:2409.03137, section 3 (the scheduler of beta_3).
+    """
+
+    def value(step):
+        share = _progress(step, transition_begin, transition_steps)
+        first, last = (math.log(0.5) / math.log(b) for b in (init_value, end_value))
+        return 0.5 ** (1 / ((1 - share) * first + share * last))
 
     return value

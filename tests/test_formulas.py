@@ -116,6 +116,8 @@ LIMITS = {
     "param_block": RELATIVE,
     # The factor of the whole path feeds on what it was, and the average is a difference of what is near.
     "mechanize": {"mild": True, "double": 1e-11, "single": 2e-3},
+    # The reference has what has been gone as a difference of two points.
+    "ema_nesterov": {"double": 1e-11},
     "sam": {"mild": True, "single": 5e-5},
     "schedule_free": {"mild": True, "single": 5e-5},
     "hyperball": {"mild": True, "single": 1e-4},

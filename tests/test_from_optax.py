@@ -210,8 +210,9 @@ UNMOVED = {
     ),
     **dict.fromkeys(
         [
-            *("adam_atan2", "laprop", "mars", "stable_adamw"),
-            *("scale_by_adam_atan2", "scale_by_laprop", "scale_by_mars", "scale_by_stable_adam"),
+            *("adam_atan2", "adam_mini", "came", "laprop", "mars", "stable_adamw"),
+            *("scale_by_adam_atan2", "scale_by_adam_mini", "scale_by_came", "scale_by_laprop"),
+            *("scale_by_leaf", "scale_by_mars", "scale_by_stable_adam", "ema_nesterov"),
         ],
         "not in Optax",
     ),
@@ -548,3 +549,33 @@ def test_a_step_that_contradicts_the_counters_and_foreign_transforms_are_refused
         gradtx.to_optax_state(ADAM, ADAM.init(P), optax.adam(0.1).init({**P, "b": jnp.ones(3)}))
     with pytest.raises(TypeError, match="not a gradtx state"):
         gradtx.to_optax_state(ADAM, optax.adam(0.1).init(P), optax.adam(0.1).init(P))
+
+
+@pytest.mark.wide
+def test_sophia_moves_with_the_age_of_its_estimate():
+    """The loss has a diagonal Hessian, of which every estimate is right."""
+
+    def loss(params):
+        return sum((x**4).sum() for x in jax.tree.leaves(params)) / 12
+
+    def ran(tx, params, state, steps):
+        @jax.jit
+        def step(params, state):
+            updates, state = tx.update(jax.grad(loss)(params), state, params, obj_fn=loss)
+            return optax.apply_updates(params, updates), state
+
+        for _ in range(steps):
+            params, state = step(params, state)
+        return params, state
+
+    kwargs = {"learning_rate": 0.05, "gamma": 0.5, "update_interval": 3}
+    theirs, ours = optax.contrib.sophia(**kwargs), gradtx.sophia(**kwargs)
+    params, state = ran(theirs, LEAVES, theirs.init(LEAVES), 7)
+    expected, last = ran(theirs, params, state, 7)
+    moved = gradtx.from_optax_state(ours, state, params)
+    assert moved["slots"]["scale_by_sophia"]["age"] == 1
+    assert gradtx.step_count(moved["slots"]["scale_by_sophia"]["inner"]) == 3
+    actual, after = ran(ours, params, moved, 7)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), actual, expected)
+    back = gradtx.to_optax_state(ours, after, last)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4), back[0].nu, last[0].nu)

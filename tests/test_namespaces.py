@@ -77,6 +77,9 @@ NO_FUNCTIONS = {"GradientTransformation", "GradientTransformationExtraArgs", "Sc
 def same_default(ours, theirs):
     if ours is theirs or inspect.Parameter.empty in (ours, theirs) or isinstance(theirs, bool | int | float):
         return ours is theirs or (theirs is not inspect.Parameter.empty and ours == theirs)
+    if isinstance(theirs, optax.GradientTransformation):
+        # It was made by a function of the name that ours prints.
+        return repr(ours).partition("(")[0] == theirs.init.__qualname__.partition(".")[0]
     # A dtype has several names, and what a function does by default is not told by its name.
     return ours == theirs or inspect.isfunction(theirs) or np.dtype(ours) == np.dtype(theirs)
 

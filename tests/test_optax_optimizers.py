@@ -50,6 +50,7 @@ SETTINGS = {
     "signum": {"learning_rate": 0.01},
     "simplified_ademamix": {"learning_rate": 0.01, "alpha": 2.0},
     "sm3": {"learning_rate": 0.01},
+    "sophia": {"learning_rate": 0.01, "gamma": 0.5, "update_interval": 7},
     "yogi": {"learning_rate": 0.01},
     "zero_nans": {},
 }
@@ -63,6 +64,11 @@ def settings():
     """Float64, where Optax rounds no decay, and standard promotion: it does not run under the strict one."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), x64():
         yield
+
+
+def quartic(params):
+    """A loss whose Hessian is diagonal, so that every estimate of it is right."""
+    return sum(jnp.sum(x**4) for x in jax.tree.leaves(params))
 
 
 NEED_A_VALUE = ("momo", "momo_adam", "polyak_sgd", "reduce_on_plateau", "scale_by_polyak")
@@ -89,11 +95,21 @@ def test_it_follows_optax(name):
     whole = name not in ("sm3", "scale_by_distance_over_gradients")
     shapes = {k: v for k, v in SHAPES.items() if whole or v}
     where = home(name), gradtx
-    extra = {"value": 1.5} if name in NEED_A_VALUE else {}
+    extra = {"value": 1.5} if name in NEED_A_VALUE else {"obj_fn": quartic} if name == "sophia" else {}
     theirs, ours = (run(getattr(library, name)(**SETTINGS[name]), shapes, **extra) for library in where)
     for leaf in shapes:
         scale = np.maximum.accumulate(np.abs(theirs[leaf]), axis=0)
         assert np.all(np.abs(ours[leaf] - theirs[leaf]) <= TOLERANCES.get(name, 1e-12) * scale), leaf
+
+
+@pytest.mark.parametrize("mode", ["smooth", "refined"])
+def test_lions_modes_follow_optax(mode):
+    if "mode" not in inspect.signature(optax.scale_by_lion).parameters:
+        assert tuple(map(int, optax.__version__.split(".")[:3])) < (0, 2, 8)
+        return
+    theirs, ours = (run(o.scale_by_lion(mode=mode, smooth_beta=0.7), SHAPES) for o in (optax, gradtx))
+    for leaf in SHAPES:
+        np.testing.assert_allclose(ours[leaf], theirs[leaf], rtol=1e-12, atol=1e-15)
 
 
 def test_rprop_makes_the_step_that_optax_makes_one_step_later():
@@ -284,7 +300,7 @@ def test_names_order_and_defaults_are_optaxs(name):
     for key, parameter in theirs.items():
         assert ours[key].kind == parameter.kind, key
         # What a function does by default, its name does not tell.
-        if inspect.isfunction(parameter.default):
+        if inspect.isfunction(parameter.default) or isinstance(parameter.default, tuple):
             continue
         # A dtype has several names.
         mine = ours[key].default

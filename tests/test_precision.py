@@ -92,11 +92,13 @@ def test_zero_over_zero_stays_zero_where_another_division_follows(dtype):
 ASK_FOR_MORE = {
     "scale_by_backtracking_linesearch",
     "scale_by_group",
+    "scale_by_leaf",
     "scale_by_polyak",
     "scale_by_schedule",
+    "scale_by_sophia",
     "scale_by_zoom_linesearch",
 }
-"""Transforms that need a loss, a table or a schedule."""
+"""Transforms that need a loss, a table, a function or a schedule."""
 
 DIRECTIONS = sorted(
     name

@@ -894,7 +894,24 @@ def test_a_decay_rate_function_is_a_function_that_gives_a_number():
 
 
 SEVERAL_MEANINGS = {
-    "gamma": ["the exponent of the variance's decay, >= 0", "the strength of the correction, >= 0"],
+    "factor": [
+        "what the scale is multiplied by, in [0, 1]",
+        "a function of (path, leaf) that gives a number",
+    ],
+    "verbose": [
+        "whether to print the result of a search that found no rate to accept",
+        "whether to print the win rate, the part of the elements that are not clipped",
+    ],
+    "clip_threshold": [
+        "the largest root mean square of a direction, > 0",
+        "the largest element of an update, > 0",
+    ],
+    "gamma": [
+        "the factor of the curvature, >= 0",
+        "decay of the average of the steps, in [0, 1)",
+        "the exponent of the variance's decay, >= 0",
+        "the strength of the correction, >= 0",
+    ],
     "decay_steps": [
         "the length of the schedule in steps, > 0",
         "the length of the cooldown in steps, > 0",
@@ -954,6 +971,7 @@ SEVERAL_MEANINGS = {
         "factors, >= 0, by the step at which they are reached, in any order",
     ],
     "beta": [
+        "how far ahead, >= 0 or a schedule",
         "the factor of its change",
         "decay of the average of the gradients, in [0, 1)",
     ],
@@ -990,6 +1008,7 @@ SEVERAL_MEANINGS = {
         "the part of x in the parameters, which are b1 x + (1 - b1) z, in (0, 1]",
     ],
     "b2": [
+        "decay of the average of estimates, in [0, 1)",
         "decay of the second moment, in [0, 1)",
         "decay of the momentum, in [0, 1)",
         "decay of the largest magnitude, in [0, 1)",
@@ -997,6 +1016,7 @@ SEVERAL_MEANINGS = {
         "decay of the second moment, in [0, 1]",
     ],
     "b3": [
+        "decay of the average of squared distances, in [0, 1)",
         "decay of the slow average, in [0, 1)",
         "decay of the sums that the estimate is made from, in [0, 1)",
         "decay of the second moment, in [0, 1)",

@@ -12,11 +12,11 @@ from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.numbers.steps import Steps
 from gradtx.core.numerics import sqrt
 from gradtx.core.spec.arguments import builds, factory
-from gradtx.core.spec.fields import NonNegativeSteps, Number, PositiveSteps, Scalar
+from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Number, PositiveSteps, Scalar
 from gradtx.core.spec.spec import call_arguments, show
 from gradtx.schedules.linear import between, progress
 
-Shape = Literal["linear", "1-sqrt", "cosine"]
+Shape = Literal["linear", "1-sqrt", "cosine", "power"]
 
 
 class WarmupStableDecaySchedule(Schedule, name="warmup_stable_decay_schedule"):
@@ -28,6 +28,7 @@ class WarmupStableDecaySchedule(Schedule, name="warmup_stable_decay_schedule"):
     decay_begin: NonNegativeSteps
     decay_steps: PositiveSteps
     end_value: Number
+    power: NonNegative
     is_sqrt: bool
     is_cosine: bool
 
@@ -41,6 +42,8 @@ class WarmupStableDecaySchedule(Schedule, name="warmup_stable_decay_schedule"):
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         values = {k: v for k, v in self._values().items() if k not in ("is_sqrt", "is_cosine")}
         shape = "1-sqrt" if self.is_sqrt else "cosine" if self.is_cosine else "linear"
+        if shape == "linear" and not (isinstance(self.power, int | float) and self.power == 1):
+            shape = "power"
         return call_arguments(self.name, {**values, "shape": shape})
 
     def at(self, step: Steps) -> jax.Array:
@@ -48,9 +51,9 @@ class WarmupStableDecaySchedule(Schedule, name="warmup_stable_decay_schedule"):
         fraction = progress(step - self.decay_begin, self.decay_steps)
         # In the state a bool is a number, 0 or 1, like all that a schedule consists of.
         is_sqrt, is_cosine = (jnp.asarray(x) != 0 for x in (self.is_sqrt, self.is_cosine))
-        wave = (1 - jnp.cos(math.pi * fraction)) / 2
-        gone = jnp.where(is_sqrt, sqrt(fraction), jnp.where(is_cosine, wave, fraction))
-        return jnp.where(step < self.warmup_steps, up, between(self.peak_value, self.end_value, gone))
+        wave, power = (1 + jnp.cos(math.pi * fraction)) / 2, jnp.power(1 - fraction, self.power)
+        left = jnp.where(is_sqrt, 1 - sqrt(fraction), jnp.where(is_cosine, wave, power))
+        return jnp.where(step < self.warmup_steps, up, between(self.end_value, self.peak_value, left))
 
     def corners(self) -> tuple[float, ...]:
         return (self.warmup_steps, self.decay_begin, self.decay_begin + self.decay_steps)
@@ -65,10 +68,12 @@ def warmup_stable_decay_schedule(
     decay_steps: Scalar,
     end_value: Scalar = 0.0,
     shape: Shape = "linear",
+    power: Scalar = 1.0,
 ) -> Schedule:
     """A linear warmup, a constant, and a cooldown (WSD), so that the length of a run need not be known early.
 
-        end + (peak - end) s,  s = 1 - f, 1 - sqrt(f) or (1 + cos(pi f)) / 2,  f = (t - begin) / steps
+        end + (peak - end) s,  s = 1 - f, 1 - sqrt(f), (1 + cos(pi f)) / 2 or (1 - f)^power
+        f = (t - begin) / steps
 
     Args:
         init_value: the first value; it is that of step 0, usually 0 or small.
@@ -77,13 +82,15 @@ def warmup_stable_decay_schedule(
         decay_begin: the step at which the cooldown starts, >= `warmup_steps`.
         decay_steps: the length of the cooldown in steps, > 0.
         end_value: the last value; it holds from step `decay_begin + decay_steps` on.
-        shape: the shape of the cooldown: `"linear"`, `"1-sqrt"` or `"cosine"`.
+        shape: the shape of the cooldown: `"linear"`, `"1-sqrt"`, `"cosine"` or `"power"`.
+        power: the exponent, >= 0; that of the shape `"power"`, which falls the earlier the larger it is.
 
     Returns:
         A schedule whose numbers can be set in the state.
 
     Raises:
-        ValueError: an unknown `shape`, or `decay_begin` is less than `warmup_steps`.
+        ValueError: an unknown `shape`, `decay_begin` is less than `warmup_steps`, or `power` is given for
+            another shape.
 
     Examples:
         >>> import gradtx
@@ -97,7 +104,13 @@ def warmup_stable_decay_schedule(
     """
     if shape not in get_args(Shape):
         raise ValueError(
-            f"warmup_stable_decay_schedule: shape must be 'linear', '1-sqrt' or 'cosine', got {show(shape)}."
+            f"warmup_stable_decay_schedule: shape must be 'linear', '1-sqrt', 'cosine' or 'power', got "
+            f"{show(shape)}."
+        )
+    if shape != "power" and not (isinstance(power, int | float) and power == 1):
+        raise ValueError(
+            f"warmup_stable_decay_schedule: power is for shape='power'; with {show(shape)} it would do "
+            f"nothing."
         )
     return WarmupStableDecaySchedule(
         init_value=init_value,
@@ -106,6 +119,7 @@ def warmup_stable_decay_schedule(
         decay_begin=decay_begin,
         decay_steps=decay_steps,
         end_value=end_value,
+        power=power,
         is_sqrt=shape == "1-sqrt",
         is_cosine=shape == "cosine",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,49 @@ from gradtx.core.spec.spec import show
 Shape = tuple[int, ...]
 
 
-def _without(shape: Shape, axis: int) -> Shape:
-    return shape[:axis] + shape[axis + 1 :]
+def axes_to_factor(shape: Shape, least: int) -> tuple[int, int] | None:
+    """The second largest axis and the largest, if there are two and both have so many elements or more."""
+    if len(shape) < 2:
+        return None
+    second, first = (int(axis) for axis in np.argsort(shape, kind="stable")[-2:])
+    return (second, first) if shape[second] >= least else None
+
+
+def row_shape(shape: Shape, axes: tuple[int, int] | None) -> Shape | None:
+    """The shape of the means along the largest axis; None without axes."""
+    return None if axes is None else shape[: axes[1]] + shape[axes[1] + 1 :]
+
+
+def col_shape(shape: Shape, axes: tuple[int, int] | None) -> Shape | None:
+    """The shape of the means along the second largest axis; None without axes."""
+    return None if axes is None else shape[: axes[0]] + shape[axes[0] + 1 :]
+
+
+class Factored(NamedTuple):
+    """Averages of the rows and of the columns of an array >= 0, of which row col / mean(row) is made.
+
+    Attributes:
+        row: the average along the largest of the two axes.
+        col: the average along the other one.
+        axes: the second largest axis and the largest.
+    """
+
+    row: jax.Array
+    col: jax.Array
+    axes: tuple[int, int]
+
+    def mixed(self, decay: Decay, new: jax.Array) -> Factored:
+        """The averages with one more array."""
+        second, first = self.axes
+        # One square that has overflowed would be in the mean of all rows, as infinity over infinity.
+        row = bounded(decay.mix(self.row, jnp.mean(new, axis=first)))
+        return Factored(row, bounded(decay.mix(self.col, jnp.mean(new, axis=second))), self.axes)
+
+    def root(self) -> jax.Array:
+        """The square root of what the averages stand for."""
+        second, first = self.axes
+        mean = bounded(jnp.mean(self.row, axis=second - (second > first), keepdims=True))
+        return jnp.expand_dims(sqrt(divide(self.row, mean)), first) * jnp.expand_dims(sqrt(self.col), second)
 
 
 class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
@@ -36,26 +77,11 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
     decay_rate_fn: Any
 
     def _axes(self, shape: Shape) -> tuple[int, int] | None:
-        """The second largest axis and the largest, if both are worth factoring."""
-        if not self.factored or len(shape) < 2:
-            return None
-        second, first = (int(axis) for axis in np.argsort(shape, kind="stable")[-2:])
-        return (second, first) if shape[second] >= self.min_dim_size_to_factor else None
+        return axes_to_factor(shape, self.min_dim_size_to_factor) if self.factored else None
 
-    def _row(self, shape: Shape) -> Shape | None:
-        axes = self._axes(shape)
-        return None if axes is None else _without(shape, axes[1])
-
-    def _col(self, shape: Shape) -> Shape | None:
-        axes = self._axes(shape)
-        return None if axes is None else _without(shape, axes[0])
-
-    def _full(self, shape: Shape) -> Shape | None:
-        return shape if self._axes(shape) is None else None
-
-    v_row = Slot(real=True, shape=_row)
-    v_col = Slot(real=True, shape=_col)
-    v = Slot(real=True, shape=_full)
+    v_row = Slot(real=True, shape=lambda rule, shape: row_shape(shape, rule._axes(shape)))
+    v_col = Slot(real=True, shape=lambda rule, shape: col_shape(shape, rule._axes(shape)))
+    v = Slot(real=True, shape=lambda rule, shape: None if rule._axes(shape) else shape)
 
     def check(self) -> None:
         if self.decay_rate_fn is not None and not callable(self.decay_rate_fn):
@@ -81,13 +107,8 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
         if axes is None:
             v = decay.mix(slots.v, squares)
             return divide_again(g, sqrt(v)), {"v": v, "v_row": None, "v_col": None}
-        second, first = axes
-        # One square that has overflowed would be in the mean of all rows, as infinity over infinity.
-        row = bounded(decay.mix(slots.v_row, jnp.mean(squares, axis=first)))
-        col = bounded(decay.mix(slots.v_col, jnp.mean(squares, axis=second)))
-        mean = bounded(jnp.mean(row, axis=second - (second > first), keepdims=True))
-        root = jnp.expand_dims(sqrt(divide(row, mean)), first) * jnp.expand_dims(sqrt(col), second)
-        return divide_again(g, root), {"v_row": row, "v_col": col, "v": None}
+        moment = Factored(slots.v_row, slots.v_col, axes).mixed(decay, squares)
+        return divide_again(g, moment.root()), {"v_row": moment.row, "v_col": moment.col, "v": None}
 
 
 @builds(ScaleByFactoredRms)

@@ -17,11 +17,11 @@ from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
 
-def typed_key(rule: Any) -> jax.Array:
-    """The random key of a rule whose field `key` is an int or the raw data of a key."""
-    if isinstance(rule.key, int):
-        return jax.random.key(rule.key)
-    data = rule.key if isinstance(rule.key, jax.Array) else np.array(rule.key, np.uint32)
+def typed_key(key: Any) -> jax.Array:
+    """The random key that an int or the raw data of a key stands for."""
+    if isinstance(key, int):
+        return jax.random.key(key)
+    data = key if isinstance(key, jax.Array) else np.array(key, np.uint32)
     return jax.random.wrap_key_data(jnp.asarray(data))
 
 
@@ -32,7 +32,7 @@ class AddNoise(Rule, name="add_noise"):
     gamma: NonNegative
     key: Any
 
-    rng_key = Key(typed_key)
+    rng_key = Key(lambda rule: typed_key(rule.key))
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"deviation": sqrt(self.eta / jnp.power(now.t, self.gamma))}

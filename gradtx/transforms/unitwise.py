@@ -18,7 +18,7 @@ from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 Axes = int | tuple[int, ...] | None
 
 
-def _axes(shape: tuple[int, ...], axis: Axes) -> tuple[int, ...]:
+def unit_axes(shape: tuple[int, ...], axis: Axes) -> tuple[int, ...]:
     """The axes along which the elements of one unit lie."""
     if axis is not None:
         axes = (axis,) if isinstance(axis, int) else tuple(axis)
@@ -49,8 +49,8 @@ class AdaptiveGradClip(Rule, name="adaptive_grad_clip"):
     needs = ("params",)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        bounds = self.clipping * jnp.maximum(norms_along(leaf.param, _axes(g.shape, self.axis)), self.eps)
-        return clipped_units(g, norms_along(g, _axes(g.shape, self.axis)), bounds), slots
+        bounds = self.clipping * jnp.maximum(norms_along(leaf.param, unit_axes(g.shape, self.axis)), self.eps)
+        return clipped_units(g, norms_along(g, unit_axes(g.shape, self.axis)), bounds), slots
 
 
 @builds(AdaptiveGradClip)
@@ -109,7 +109,7 @@ def unitwise_norm(x: Any, axis: int | tuple[int, ...] | None = None) -> jax.Arra
         [[5.0, 1.0], [5.0, 1.0]]
     """
     x = jnp.asarray(x)
-    norms = norms_along(cast(x, compute_dtype(x.dtype)), _axes(x.shape, axis))
+    norms = norms_along(cast(x, compute_dtype(x.dtype)), unit_axes(x.shape, axis))
     result = jnp.broadcast_to(norms, x.shape)
     return cast(result, real_dtype(x.dtype)) if is_trainable(x.dtype) else result
 

@@ -32,7 +32,7 @@ class DifferentiallyPrivateAggregate(Wrapper, name="differentially_private_aggre
     needs = ("params",)
     per_example: ClassVar[bool] = True
 
-    rng_key = Key(typed_key)
+    rng_key = Key(lambda wrapper: typed_key(wrapper.key))
 
     def run(self, gs: Leaves, slots: Slots, call: WrappedUpdate) -> tuple[Leaves, dict[str, Any]]:
         if not gs:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.compose.rule import Rule
 from gradtx.core.engine import leaves as lv
 from gradtx.core.numbers.hyperparams import states_of
 from gradtx.core.numbers.states import EVAL, Kept, kept_in
 from gradtx.core.numerics import cast, compute_dtype, like, real_dtype
+from gradtx.wrappers.ema_nesterov import EmaNesterov
 from gradtx.wrappers.schedule_free import ScheduleFree
 
 
 def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:
     """The parameters to evaluate with: the average where a state has one, and the parameter elsewhere.
 
-    They are the averages of `ema_params`, `polyak_average` and `schedule_free` and the slow weights of
-    `lookahead`, wherever these stand: on a group of the leaves, in `accumulate`, in another library's chain.
+    They are the averages of `ema_params`, `polyak_average` and `schedule_free`, the slow weights of
+    `lookahead` and the parameters of `ema_nesterov` without the look-ahead, wherever these stand: on a group
+    of the leaves, in `accumulate`, in another library's chain.
 
     Args:
         x: an optimizer state, or what holds one: a `TrainState`, an `nnx.Optimizer`, another library's state.
@@ -45,8 +50,11 @@ def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:
     """
     states_of(x)
     averages = {".".join(kept.path): kept.slots[EVAL] for kept in kept_in(x) if EVAL in kept.slots}
-    averages |= {".".join(kept.path): kept.slots["z"] for kept in _schedule_free(x)}
-    points = {".".join(kept.path): kept.slots["share"] for kept in _schedule_free(x)}
+    implied: dict[str, Callable[[Any, Any], jax.Array]] = {}
+    for rule, slot, scalar, found in _IMPLIED:
+        for kept in _kept_of(rule, x):
+            averages[".".join(kept.path)] = kept.slots[slot]
+            implied[".".join(kept.path)] = functools.partial(found, kept.slots[scalar])
     if name is not None:
         averages = _named(averages, name)
     leaves, structure = lv.flatten(params)
@@ -72,29 +80,41 @@ def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:
                     f"{average} has an average of shape {jnp.shape(a)} of the leaf {path!r}, which has shape "
                     f"{jnp.shape(p)} in the params. For a batch of states call eval_params under jax.vmap."
                 )
-            if average in points:
-                a = _averaged(p, a, points[average])
+            if average in implied:
+                a = implied[average](p, a)
             chosen[path], leaves[places[path]] = average, cast(a, jnp.result_type(p))
     return structure.unflatten(leaves)
 
 
-_SCHEDULE_FREE = {*ScheduleFree.slots, *ScheduleFree.scalars}
+def _kept_of(rule: type[Rule], x: Any) -> list[Kept]:
+    """What a rule keeps, wherever it stands, of which the parameters to evaluate with follow."""
+    return [kept for kept in kept_in(x) if set(kept.slots) == {*rule.slots, *rule.scalars}]
 
 
-def _schedule_free(x: Any) -> list[Kept]:
-    """What `schedule_free` keeps, of which an average follows."""
-    return [kept for kept in kept_in(x) if set(kept.slots) == _SCHEDULE_FREE]
-
-
-def _averaged(y: Any, z: Any, share: Any) -> jax.Array:
-    """The x of which y = share x + (1 - share) z, in at least float32."""
+def _together(scalar: Any, y: Any, z: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """A number and two arrays in one dtype, at least float32."""
     dtype = compute_dtype(z.dtype, jnp.result_type(y))
-    y, z, share = (
-        cast(jnp.asarray(y), like(jnp.result_type(y), dtype)),
-        cast(z, like(z.dtype, dtype)),
-        cast(share, real_dtype(dtype)),
-    )
+    y = cast(jnp.asarray(y), like(jnp.result_type(y), dtype))
+    return cast(scalar, real_dtype(dtype)), y, cast(z, like(z.dtype, dtype))
+
+
+def _averaged(share: Any, y: Any, z: Any) -> jax.Array:
+    """The x of which y = share x + (1 - share) z."""
+    share, y, z = _together(share, y, z)
     return (y - (1 - share) * z) / share
+
+
+def _behind(ahead: Any, y: Any, direction: Any) -> jax.Array:
+    """The x of which y = x + ahead direction."""
+    ahead, y, direction = _together(ahead, y, direction)
+    return y - ahead * direction
+
+
+_IMPLIED = (
+    (ScheduleFree, "z", "share", _averaged),
+    (EmaNesterov, "direction", "ahead", _behind),
+)
+"""Rules that keep no average: their slot and their number, of which with the parameter one follows."""
 
 
 def schedule_free_eval_params(state: Any, params: Any) -> Any:
@@ -117,7 +137,7 @@ def schedule_free_eval_params(state: Any, params: Any) -> Any:
         >>> gradtx.schedule_free_eval_params(state, y).tolist()
         [0.0]
     """
-    found = _schedule_free(state)
+    found = _kept_of(ScheduleFree, state)
     if len(found) != 1:
         count = "no schedule_free" if not found else f"more than one schedule_free ({len(found)})"
         raise ValueError(f"schedule_free_eval_params: there is {count} in this state.")

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from gradtx.core.engine.update import GRAD, GRAD_FN, VALUE_FN
+from gradtx.core.engine.update import GRAD, GRAD_FN, OF_PARAMS
 
 
 def seen_through(
@@ -19,7 +19,7 @@ def seen_through(
     result = dict(extra)
     if GRAD in extra:
         result[GRAD] = view(extra[GRAD])
-    for name in (VALUE_FN, GRAD_FN):
+    for name in OF_PARAMS:
         if name in extra:
             result[name] = _through(extra[name], view if name == GRAD_FN else lambda value: value, back)
     return result

@@ -203,14 +203,21 @@ def rectification(b2, t, threshold=5):
     return ((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)) ** 0.5
 
 
-def slow_decay(b1, b3, warmup):
-    """AdEMAMix's schedule of b3: half lives grow in a line from that of b1."""
+def half_life(*args):
+    """The schedule of that name."""
 
     def value(t):
-        low, high, share = np.log(b1), np.log(b3), t / warmup
-        return min(np.exp(low * high / ((1 - share) * high + share * low)), b3)
+        import gradtx
 
-    return at_step(value)
+        return gradtx.half_life_schedule(*args)(t)
+
+    return value
+
+
+def recorded_curvature(updates, params):
+    """The curvatures of the recorded problem, which its gradients have."""
+    with np.load(Path(__file__).parent / "torch.npz") as file:
+        return [file[f"problem/{name}/curvature"] for name in ("w", "b")]
 
 
 # Every case of make_official.py that this library can say, as a name of it and arguments: a dict of those
@@ -358,7 +365,7 @@ OFFICIAL_CASES = {
             "learning_rate": 0.02,
             "b1": 0.8,
             "b2": 0.95,
-            "b3": slow_decay(0.8, 0.98, 60),
+            "b3": at_step(half_life(0.8, 0.98, 60)),
             "alpha": at_step(lambda t: min(3.0 * t / 60, 3.0)),
             "eps": 1e-3,
             "weight_decay": 0.1,
@@ -647,6 +654,65 @@ OFFICIAL_CASES = {
     ),
     "dowg": ("dowg", {"eps": 1e-4}),
     "dowg_eps": ("dowg", {"eps": 1e-2}),
+    # Names that this package does not know have one block a leaf.
+    "adam_mini": ("adam_mini", {"learning_rate": 0.05, "b2": 0.999, "blocks": {"*": None}}),
+    # A row is an output there, and a bias is neither decayed nor in blocks.
+    "adam_mini_rows": (
+        "adam_mini",
+        {
+            "learning_rate": 0.03,
+            "b1": 0.8,
+            "b2": 0.95,
+            "eps": 1e-4,
+            "blocks": {"*": 0},
+            "weight_decay": 0.1,
+            "mask": [True, False],
+        },
+    ),
+    "came": ("came", {"learning_rate": 0.02}),
+    "came_weight_decay": (
+        "came",
+        {
+            "learning_rate": 0.03,
+            "b1": 0.8,
+            "b2": 0.95,
+            "b3": 0.98,
+            "eps1": 1e-20,
+            "eps2": 1e-8,
+            "clip_threshold": 0.5,
+            "weight_decay": 0.1,
+        },
+    ),
+    "sophia_h": (
+        "sophia",
+        {
+            "learning_rate": 0.5,
+            "b1": 0.96,
+            "b2": 0.9,
+            "eps": 1e-12,
+            "weight_decay": 0.0,
+            "gamma": 1.0,
+            "clip_threshold": 0.05,
+            "hessian_diagonal_fn": ("stateless", [recorded_curvature]),
+            "bias_correction": False,
+            "estimate_first": True,
+        },
+    ),
+    # This package adds 1e-15 to a divisor that is never below it; its estimate is the squared gradient.
+    "sophia_g": (
+        "sophia",
+        {
+            "learning_rate": 0.02,
+            "b1": 0.9,
+            "b2": 0.8,
+            "eps": 1e-15,
+            "weight_decay": 0.1,
+            "gamma": 2.0,
+            "hessian_diagonal_fn": ("square", {}),
+            "bias_correction": False,
+            "estimate_first": True,
+        },
+    ),
 }
 
 # What is only recorded, and why.
@@ -657,14 +723,8 @@ MECHANIC = (
 )
 RECORDED_ONLY = (
     ("sm3_beta", "An accumulator of this package never falls; one here is replaced at every step."),
-    ("adam_mini", NO_SUCH),
-    ("adam_mini_rows", NO_SUCH),
-    ("came", NO_SUCH),
-    ("came_weight_decay", NO_SUCH),
     ("mars", "This package adds 1e-15 inside the root, before the bias correction."),
     ("mars_lion", NO_SUCH),
-    ("sophia_h", NO_SUCH),
-    ("sophia_g", NO_SUCH),
     ("mechanic", MECHANIC),
     ("mechanic_adam", MECHANIC),
 )

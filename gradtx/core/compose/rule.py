@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.engine.composed import Composed
+from gradtx.core.engine.leaves import positional
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.scope import RESERVED, Leaf, Now, Scope, Slots
 from gradtx.core.numbers.states import CLOCK, EVAL, holds_state, is_foreign
@@ -30,12 +31,27 @@ class Slot:
         dtype: the field that names the dtype to store it in.
         init: `init(rule, param)`, the initial value: a number or an array of the slot's shape.
         shape: `shape(rule, shape)`, the slot's shape for a leaf of the given shape, or None for no slot.
+
+    Either function may take the path of the leaf, as in `"layer/kernel"`, as its third argument.
     """
 
     real: bool = False
     dtype: str | None = None
-    init: Callable[[Any, Any], Any] | None = None
-    shape: Callable[[Any, tuple[int, ...]], tuple[int, ...] | None] | None = None
+    init: Callable[..., Any] | None = None
+    shape: Callable[..., tuple[int, ...] | None] | None = None
+
+    def first_value(self, rule: Any, param: Any, path: str) -> Any:
+        """The initial value for a parameter."""
+        return 0.0 if self.init is None else _told(self.init, rule, param, path)
+
+    def shape_for(self, rule: Any, shape: tuple[int, ...], path: str) -> tuple[int, ...] | None:
+        """The shape for a leaf of a shape."""
+        return shape if self.shape is None else _told(self.shape, rule, shape, path)
+
+
+def _told(function: Callable[..., Any], rule: Any, x: Any, path: str) -> Any:
+    """What a slot's function gives for a leaf, of whose path it is told if it asks."""
+    return function(rule, x, path) if positional(function) == 3 else function(rule, x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +116,9 @@ class Slotted(Declared, Composed):
 
     That is right only if nothing changes the update afterwards, so `init` refuses it anywhere but at the end.
     """
+
+    supports_complex: ClassVar[bool] = True
+    """Whether the formula has a meaning for complex leaves."""
 
     slots: ClassVar[dict[str, Slot]] = {}
     scalars: ClassVar[dict[str, WholeScalar | Key | Whole]] = {}
@@ -177,9 +196,6 @@ class Rule(Slotted):
         >>> tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0].tolist()
         [-0.5, -0.5]
     """
-
-    supports_complex: ClassVar[bool] = True
-    """Whether the formula has a meaning for complex leaves."""
 
     gives_real: ClassVar[bool] = False
     """Whether the update is real for a complex leaf, as a squared magnitude is."""

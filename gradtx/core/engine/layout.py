@@ -34,7 +34,7 @@ REMEDY = (
 def initial_state(program: Program, params: PyTree) -> State:
     """The state of step 0, with the shardings of the parameters and no alias of their buffers."""
     leaves, structure = lv.flatten(params)
-    place = Placement(leaves)
+    place, paths = Placement(leaves), lv.paths(params)
     numbers, arguments = initial_numbers(program)
     active = active_leaves(program, params, leaves)
     _check_order(program, params, active)
@@ -62,7 +62,7 @@ def initial_state(program: Program, params: PyTree) -> State:
                 if not on[i]:
                     continue
                 try:
-                    made[i] = make(x, unit.path in complex_at[i])
+                    made[i] = make(x, unit.path in complex_at[i], paths[i])
                 except Exception as error:
                     lv.note_leaf(error, params, i)
                     raise
@@ -97,12 +97,12 @@ def _check_order(program: Program, tree: PyTree, active: dict[Path, list[bool]])
                 raise ValueError(changed_after(names[-1], later.where, lv.paths(tree)[both[0]]))
 
 
-def _slot_maker(unit: Unit, rule: Any, name: str, place: Placement) -> Callable[[Any, bool], Any]:
+def _slot_maker(unit: Unit, rule: Any, name: str, place: Placement) -> Callable[[Any, bool, str], Any]:
     slot = rule.slots[name]
     declared = getattr(rule, slot.dtype) if slot.dtype else None
 
-    def make(x: Any, complex_input: bool) -> Any:
-        shape = slot.shape(rule, Size.of(jnp.shape(x))) if slot.shape else jnp.shape(x)
+    def make(x: Any, complex_input: bool, path: str) -> Any:
+        shape = slot.shape_for(rule, Size.of(jnp.shape(x)), path)
         if shape is None:
             return None
         dtype = jnp.result_type(x)
@@ -116,7 +116,7 @@ def _slot_maker(unit: Unit, rule: Any, name: str, place: Placement) -> Callable[
                     f"'float32' or a wider dtype, of which it takes the complex form."
                 )
             stored = widest(stored, np.dtype(np.complex64))
-        value = 0.0 if slot.init is None or place.abstract else slot.init(rule, x)
+        value = 0.0 if place.abstract else slot.first_value(rule, x, path)
         return place.slot(shape, stored, value, x)
 
     return make
@@ -139,7 +139,7 @@ def active_leaves(program: Program, tree: PyTree, leaves: list[Any]) -> dict[Pat
                         f"no gradient. Leave it out of the parameters, or mask it out, as in "
                         f"gradtx.masked(tx, lambda path, leaf: ...)."
                     )
-        if is_rule(unit) and not unit.transform.supports_complex:
+        if isinstance(unit, Unit) and is_declared(unit) and not unit.transform.supports_complex:
             for i, x in enumerate(leaves):
                 if on[i] and jnp.iscomplexobj(x):
                     raise TypeError(

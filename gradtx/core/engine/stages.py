@@ -164,7 +164,7 @@ class WrapperStage:
             path_number=update.number,
             gs=gs,
             given=[update.us[i] for i in on],
-            params=None if update.params is None else [update.ps[i] for i in on],
+            params=None if update.params is None and on else [update.ps[i] for i in on],
             every=update.every(unit, on),
             step=update.state["step"],
             extra=update.extra_for(unit, on),

@@ -28,6 +28,12 @@ VALUE_FN = "value_fn"
 GRAD_FN = "grad_fn"
 """The keyword argument that is the gradient of the loss, a function of the parameters and of a number."""
 
+OBJ_FN = "obj_fn"
+"""The keyword argument that is the loss to take second derivatives of, a function of the parameters."""
+
+OF_PARAMS = (VALUE_FN, GRAD_FN, OBJ_FN)
+"""The keyword arguments that are functions of the parameters."""
+
 GRAD = "grad"
 """The keyword argument that is the gradient of the loss, where that is not what the chain is given."""
 
@@ -54,11 +60,11 @@ class Update:
         self.ps: list[Any] = [None] * len(self.us)
         if params is not None:
             self.ps = lv.align(self.structure, params, grads, "params", "gradients")
+        # A leaf without a gradient is left as it is, in every slot and in the result.
+        self.live = [i for i, u in enumerate(self.us) if lv.is_trainable_leaf(u)]
         self._check_call()
         described = (grads, self.us) if params is None else (params, self.ps)
         self.active = active_leaves(program, *described)
-        # A leaf without a gradient is left as it is, in every slot and in the result.
-        self.live = [i for i, u in enumerate(self.us) if lv.is_trainable_leaf(u)]
         for i in self.live:
             self.us[i] = lv.as_array(self.us[i])
             self.ps[i] = None if self.ps[i] is None else lv.as_array(self.ps[i])
@@ -143,12 +149,12 @@ class Update:
     def extra_for(self, unit: Unit, on: list[int]) -> dict[str, Any]:
         """The keyword arguments as a unit gets them.
 
-        A function of the parameters, `value_fn` or `grad_fn`, takes those that the unit works on. Some masks
+        A function of the parameters takes those that the unit works on. Some masks
         ask that an argument that is a tree like the gradients has the unit's own leaves alone.
         """
         extra = self.extra
         if len(on) < len(self.us):
-            functions = {name: extra[name] for name in (VALUE_FN, GRAD_FN) if name in extra}
+            functions = {name: extra[name] for name in OF_PARAMS if name in extra}
             extra = {**extra, **{name: self._beside_others(f, on) for name, f in functions.items()}}
         if not any(isinstance(mask, lv.Selection) and mask.cuts_extra_args for mask in unit.masks):
             return extra
@@ -229,7 +235,7 @@ class Update:
         for where, needs in self.program.needs.items():
             for name in needs:
                 if name == "params":
-                    if self.params is None:
+                    if self.params is None and self.live:
                         raise ValueError(f"{where} needs the parameters: call update(grads, state, params).")
                 elif name not in self.extra:
                     raise TypeError(missing(where, name))

@@ -90,6 +90,7 @@ Limit = Annotated[Any, Domain(">= 0", lambda x: x >= 0, infinite=True)]
 PositiveLimit = Annotated[Any, Domain("> 0", lambda x: x > 0, infinite=True)]
 Fraction = Annotated[Any, Domain("in [0, 1]", lambda x: 0 <= x <= 1)]
 PositiveFraction = Annotated[Any, Domain("in (0, 1]", lambda x: 0 < x <= 1)]
+ProperFraction = Annotated[Any, Domain("in (0, 1)", lambda x: 0 < x < 1)]
 Rate = Annotated[
     Any,
     Domain(">= 0", lambda x: x >= 0, " A negative one climbs; to maximize, negate the loss."),

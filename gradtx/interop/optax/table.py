@@ -74,6 +74,18 @@ def _key_taken(rule: Any, values: Values, step: int) -> Values:
     return {"rng_key": jax.random.key_data(key) if typed else key}
 
 
+def _sophia_taken(rule: Any, values: Values, step: int) -> Values:
+    # Optax renews its estimate at the steps that the interval divides. Of a scheduled one that is not known.
+    every = rule.update_interval
+    return {**values, "age": np.int32(0 if callable(every) else step % int(every))}
+
+
+def _steps_of_sophia(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
+    if outer is None or inner is not None or callable(rule.update_interval):
+        return outer, inner
+    return outer, -(-outer // int(rule.update_interval))
+
+
 def _key_given(rule: Any, values: Values, step: int) -> Values:
     return {"rng_key": jax.random.wrap_key_data(jnp.array(values["rng_key"], copy=True))}
 
@@ -279,6 +291,19 @@ ROWS: dict[str, tuple[Row, ...]] = {
             counts=("count",),
             taken=_key_taken,
             given=_key_given,
+        ),
+    ),
+    "hutchinson_estimator_diag_hessian": (
+        Row("HutchinsonState", scalars={"rng_key": "key"}, taken=_key_taken),
+    ),
+    "scale_by_sophia": (
+        Row(
+            "SophiaState",
+            {"mu": "mu", "nu": "nu"},
+            counts=("count",),
+            inner="hessian_fn_state",
+            taken=_sophia_taken,
+            steps=_steps_of_sophia,
         ),
     ),
     "accumulate": (_ACCUMULATION,),
