@@ -1,11 +1,14 @@
 """Every Python snippet of the README and the documents runs and prints what it shows."""
 
 import doctest
+import inspect
 import re
 from pathlib import Path
 
 import jax
 import pytest
+
+import gradtx
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -39,3 +42,21 @@ def test_the_readme_has_each_command_once():
     for extra, run in ("examples", "python examples/train_lm.py"), ("test", "pytest"):
         command = f'python3 -m venv .venv && .venv/bin/pip install -e ".[{extra}]" && .venv/bin/{run}'
         assert text.count(command + "\n") == 1
+
+
+def test_the_table_of_couplings_is_what_the_optimizers_do():
+    """And every optimizer is in it, or in the words below it."""
+    section = (ROOT / "docs" / "conventions.md").read_text()
+    section = section.split("## Where weight decay enters")[1].split("\n## ")[0]
+    rows = re.findall(r'^\| `"(\w+)"` \|.*\| ([^|]*)\|$', section, flags=re.M)
+    said = {name: coupling for coupling, names in rows for name in re.findall(r"`(\w+)`", names)}
+    fixed = set(re.findall(r"`(\w+)`", section.split("\nFixed:")[1]))
+    for name in gradtx.__all__:
+        thing = getattr(gradtx, name)
+        if getattr(thing, "__module__", "").startswith("gradtx.optimizers"):
+            parameters = inspect.signature(thing).parameters
+            if "decay_coupling" in parameters:
+                assert said.pop(name) == parameters["decay_coupling"].default, name
+            else:
+                assert name in fixed, name
+    assert not said

@@ -165,6 +165,9 @@ def nadam(
     mu_dtype: DType | None = None,
     *,
     nesterov: bool = True,
+    weight_decay: ScalarOrSchedule | None = None,
+    mask: Mask = None,
+    decay_coupling: Coupling = "gradient",
 ) -> Transform:
     """Adam with Nesterov momentum: m^ = b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t).
 
@@ -177,6 +180,10 @@ def nadam(
         mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
             float32.
         nesterov: use Nesterov momentum; False makes it plain Adam.
+        weight_decay: lambda, the strength of the weight decay, >= 0; by default none.
+        mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slots `mu` and `nu`.
@@ -189,7 +196,18 @@ def nadam(
     References:
         Dozat, Incorporating Nesterov Momentum into Adam, 2016.
     """
-    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    return adam(
+        learning_rate,
+        b1,
+        b2,
+        eps,
+        eps_root,
+        mu_dtype,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        mask=mask,
+        decay_coupling=decay_coupling,
+    )
 
 
 @recipe
@@ -204,6 +222,7 @@ def nadamw(
     mask: Mask = None,
     *,
     nesterov: bool = True,
+    decay_coupling: Coupling = "rate",
 ) -> Transform:
     """AdamW with Nesterov momentum.
 
@@ -219,6 +238,8 @@ def nadamw(
             it.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
         nesterov: use Nesterov momentum; False makes it plain AdamW.
+        decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
+            `"none"`; see `docs/conventions.md`.
 
     Returns:
         An optimizer with the slots `mu` and `nu`; `update` needs the parameters.
@@ -232,4 +253,15 @@ def nadamw(
         Dozat, Incorporating Nesterov Momentum into Adam, 2016; Loshchilov and Hutter, Decoupled Weight Decay
         Regularization, 2017, https://arxiv.org/abs/1711.05101.
     """
-    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov)
+    return adamw(
+        learning_rate,
+        b1,
+        b2,
+        eps,
+        eps_root,
+        mu_dtype,
+        weight_decay,
+        mask,
+        nesterov=nesterov,
+        decay_coupling=decay_coupling,
+    )
