@@ -29,7 +29,7 @@ def trajectory(case):
         tx = built(OFFICIAL_CASES[case])
         params = [jnp.asarray(p) for p in OFFICIAL.params]
         state, history, evaluated = tx.init(params), [], []
-        for grads_at in OFFICIAL.grads_by_step:
+        for grads_at in OFFICIAL.grads_by_step(case):
             grads = [jnp.asarray(g) for g in grads_at([np.asarray(p) for p in params])]
             params, state = step(Structure.of(tx), grads, state, params)
             history.append([np.asarray(p) for p in params])

@@ -116,10 +116,10 @@ def load_torch():
     """`torch.npz`: params, grads_by_step, steps, trajectories, state_dicts, arguments, versions.
 
     `params` is the start, a list of two float64 arrays. Each of the 100 functions of
-    `grads_by_step` maps the parameters before that step to their gradients. `trajectories[case]`
-    is a list of the parameters after each of `steps`, which count from 1; `state_dicts[case]` is the
-    state dict after step 50, with arrays for tensors; `arguments[case]` is the torch optimizer's name
-    and keyword arguments.
+    `grads_by_step` maps the parameters before that step to their gradients, and `quiet_grads` to those
+    without the noise. `trajectories[case]` is a list of the parameters after each of `steps`, which
+    count from 1; `state_dicts[case]` is the state dict after step 50, with arrays for tensors;
+    `arguments[case]` is the torch optimizer's name and keyword arguments.
     """
     with np.load(Path(__file__).parent / "torch.npz") as file:
         arrays = dict(file)
@@ -130,16 +130,17 @@ def load_torch():
 
     def grads_at(step):
         def grads(params):
-            return [
-                leaf["curvature"] * (p - leaf["target"]) + leaf["noise"][step]
-                for p, leaf in zip(params, leaves, strict=True)
-            ]
+            return [g + leaf["noise"][step] for g, leaf in zip(quiet_grads(params), leaves, strict=True)]
 
         return grads
+
+    def quiet_grads(params):
+        return [leaf["curvature"] * (p - leaf["target"]) for p, leaf in zip(params, leaves, strict=True)]
 
     return SimpleNamespace(
         params=[leaf["start"] for leaf in leaves],
         grads_by_step=[grads_at(step) for step in range(len(leaves[0]["noise"]))],
+        quiet_grads=quiet_grads,
         steps=arrays["steps"].tolist(),
         trajectories={
             case: [list(pair) for pair in zip(arrays[f"{case}/w"], arrays[f"{case}/b"], strict=True)]
@@ -212,6 +213,19 @@ def half_life(*args):
         return gradtx.half_life_schedule(*args)(t)
 
     return value
+
+
+QUIET = ("lbfgs", "lbfgs_two_pairs")
+"""The cases that are recorded without noise."""
+
+
+def lbfgs(learning_rate, memory_size):
+    """L-BFGS without a line search; torch bounds the first step by the sum of magnitudes, not by the norm."""
+    problem = load_torch()
+    grads = np.concatenate([g.ravel() for g in problem.quiet_grads(problem.params)])
+    first = min(1.0, 1 / np.abs(grads).sum()) / min(1.0, 1 / np.linalg.norm(grads))
+    rate = at_step(lambda t: learning_rate * (first if t == 1 else 1.0))
+    return "lbfgs", {"learning_rate": rate, "memory_size": memory_size, "linesearch": None}
 
 
 def recorded_curvature(updates, params):
@@ -288,6 +302,8 @@ OFFICIAL_CASES = {
         "rprop",
         {"learning_rate": 0.05, "min_step_size": 1e-3, "max_step_size": 0.05},
     ),
+    "lbfgs": lbfgs(0.04, 5),
+    "lbfgs_two_pairs": lbfgs(0.03, 2),
     "schedule_free_sgd": ("schedule_free_sgd", {"learning_rate": 0.5, "b1": 0.9}),
     "schedule_free_sgd_warmup": (
         "schedule_free_sgd",
@@ -733,7 +749,8 @@ RECORDED_ONLY = (
 def load_official():
     """`official.npz`: params, grads_by_step, steps, trajectories, evaluated, sources, versions.
 
-    The problem is that of `load_torch`. `trajectories[case]` is a list of the parameters after each of
+    The problem is that of `load_torch`, without noise for the cases in `QUIET`: `grads_by_step` is a
+    function of the case. `trajectories[case]` is a list of the parameters after each of
     `steps`, which count from 1, and `evaluated[case]`, where there is one, of those to evaluate with;
     `sources[case]` has the package, its version, the class and the arguments.
     """
@@ -749,7 +766,9 @@ def load_official():
     sources = json.loads(str(arrays["sources"]))
     return SimpleNamespace(
         params=problem.params,
-        grads_by_step=problem.grads_by_step,
+        grads_by_step=lambda case: (
+            [problem.quiet_grads] * len(problem.grads_by_step) if case in QUIET else problem.grads_by_step
+        ),
         steps=arrays["steps"].tolist(),
         trajectories={case: leaves(arrays[case]) for case in sources},
         evaluated={case: leaves(arrays[f"{case}/eval"]) for case in sources if f"{case}/eval" in arrays},

@@ -99,6 +99,16 @@ CASES = {
         "torch.optim.Rprop",
         {"lr": 0.2, "etas": (0.5, 1.2), "step_sizes": (1e-3, 0.05)},
     ),
+    "lbfgs": (
+        "torch",
+        "torch.optim.LBFGS",
+        {"lr": 0.04, "max_iter": 1, "history_size": 5, "tolerance_grad": 0.0, "tolerance_change": 0.0},
+    ),
+    "lbfgs_two_pairs": (
+        "torch",
+        "torch.optim.LBFGS",
+        {"lr": 0.03, "max_iter": 1, "history_size": 2, "tolerance_grad": 0.0, "tolerance_change": 0.0},
+    ),
     "schedule_free_sgd": (
         "schedulefree",
         "schedulefree.SGDScheduleFree",
@@ -472,11 +482,15 @@ CASES = {
     ),
 }
 
+# On the problem without noise, which would look like curvature.
+QUIET = ("lbfgs", "lbfgs_two_pairs")
+
 # What an optimizer is called with beside `step()`; it becomes part of the recording.
 CALLS = {
     "adam_mini": "the leaves are named w and b",
     "adam_mini_rows": "the leaves are named mlp.w and mlp.bias",
     "sophia_h": f"step(hessian=curvature) at step 1 and every {EVERY}th one after it",
+    **dict.fromkeys(QUIET, "step(closure), on the problem without noise"),
     "sophia_g": f"update_hessian() before step 1 and every {EVERY}th one after it; step(bs=1)",
 }
 
@@ -510,6 +524,8 @@ def step(case, optimizer, number, problem):
         optimizer.step(bs=1)
     elif case == "sophia_h" and renews:
         optimizer.step(hessian=[problem[f"{name}/curvature"] for name in SHAPES])
+    elif case in QUIET:
+        optimizer.step(lambda: 0.0)
     else:
         optimizer.step()
 
@@ -543,7 +559,9 @@ def record(case, problem):
     for i in range(LENGTH):
         for name, p in params.items():
             offset = p.detach() - problem[f"{name}/target"]
-            p.grad = problem[f"{name}/curvature"] * offset + problem[f"{name}/noise"][i]
+            p.grad = problem[f"{name}/curvature"] * offset
+            if case not in QUIET:
+                p.grad += problem[f"{name}/noise"][i]
         step(case, optimizer, i, problem)
         if i + 1 in STEPS:
             history[""].append(flat(params))
