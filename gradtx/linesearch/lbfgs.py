@@ -83,9 +83,9 @@ def _places(count: jax.Array, size: int) -> jax.Array:
 
 def _weight(curvature: jax.Array, size: jax.Array, rounding: float) -> jax.Array:
     """`1 / <s, y>` of a pair with `<s, y> > 0` beyond what rounding may make of it, and 0 of any other."""
-    weight = divide(jnp.ones_like(curvature), curvature)
-    counts = (size > 0) & (curvature > rounding * size) & jnp.isfinite(weight)
-    return jnp.where(counts, weight, 0)
+    counts = (size > 0) & (curvature > rounding * size) & (curvature >= jnp.finfo(curvature.dtype).tiny)
+    # What does not count may be 0, and has no derivative.
+    return jnp.where(counts, 1 / jnp.where(counts, curvature, 1), 0)
 
 
 def _rounding(leaves: Leaves) -> float:
