@@ -628,7 +628,7 @@ TRANSFORMS = [
         "scale_by_radam",
         {"b1": 0.9, "b2": 0.99, "eps": 1e-3, "eps_root": 1e-4, "threshold": 4.5},
         {"b1": 0.7, "b2": 0.9, "eps": 1e-2, "eps_root": 1e-3, "threshold": 4.2},
-        {"nesterov": {"nesterov": True}, "never": {"b2": 0.5}},
+        {"nesterov": {"nesterov": True}, "never": {"b2": 0.5}, "torch's eps": {"eps_scaled": True}},
         rough=("threshold",),
     ),
     Entry(

@@ -243,7 +243,9 @@ def _radam(g, s, h):
     if rho < h.threshold:
         return m_hat
     r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-    return r * _over_root(m_hat, s.v / (1 - h.b2**h.t), h.eps, h.eps_root)
+    c2 = 1 - h.b2**h.t
+    eps, eps_root = (h.eps / math.sqrt(c2), h.eps_root / c2) if h.eps_scaled else (h.eps, h.eps_root)
+    return r * _over_root(m_hat, s.v / c2, eps, eps_root)
 
 
 def _novograd(g, p, s, h):
@@ -724,7 +726,8 @@ class ScaleByRadam(Reference):
     rho_t, the length of the plain average that looks back as far as v^ does, is 2 a - 1, where a is
     the mean age of the gradients in v^, 1 for the newest, with weights b2^(age - 1); rho_inf is its
     limit 2 / (1 - b2) - 1. This is the paper's rho_inf - 2 t b2^t / (1 - b2^t) without the
-    cancellation. Its threshold is 4, that of the authors' code 5. `nesterov` as in `ScaleByAdam`.
+    cancellation. Its threshold is 4, that of the authors' code 5. `nesterov` and
+    `eps_scaled` as in `ScaleByAdam`.
     Liu et al. 2020, arXiv:1908.03265, section 4 and algorithm 2.
     """
 
@@ -734,6 +737,7 @@ class ScaleByRadam(Reference):
     eps_root: Number = 0.0
     threshold: Number = 5.0
     nesterov: bool = False
+    eps_scaled: bool = False
 
     def leaf(self, g, p, s, h):
         return _radam(g, s, h)
@@ -1295,6 +1299,7 @@ class Radam(Decayed):
     eps_root: Number = 0.0
     threshold: Number = 5.0
     nesterov: bool = False
+    eps_scaled: bool = False
 
     def direction(self, g, s, h):
         return _radam(g, s, h)

@@ -43,4 +43,4 @@ def test_follows_torch(case):
 
 def test_every_optimizer_of_the_founding_documents_has_a_recording():
     names = {name for name, _ in TORCH_CASES.values()}
-    assert names == {"sgd", "adagrad", "rmsprop", "adadelta", "adam", "adamw"}
+    assert names >= {"sgd", "adagrad", "rmsprop", "adadelta", "adam", "adamw"}

@@ -20,6 +20,7 @@ def radam(
     threshold: ScalarOrSchedule = 5.0,
     *,
     nesterov: bool = False,
+    eps_scaled: bool = False,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
     decay_coupling: Coupling = "gradient",
@@ -36,6 +37,7 @@ def radam(
         eps_root: added inside the root, >= 0.
         threshold: from which rho on to rescale; the paper has 4, up to which r has no meaning.
         nesterov: use Nesterov momentum; see `scale_by_radam`.
+        eps_scaled: divide eps by sqrt(1 - b2^t), and eps_root by 1 - b2^t; so does torch.
         weight_decay: lambda, the strength of the weight decay, >= 0; by default none.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
         decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
@@ -53,5 +55,5 @@ def radam(
         Liu et al., On the Variance of the Adaptive Learning Rate and Beyond, 2019,
         https://arxiv.org/abs/1908.03265.
     """
-    direction = scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov)
+    direction = scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov, eps_scaled=eps_scaled)
     return descent("radam", direction, learning_rate, weight_decay, mask, decay_coupling)

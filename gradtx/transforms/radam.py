@@ -37,6 +37,7 @@ class ScaleByRadam(Rule, name="scale_by_radam"):
     eps_root: NonNegative
     threshold: NonNegative
     nesterov: bool
+    eps_scaled: bool
 
     mu = Slot()
     nu = Slot(real=True)
@@ -51,10 +52,15 @@ class ScaleByRadam(Rule, name="scale_by_radam"):
         rho = 2 * now.t * _gap(now.t * rate) + (1 - 2 * _gap(rate))
         share = (limit - 4) * (limit - 2) / limit * rho
         r = sqrt(divide(jnp.maximum(rho - 4, 0.0) * (rho - 2), share))
+        c2, eps, eps_root = self.b2.correction(now.t), self.eps, self.eps_root
+        if self.eps_scaled:
+            eps, eps_root = eps / sqrt(c2), eps_root / c2
         return {
             "of_mu": self.b1.value / c1_next if self.nesterov else 1 / c1,
             "of_g": self.b1.complement / c1,
-            "of_nu": 1 / self.b2.correction(now.t),
+            "of_nu": 1 / c2,
+            "eps": eps,
+            "eps_root": eps_root,
             "r": r,
             "is_rectified": jnp.where((rho >= self.threshold) & (rho > 4), one, jnp.zeros_like(one)),
         }
@@ -62,7 +68,7 @@ class ScaleByRadam(Rule, name="scale_by_radam"):
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         mu, nu = self.b1.mix(slots.mu, g), self.b2.mix(slots.nu, abs_sq(g))
         m_hat = leaf.of_mu * mu + leaf.of_g * g if self.nesterov else leaf.of_mu * mu
-        rectified = leaf.r * divide(m_hat, sqrt(leaf.of_nu * nu + self.eps_root) + self.eps)
+        rectified = leaf.r * divide(m_hat, sqrt(leaf.of_nu * nu + leaf.eps_root) + leaf.eps)
         return jnp.where(leaf.is_rectified > 0, rectified, m_hat), {"mu": mu, "nu": nu}
 
 
@@ -75,6 +81,7 @@ def scale_by_radam(
     threshold: ScalarOrSchedule = 5.0,
     *,
     nesterov: bool = False,
+    eps_scaled: bool = False,
 ) -> Transform:
     """Rescales gradients by Adam's moments once the second one can be relied on.
 
@@ -91,6 +98,7 @@ def scale_by_radam(
         eps_root: added inside the root, >= 0.
         threshold: from which rho on to rescale; the paper has 4, up to which r has no meaning.
         nesterov: use Nesterov momentum; m^ = b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t).
+        eps_scaled: divide eps by sqrt(1 - b2^t), and eps_root by 1 - b2^t; so does torch.
 
     Returns:
         A transform with slots `mu` and `nu`.

@@ -109,6 +109,51 @@ TORCH_CASES = {
         "adamw",
         {"learning_rate": 0.05, "b1": 0.8, "b2": 0.99, "eps": 1e-4, "weight_decay": 0.1},
     ),
+    "adamax": ("adamax", {"learning_rate": 0.05, "b1": 0.9, "b2": 0.999, "eps": 1e-8}),
+    "adamax_weight_decay": (
+        "adamax",
+        {"learning_rate": 0.03, "b1": 0.8, "b2": 0.95, "eps": 1e-3, "weight_decay": 0.05},
+    ),
+    "radam": ("radam", {"learning_rate": 0.05, "b1": 0.9, "b2": 0.999, "eps_scaled": True, "eps": 1e-8}),
+    "radam_weight_decay": (
+        "radam",
+        {
+            "learning_rate": 0.03,
+            "b1": 0.8,
+            "b2": 0.95,
+            "eps_scaled": True,
+            "eps": 1e-3,
+            "weight_decay": 0.05,
+        },
+    ),
+    "radam_decoupled": (
+        "radam",
+        {
+            "learning_rate": 0.05,
+            "b1": 0.9,
+            "b2": 0.99,
+            "eps_scaled": True,
+            "eps": 1e-4,
+            "weight_decay": 0.1,
+            "decay_coupling": "rate",
+        },
+    ),
+    "rprop": ("rprop", {"learning_rate": 0.01}),
+    "rprop_factors": (
+        "rprop",
+        {
+            "learning_rate": 0.02,
+            "eta_minus": 0.7,
+            "eta_plus": 1.4,
+            "min_step_size": 5e-3,
+            "max_step_size": 0.1,
+        },
+    ),
+    # torch bounds the first size too, which is 0.2 there.
+    "rprop_first_too_large": (
+        "rprop",
+        {"learning_rate": 0.05, "min_step_size": 1e-3, "max_step_size": 0.05},
+    ),
 }
 
 
@@ -243,11 +288,6 @@ OFFICIAL_CASES = {
         "stable_adamw",
         {"learning_rate": 0.03, "b1": 0.8, "b2": 0.95, "eps": 1e-3, "weight_decay": 0.1},
     ),
-    "adamax": ("adamax", {"learning_rate": 0.05, "b1": 0.9, "b2": 0.999, "eps": 1e-8}),
-    "adamax_weight_decay": (
-        "adamax",
-        {"learning_rate": 0.03, "b1": 0.8, "b2": 0.95, "eps": 1e-3, "weight_decay": 0.05},
-    ),
     # torch raises the momentum over the steps, in the step but not in the average.
     "nadam": ("chain", [torch_nadam(0.9, 0.999, 1e-8, 0.004), ("scale_by_learning_rate", [0.05])]),
     "nadam_weight_decay": (
@@ -262,45 +302,6 @@ OFFICIAL_CASES = {
     "nadamw_constant": (
         "nadamw",
         {"learning_rate": 0.03, "b1": 0.8, "b2": 0.95, "eps": 1e-3, "weight_decay": 0.1},
-    ),
-    # torch adds eps to the root without its bias correction.
-    "radam": ("radam", {"learning_rate": 0.05, "b1": 0.9, "b2": 0.999, "eps": corrected(1e-8, 0.999)}),
-    "radam_weight_decay": (
-        "radam",
-        {
-            "learning_rate": 0.03,
-            "b1": 0.8,
-            "b2": 0.95,
-            "eps": corrected(1e-3, 0.95),
-            "weight_decay": 0.05,
-        },
-    ),
-    "radam_decoupled": (
-        "radam",
-        {
-            "learning_rate": 0.05,
-            "b1": 0.9,
-            "b2": 0.99,
-            "eps": corrected(1e-4, 0.99),
-            "weight_decay": 0.1,
-            "decay_coupling": "rate",
-        },
-    ),
-    "rprop": ("rprop", {"learning_rate": 0.01}),
-    "rprop_factors": (
-        "rprop",
-        {
-            "learning_rate": 0.02,
-            "eta_minus": 0.7,
-            "eta_plus": 1.4,
-            "min_step_size": 5e-3,
-            "max_step_size": 0.1,
-        },
-    ),
-    # torch bounds the first size too, which is 0.2 there.
-    "rprop_first_too_large": (
-        "rprop",
-        {"learning_rate": 0.05, "min_step_size": 1e-3, "max_step_size": 0.05},
     ),
     "lbfgs": lbfgs(0.04, 5),
     "lbfgs_two_pairs": lbfgs(0.03, 2),

@@ -30,12 +30,6 @@ PLAIN = {"foreach": False}
 
 # Case: package, class, arguments.
 CASES = {
-    "adamax": ("torch", "torch.optim.Adamax", {"lr": 0.05, "betas": (0.9, 0.999), "eps": 1e-8}),
-    "adamax_weight_decay": (
-        "torch",
-        "torch.optim.Adamax",
-        {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.05},
-    ),
     "nadam": (
         "torch",
         "torch.optim.NAdam",
@@ -70,34 +64,6 @@ CASES = {
             "weight_decay": 0.1,
             "decoupled_weight_decay": True,
         },
-    ),
-    "radam": ("torch", "torch.optim.RAdam", {"lr": 0.05, "betas": (0.9, 0.999), "eps": 1e-8}),
-    "radam_weight_decay": (
-        "torch",
-        "torch.optim.RAdam",
-        {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.05},
-    ),
-    "radam_decoupled": (
-        "torch",
-        "torch.optim.RAdam",
-        {
-            "lr": 0.05,
-            "betas": (0.9, 0.99),
-            "eps": 1e-4,
-            "weight_decay": 0.1,
-            "decoupled_weight_decay": True,
-        },
-    ),
-    "rprop": ("torch", "torch.optim.Rprop", {"lr": 0.01}),
-    "rprop_factors": (
-        "torch",
-        "torch.optim.Rprop",
-        {"lr": 0.02, "etas": (0.7, 1.4), "step_sizes": (5e-3, 0.1)},
-    ),
-    "rprop_first_too_large": (
-        "torch",
-        "torch.optim.Rprop",
-        {"lr": 0.2, "etas": (0.5, 1.2), "step_sizes": (1e-3, 0.05)},
     ),
     "lbfgs": (
         "torch",

@@ -46,7 +46,7 @@ def check(kind: Kind, options: Options, units: list[Unit], leaf: str, read: Read
     hint = ""
     if "initial_lr" in options and any(RATE in line for line in fewest):
         hint = " torch's rate is set by a scheduler: give tx the schedule as its learning rate."
-    name = "AdamW" if is_decoupled(options) else kind.name
+    name = "AdamW" if kind.name == "Adam" and is_decoupled(options) else kind.name
     raise ValueError(
         f"tx is not torch's {name} on the leaf {leaf!r}: {'; '.join(fewest)}. What means the same is "
         f"gradtx.{shown!r}.{hint}"

@@ -99,7 +99,7 @@ class Match:
 
     def check_rates(self, arguments: Arguments) -> None:
         """Raises unless the rates that are no schedules are torch's."""
-        for parameter, rate in self.rates(arguments):
+        for parameter, rate in self.rates(arguments) if self.kind.has_rate else ():
             lr = self._lr(parameter.group)
             if rate.is_told and not rate.is_scheduled and not equal(rate.value, lr):
                 raise ValueError(
@@ -110,7 +110,7 @@ class Match:
     def set_rates(self, arguments: Arguments, step: int) -> None:
         """Sets the rate of each of torch's groups to the one in force."""
         first: dict[int, tuple[Parameter, Rate]] = {}
-        for parameter, rate in self.rates(arguments):
+        for parameter, rate in self.rates(arguments) if self.kind.has_rate else ():
             other, its = first.setdefault(parameter.group, (parameter, rate))
             if not rate.is_told:
                 raise ValueError(

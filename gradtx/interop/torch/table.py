@@ -12,7 +12,10 @@ from gradtx.core.compose.combine import chain
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.spec import show
 from gradtx.optimizers.adam import adam, adamw
+from gradtx.optimizers.adamax import adamax
 from gradtx.optimizers.adaptive import adadelta, adagrad, rmsprop
+from gradtx.optimizers.radam import radam
+from gradtx.optimizers.rprop import rprop
 from gradtx.optimizers.sgd import sgd
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import trace
@@ -35,6 +38,7 @@ class Kind:
         more: options that not every version of it has.
         counts: whether its state has the step.
         always: whether a parameter has state before the first step.
+        has_rate: whether its `lr` multiplies every step, and not only the first.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Kind:
     more: frozenset[str] = frozenset()
     counts: bool = True
     always: bool = False
+    has_rate: bool = True
 
 
 def number(x: Any) -> float:
@@ -71,10 +76,15 @@ def is_decoupled(options: Options) -> bool | None:
     return options.get("decoupled_weight_decay")
 
 
+def _pair(o: Options, name: str) -> tuple[float, float]:
+    if not isinstance(o[name], list | tuple) or len(o[name]) != 2:
+        raise TypeError(f"{name!r} must be a pair, got {show(o[name])}.")
+    first, second = map(number, o[name])
+    return first, second
+
+
 def _adam(o: Options) -> list[Transform]:
-    if not isinstance(o["betas"], list | tuple) or len(o["betas"]) != 2:
-        raise TypeError(f"'betas' must be a pair, got {show(o['betas'])}.")
-    b1, b2 = map(number, o["betas"])
+    b1, b2 = _pair(o, "betas")
     lr, eps, decay = number(o["lr"]), number(o["eps"]), _decay(o)
     coupled = adam(lr, b1, b2, eps, weight_decay=decay)
     decoupled = adamw(lr, b1, b2, eps, weight_decay=decay or 0.0)
@@ -97,6 +107,23 @@ def _rmsprop(o: Options) -> list[Transform]:
     if settings["weight_decay"]:
         parts.insert(0, add_decayed_weights(settings["weight_decay"]))
     return [rmsprop(lr, decay, eps, momentum=momentum, **settings), chain(*parts)]
+
+
+def _adamax(o: Options) -> list[Transform]:
+    return [adamax(number(o["lr"]), *_pair(o, "betas"), number(o["eps"]), weight_decay=_decay(o))]
+
+
+def _radam(o: Options) -> list[Transform]:
+    coupling = "rate" if is_decoupled(o) else "gradient"
+    b1, b2 = _pair(o, "betas")
+    lr, eps = number(o["lr"]), number(o["eps"])
+    return [radam(lr, b1, b2, eps, eps_scaled=True, weight_decay=_decay(o), decay_coupling=coupling)]
+
+
+def _rprop(o: Options) -> list[Transform]:
+    least, most = _pair(o, "step_sizes")
+    first = min(max(number(o["lr"]), least), most)
+    return [rprop(first, *_pair(o, "etas"), least, most)]
 
 
 def _adadelta(o: Options) -> list[Transform]:
@@ -142,6 +169,25 @@ KINDS = [
         {("scale_by_adadelta", "e_g"): "square_avg", ("scale_by_adadelta", "e_x"): "acc_delta"},
         _adadelta,
     ),
+    Kind(
+        "Rprop",
+        frozenset({"lr", "etas", "step_sizes"}),
+        {("scale_by_rprop", "step_sizes"): "step_size", ("scale_by_rprop", "prev_updates"): "prev"},
+        _rprop,
+        has_rate=False,
+    ),
+    Kind(
+        "RAdam",
+        frozenset({"lr", "betas", "eps", "weight_decay", "decoupled_weight_decay"}),
+        {("scale_by_radam", "mu"): "exp_avg", ("scale_by_radam", "nu"): "exp_avg_sq"},
+        _radam,
+    ),
+    Kind(
+        "Adamax",
+        frozenset({"lr", "betas", "eps", "weight_decay"}),
+        {("scale_by_adamax", "mu"): "exp_avg", ("scale_by_adamax", "nu"): "exp_inf"},
+        _adamax,
+    ),
 ]
 
 
@@ -153,7 +199,7 @@ def kind_of(options: Options) -> Kind:
     names = ", ".join(sorted(map(str, set(options) - {"params", "param_names"}))) or "none"
     raise ValueError(
         f"The options of torch's parameter group ({names}) are those of no optimizer that can be moved: SGD, "
-        f"Adam, AdamW, Adagrad, RMSprop or Adadelta."
+        f"Adam, AdamW, Adagrad, RMSprop, Adadelta, Rprop, RAdam or Adamax."
     )
 
 
