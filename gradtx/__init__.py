@@ -149,7 +149,6 @@ from gradtx.transforms.laprop import scale_by_laprop
 from gradtx.transforms.leaf_scale import scale_by_leaf
 from gradtx.transforms.lion import scale_by_lion
 from gradtx.transforms.madgrad import scale_by_madgrad
-from gradtx.transforms.mars import scale_by_mars
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.momo import momo, momo_adam
 from gradtx.transforms.noise import add_noise
@@ -170,6 +169,7 @@ from gradtx.transforms.sm3 import scale_by_sm3
 from gradtx.transforms.stable_adam import scale_by_stable_adam
 from gradtx.transforms.trust_ratio import scale_by_param_block_norm, scale_by_trust_ratio
 from gradtx.transforms.unitwise import adaptive_grad_clip, unitwise_clip, unitwise_norm
+from gradtx.transforms.variance import reduce_variance
 from gradtx.transforms.yogi import scale_by_yogi
 from gradtx.tree.moments import (
     bias_correction,
@@ -424,6 +424,7 @@ __all__ = [
     "rebase",
     "recipe",
     "reduce_on_plateau",
+    "reduce_variance",
     "report",
     "rmsprop",
     "row_floor",
@@ -462,7 +463,6 @@ __all__ = [
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_madgrad",
-    "scale_by_mars",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",

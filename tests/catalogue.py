@@ -827,10 +827,10 @@ TRANSFORMS = [
         reference=modern_references.ScaleByLaprop,
     ),
     Entry(
-        "scale_by_mars",
-        {"b1": 0.9, "b2": 0.99, "eps": 1e-3, "gamma": 0.05},
-        {"b1": 0.7, "b2": 0.9, "eps": 1e-2, "gamma": 0.1},
-        reference=modern_references.ScaleByMars,
+        "reduce_variance",
+        {"b1": 0.9, "gamma": 0.05},
+        {"b1": 0.7, "gamma": 0.1},
+        reference=modern_references.ReduceVariance,
     ),
     Entry(
         "scale_by_stable_adam",

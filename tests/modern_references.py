@@ -144,16 +144,34 @@ class StableAdamw(Reference):
         return -h.learning_rate * (u / by + _decay(p, h) / (by if h.clip_decay else 1.0))
 
 
+def _corrected(g, s, h):
+    before = g if h.t == 1 and not h.zero_start else s.g
+    c = g + h.gamma * h.b1 / (1 - h.b1) * (g - before)
+    s.g = g
+    return c / max(1.0, norm(c))
+
+
+@dataclasses.dataclass
+class ReduceVariance(Reference):
+    """c / max(1, ||c||), c = g + gamma b1 / (1 - b1) (g - g'), the norm over each leaf.
+
+    g' is the gradient of the step before: MARS-approx. (In the exact form it is the gradient of the
+    present batch at the parameters before, a second evaluation.) At the first step g' is 0, and so
+    c = (1 + gamma b1 / (1 - b1)) g: the authors' code. Unless `zero_start`: then it is g, and c = g,
+    as the paper's x_1 = x_0 makes it. Yuan et al. 2024, arXiv:2411.10438, algorithm 2.
+    """
+
+    b1: Number = 0.95
+    gamma: Number = 0.025
+    zero_start: bool = True
+
+    def leaf(self, g, p, s, h):
+        return _corrected(g, s, h)
+
+
 @dataclasses.dataclass
 class ScaleByMars(Reference):
-    """Adam's direction of c / max(1, ||c||), c = g + gamma b1 / (1 - b1) (g - g'), the norm over each leaf.
-
-    Adam's is m^ / (sqrt(v^) + eps). g' is the gradient of the step before: MARS-approx. (In the
-    exact form it is the gradient of the present batch at the parameters before, a second
-    evaluation.) At the first step g' is 0, and so c = (1 + gamma b1 / (1 - b1)) g: the authors'
-    code. Unless `zero_start`: then it is g, and c = g, as the paper's x_1 = x_0 makes it. Yuan et
-    al. 2024, arXiv:2411.10438, algorithm 2.
-    """
+    """Adam's direction m^ / (sqrt(v^) + eps) of what `ReduceVariance` gives."""
 
     b1: Number = 0.95
     b2: Number = 0.99
@@ -162,10 +180,7 @@ class ScaleByMars(Reference):
     zero_start: bool = True
 
     def leaf(self, g, p, s, h):
-        before = g if h.t == 1 and not h.zero_start else s.g
-        c = g + h.gamma * h.b1 / (1 - h.b1) * (g - before)
-        s.g = g
-        c = c / max(1.0, norm(c))
+        c = _corrected(g, s, h)
         m_hat = _mean(c, s, h)
         s.v = h.b2 * s.v + (1 - h.b2) * square(c)
         return _over_root(m_hat, s.v / (1 - h.b2**h.t), h.eps)

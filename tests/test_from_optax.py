@@ -212,7 +212,7 @@ UNMOVED = {
         [
             *("adam_atan2", "adam_mini", "came", "laprop", "mars", "stable_adamw"),
             *("scale_by_adam_atan2", "scale_by_adam_mini", "scale_by_came", "scale_by_laprop"),
-            *("scale_by_leaf", "scale_by_mars", "scale_by_stable_adam", "ema_nesterov"),
+            *("scale_by_leaf", "reduce_variance", "scale_by_stable_adam", "ema_nesterov"),
         ],
         "not in Optax",
     ),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from gradtx.core.compose.combine import chain
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.optimizers.descent import Coupling, descent
-from gradtx.transforms.mars import scale_by_mars
+from gradtx.transforms.adam import scale_by_adam
+from gradtx.transforms.variance import reduce_variance
 
 
 @recipe
@@ -24,7 +26,7 @@ def mars(
     *,
     decay_coupling: Coupling = "rate",
 ) -> Transform:
-    """MARS-AdamW: Adam of gradients whose variance is reduced; see `scale_by_mars`.
+    """MARS-AdamW: Adam of gradients whose variance is reduced; see `reduce_variance`.
 
     Args:
         learning_rate: the size of the steps, >= 0 or a schedule.
@@ -52,5 +54,6 @@ def mars(
         Yuan et al., MARS: Unleashing the Power of Variance Reduction for Training Large Models, 2024,
         https://arxiv.org/abs/2411.10438.
     """
-    direction = scale_by_mars(b1, b2, eps, gamma, mu_dtype, nu_dtype)
+    adam = scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype)
+    direction = chain(reduce_variance(b1, gamma), adam)
     return descent("mars", direction, learning_rate, weight_decay, mask, decay_coupling)

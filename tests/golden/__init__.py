@@ -730,18 +730,58 @@ OFFICIAL_CASES = {
             "estimate_first": True,
         },
     ),
+    # This package adds 1e-15 inside the root and eps outside, both before the bias correction.
+    "mars": (
+        "chain",
+        [
+            ("reduce_variance", [0.95, 0.025]),
+            (
+                "scale_by_adam",
+                {"b1": 0.95, "b2": 0.99, "eps": 1e-8, "eps_root": 1e-15, "eps_scaled": True},
+            ),
+            ("scale_by_learning_rate", [0.05]),
+        ],
+    ),
+    # There a vector has an optimizer of its own, AdamW.
+    "mars_lion": (
+        "partition",
+        {
+            "transforms": {
+                "matrix": (
+                    "chain",
+                    [
+                        ("reduce_variance", [0.9, 0.05]),
+                        ("ema", [0.9, False]),
+                        ("sign", []),
+                        ("add_decayed_weights", [0.1]),
+                        ("scale_by_learning_rate", [0.01]),
+                    ],
+                ),
+                "vector": (
+                    "adamw",
+                    {
+                        "learning_rate": 0.02,
+                        "b1": 0.8,
+                        "b2": 0.95,
+                        "eps": 1e-8,
+                        "eps_root": 1e-15,
+                        "weight_decay": 0.05,
+                        "eps_scaled": True,
+                    },
+                ),
+            },
+            "param_labels": ["matrix", "vector"],
+        },
+    ),
 }
 
 # What is only recorded, and why.
-NO_SUCH = "There is no such optimizer here yet."
 MECHANIC = (
     "This package keeps every reward at 0 or above and takes slopes as they are; here, as in Optax, slopes "
     "are bounded by those before, and a reward may fall below 0."
 )
 RECORDED_ONLY = (
     ("sm3_beta", "An accumulator of this package never falls; one here is replaced at every step."),
-    ("mars", "This package adds 1e-15 inside the root, before the bias correction."),
-    ("mars_lion", NO_SUCH),
     ("mechanic", MECHANIC),
     ("mechanic_adam", MECHANIC),
 )
