@@ -325,16 +325,16 @@ def test_value_and_grad_from_state_evaluates_at_first_alone():
 
 
 @pytest.mark.parametrize(
-    "tx, words",
+    "tx, error, words",
     [
-        (gradtx.sgd(0.1), "there is no line search in this state"),
-        (PLACES["two searches"], r"there is more than one line search \(2\)"),
-        (PLACES["backtracking"], "no gradient of the leaf 'b'. A line search must keep it"),
-        (PLACES["partition"], "no gradient of the leaf 'b'. A line search must keep it"),
+        (gradtx.sgd(0.1), KeyError, "there is no line search in this state"),
+        (PLACES["two searches"], KeyError, r"there is more than one line search \(2\)"),
+        (PLACES["backtracking"], ValueError, "no gradient of the leaf 'b'. A line search must keep it"),
+        (PLACES["partition"], ValueError, "no gradient of the leaf 'b'. A line search must keep it"),
     ],
 )
-def test_a_state_that_does_not_have_the_gradient(tx, words):
-    with pytest.raises(ValueError, match=words):
+def test_a_state_that_does_not_have_the_gradient(tx, error, words):
+    with pytest.raises(error, match=words):
         gradtx.value_and_grad_from_state(bowl)(PARAMS, state=tx.init(PARAMS))
 
 

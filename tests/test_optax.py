@@ -162,3 +162,35 @@ def test_optaxs_tree_map_params_free_state_can_be_mapped():
     state = gradtx.adam(0.1).init(PARAMS)
     slots = state["slots"]["scale_by_adam"]
     assert jax.tree.structure(slots["mu"]) == jax.tree.structure(slots["nu"]) == jax.tree.structure(PARAMS)
+
+
+def test_what_optaxs_own_tests_ask_for():
+    """Each was found by running them on gradtx."""
+    params, key = {"a": jnp.ones(2), "b": jnp.ones(3)}, jax.random.key(3)
+    # A mask of JAX's own bools.
+    masked = gradtx.masked(gradtx.sgd(1.0), {"a": jnp.array(True), "b": jnp.array(False)})
+    updates, _ = masked.update(params, masked.init(params))
+    np.testing.assert_array_equal(updates["a"], -1.0)
+    # What is measured, by its name.
+    measured = gradtx.chain(
+        gradtx.snapshot("before", gradtx.global_norm), gradtx.monitor({"after": gradtx.global_norm})
+    )
+    _, state = measured.update(params, measured.init(params))
+    for name in ("before", "after"):
+        np.testing.assert_allclose(gradtx.tree.get(state, name), np.sqrt(5), rtol=1e-6)
+
+    # A typed key as an argument of a user's factory.
+    def noisy(rate, key):
+        return gradtx.stateless(lambda updates, params: jax.tree.map(lambda u: -rate * u, updates))
+
+    injected = gradtx.inject_hyperparams(noisy)(rate=0.5, key=key)
+    updates, _ = injected.update(params, injected.init(params), params)
+    np.testing.assert_array_equal(updates["a"], -0.5)
+    # The keyword that is missing is said before the tree that is another.
+    with pytest.raises(TypeError, match="needs the keyword argument 'value'"):
+        gradtx.scale_by_polyak().update(params, gradtx.scale_by_polyak().init(params), jnp.ones(2))
+    # Polyak's step of a loss that is as long as the squared gradient is the gradient.
+    grads = jnp.array([0.3, -0.7, 1.1])
+    tx = gradtx.scale_by_polyak()
+    value = (grads * grads).sum()
+    np.testing.assert_allclose(tx.update(grads, tx.init(grads), grads, value=value)[0], grads, rtol=2e-7)

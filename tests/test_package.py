@@ -80,7 +80,7 @@ CORE = {
     "norms.py": 160,
     "spec": 520,
     "numbers": 750,
-    "engine": 2_150,
+    "engine": 2_200,
     "compose": 400,
 }
 """The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""

@@ -37,8 +37,9 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
         step, give both to one compiled function.
 
     Raises:
-        ValueError: the state has no line search, or several; it keeps no gradient (`store_grad=True` for
-            backtracking); or it works on some of the leaves alone.
+        KeyError: the state has no line search, or several.
+        ValueError: it keeps no gradient (`store_grad=True` for backtracking), or works on some of the leaves
+            alone.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -87,5 +88,5 @@ def _line_search(state: Any) -> Any:
     found = [kept.slots for kept in kept_in(state) if set(kept.slots) in _KEYS]
     if len(found) != 1:
         count = "no line search" if not found else f"more than one line search ({len(found)})"
-        raise ValueError(f"value_and_grad_from_state: there is {count} in this state.")
+        raise KeyError(f"value_and_grad_from_state: there is {count} in this state.")
     return found[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +45,7 @@ class LineSearch(Wrapper):
     needs = ("params", "value", VALUE_FN)
 
     learning_rate = WholeScalar(lambda search: 1.0)
-    value = WholeScalar()
+    value = WholeScalar(lambda search: math.inf)
     grad = Slot()
     num_linesearch_steps = Whole(lambda search, params: np.int32(0))
     decrease_error = WholeScalar()

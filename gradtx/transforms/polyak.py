@@ -39,14 +39,14 @@ class ScaleByPolyak(Rule, name="scale_by_polyak"):
         gap = (value_of(now, self.name) - self.f_min).astype(squares.dtype)
         if self.variant == "sps+":
             gap = jnp.maximum(gap, jnp.zeros_like(gap))
-        # The gradient is divided by the root twice, since its square may be out of range.
-        is_exact = usually((squares > 0) & jnp.isfinite(squares))
-        root = jnp.where(
-            is_exact, sqrt(squares + self.eps), jnp.maximum(totals.squares.norm(), sqrt(self.eps))
-        )
-        moves = (root > 0) & jnp.isfinite(root)
-        size = jnp.minimum(divide(gap, root), self.max_learning_rate * root)
-        inverse = divide(jnp.ones_like(root), root)
+        is_exact = usually((squares >= jnp.finfo(squares.dtype).tiny) & jnp.isfinite(squares))
+        # Where the square is out of range, the gradient is divided by the root twice.
+        root = jnp.maximum(totals.squares.norm(), sqrt(self.eps))
+        moves, one = (root > 0) & jnp.isfinite(root), jnp.ones_like(root)
+        at_once = jnp.minimum(divide(gap, squares + self.eps), self.max_learning_rate)
+        twice = jnp.minimum(divide(gap, root), self.max_learning_rate * root)
+        size = jnp.where(is_exact, at_once, twice)
+        inverse = jnp.where(is_exact, one, divide(one, root))
         return {"size": jnp.where(moves, size, 0.0), "inverse": jnp.where(moves, inverse, 0.0)}
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:

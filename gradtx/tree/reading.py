@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -72,7 +73,8 @@ def get(tree: PyTree, key: Any, default: Any = Required(), filtering: Filtering 
     """What has a name in a tree; there must be one such thing, and nothing is `None` in silence.
 
     Of a gradtx state, or of what holds one, `"count"` is the step, `"hyperparams"` the dict of all
-    hyperparameters, and the name of one its value for the next update. The names of the parameters, which
+    hyperparameters, the name of one its value for the next update, and the name of what `monitor` or
+    `snapshot` measures what was measured last. The names of the parameters, which
     stand below its slots, are not looked at.
 
     Args:
@@ -241,6 +243,10 @@ def _found(
         here = (*path, step)
         if _matches(node, step, child, key):
             yield here, child
+        if place is _Place.SLOTS and re.fullmatch(
+            f"(.*[.])?(monitor|snapshot)[.]{re.escape(str(key))}", step.key
+        ):
+            yield (*here, jax.tree_util.DictKey("value")), child["value"]
         yield from _found(here, child, key, place.of(node, step))
 
 

@@ -80,7 +80,8 @@ def vdot(tree_x: PyTree, tree_y: PyTree) -> Any:
         >>> float(gradtx.tree.vdot(x, x))
         14.0
     """
-    return sum(jax.tree.map(lambda x, y: jnp.conj(x) * y, tree_x, tree_y))
+    exactly = functools.partial(jnp.vdot, precision=jax.lax.Precision.HIGHEST)
+    return sum(jax.tree.map(exactly, tree_x, tree_y))
 
 
 def norm(tree: PyTree, ord: Any = None, squared: bool = False) -> jax.Array:

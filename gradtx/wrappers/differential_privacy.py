@@ -29,6 +29,7 @@ class DifferentiallyPrivateAggregate(Wrapper, name="differentially_private_aggre
     key: Any
 
     in_place = False
+    # By them alone a gradient that has no axis of examples is known.
     needs = ("params",)
     per_example: ClassVar[bool] = True
 

@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core.norms import Parts, Squares
 from gradtx.core.numerics import is_trainable
+from gradtx.core.spec.spec import is_array
 
 T = TypeVar("T")
 
@@ -171,9 +173,15 @@ def resolve_mask(mask: Any, tree: PyTree, within: list[bool], where: str) -> lis
             f"(path, leaf), or path patterns."
         ) from error
     for path, choice in zip(paths(tree), included, strict=True):
-        if choice is not None and not isinstance(choice, bool | np.bool_):
+        if choice is not None and not is_bool(choice):
             raise TypeError(f"{where}: the mask at {path!r} must be True or False, got {choice!r}.")
     return [bool(choice) for choice in included]
+
+
+def is_bool(x: Any) -> bool:
+    """Whether it is true or false, as a number or as an array whose value is known."""
+    known = isinstance(x, bool | np.bool_) or (is_array(x) and not isinstance(x, Tracer))
+    return known and np.shape(x) == () and np.asarray(x).dtype.kind == "b"
 
 
 def broadcast_prefix(prefix: PyTree, tree: PyTree) -> list[Any]:

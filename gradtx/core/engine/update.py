@@ -57,12 +57,13 @@ class Update:
         grads, state, params, self.extra, shared, self.apply = call
         self.program, self.state, self.grads, self.params = program, state, grads, params
         self.us, self.structure = lv.flatten(grads)
+        # A leaf without a gradient is left as it is, in every slot and in the result.
+        self.live = [i for i, u in enumerate(self.us) if lv.is_trainable_leaf(u)]
+        self._check_needs()
         self.ps: list[Any] = [None] * len(self.us)
         if params is not None:
             self.ps = lv.align(self.structure, params, grads, "params", "gradients")
-        # A leaf without a gradient is left as it is, in every slot and in the result.
-        self.live = [i for i, u in enumerate(self.us) if lv.is_trainable_leaf(u)]
-        self._check_call()
+        self._check_shapes()
         described = (grads, self.us) if params is None else (params, self.ps)
         self.active = active_leaves(program, *described)
         for i in self.live:
@@ -231,7 +232,7 @@ class Update:
         shape = np.shape(u)
         return shape if not self.program.per_example else shape[1:] if shape else None
 
-    def _check_call(self) -> None:
+    def _check_needs(self) -> None:
         for where, needs in self.program.needs.items():
             for name in needs:
                 if name == "params":
@@ -239,6 +240,8 @@ class Update:
                         raise ValueError(f"{where} needs the parameters: call update(grads, state, params).")
                 elif name not in self.extra:
                     raise TypeError(missing(where, name))
+
+    def _check_shapes(self) -> None:
         for i, (u, p) in enumerate(zip(self.us, self.ps, strict=True)):
             if u is not None and p is not None and self._shape(u) != np.shape(p):
                 given = (

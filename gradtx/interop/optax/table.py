@@ -155,7 +155,7 @@ def _plateau_given(rule: Any, values: Values, step: int) -> Values:
     return {**values, "best_value": np.where(best == np.finfo(best.dtype).max, np.inf, best)}
 
 
-_FOUND = ("value", "decrease_error", "curvature_error")
+_FOUND = ("decrease_error", "curvature_error")
 """What Optax has as infinity before the first search, and gradtx as 0."""
 
 
