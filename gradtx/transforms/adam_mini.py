@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,7 +78,9 @@ class ScaleByAdamMini(Rule, name="scale_by_adam_mini"):
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         mu = self.b1.mix(slots.mu, g)
         axes = tuple(a for a, (n, m) in enumerate(zip(g.shape, slots.nu.shape, strict=True)) if n != m)
-        nu = self.b2.mix(slots.nu, jnp.mean(abs_sq(g), axis=axes, keepdims=True))
+        # A block may have no elements at all.
+        size = max(math.prod(g.shape[a] for a in axes), 1)
+        nu = self.b2.mix(slots.nu, jnp.sum(abs_sq(g), axis=axes, keepdims=True) / size)
         return divide(leaf.of_mu * mu, sqrt(leaf.of_nu * nu) + self.eps), {"mu": mu, "nu": nu}
 
 
