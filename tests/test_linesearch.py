@@ -327,7 +327,7 @@ def test_value_and_grad_from_state_evaluates_at_first_alone():
 @pytest.mark.parametrize(
     "tx, error, words",
     [
-        (gradtx.sgd(0.1), KeyError, "there is no line search in this state"),
+        (gradtx.sgd(0.1), ValueError, "there is no line search in this state"),
         (PLACES["two searches"], KeyError, r"there is more than one line search \(2\)"),
         (PLACES["backtracking"], ValueError, "no gradient of the leaf 'b'. A line search must keep it"),
         (PLACES["partition"], ValueError, "no gradient of the leaf 'b'. A line search must keep it"),

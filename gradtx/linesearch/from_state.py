@@ -37,9 +37,9 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
         step, give both to one compiled function.
 
     Raises:
-        KeyError: the state has no line search, or several.
-        ValueError: it keeps no gradient (`store_grad=True` for backtracking), or works on some of the leaves
-            alone.
+        ValueError: the state has no line search, or one that keeps no gradient (`store_grad=True` for
+            backtracking) or works on some of the leaves alone.
+        KeyError: it has several line searches.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -86,7 +86,10 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
 def _line_search(state: Any) -> Any:
     """What the one line search in a state keeps."""
     found = [kept.slots for kept in kept_in(state) if set(kept.slots) in _KEYS]
-    if len(found) != 1:
-        count = "no line search" if not found else f"more than one line search ({len(found)})"
-        raise KeyError(f"value_and_grad_from_state: there is {count} in this state.")
+    if not found:
+        raise ValueError("value_and_grad_from_state: there is no line search in this state.")
+    if len(found) > 1:
+        raise KeyError(
+            f"value_and_grad_from_state: there is more than one line search ({len(found)}) in this state."
+        )
     return found[0]
