@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import positional
+from gradtx.core.engine.placement import Size
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.scope import RESERVED, Leaf, Now, Scope, Slots
 from gradtx.core.numbers.states import CLOCK, EVAL, holds_state, is_foreign
@@ -46,7 +47,7 @@ class Slot:
 
     def shape_for(self, rule: Any, shape: tuple[int, ...], path: str) -> tuple[int, ...] | None:
         """The shape for a leaf of a shape."""
-        return shape if self.shape is None else _told(self.shape, rule, shape, path)
+        return shape if self.shape is None else _told(self.shape, rule, Size.of(shape), path)
 
 
 def _told(function: Callable[..., Any], rule: Any, x: Any, path: str) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import with_values
-from gradtx.core.engine.placement import Placement, Size
+from gradtx.core.engine.placement import Placement
 from gradtx.core.engine.program import Program, changed_after
 from gradtx.core.engine.steps import Unit, is_declared, is_rule
 from gradtx.core.numbers.paths import Path, nest
@@ -102,7 +102,7 @@ def _slot_maker(unit: Unit, rule: Any, name: str, place: Placement) -> Callable[
     declared = getattr(rule, slot.dtype) if slot.dtype else None
 
     def make(x: Any, complex_input: bool, path: str) -> Any:
-        shape = slot.shape_for(rule, Size.of(jnp.shape(x)), path)
+        shape = slot.shape_for(rule, jnp.shape(x), path)
         if shape is None:
             return None
         dtype = jnp.result_type(x)
