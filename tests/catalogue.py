@@ -45,7 +45,7 @@ class Entry:
         positive: whether it is for gradients >= 0.
         rough: the end of the names of numbers in which nothing is differentiable.
         extra: the keyword arguments that its `update` needs.
-        loops: whether a part of its formula is a loop, which has no numeric meaning.
+        loops: whether a part of its formula is a loop or a random number, which has no numeric meaning.
     """
 
     name: str
@@ -868,6 +868,7 @@ TRANSFORMS = [
         supports_complex=False,
         reference=lambda **kwargs: contrib_references.ScaleBySophia(hessian=curvature, **kwargs),
         extra=CURVED,
+        loops=True,
         rough=("update_interval",),
     ),
     Entry(
@@ -882,6 +883,7 @@ TRANSFORMS = [
             contrib_references.Estimate(curvature), references.Scale(step_size), references.Clip(0.1)
         ),
         extra=CURVED,
+        loops=True,
     ),
     Entry(
         "radial_brake",
@@ -1383,6 +1385,7 @@ OPTIMIZERS = [
         supports_complex=False,
         reference=lambda **kwargs: contrib_references.Sophia(hessian=curvature, **kwargs),
         extra=CURVED,
+        loops=True,
         rough=("update_interval",),
     ),
     Entry(

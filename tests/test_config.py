@@ -23,6 +23,7 @@ FUNCTIONS = {
     for name in (
         "at_even_steps",
         "axes_or_none",
+        "by_axes",
         "by_rank",
         "doubled",
         "doubled_tree",

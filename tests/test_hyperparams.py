@@ -105,6 +105,8 @@ RECIPES = [
     and n != "dpsgd"  # its gradients have examples
 ]
 OPTIONS = {"adafactor": {"min_dim_size_to_factor": 2}}
+WHOLE = {"update_interval"}
+"""Arguments that are a number of calls, which 0.5 is not."""
 # Used by init alone, or not by this step, at which all numbers are 0.5.
 WITHOUT_EFFECT = {
     *("adagrad.initial_accumulator_value", "rmsprop.initial_scale", "adamax.b2", "fromage.min_norm"),
@@ -112,6 +114,7 @@ WITHOUT_EFFECT = {
     *("adopt.eps", "cocob.alpha", "cocob.eps", "dadapt_adamw.estim_lr0", "dowg.init_estim_sq_dist"),
     *("polyak_sgd.max_learning_rate", "schedule_free_sgd.warmup_steps", "schedule_free_adamw.warmup_steps"),
     *(f"radam.{name}" for name in ("eps", "eps_root", "threshold")),
+    "sophia.b2",
 }
 
 
@@ -119,7 +122,8 @@ def numeric(name):
     recipe = getattr(gradtx, name)
     hints = typing.get_type_hints(recipe)
     kinds = (Scalar, ScalarOrSchedule, Scalar | None, ScalarOrSchedule | None)
-    return [k for k in inspect.signature(recipe).parameters if hints[k] in kinds]
+    found = [k for k in inspect.signature(recipe).parameters if hints[k] in kinds]
+    return [k for k in found if k not in WHOLE]
 
 
 def build(name, **values):

@@ -176,12 +176,12 @@ def test_one_step_serves_new_numbers_of_every_optimizer(name):
     tx, extra = getattr(gradtx, name)(**rate, **OPTIONS.get(name, {})), ENTRIES[name].extra
     step = jax.jit(tx.update)
     state = tx.init(PARAMS)
-    names = gradtx.hyperparams(state)
+    names = [k for k in gradtx.hyperparams(state) if k != "update_interval"]  # a number of calls
     for i in range(4):
         state = gradtx.set_hyperparams(state, **{k: 0.125 + 0.25 * i for k in names})
         _, state = step(GRADS, state, PARAMS, **extra)
     assert step._cache_size() == 1
-    assert set(gradtx.hyperparams(state).values()) == {0.875}
+    assert {gradtx.hyperparams(state)[k] for k in names} == {0.875}
 
 
 MESH = Mesh(np.array(jax.devices()), ("fsdp",))

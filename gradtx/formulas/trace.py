@@ -18,7 +18,7 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import active_leaves
 from gradtx.core.engine.program import Program
-from gradtx.core.engine.update import GRAD_FN, VALUE_FN
+from gradtx.core.engine.update import GRAD_FN, OBJ_FN, VALUE_FN
 from gradtx.core.numerics import abs_sq, total
 from gradtx.formulas.expression import Expression, digest, intern, rewrite, symbol, symbols, within
 from gradtx.formulas.interpret import interpret
@@ -172,7 +172,7 @@ def _any_gradient(params: Any, *_: Any, **__: Any) -> Any:
     return jax.tree.map(lambda x: 2 * jnp.conj(x), params)
 
 
-_FUNCTIONS = {VALUE_FN: _any_loss, GRAD_FN: _any_gradient}
+_FUNCTIONS = {VALUE_FN: _any_loss, OBJ_FN: _any_loss, GRAD_FN: _any_gradient}
 """What stands for the functions among the keyword arguments."""
 
 
