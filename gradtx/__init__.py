@@ -160,8 +160,9 @@ from gradtx.transforms.plateau import reduce_on_plateau
 from gradtx.transforms.polyak import scale_by_polyak
 from gradtx.transforms.prodigy import scale_by_prodigy
 from gradtx.transforms.radam import scale_by_radam
-from gradtx.transforms.radial import radial_brake, row_floor
+from gradtx.transforms.radial import radial_brake
 from gradtx.transforms.rms import scale_by_rms, scale_by_stddev
+from gradtx.transforms.row_floor import row_floor
 from gradtx.transforms.rprop import scale_by_rprop
 from gradtx.transforms.scale import scale, scale_by_learning_rate, scale_by_schedule
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix

@@ -103,8 +103,8 @@ def scale_by_adam_mini(
         m = b1 m + (1 - b1) g           v = b2 v + (1 - b2) mean(|g|²), over the block
         u = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
 
-    The parameters of one token, of one attention head or of one output are a block. So v is about a
-    thousandth of Adam's.
+    The parameters of one token, of one attention head or of one output are a block, and
+    v has one number for each.
 
     Args:
         b1: decay of the first moment, in [0, 1).

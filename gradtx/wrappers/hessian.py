@@ -44,7 +44,8 @@ def hutchinson_estimator_diag_hessian(random_seed: Any = None) -> Transform:
     """Gives, in the place of gradients, an estimate of the diagonal of the Hessian: z (H z), elementwise.
 
     z is +1 or -1 with equal chance for each element, drawn anew at each call, so that the mean of the
-    estimates is the diagonal. One estimate costs about two gradients.
+    estimates is the diagonal. One estimate is one product of the
+    Hessian and a vector.
 
     Args:
         random_seed: an int, a `jax.random.key`, or a key's raw data; by default 0.

@@ -103,7 +103,7 @@ def hashable(x: Any) -> Any:
     if isinstance(x, Transform):
         return (type(x), x.structure())
     if is_array(x):
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) and not isinstance(x, Tracer):
             return (jax.random.key_impl(x), hashable(jax.random.key_data(x)))
         return (x.shape, str(x.dtype), id(x) if isinstance(x, Tracer) else x.tobytes())
     try:
