@@ -432,6 +432,20 @@ def test_private_gradients_need_a_key_and_examples():
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
 
 
+def test_without_parameters_private_gradients_are_known_by_what_they_have_alike():
+    tx, grads = gradtx.dpsgd(0.1, 1.0, 1.0, seed=1, momentum=0.9), per_example(PARAMS, jnp.ones((3, 2)))
+    alone, with_params = (tx.update(grads, tx.init(PARAMS), params)[0] for params in (None, PARAMS))
+    same(alone, with_params)
+    with pytest.raises(ValueError, match="'trace' of the leaf 'b' has shape"):
+        tx.update(PARAMS, tx.init(PARAMS))
+    alone, other = gradtx.differentially_private_aggregate(1.0, 0.0, 1), {**PARAMS, "b": jnp.ones(3)}
+    with pytest.raises(ValueError, match="Give the gradients of each example"):
+        alone.update(other, alone.init(other))
+    updates, _ = alone.update(PARAMS, alone.init(PARAMS))
+    with pytest.raises(ValueError, match="An update has the shape of what it is added to"):
+        gradtx.apply_updates(PARAMS, updates)
+
+
 def test_one_key_makes_the_same_noise_of_a_leaf_whatever_is_beside_it():
     tx = gradtx.dpsgd(0.1, 1.0, 1.0, seed=1)
     grads = per_example(PARAMS, jnp.ones((3, 2)))
@@ -487,8 +501,6 @@ def test_private_gradients_are_of_all_leaves_and_of_no_shard():
     ):
         with pytest.raises(ValueError, match="must be the first of a chain and work on all leaves"):
             partial.update(grads, partial.init(PARAMS), PARAMS)
-    with pytest.raises(ValueError, match="needs the parameters"):
-        tx.update(PARAMS, tx.init(PARAMS))
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
     spec = jax.sharding.PartitionSpec(None, "data")
 

@@ -123,6 +123,19 @@ def test_keyword_arguments_go_to_those_that_take_them():
     assert updates["w"].tolist() == (3 * GRADS["w"]).tolist()
 
 
+def test_the_parameters_go_to_an_update_that_has_a_place_for_them():
+    def of_two(updates, state):
+        return updates, state
+
+    def of_any(updates, *others):
+        assert others[1]["b"] is PARAMS["b"]
+        return updates, others[0]
+
+    for update in (of_two, of_any):
+        tx = gradtx.chain(gradtx.GradientTransformation(lambda params: (), update), gradtx.scale(2.0))
+        assert tx.update(GRADS, tx.init(PARAMS), PARAMS)[0]["w"].tolist() == (2 * GRADS["w"]).tolist()
+
+
 def test_it_must_give_back_the_tree():
     broken = gradtx.GradientTransformation(lambda p: (), lambda u, s, p=None: ({"w": u["w"]}, s))
     tx = gradtx.chain(broken, gradtx.scale(1.0))

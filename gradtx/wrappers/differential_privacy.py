@@ -29,8 +29,6 @@ class DifferentiallyPrivateAggregate(Wrapper, name="differentially_private_aggre
     key: Any
 
     in_place = False
-    # By them alone a gradient that has no axis of examples is known.
-    needs = ("params",)
     per_example: ClassVar[bool] = True
 
     rng_key = Key(lambda wrapper: typed_key(wrapper.key))
@@ -69,7 +67,8 @@ def differentially_private_aggregate(
 
     with ||g|| over all leaves of an example, C = l2_norm_clip, sigma = noise_multiplier and B the number of
     examples. Gradients have the examples along axis 0, as `jax.vmap(jax.grad(loss), in_axes=(None, 0))` gives
-    them, so that it must be the first of a chain. An example with an Inf or NaN adds nothing to the finite
+    them, so that it must be the first of a chain. Without parameters `update` takes axis 0 as that of the
+    examples, if all leaves have it alike. An example with an Inf or NaN adds nothing to the finite
     elements of the sum. The noise of a step and leaf depends on the key, the step and the leaf's path alone.
 
     Args:

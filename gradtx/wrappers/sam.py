@@ -66,19 +66,18 @@ class Sam(Wrapper, name="sam"):
         if self.opaque_mode:
             return self._round(gs, slots, call, call.params)
         count = slots.steps_since_sync
-        is_first, is_last = count == 0, count == self.sync_period - 1
+        is_last = count == self.sync_period - 1
         leaves = zip(slots.cache, slots.away, call.params, strict=True)
         starts = [jnp.where(away > 0, start, cast(p, start.dtype)) for start, away, p in leaves]
-        climber = slots.inner_adversarial
-        if self.reset_state:
-            fresh = self._anew(climber, call)
-            climber = jax.tree.map(
-                lambda new, old: jnp.where(is_first, cast_like(new, old), old), fresh, climber
-            )
-        climbs, climber = call.run(self.adv_optimizer, gs, climber, when=~is_last)
+        climbs, climber = call.run(self.adv_optimizer, gs, slots.inner_adversarial, when=~is_last)
         before = [cast_like(start, p) for start, p in zip(starts, call.params, strict=True)]
         there = dataclasses.replace(call, params=before)
         steps, inner = there.run(self.optimizer, gs, slots.inner, when=is_last)
+        if self.reset_state:
+            anew = self._anew(slots.inner_adversarial, there)
+            climber = jax.tree.map(
+                lambda new, old: jnp.where(is_last, cast_like(new, old), old), anew, climber
+            )
         result = [
             jnp.where(is_last, (start - cast(p, start.dtype)) + step, -climb)
             for start, p, step, climb in zip(starts, call.params, steps, climbs, strict=True)
@@ -98,8 +97,7 @@ class Sam(Wrapper, name="sam"):
         self, gs: Leaves, slots: Slots, call: WrappedUpdate, params: Leaves
     ) -> tuple[Leaves, dict[str, Any]]:
         """A whole round in one call, with gradients taken here."""
-        climber = self._anew(slots.inner_adversarial, call) if self.reset_state else slots.inner_adversarial
-        points, grads = params, gs
+        climber, points, grads = slots.inner_adversarial, params, gs
         for i in range(self.sync_period - 1):
             here = dataclasses.replace(call, params=points, gs=grads, known=[None] * len(gs))
             climbs, climber = here.run(self.adv_optimizer, grads, climber)
@@ -110,6 +108,8 @@ class Sam(Wrapper, name="sam"):
                 grads = jax.lax.pmean(grads, self.batch_axis_name)
         here = dataclasses.replace(call, gs=grads, known=[None] * len(gs))
         result, inner = here.run(self.optimizer, grads, slots.inner)
+        if self.reset_state:
+            climber = self._anew(slots.inner_adversarial, call)
         kept = {"cache": slots.cache, "away": slots.away, "steps_since_sync": slots.steps_since_sync}
         climber = jax.tree.map(cast_like, climber, slots.inner_adversarial)
         return result, {**kept, "inner": inner, "inner_adversarial": climber}
@@ -139,7 +139,7 @@ def sam(
         optimizer: what makes the steps, of any library.
         adv_optimizer: what climbs, as an optimizer that would descend; its updates are negated.
         sync_period: the number k of calls of a round, >= 1.
-        reset_state: whether the climb begins each round with a new state.
+        reset_state: whether the climb begins each round with a new state, which a round ends with.
         opaque_mode: whether a call is a whole round.
         batch_axis_name: with `opaque_mode`, the axes to average the gradients over that are taken here, as in
             `jax.lax.pmean`.

@@ -166,8 +166,7 @@ class Transform(Spec):
         for name in self.needs:
             if name not in extra:
                 raise TypeError(missing("This transform", name))
-        update = self._functions()[1]
-        return update(updates, state, params, **accepted(update, extra))
+        return called(self._functions()[1], updates, state, params, extra)
 
     def apply_gradients(
         self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
@@ -273,8 +272,8 @@ class Foreign(Transform):
     def update(
         self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        """Calls its `update` with the keyword arguments that it takes."""
-        return self.tx.update(updates, state, params, **accepted(self.tx.update, extra))
+        """Calls its `update` with what it takes of the parameters and the keyword arguments."""
+        return called(self.tx.update, updates, state, params, extra)
 
 
 def adapted(tx: Any) -> Transform:
@@ -290,6 +289,17 @@ def accepted(fn: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return extra
     return {k: v for k, v in extra.items() if k in parameters}
+
+
+def called(
+    update: Callable[..., Any], updates: PyTree, state: PyTree, params: PyTree | None, extra: dict[str, Any]
+) -> tuple[PyTree, PyTree]:
+    """What a user's `update` gives, called with the parameters if it has a place for them."""
+    kinds = [p.kind for p in inspect.signature(update).parameters.values()]
+    by_place = sum(kind in (kind.POSITIONAL_ONLY, kind.POSITIONAL_OR_KEYWORD) for kind in kinds)
+    takes_params = by_place > 2 or any(kind is kind.VAR_POSITIONAL for kind in kinds)
+    given = (params,) if takes_params else ()
+    return update(updates, state, *given, **accepted(update, extra))
 
 
 def needed(fn: Callable[..., Any]) -> tuple[str, ...]:
@@ -315,6 +325,11 @@ def added(param: Any, update: Any) -> Any:
     if update is None or param is None:
         return param
     param, update = lv.as_array(param), lv.as_array(update)
+    if param.shape != update.shape:
+        raise ValueError(
+            f"The update has shape {update.shape}, and the parameter has shape {param.shape}. An update has "
+            "the shape of what it is added to."
+        )
     if not lv.is_trainable_leaf(param):
         return (param + update.astype(param.dtype)).astype(param.dtype)
     compute = compute_dtype(param.dtype, update.dtype)
@@ -337,7 +352,8 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
         The new parameters.
 
     Raises:
-        ValueError: the trees differ; the first path that differs is named.
+        ValueError: the trees differ, where the first path that differs is named; or an update has another
+            shape than its parameter.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -346,7 +362,14 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
     """
     old, structure = lv.flatten(params)
     new = lv.align(structure, updates, params, "updates", "params")
-    return structure.unflatten([added(p, u) for p, u in zip(old, new, strict=True)])
+    made: list[Any] = []
+    for i, (p, u) in enumerate(zip(old, new, strict=True)):
+        try:
+            made.append(added(p, u))
+        except Exception as error:
+            lv.note_leaf(error, params, i)
+            raise
+    return structure.unflatten(made)
 
 
 def apply_gradients(

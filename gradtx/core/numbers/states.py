@@ -65,8 +65,8 @@ def is_foreign(key: str) -> bool:
 
 def held(x: Any) -> Any:
     """The optimizer's state in what holds one."""
-    # A TrainState and an nnx.Optimizer have theirs as opt_state.
-    return getattr(x, "opt_state", x)
+    # A TrainState and an nnx.Optimizer have theirs as opt_state; Optax's SAMState has two, and is one.
+    return x if hasattr(x, "adv_state") else getattr(x, "opt_state", x)
 
 
 def outermost_states(x: Any) -> list[Any]:

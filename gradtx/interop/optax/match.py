@@ -14,7 +14,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labelled
 from gradtx.core.engine.steps import Unit, is_declared
 from gradtx.core.numbers.paths import Path, lookup
-from gradtx.interop.optax.states import Item, Reading, numbered, read, unmasked
+from gradtx.interop.optax.states import Counter, Item, Reading, numbered, read, unmasked
 from gradtx.interop.optax.table import MEASURES, Row, row_of
 
 Groups = tuple[str, ...]
@@ -53,12 +53,12 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """A rule or wrapper and Optax's state for it; `inner` for what a wrapper wraps."""
+    """A rule or wrapper and Optax's state for it; `inner` has what a wrapper wraps."""
 
     target: Target
     row: Row
     item: Item
-    inner: Clock | None
+    inner: dict[str, Clock]
 
     def whole(self) -> dict[str, Any]:
         """Optax's positions for each slot of the whole tree."""
@@ -66,7 +66,7 @@ class Link:
 
     def positions(self, slot: str, arrays: Any) -> list[tuple[Any, int | None]]:
         """Each array (or None) of a slot, and Optax's position of it (or None)."""
-        where, field = self.target.where, self.row.slots[slot]
+        where, (field, _, part) = self.target.where, self.row.slots[slot].partition(".")
         mine, structure = lv.flatten(arrays)
         partial = self.target.unit.transform.slots[slot].shape is not None
         theirs = unmasked(getattr(self.item.state, field))
@@ -79,6 +79,8 @@ class Link:
                     f"the state of an optimizer that is not flattened."
                 )
             theirs = {"real": theirs}
+        if part:
+            theirs = self._parts(theirs, int(part), structure)
         what, own = f"{field!r} at {self.item.where}", f"slot {slot!r} of {where}"
         pairs = list(zip(mine, lv.align(structure, theirs, arrays, what, own), strict=True))
         for path, (x, position) in zip(lv.paths(arrays), pairs, strict=True):
@@ -89,6 +91,17 @@ class Link:
                     f"tx the mask, or the groups, of the Optax optimizer."
                 )
         return pairs
+
+    def _parts(self, theirs: Any, part: int, structure: Any) -> Any:
+        """One part of the list that Optax has in the place of each leaf; None where it is shorter."""
+        try:
+            lists = structure.flatten_up_to(theirs)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.item.where}: this {self.item.kind} is not of these parameters: {error}"
+            ) from error
+        found = [x[part] if isinstance(x, list | tuple) and part < len(x) else None for x in lists]
+        return structure.unflatten(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +129,8 @@ class Clock:
         """It and all clocks inside."""
         yield self
         for link in self.links:
-            if link.inner is not None:
-                yield from link.inner.every()
+            for inner in link.inner.values():
+                yield from inner.every()
 
 
 def linked(tx: Any, part: Any, where: str, at: Path, state: Any) -> Clock:
@@ -195,16 +208,18 @@ def _link(target: Target, queue: list[Item], clock: Clock, state: Any) -> None:
             f"{', '.join(sorted(lacks))}. It comes from a version of Optax that gradtx does not know."
         )
     for name in row.counts:
-        clock.reading.counters.append((f"{item.where}.{name}", getattr(item.state, name)))
-    inner = None
-    if row.inner:
-        inner = linked(
-            unit.transform.wrapped()["inner"],
-            getattr(item.state, row.inner),
-            f"{item.where}.{row.inner}",
-            (*target.path, "inner"),
+        counter = Counter(f"{item.where}.{name}", getattr(item.state, name), row.first_count)
+        clock.reading.counters.append(counter)
+    inner = {
+        name: linked(
+            unit.transform.wrapped()[name],
+            getattr(item.state, wrapped.field),
+            f"{item.where}.{wrapped.field}",
+            (*target.path, name),
             state,
         )
+        for name, wrapped in row.inner.items()
+    }
     clock.links.append(Link(target, row, item, inner))
 
 
@@ -227,8 +242,8 @@ def _copied(path: Path, state: Any, queue: list[Item], clock: Clock, where: str)
             raise ValueError(f"{theirs.where}: the tree of this {theirs.kind} is not that of {where}'s.")
         pairs += zip(ours, others, strict=True)
         if isinstance(getattr(theirs.state, "count", None), int):
-            clock.reading.counters.append((f"{theirs.where}.count", theirs.state.count))
-    return Copy(path, pairs, [position for _, position in wanted.counters])
+            clock.reading.counters.append(Counter(f"{theirs.where}.count", theirs.state.count))
+    return Copy(path, pairs, [counter.position for counter in wanted.counters])
 
 
 def _copied_whole(path: Path, state: Any, part: Any, where: str) -> Copy:

@@ -17,7 +17,15 @@ from gradtx.interop.fitting import own_transform, plain
 from gradtx.interop.optax.counts import settle
 from gradtx.interop.optax.match import linked
 from gradtx.interop.optax.states import numbered
-from gradtx.interop.optax.values import check_injected, copied, given, injected_numbers, taken, written
+from gradtx.interop.optax.values import (
+    Parameters,
+    check_injected,
+    copied,
+    given,
+    injected_numbers,
+    taken,
+    written,
+)
 
 PyTree = Any
 
@@ -72,7 +80,7 @@ def from_optax_state(tx: Transform, optax_state: Any, params: PyTree, *, step: i
         for at in part.states:
             changes[*at, "step"] = placed(part.step, np.int32, (), lookup(fresh, at)["step"])
         for link in part.links:
-            changes |= taken(link, arrays, fresh, slow, part.step)
+            changes |= taken(link, arrays, fresh, Parameters(params, slow), part.step)
         for copy in part.copies:
             changes[copy.path] = copied(copy, arrays, fresh, part.step)
     if slow is not None and not any(path[-1] == EVAL for path in changes):
@@ -116,7 +124,7 @@ def to_optax_state(tx: Transform, state: Any, optax_state: Any) -> Any:
     new: dict[int, Any] = {}
     for part in clock.every():
         at_step = lookup(state, part.states[0])["step"] if part.states else 0
-        new |= {position: at_step for _, position in part.reading.counters}
+        new |= {counter.position: at_step + counter.first for counter in part.reading.counters}
         new |= {m.position: m.entries[0].read() for m in injected_numbers(part, state) if m.entries}
         for link in part.links:
             new |= given(link, state, at_step)

@@ -12,6 +12,7 @@ from gradtx.core.numbers.states import is_state
 from gradtx.interop.optax.table import COUNTERS, GROUPS, INJECTED, MEASURED, ROWS
 
 KNOWN = {row.state for rows in ROWS.values() for row in rows}
+BEFORE = {row.state: row.before for rows in ROWS.values() for row in rows if row.before}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +38,21 @@ class Injected:
     groups: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Counter:
+    """A counter of steps: its position, and what it says before the first step."""
+
+    where: str
+    position: int
+    first: int = 0
+
+
 @dataclasses.dataclass
 class Reading:
     """What was read: content in order, counters of steps, and injected hyperparameters."""
 
     items: list[Item] = dataclasses.field(default_factory=list)
-    counters: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    counters: list[Counter] = dataclasses.field(default_factory=list)
     injected: list[Injected] = dataclasses.field(default_factory=list)
     order: Sequence[str] = ()
 
@@ -76,9 +86,9 @@ def _read(state: Any, where: str, groups: tuple[str, ...], into: Reading) -> Non
     if is_state(state):
         raise TypeError(f"{where} is a state of gradtx already; a state of Optax is wanted.")
     if kind in COUNTERS:
-        into.counters.append((f"{where}.{COUNTERS[kind]}", getattr(state, COUNTERS[kind])))
+        into.counters.append(Counter(f"{where}.{COUNTERS[kind]}", getattr(state, COUNTERS[kind])))
     elif kind in INJECTED and not _has_stateful_schedules(state):
-        into.counters.append((f"{where}.count", state.count))
+        into.counters.append(Counter(f"{where}.count", state.count))
         scheduled = getattr(state, "hyperparams_states", {})
         for name, inner in scheduled.items():
             _read(inner, f"{where}.hyperparams_states[{name!r}]", groups, into)
@@ -91,6 +101,8 @@ def _read(state: Any, where: str, groups: tuple[str, ...], into: Reading) -> Non
     elif kind == "MaskedState":
         _read(state.inner_state, f"{where}.inner_state", groups, into)
     elif hasattr(state, "_fields"):
+        if kind in BEFORE:
+            _read(getattr(state, BEFORE[kind]), f"{where}.{BEFORE[kind]}", groups, into)
         into.items.append(Item(state, where, groups))
     elif isinstance(state, Mapping | tuple | list):
         for key, part in _children(state, into.order):

@@ -14,6 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.numerics import number_dtype
+from gradtx.transforms.sm3 import MOST_AXES
+
+PARAMS = "params"
+"""The name of the parameters among the values that a row takes, where it takes them."""
 
 Values = dict[str, Any]
 """Slots by gradtx's names: a list of arrays for a slot of leaves, an array or a tree for another one."""
@@ -31,36 +35,52 @@ def _unknown(rule: Any, values: Values, outer: int | None, inner: int | None) ->
 
 
 @dataclasses.dataclass(frozen=True)
+class Inner:
+    """The state of what a wrapper wraps: the field of Optax's, and what is known of the two steps."""
+
+    field: str
+    steps: Callable[[Any, Values, int | None, int | None], Steps] = _unknown
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One rule or wrapper of gradtx, and the state that Optax has for it.
 
     Attributes:
         state: the name of Optax's class.
-        slots: its field for each slot of leaves.
+        slots: its field for each slot of leaves; with a dot and a number, a part of what stands in the place
+            of each leaf.
         scalars: its field for each slot of the whole tree; with a dot, a field of a field.
         counts: its counters, each of which is the step.
-        inner: its field with the state of what is wrapped.
+        first_count: what they say before the first step.
+        is_first: its field that says whether the first step is still to come.
+        before: its field with the state of what stands before it in a chain of gradtx.
+        inner: for each transform that it wraps, the field with its state.
+        takes_params: whether `taken` gets the parameters too, as a list under `PARAMS`.
         setting: the setting of the rule that this row is for, where there are several.
-        taken: what becomes of Optax's values on the way to gradtx.
-        given: what becomes of gradtx's values on the way to Optax.
-        steps: what the values say about the steps of the chain and of what is wrapped.
+        taken: what becomes of Optax's values on the way to gradtx; a slot that it leaves out starts anew.
+        given: what becomes of gradtx's values on the way to Optax; what it leaves out stays as it is there.
     """
 
     state: str
     slots: Mapping[str, str] = dataclasses.field(default_factory=dict)
     scalars: Mapping[str, str] = dataclasses.field(default_factory=dict)
     counts: tuple[str, ...] = ()
-    inner: str = ""
+    first_count: int = 0
+    is_first: str = ""
+    before: str = ""
+    inner: Mapping[str, Inner] = dataclasses.field(default_factory=dict)
+    takes_params: bool = False
     setting: tuple[str, Any] | None = None
     taken: Callable[[Any, Values, int], Values] = _as_they_are
     given: Callable[[Any, Values, int], Values] = _as_they_are
-    steps: Callable[[Any, Values, int | None, int | None], Steps] = _unknown
 
     @property
     def fields(self) -> set[str]:
         """The fields of Optax's that it is about."""
-        scalars = {field.partition(".")[0] for field in self.scalars.values()}
-        return {*self.slots.values(), *scalars, *self.counts, *filter(None, [self.inner])}
+        named = {field.partition(".")[0] for field in (*self.slots.values(), *self.scalars.values())}
+        wrapped = {inner.field for inner in self.inner.values()}
+        return {*named, *wrapped, *self.counts, *filter(None, [self.is_first, self.before])}
 
 
 def _same(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
@@ -155,6 +175,65 @@ def _plateau_given(rule: Any, values: Values, step: int) -> Values:
     return {**values, "best_value": np.where(best == np.finfo(best.dtype).max, np.inf, best)}
 
 
+def _later(name: str) -> Callable[[Any, Values, int], Values]:
+    """A slot that before the first step is nothing yet in gradtx, and something in Optax."""
+
+    def changed(rule: Any, values: Values, step: int) -> Values:
+        return values if step > 0 else {k: v for k, v in values.items() if k != name}
+
+    return changed
+
+
+_LEAFWISE = ("max_dist", "grad_sum_of_squares")
+"""What Optax has as an array of one element for each leaf, or as a scalar; gradtx has a scalar."""
+
+
+def _distances_taken(rule: Any, values: Values, step: int) -> Values:
+    scalars = {name: [None if x is None else x.reshape(()) for x in values[name]] for name in _LEAFWISE}
+    return {**values, **scalars}
+
+
+def _distances_given(rule: Any, values: Values, step: int) -> Values:
+    # Optax does not move from a distance of 0, and knows the first one at init.
+    far = [None if x is None or float(x) == 0 else x for x in values["max_dist"]]
+    sums = [None if x is None else x.reshape(1) for x in values["grad_sum_of_squares"]]
+    return {**values, "max_dist": far, "grad_sum_of_squares": sums}
+
+
+def _path_taken(rule: Any, values: Values, step: int) -> Values:
+    # Optax keeps the sum of the updates as what leads from the first parameters to these.
+    if step == 0:
+        return {k: v for k, v in values.items() if k != "s"}
+    far = jnp.sum(values["s"])
+    pairs = zip(values[PARAMS], values["x0"], strict=True)
+    moved = [None if x is None else (jnp.asarray(p).astype(x.dtype) - x) / far for p, x in pairs]
+    return {**values, "delta": moved}
+
+
+def _sam_taken(rule: Any, values: Values, step: int) -> Values:
+    is_away = np.float32(values["steps_since_sync"] > 0)
+    return {**values, "away": [None if x is None else is_away for x in values["cache"]]}
+
+
+def _steps_of_rounds(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
+    if rule.opaque_mode:
+        return _same(rule, values, outer, inner)
+    count = int(values["steps_since_sync"])
+    if outer is None:
+        return None if inner is None else inner * rule.sync_period + count, inner
+    return outer, (outer - count) // rule.sync_period
+
+
+def _steps_of_climbs(rule: Any, values: Values, outer: int | None, inner: int | None) -> Steps:
+    count = int(values["steps_since_sync"])
+    if rule.reset_state:
+        return outer, count
+    if outer is None:
+        return outer, inner
+    rounds = outer if rule.opaque_mode else (outer - count) // rule.sync_period
+    return outer, rounds * (rule.sync_period - 1) + count
+
+
 _FOUND = ("decrease_error", "curvature_error")
 """What Optax has as infinity before the first search, and gradtx as 0."""
 
@@ -177,12 +256,11 @@ _ACCUMULATION = Row(
     "MultiStepsState",
     {"sum": "acc_grads"},
     {"count": "mini_step", "clock": "gradient_step"},
-    inner="inner_opt_state",
+    inner={"inner": Inner("inner_opt_state", _steps_of_accumulation)},
     taken=_mean_taken,
     given=_mean_given,
-    steps=_steps_of_accumulation,
 )
-_CALLS = {"scalars": {"calls": "step"}, "inner": "inner_state", "steps": _steps_of_calls}
+_CALLS = {"scalars": {"calls": "step"}, "inner": {"inner": Inner("inner_state", _steps_of_calls)}}
 
 ROWS: dict[str, tuple[Row, ...]] = {
     "trace": (Row("TraceState", {"trace": "trace"}),),
@@ -245,6 +323,70 @@ ROWS: dict[str, tuple[Row, ...]] = {
             {n: n for n in ("init_particles", "cumulative_gradients", "scale", "subgradients", "reward")},
         ),
     ),
+    "scale_by_dog": (
+        Row(
+            "DoGState",
+            {"params0": "init_params"},
+            {"max_dist": "max_dist", "sum_sq_norm_grads": "sum_sq_norm_grads"},
+            is_first="is_init_step",
+            taken=_later("max_dist"),
+            given=_later("max_dist"),
+        ),
+    ),
+    "scale_by_distance_over_gradients": (
+        Row(
+            "ScaleByDistanceOverGradientsState",
+            {n: n for n in ("init_params", *_LEAFWISE)},
+            taken=_distances_taken,
+            given=_distances_given,
+        ),
+    ),
+    "scale_by_optimistic_gradient": (
+        Row(
+            "ScaleByOptimisticGradientState",
+            {"previous_gradient": "previous_gradient"},
+            is_first="is_initial_step",
+        ),
+    ),
+    "scale_by_sm3": (
+        Row("ScaleBySM3State", {"nu": "nu", **{f"axis_{i}": f"mu.{i}" for i in range(MOST_AXES)}}),
+    ),
+    "schedule_free": (
+        Row(
+            "ScheduleFreeState",
+            {"z": "z"},
+            {"weight_sum": "weight_sum", "max_lr": "max_lr", "share": "b1"},
+            counts=("step_count",),
+            first_count=1,
+            before="base_optimizer_state",
+            taken=_later("share"),
+            given=_later("share"),
+        ),
+    ),
+    "mechanize": (
+        Row(
+            "MechanicState",
+            {"x0": "x0"},
+            {name: name for name in ("r", "m", "v", "s")},
+            counts=("count",),
+            inner={"inner": Inner("base_optimizer_state", _same)},
+            takes_params=True,
+            taken=_path_taken,
+            given=_later("s"),
+        ),
+    ),
+    "sam": (
+        Row(
+            "SAMState",
+            {"cache": "cache"},
+            {"steps_since_sync": "steps_since_sync"},
+            inner={
+                "inner": Inner("opt_state", _steps_of_rounds),
+                "inner_adversarial": Inner("adv_state", _steps_of_climbs),
+            },
+            taken=_sam_taken,
+        ),
+    ),
     "scale_by_dowg": (
         Row(
             "DoWGState",
@@ -301,9 +443,8 @@ ROWS: dict[str, tuple[Row, ...]] = {
             "SophiaState",
             {"mu": "mu", "nu": "nu"},
             counts=("count",),
-            inner="hessian_fn_state",
+            inner={"inner": Inner("hessian_fn_state", _steps_of_sophia)},
             taken=_sophia_taken,
-            steps=_steps_of_sophia,
         ),
     ),
     "accumulate": (_ACCUMULATION,),
@@ -314,9 +455,8 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row(
             "ApplyIfFiniteState",
             scalars={n: n for n in ("notfinite_count", "last_finite", "total_notfinite")},
-            inner="inner_state",
+            inner={"inner": Inner("inner_state", _steps_unless_skipped)},
             taken=_errors_taken,
-            steps=_steps_unless_skipped,
         ),
     ),
     "reduce_on_plateau": (
@@ -347,8 +487,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row(
             "LookaheadState",
             scalars={"count": "steps_since_sync"},
-            inner="fast_state",
-            steps=_steps_of_lookahead,
+            inner={"inner": Inner("fast_state", _steps_of_lookahead)},
         ),
     ),
     "inject_hyperparams": (
@@ -356,8 +495,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
             "InjectStatefulHyperparamsState",
             scalars={"states": "hyperparams_states"},
             counts=("count",),
-            inner="inner_state",
-            steps=_same,
+            inner={"inner": Inner("inner_state", _same)},
         ),
     ),
 }

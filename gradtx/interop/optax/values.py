@@ -18,11 +18,20 @@ from gradtx.core.numbers.states import EVAL
 from gradtx.core.spec.spec import show
 from gradtx.interop.fitting import fitted
 from gradtx.interop.optax.match import Clock, Copy, Link
+from gradtx.interop.optax.table import PARAMS
 
 SOURCE = "Optax state"
 
 
-def taken(link: Link, arrays: Any, fresh: Any, slow: Any, step: Any) -> dict[Path, Any]:
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """The parameters, and the slow ones of `lookahead`, which Optax has beside them."""
+
+    params: Any
+    slow: Any
+
+
+def taken(link: Link, arrays: Any, fresh: Any, parameters: Parameters, step: Any) -> dict[Path, Any]:
     """The slots of one unit from Optax's arrays, by their paths in the state."""
     target, rule = link.target, link.target.unit.transform
     old = {name: lookup(fresh, (*target.path, name)) for name in (*rule.slots, *rule.scalars)}
@@ -39,9 +48,18 @@ def taken(link: Link, arrays: Any, fresh: Any, slow: Any, step: Any) -> dict[Pat
                 f"Give tx the same function."
             )
     if link.row.state == "LookaheadState":
-        values[EVAL] = _slow_weights(slow, old[EVAL], target.where)
+        values[EVAL] = _slow_weights(parameters.slow, old[EVAL], target.where)
+    if link.row.takes_params:
+        if target.is_vector:
+            raise ValueError(
+                f"{target.where}: Optax's {link.item.kind} says what it does together with the parameters, "
+                f"and here with one vector of them. Move the state of an optimizer that is not flattened."
+            )
+        values[PARAMS] = lv.flatten(parameters.params)[0]
     result = {}
     for name, value in link.row.taken(rule, values, step).items():
+        if name not in old:
+            continue
         slots, structure = lv.flatten(old[name])
         given = value if name in rule.slots else jax.tree.leaves(value)
         made = [
@@ -73,11 +91,15 @@ def given(link: Link, state: Any, step: Any) -> dict[int, Any]:
     values = link.row.given(rule, values, step)
     result: dict[int, Any] = {}
     for name, found in pairs.items():
-        result |= {
-            i: x for x, (_, i) in zip(values[name], found, strict=True) if x is not None and i is not None
-        }
+        if name in values:
+            result |= {
+                i: x for x, (_, i) in zip(values[name], found, strict=True) if x is not None and i is not None
+            }
     for name, tree in link.whole().items():
-        result |= zip(jax.tree.leaves(tree), jax.tree.leaves(values[name]), strict=True)
+        if name in values:
+            result |= zip(jax.tree.leaves(tree), jax.tree.leaves(values[name]), strict=True)
+    if link.row.is_first:
+        result[getattr(link.item.state, link.row.is_first)] = np.asarray(step) == 0
     return result
 
 
