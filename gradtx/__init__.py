@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gradtx import contrib, schedules, transforms, tree, tree_utils
 from gradtx._names import importing_later
 from gradtx.core.compose.combine import add, chain, masked, named_chain, ratio
+from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.compose.rule import Key, Rule, Slot, WholeScalar
 from gradtx.core.engine.leaves import Mask
@@ -31,6 +32,7 @@ from gradtx.core.engine.transform import (
     apply_gradients,
     apply_updates,
 )
+from gradtx.core.engine.views import MatrixView, matrix_view
 from gradtx.core.numbers.count import safe_increment, safe_int32_increment
 from gradtx.core.numbers.hyperparams import hyperparams, set_hyperparams, step_count
 from gradtx.core.numbers.schedule import Schedule
@@ -74,6 +76,7 @@ from gradtx.optimizers.lbfgs import lbfgs
 from gradtx.optimizers.lion import lion
 from gradtx.optimizers.madgrad import madgrad
 from gradtx.optimizers.mars import mars
+from gradtx.optimizers.muon import muon
 from gradtx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent
 from gradtx.optimizers.polyak import polyak_sgd
 from gradtx.optimizers.prodigy import prodigy
@@ -151,10 +154,12 @@ from gradtx.transforms.lion import scale_by_lion
 from gradtx.transforms.madgrad import scale_by_madgrad
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.momo import momo, momo_adam
+from gradtx.transforms.muon import scale_by_muon
 from gradtx.transforms.noise import add_noise
 from gradtx.transforms.normalize import normalize, normalize_by_update_norm
 from gradtx.transforms.novograd import scale_by_novograd
 from gradtx.transforms.optimistic import scale_by_optimistic_gradient
+from gradtx.transforms.orthogonalize import orthogonalize
 from gradtx.transforms.per_example import per_example_global_norm_clip, per_example_layer_norm_clip
 from gradtx.transforms.plateau import reduce_on_plateau
 from gradtx.transforms.polyak import scale_by_polyak
@@ -212,6 +217,7 @@ if TYPE_CHECKING:
     from gradtx.inspect.describe import describe
     from gradtx.inspect.diff import diff
     from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
+    from gradtx.inspect.routing import Route, Routing, routing
     from gradtx.interop.from_config import from_config
     from gradtx.interop.optax.move import from_optax_state, to_optax_state
     from gradtx.interop.optax.to_optax import to_optax
@@ -256,6 +262,7 @@ __getattr__ = importing_later(
         "inspect.describe": "describe",
         "inspect.diff": "diff",
         "inspect.plot": "plot_metrics, plot_paths, plot_schedule",
+        "inspect.routing": "Route, Routing, routing",
         "interop.from_config": "from_config",
         "interop.optax.move": "from_optax_state, to_optax_state",
         "interop.optax.to_optax": "to_optax",
@@ -281,6 +288,9 @@ __all__ = [
     "Key",
     "Mask",
     "MaskedNode",
+    "MatrixRule",
+    "MatrixSlot",
+    "MatrixView",
     "MultiSteps",
     "NonNegative",
     "Number",
@@ -288,6 +298,8 @@ __all__ = [
     "Params",
     "Positive",
     "Rate",
+    "Route",
+    "Routing",
     "Rule",
     "Scalar",
     "ScalarOrSchedule",
@@ -387,6 +399,7 @@ __all__ = [
     "madgrad",
     "mars",
     "masked",
+    "matrix_view",
     "measure_with_ema",
     "mechanize",
     "metrics",
@@ -395,6 +408,7 @@ __all__ = [
     "momo_adam",
     "monitor",
     "multi_transform",
+    "muon",
     "nadam",
     "nadamw",
     "named_chain",
@@ -406,6 +420,7 @@ __all__ = [
     "offset",
     "optimistic_adam_v2",
     "optimistic_gradient_descent",
+    "orthogonalize",
     "partition",
     "per_example_global_norm_clip",
     "per_example_layer_norm_clip",
@@ -428,6 +443,7 @@ __all__ = [
     "reduce_variance",
     "report",
     "rmsprop",
+    "routing",
     "row_floor",
     "rprop",
     "safe_increment",
@@ -464,6 +480,7 @@ __all__ = [
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_madgrad",
+    "scale_by_muon",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",

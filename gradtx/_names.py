@@ -60,11 +60,8 @@ IN_NAMESPACES = {
     "contrib": frozenset(
         [
             "GaLoreDimensionNumbers",
-            "MuonDimensionNumbers",
             "galore",
-            "muon",
             "scale_by_galore",
-            "scale_by_muon",
         ]
     ),
     "schedules": frozenset(["StatefulSchedule"]),

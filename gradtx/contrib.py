@@ -1,6 +1,7 @@
 """What `optax.contrib` has of the optimizers and transforms here; each is in `gradtx` too."""
 
 from gradtx._names import explaining
+from gradtx.core.engine.matrix_views import MuonDimensionNumbers
 from gradtx.optimizers.acprop import acprop
 from gradtx.optimizers.ademamix import ademamix
 from gradtx.optimizers.adopt import adopt
@@ -9,6 +10,7 @@ from gradtx.optimizers.dadapt import dadapt_adamw
 from gradtx.optimizers.distance import dog, dowg
 from gradtx.optimizers.dpsgd import dpsgd
 from gradtx.optimizers.madgrad import madgrad
+from gradtx.optimizers.muon import muon
 from gradtx.optimizers.prodigy import prodigy
 from gradtx.optimizers.schedule_free import schedule_free_adamw, schedule_free_sgd
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix
@@ -19,6 +21,7 @@ from gradtx.transforms.adopt import scale_by_adopt
 from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.madgrad import scale_by_madgrad
 from gradtx.transforms.momo import momo, momo_adam
+from gradtx.transforms.muon import scale_by_muon
 from gradtx.transforms.normalize import normalize
 from gradtx.transforms.plateau import reduce_on_plateau
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
@@ -33,6 +36,7 @@ from gradtx.wrappers.schedule_free import schedule_free
 __getattr__ = explaining("contrib")
 
 __all__ = [
+    "MuonDimensionNumbers",
     "acprop",
     "ademamix",
     "adopt",
@@ -47,6 +51,7 @@ __all__ = [
     "mechanize",
     "momo",
     "momo_adam",
+    "muon",
     "normalize",
     "prodigy",
     "reduce_on_plateau",
@@ -56,6 +61,7 @@ __all__ = [
     "scale_by_adopt",
     "scale_by_cocob",
     "scale_by_madgrad",
+    "scale_by_muon",
     "scale_by_simplified_ademamix",
     "schedule_free",
     "schedule_free_adamw",

@@ -19,12 +19,16 @@ import pytest
 import contrib_references
 import gradtx
 import linesearch_references
+import matrix_references
 import modern_references
 import references
 import wrapper_references
 
-STORAGE = ("mu_dtype", "nu_dtype", "accumulator_dtype", "dtype_momentum", "param_dtype", "state_dtype")
-"""Arguments that say how a slot is stored; a formula does not depend on them."""
+STORAGE = (
+    *("mu_dtype", "nu_dtype", "accumulator_dtype", "dtype_momentum", "param_dtype", "state_dtype", "gram"),
+    *("views", "weight_dimension_numbers", "muon_weight_dimension_numbers"),
+)
+"""Arguments that no formula depends on: how a slot is stored, the order of operations, what is a matrix."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +127,16 @@ def at_even_steps(step: Any) -> Any:
 def has_no_axes(path: str, leaf: Any) -> bool:
     """A mask: the scalars."""
     return leaf.ndim == 0
+
+
+def as_matrices(path: str, leaf: Any) -> Any:
+    """Views: the last two axes are a matrix."""
+    return gradtx.matrix_view("b" * (leaf.ndim - 2) + "rc") if leaf.ndim > 1 else None
+
+
+def is_matrix(path: str, leaf: Any) -> bool:
+    """A mask: the leaves that `as_matrices` gives a view."""
+    return leaf.ndim > 1
 
 
 def axes_or_none(path: str, leaf: Any) -> str:
@@ -1853,6 +1867,55 @@ WRAPPERS = [
 ]
 WRAPPERS = [dataclasses.replace(e, kind="wrapper") for e in WRAPPERS]
 
+MATRIX_RULES = [
+    Entry(
+        "orthogonalize",
+        {"eps": 1e-3},
+        {"eps": 1e-2},
+        {
+            "named": {"ns_coeffs": "polar_express", "scaling": "moonlight"},
+            "aol": {"preconditioning": "aol", "consistent_rms": 0.2},
+            "converging": {"ns_coeffs": (2.0, -1.5, 0.5), "ns_steps": 9, "scaling": "dion", "gram": True},
+        },
+        make=lambda **kwargs: gradtx.masked(gradtx.orthogonalize(views=as_matrices, **kwargs), is_matrix),
+        reference=matrix_references.Orthogonalize,
+    ),
+    Entry(
+        "scale_by_muon",
+        {"beta": 0.9, "eps": 1e-3},
+        {"beta": 0.7, "eps": 1e-2},
+        {
+            "adaptive": {"adaptive": True, "nesterov": False},
+            "uncorrected": {"bias_correction": False, "scaling": "jordan", "preconditioning": "schatten"},
+        },
+        {"gram": {"gram": True}, "16-bit": {"mu_dtype": "bfloat16"}},
+        make=lambda **kwargs: gradtx.masked(
+            gradtx.scale_by_muon(weight_dimension_numbers=as_matrices, **kwargs), is_matrix
+        ),
+        reference=matrix_references.ScaleByMuon,
+    ),
+    Entry(
+        "muon",
+        {"learning_rate": 0.1, "eps": 1e-3, "weight_decay": 0.1, "beta": 0.9, "adam_b1": 0.8, "adam_b2": 0.9},
+        {
+            "learning_rate": 0.03,
+            "eps": 1e-2,
+            "weight_decay": 0.2,
+            "beta": 0.7,
+            "adam_b1": 0.7,
+            "adam_b2": 0.8,
+        },
+        {
+            "moonlight": {"convention": "moonlight", "adam_learning_rate": 0.05, "adam_weight_decay": 0.1},
+            "dion": {"convention": "dion", "ns_coeffs": "dion", "nesterov": False},
+        },
+        make=lambda **kwargs: gradtx.muon(muon_weight_dimension_numbers=as_matrices, **kwargs),
+        reference=matrix_references.Muon,
+        kind="optimizer",
+    ),
+]
+"""Rules of matrices, which what is no matrix passes by."""
+
 ALIASES = {
     "MultiSteps",
     "apply_if_finite",
@@ -1870,7 +1933,7 @@ ALIASES = {
 }
 """Entries whose code is another one's, which meets the other dtypes and trees for both in a plain run."""
 
-ENTRIES = {e.name: e for e in [*TRANSFORMS, *OPTIMIZERS, *COMBINATORS, *WRAPPERS, *SCHEDULES]}
+ENTRIES = {e.name: e for e in [*TRANSFORMS, *OPTIMIZERS, *COMBINATORS, *WRAPPERS, *MATRIX_RULES, *SCHEDULES]}
 
 
 def forms(*, layouts: bool = False, brief: bool = False) -> list[Any]:

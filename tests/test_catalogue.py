@@ -32,7 +32,19 @@ NOT_TRANSFORMS = {
         "TransformUpdateFn",
         "Updates",
     ],
-    "what a new rule is written with": ["Key", "Rule", "Slot", "WholeScalar", "recipe"],
+    "what a new rule is written with": [
+        *(
+            "Key",
+            "MatrixRule",
+            "MatrixSlot",
+            "MatrixView",
+            "Rule",
+            "Slot",
+            "WholeScalar",
+            "matrix_view",
+            "recipe",
+        )
+    ],
     "classes of what the catalogue builds": [
         "GradientTransformation",
         "GradientTransformationExtraArgs",
@@ -68,6 +80,9 @@ NOT_TRANSFORMS = {
     "what looks into a transform": [
         "check",
         "describe",
+        "Route",
+        "Routing",
+        "routing",
         "diff",
         "formula",
         "plot_metrics",

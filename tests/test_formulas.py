@@ -107,9 +107,14 @@ PRODIGY = {"mild": True, "single": 1e-4}
 DIFFERENCE = {"mild": True}
 # What a step multiplies the parameters by must stay near 1.
 RELATIVE = {"mild": True}
+# Of singular values that are small next to the largest fewer digits are known.
+MATRICES = {"mild": True, "double": 1e-9, "single": 5e-3}
 LIMITS = {
     # The loss that is left to gain is a difference of averages.
     "momo": {"mild": True, "double": 1e-10, "single": 1e-4},
+    "orthogonalize": MATRICES,
+    "muon": MATRICES,
+    "soap": MATRICES,
     "stddev": CENTERED,
     "centered": CENTERED,
     "prodigy": PRODIGY,

@@ -1103,6 +1103,7 @@ SEVERAL_MEANINGS = {
         "the old state, such as one that was restored",
         "the state",
     ],
+    "scaling": ["a factor of each step, >= 0 or a schedule", "sigma by a name"],
     "step_size": ["any number, or a schedule", "the part, in [0, 1]"],
     "steps": [
         "the number of calls of `update` in the run",

@@ -114,9 +114,10 @@ def divide_again(x: jax.Array, denominator: jax.Array) -> jax.Array:
     """`divide` of what may be a quotient itself.
 
     Of (x / a) / b XLA makes x / (a b), and of the least a and b the product is 0. What is selected between
-    the two is in its way.
+    the two is in its way. It asks the denominator: a quotient that is used twice would be written to memory.
+    XLA knows that a square is not negative, and does not ask where the answer is known.
     """
-    return divide(jnp.where(usually(x != 0), x, jnp.zeros_like(x)), denominator)
+    return divide(jnp.where(usually(denominator > -1), x, jnp.zeros_like(x)), denominator)
 
 
 def sign(x: jax.Array) -> jax.Array:

@@ -12,8 +12,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gradtx.formulas.expression import TRUE, Expression, intern, number, within
-from gradtx.formulas.runs import CONSTANT, LONGEST, Runs, Value, constant, each, pieces, runs
+from gradtx.core.engine.stacks import EACH, ONE
+from gradtx.formulas.expression import TRUE, Expression, fingerprint, intern, number, within
+from gradtx.formulas.runs import CONSTANT, LONGEST, Runs, Value, constant, each, one, pieces, runs
 from gradtx.formulas.simplify import make
 
 
@@ -61,6 +62,8 @@ _RESULTS = {"qr": ("Q", "R"), "svd": ("S", "U", "Vh"), "eigh": ("vectors", "valu
 """What a decomposition gives, in order."""
 _ALONG = {"sort", "argmin", "argmax", *(f"cum{name}" for name in ("sum", "prod", "max", "min", "logsumexp"))}
 """What works along an axis, which is a part of its name."""
+_OF_MATRICES = {"_polar": "pol"}
+"""Functions of matrices that a formula has a name for."""
 _RANDOM = {"_normal", "_normal_real", "_normal_complex"}
 _STEPS: dict[str, Callable[..., list[Expression]]] = {
     "whole_and_rest": lambda near, rest: [near, number(0)],
@@ -120,6 +123,10 @@ class _Reader:
                 return list(_STEPS[params["name"]](*args))
             if params.get("name") == "usually":
                 return [TRUE]
+            if params.get("name") in _OF_MATRICES:
+                return self.of_matrices(equation, args)
+            if str(params.get("name")).startswith(EACH):
+                return self.each_matrix(equation, args)
             if params.get("name") in _RANDOM:
                 return [intern("noise", *(part for part, _ in pieces(args[0], 1)))]
             inner = next(params[key] for key in _CALLS if key in params)
@@ -141,6 +148,26 @@ class _Reader:
         elif name in _FOLDS:
             result = self.fold(equation, _FOLDS[name], args[0])
         return opaque(equation, args) if result is None else [result]
+
+    def of_matrices(self, equation: Any, args: list[Value]) -> list[Value]:
+        """A function of matrices that has a name of its own; how it is computed tells two of them apart."""
+        jaxpr = next(equation.params[key] for key in _CALLS if key in equation.params)
+        detail = fingerprint(str(jaxpr).encode())
+        flat = [e for x in args for e, _ in pieces(x, 1)]
+        return [intern("call", _OF_MATRICES[equation.params["name"]], detail, *flat)]
+
+    def each_matrix(self, equation: Any, args: list[Value]) -> list[Value]:
+        """What is done to each matrix of a stack, of which the first few arguments are made."""
+        own = int(equation.params["name"].removeprefix(f"{EACH}_"))
+        inner = _find(next(equation.params[key] for key in _CALLS if key in equation.params), ONE)
+        count = equation.invars[0].aval.shape[0]
+        sizes = [x.aval.size // count for x in equation.invars[:own]]
+        made = []
+        for i in range(count):
+            of_one = [one(x, i * n, (i + 1) * n) for x, n in zip(args[:own], sizes, strict=True)]
+            made.append(self.run(inner, [*of_one, *args[own:]]))
+        widths = [x.aval.size // count for x in equation.outvars]
+        return [runs([(one(m[j], 0, n), n) for m in made]) for j, n in enumerate(widths)]
 
     def branches(self, branches: Sequence[Any], args: list[Value]) -> list[Value]:
         """A conditional: all of its branches, and a choice of results."""
@@ -321,6 +348,20 @@ class _Reader:
         shape = equation.outvars[0].aval.shape
         counts = len(shape) == 1 and shape[0] <= LONGEST
         return runs([(number(i), 1) for i in range(shape[0])]) if counts else None
+
+
+def _find(jaxpr: Any, name: str) -> Any:
+    """The function of a name that is called somewhere in another one."""
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        parts = [x for v in equation.params.values() for x in (v if isinstance(v, tuple) else (v,))]
+        inside = [x for x in parts if hasattr(getattr(x, "jaxpr", x), "eqns")]
+        if equation.params.get("name") == name:
+            return inside[0]
+        for part in inside:
+            found = _find(part, name)
+            if found is not None:
+                return found
+    return None
 
 
 _OF_NONE = {"add": 0, "mul": 1, "and": True, "or": False, "max": -math.inf, "min": math.inf}

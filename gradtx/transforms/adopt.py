@@ -42,12 +42,20 @@ class ScaleByAdopt(Rule, name="scale_by_adopt"):
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         d = divide_again(g, jnp.maximum(sqrt(slots.nu), self.eps))
         if self.use_clipping:
-            d = divide(self.clip_value_fn * d, jnp.maximum(jnp.abs(d), self.clip_value_fn))
+            d = _clipped(d, self.clip_value_fn, g)
         later = leaf.is_later > 0
         d = jnp.where(later, d, jnp.zeros_like(d))
         mu = self.b1.mix(slots.mu, d)
         nu = jnp.where(later, self.b2.mix(slots.nu, abs_sq(g)), abs_sq(g))
         return self.b1.mix(mu, d) if self.nesterov else mu, {"mu": mu, "nu": nu}
+
+
+def _clipped(d: jax.Array, bound: jax.Array, g: jax.Array) -> jax.Array:
+    """At most a bound in size; a gradient that is not finite stays to be found."""
+    if jnp.iscomplexobj(d):
+        return divide(bound * d, jnp.maximum(jnp.abs(d), bound))
+    # Nothing is added to what is finite, and NaN to what is not. XLA makes one pass of what is used once.
+    return jnp.clip(d, -bound, bound) + (g - g)
 
 
 @builds(ScaleByAdopt)

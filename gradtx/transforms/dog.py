@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import WholeScalar
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import abs_sq, divide, sqrt
+from gradtx.core.numerics import abs_sq, divide, real_dtype, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 from gradtx.core.spec.spec import show
@@ -35,11 +35,19 @@ class ScaleByDog(FromTheStart, name="scale_by_dog"):
                 f"{show(self.init_step)}."
             )
 
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
+        return {"is_first": now.step == 0}
+
     def measure(self, g: jax.Array, slots: Slots, leaf: Leaf) -> dict[str, jax.Array]:
-        return {**super().measure(g, slots, leaf), "start": jnp.sum(abs_sq(slots.params0))}
+        measured = super().measure(g, slots, leaf)
+        if self.init_step != "heuristic":
+            return measured
+        # Nobody asks for it later, and to read the first parameters once more takes time.
+        size = jax.lax.cond(leaf.is_first, _squares, _nothing, slots.params0)
+        return {**measured, "start": size}
 
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
-        is_first = now.step == 0
+        is_first = now.is_first
         start = jnp.zeros_like(now.max_dist) + self.init_value
         if self.init_step == "heuristic":
             start = start * (1 + sqrt(totals.start))
@@ -53,6 +61,14 @@ class ScaleByDog(FromTheStart, name="scale_by_dog"):
             rate = jnp.where(is_first, start, rate)
         kept = larger(grads, now.sum_sq_norm_grads)
         return {"max_dist": max_dist, "sum_sq_norm_grads": kept, "rate": only_if_finite(grads, rate)}
+
+
+def _squares(x: jax.Array) -> jax.Array:
+    return jnp.sum(abs_sq(x))
+
+
+def _nothing(x: jax.Array) -> jax.Array:
+    return jnp.zeros((), real_dtype(x.dtype))
 
 
 @builds(ScaleByDog)

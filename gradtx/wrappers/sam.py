@@ -139,7 +139,7 @@ def sam(
         optimizer: what makes the steps, of any library.
         adv_optimizer: what climbs, as an optimizer that would descend; its updates are negated.
         sync_period: the number k of calls of a round, >= 1.
-        reset_state: whether the climb begins each round with a new state, which a round ends with.
+        reset_state: whether the climb begins each round with a new state; a round ends with it.
         opaque_mode: whether a call is a whole round.
         batch_axis_name: with `opaque_mode`, the axes to average the gradients over that are taken here, as in
             `jax.lax.pmean`.

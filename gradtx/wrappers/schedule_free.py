@@ -52,7 +52,7 @@ class ScheduleFree(Rule, name="schedule_free"):
         # The parameters are those that the b1 of before made of x and z.
         ratio = self.b1 / now.share
         pull = jnp.where(now.step == 0, c, (1 - ratio) + ratio * c)
-        return {**kept, "warm": warm, "pull": pull, "push": 1 - self.b1 * (1 - c)}
+        return {**kept, "warm": warm, "pull": pull, "push": 1 - self.b1 * (1 - c) - pull}
 
     def _warm(self, now: Now) -> jax.Array:
         """The part of the learning rate that is in force, which grows over the warmup."""
@@ -64,8 +64,10 @@ class ScheduleFree(Rule, name="schedule_free"):
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         step = leaf.warm * g
-        # Of b1 x' + (1 - b1) z' - y, with b1 x = y - (1 - b1) z, nothing is left that cancels.
-        return leaf.pull * (slots.z - leaf.param) + leaf.push * step, {"z": slots.z + step}
+        z = slots.z + step
+        # Of b1 x' + (1 - b1) z' - y, with b1 x = y - (1 - b1) z, nothing is left that cancels. By the new z
+        # and not by the old one, so that z can be moved in place.
+        return leaf.pull * (z - leaf.param) + leaf.push * step, {"z": z}
 
 
 class Free(Composed):

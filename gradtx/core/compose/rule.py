@@ -40,14 +40,15 @@ class Slot:
     dtype: str | None = None
     init: Callable[..., Any] | None = None
     shape: Callable[..., tuple[int, ...] | None] | None = None
+    is_of_matrices: ClassVar[bool] = False
 
     def first_value(self, rule: Any, param: Any, path: str) -> Any:
         """The initial value for a parameter."""
         return 0.0 if self.init is None else _told(self.init, rule, param, path)
 
-    def shape_for(self, rule: Any, shape: tuple[int, ...], path: str) -> tuple[int, ...] | None:
+    def shape_for(self, rule: Any, shape: tuple[int, ...], place: Any) -> tuple[int, ...] | None:
         """The shape for a leaf of a shape."""
-        return shape if self.shape is None else _told(self.shape, rule, Size.of(shape), path)
+        return shape if self.shape is None else _told(self.shape, rule, Size.of(shape), place)
 
 
 def _told(function: Callable[..., Any], rule: Any, x: Any, path: str) -> Any:
@@ -121,13 +122,23 @@ class Slotted(Declared, Composed):
     supports_complex: ClassVar[bool] = True
     """Whether the formula has a meaning for complex leaves."""
 
+    is_of_matrices: ClassVar[bool] = False
+    """Whether it works on the matrices that a leaf consists of."""
+
+    reads_param: ClassVar[bool] = False
+    """Whether a rule of matrices sees the parameters where it solves."""
+
     slots: ClassVar[dict[str, Slot]] = {}
+    leaf_slots: ClassVar[tuple[str, ...]] = ()
+    matrix_slots: ClassVar[tuple[str, ...]] = ()
     scalars: ClassVar[dict[str, WholeScalar | Key | Whole]] = {}
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(name=name, **kwargs)
         own = vars(cls)
         cls.slots = {**cls.slots, **{k: v for k, v in own.items() if isinstance(v, Slot)}}
+        cls.leaf_slots = tuple(k for k, slot in cls.slots.items() if not slot.is_of_matrices)
+        cls.matrix_slots = tuple(k for k, slot in cls.slots.items() if slot.is_of_matrices)
         cls.scalars = {
             **cls.scalars,
             **{k: v for k, v in own.items() if isinstance(v, WholeScalar | Key | Whole)},

@@ -113,26 +113,31 @@ def hashable(x: Any) -> Any:
     return (type(x), x)
 
 
+OF_TREES = ("mask", "views", "weight_dimension_numbers")
+"""Fields of a rule that say something of each leaf of a tree, and are read outside of the kernels."""
+
+
 def code_of(rule: Any, of_number: Callable[[Any], Any] = lambda value: value is None) -> tuple[Any, ...]:
     """What of a rule or a wrapper is code: its class, its options, and of a number whether it was given."""
     options = tuple(
         (of_number if field.is_number else hashable)(rule.__dict__[key])
         for key, field in rule.fields().items()
-        if key != "mask"
+        if key not in OF_TREES
     )
     return type(rule), options
 
 
-def _bare(step: Step) -> Step:
-    """A step without numbers and masks, which are no code of a kernel."""
+def bare(step: Step) -> Step:
+    """A step without numbers, masks and views, which are no code of a kernel."""
     if not isinstance(step, Unit):
         return step if not isinstance(step, Join) else dataclasses.replace(step, masks=())
     rule = step.transform
-    left_out = {key: None for key, field in rule.fields().items() if field.is_number or key == "mask"}
+    left_out = {key: None for key, field in rule.fields().items() if field.is_number or key in OF_TREES}
     return dataclasses.replace(step, transform=rule._with(**left_out), masks=())
 
 
-def _key(step: Step) -> Any:
+def key_of(step: Step) -> Any:
+    """What of a step is code."""
     return (step.path, *code_of(step.transform)) if isinstance(step, Unit) else step
 
 
@@ -183,11 +188,11 @@ class PrepareKernel(Kernel):
     """What is the same for all leaves: the hyperparameters and scalars of each rule, and the next step."""
 
     def __init__(self, rules: list[Unit], arguments: dict[tuple[Path, str], Any]) -> None:
-        self.rules: list[Any] = [_bare(unit) for unit in rules]
+        self.rules: list[Any] = [bare(unit) for unit in rules]
         self.arguments = {source: without_numbers(value) for source, value in arguments.items()}
         forms = tuple((source, form(value)) for source, value in arguments.items())
-        super().__init__(tuple((_key(u), tuple(u.sources.items())) for u in rules), forms)
-        self.compiled = jax.jit(_method(self, "prepare"))
+        super().__init__(tuple((key_of(u), tuple(u.sources.items())) for u in rules), forms)
+        self.compiled = jax.jit(detached(self, "prepare"))
 
     def prepare(
         self,
@@ -246,10 +251,10 @@ class MeasureKernel(Kernel):
     """What a rule measures on each leaf, and what it concludes from the sums."""
 
     def __init__(self, unit: Unit) -> None:
-        self.unit: Any = _bare(unit)
-        super().__init__(_key(unit))
-        self.measured = jax.jit(_method(self, "measure"))
-        self.concluded = jax.jit(_method(self, "conclude"))
+        self.unit: Any = bare(unit)
+        super().__init__(key_of(unit))
+        self.measured = jax.jit(detached(self, "measure"))
+        self.concluded = jax.jit(detached(self, "conclude"))
 
     def measure(self, stack: Any, param: Any, slots: Any, values: Any, number: Any) -> Values:
         """The real scalars of one leaf, in at least float32."""
@@ -319,9 +324,7 @@ def pack(values: Any) -> tuple[Packing, Any, list[jax.Array]]:
     scalars = [v for v, p in zip(leaves, packed, strict=True) if p]
     if any(isinstance(v, Tracer) for v in scalars):
         # One program for all leaves: to unpack in each of them would only be more to compile.
-        made = iter(_made_once(scalars))
-        others = [next(made) if p else v for v, p in zip(leaves, packed, strict=True)]
-        return Packing(None, structure, (False,) * len(leaves)), None, others
+        return Packing(None, structure, (False,) * len(leaves)), None, leaves
     vector = _stack(scalars) if scalars else None
     others = [v for v, p in zip(leaves, packed, strict=True) if not p]
     return Packing(None, structure, packed), vector, others
@@ -330,10 +333,19 @@ def pack(values: Any) -> tuple[Packing, Any, list[jax.Array]]:
 _stack = jax.jit(jnp.stack)
 
 
-def _made_once(scalars: list[jax.Array]) -> list[jax.Array]:
-    """The same scalars, which XLA would otherwise compute again in each kernel of each leaf."""
-    vector = jax.lax.optimization_barrier(_stack(scalars))
-    return [jax.lax.squeeze(x, (0,)) for x in jax.lax.split(vector, (1,) * len(scalars))]
+def made_once(values: Any) -> Any:
+    """The same values, of which XLA would otherwise compute traced scalars again in each kernel of each leaf.
+
+    All stages get the same: what two of them compute of a leaf in one way is then computed once.
+    """
+    leaves, structure = jax.tree.flatten(values)
+    at = [i for i, v in enumerate(leaves) if v.dtype == number_dtype() and v.shape == ()]
+    if not any(isinstance(leaves[i], Tracer) for i in at):
+        return values
+    vector = jax.lax.optimization_barrier(_stack([leaves[i] for i in at]))
+    for i, x in zip(at, jax.lax.split(vector, (1,) * len(at)), strict=True):
+        leaves[i] = jax.lax.squeeze(x, (0,))
+    return structure.unflatten(leaves)
 
 
 def unpack(packing: Packing, vector: Any, others: list[jax.Array]) -> Any:
@@ -346,10 +358,10 @@ class LeafKernel(Kernel):
     """Consecutive rules, forks and joins on one leaf: it is loaded, taken through all, and stored."""
 
     def __init__(self, steps: list[Step]) -> None:
-        self.steps = [_bare(step) for step in steps]
-        super().__init__(tuple(map(_key, steps)))
+        self.steps = [bare(step) for step in steps]
+        super().__init__(tuple(map(key_of, steps)))
         # A rule may use no argument, as `set_to_zero` does; they say which devices a result is on.
-        self.compiled = jax.jit(_method(self, "leaf"), static_argnums=0, keep_unused=True)
+        self.compiled = jax.jit(detached(self, "leaf"), static_argnums=0, keep_unused=True)
 
     def leaf(
         self,
@@ -394,7 +406,9 @@ class LeafKernel(Kernel):
         return stack[-1].astype(packing.finish), stored
 
 
-def _cast(values: Any, dtype: Any) -> Any:
+def cast_values(values: Any, dtype: Any) -> Any:
+    """Numbers and decays in a dtype, what else there is as it is."""
+
     def in_dtype(x: Any) -> Any:
         return x.astype(dtype) if is_decay(x) or is_trainable(x.dtype) else x
 
@@ -405,16 +419,16 @@ def _seen(
     unit: Unit, values: tuple[Values, Values], slots: Values, param: Any, number: Any, compute: Any
 ) -> tuple[Any, Slots, Leaf]:
     """What a rule sees of one leaf: itself with arrays for its fields, the slots, and `leaf`."""
-    fields, scalars = _cast(values[0], real_dtype(compute)), dict(values[1])
+    fields, scalars = cast_values(values[0], real_dtype(compute)), dict(values[1])
     key = scalars.pop("key", None)
-    leaf = Leaf(param=param, **_cast(scalars, real_dtype(compute)))
+    leaf = Leaf(param=param, **cast_values(scalars, real_dtype(compute)))
     if key is not None:
         leaf.key = jax.random.fold_in(key, number)
     loaded = Slots(**{name: load(x, compute) for name, x in slots.items()})
     return unit.transform._with(**fields), loaded, leaf
 
 
-def _method(kernel: Kernel, name: str) -> Any:
+def detached(kernel: Kernel, name: str) -> Any:
     """A method as a function that does not hold its kernel, which the compiled function would keep alive."""
     reference, function = weakref.ref(kernel), getattr(type(kernel), name)
 

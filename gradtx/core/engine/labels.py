@@ -85,14 +85,9 @@ def _labels_of(
     labels: Labels, tree: lv.PyTree, known_paths: list[str], within: list[bool], where: str
 ) -> tuple[list[Any], str]:
     """The label of each leaf, None where there is none, and why there may be none."""
-    pairs = _patterns(labels)
+    pairs = patterns_of(labels)
     if pairs is not None:
-        for pattern, _ in pairs:
-            if known_paths and not any(lv.matches((pattern,), path) for path in known_paths):
-                raise ValueError(
-                    f"{where}: the labels' pattern {pattern!r} matches no leaf. There are "
-                    f"{', '.join(known_paths)}."
-                )
+        check_patterns(where, "the labels'", pairs, known_paths)
 
         def first(path: str) -> Any:
             return next((label for pattern, label in pairs if lv.matches((pattern,), path)), None)
@@ -118,7 +113,16 @@ def _labels_of(
         ) from error
 
 
-def _patterns(labels: Labels) -> list[tuple[str, Any]] | None:
+def check_patterns(where: str, whose: str, pairs: list[tuple[str, Any]], known_paths: list[str]) -> None:
+    """Raises for a pattern that matches no leaf."""
+    for pattern, _ in pairs:
+        if known_paths and not any(lv.matches((pattern,), path) for path in known_paths):
+            raise ValueError(
+                f"{where}: {whose} pattern {pattern!r} matches no leaf. There are {', '.join(known_paths)}."
+            )
+
+
+def patterns_of(labels: Labels) -> list[tuple[str, Any]] | None:
     """The pairs of a pattern and a label, if labels are that; where no key has a wildcard they are a tree."""
     pairs = list(labels.items()) if isinstance(labels, Mapping) else labels
     if not isinstance(pairs, list | tuple):

@@ -15,6 +15,7 @@ import numpy as np
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import with_values
+from gradtx.core.engine.matrix_views import cuts_of
 from gradtx.core.engine.placement import Placement
 from gradtx.core.engine.program import Program, changed_after
 from gradtx.core.engine.steps import Unit, is_declared, is_rule
@@ -55,14 +56,16 @@ def initial_state(program: Program, params: PyTree) -> State:
             for name, part in unit.transform.wrapped().items():
                 slots[*unit.path, name] = part.init(unit.transform.view(kept))
         rule = with_values(unit, arguments)
-        for name in rule.slots:
+        views = cuts_of(rule, params, on, unit.where) if rule.is_of_matrices else paths
+        for name, slot in rule.slots.items():
             make = _slot_maker(unit, rule, name, place)
+            places: list[Any] = views if slot.is_of_matrices else paths
             made: list[Any] = [None] * len(leaves)
             for i, x in enumerate(leaves):
                 if not on[i]:
                     continue
                 try:
-                    made[i] = make(x, unit.path in complex_at[i], paths[i])
+                    made[i] = make(x, unit.path in complex_at[i], places[i])
                 except Exception as error:
                     lv.note_leaf(error, params, i)
                     raise
@@ -101,8 +104,8 @@ def _slot_maker(unit: Unit, rule: Any, name: str, place: Placement) -> Callable[
     slot = rule.slots[name]
     declared = getattr(rule, slot.dtype) if slot.dtype else None
 
-    def make(x: Any, complex_input: bool, path: str) -> Any:
-        shape = slot.shape_for(rule, jnp.shape(x), path)
+    def make(x: Any, complex_input: bool, at: Any) -> Any:
+        shape = slot.shape_for(rule, jnp.shape(x), at)
         if shape is None:
             return None
         dtype = jnp.result_type(x)
@@ -116,7 +119,7 @@ def _slot_maker(unit: Unit, rule: Any, name: str, place: Placement) -> Callable[
                     f"'float32' or a wider dtype, of which it takes the complex form."
                 )
             stored = widest(stored, np.dtype(np.complex64))
-        value = 0.0 if place.abstract else slot.first_value(rule, x, path)
+        value = 0.0 if place.abstract else slot.first_value(rule, x, at)
         return place.slot(shape, stored, value, x)
 
     return make

@@ -69,6 +69,8 @@ class Placement:
         if not isinstance(sharding, NamedSharding):
             return self._replicated
         kept = [getattr(n, "axis", len(sharding.spec)) for n in shape]
+        # What is remembered may have an axis of the leaf twice, and a mesh axis shards one axis only.
+        kept = [a if a not in kept[:i] else len(sharding.spec) for i, a in enumerate(kept)]
         parts = [sharding.spec[i] if i < len(sharding.spec) else None for i in kept]
         return _in_full(sharding.mesh, parts, len(shape), sharding.memory_kind)
 
@@ -88,6 +90,18 @@ def _in_full(mesh: Any, parts: list[Any], ndim: int, memory_kind: Any) -> NamedS
 
 def _is_explicit(sharding: Any) -> bool:
     return isinstance(sharding, NamedSharding) and AxisType.Explicit in sharding.mesh.axis_types
+
+
+def mesh_of(x: Any) -> Any:
+    """The mesh of several devices that an array is on, where the compiler or its type says how; else None.
+
+    Of a traced array it is known where types say it, or inside of `jax.set_mesh`.
+    """
+    sharding = jax.typeof(x).sharding if isinstance(x, Tracer) else getattr(x, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.empty or sharding.mesh.size == 1:
+        return None
+    manual = any(kind == AxisType.Manual for kind in sharding.mesh.axis_types)
+    return None if manual else sharding.mesh
 
 
 def typed_sharding(x: Any) -> Any:
@@ -119,13 +133,13 @@ def _zeros(shape: Any, dtype: Any, spec: Any, beside: jax.Array) -> jax.Array:
 
 def whole(x: jax.Array) -> jax.Array:
     """An array that is not sharded, where its type says that it is."""
-    return _resharded(x, typed_sharding(x), [None] * x.ndim)
+    return resharded(x, typed_sharding(x), [None] * x.ndim)
 
 
 def sharded_like(x: jax.Array, leaf: jax.Array) -> jax.Array:
     """An array sharded as the type of another one of its shape says."""
     typed = typed_sharding(leaf)
-    return _resharded(x, typed, [] if typed is None else list(typed.spec))
+    return resharded(x, typed, [] if typed is None else list(typed.spec))
 
 
 def split_leading(x: jax.Array, n: int) -> jax.Array:
@@ -140,11 +154,12 @@ def split_leading(x: jax.Array, n: int) -> jax.Array:
         rows(shape[:2])
     except ValueError:  # there are fewer in a row than devices
         first = None
-    gathered = _resharded(x, typed, [None, *rest])
-    return _resharded(jnp.reshape(gathered, shape), typed, [None, first, *rest])
+    gathered = resharded(x, typed, [None, *rest])
+    return resharded(jnp.reshape(gathered, shape), typed, [None, first, *rest])
 
 
-def _resharded(x: jax.Array, typed: Any, parts: list[Any]) -> jax.Array:
+def resharded(x: jax.Array, typed: Any, parts: list[Any]) -> jax.Array:
+    """An array sharded by `parts`, one for each axis, on a mesh whose types say how; elsewhere as it is."""
     if typed is None or list(typed.spec) == parts == [None] * x.ndim:
         return x
     return jax.sharding.reshard(x, NamedSharding(typed.mesh, PartitionSpec(*parts)))

@@ -153,7 +153,7 @@ class Program:
         self.stages = list(stages_of(self.steps))
         self.preparation = shared(PrepareKernel(self.rules, self._uncoded()))
         self.key = tuple(_step_key(step) for step in self.steps)
-        self.masks = tuple(hashable(unit.masks) for unit in self.units)
+        self.masks = tuple((hashable(u.masks), hashable(_views(u))) for u in self.units)
         self._hash = hash(self.key)
 
     def _uncoded(self) -> dict[tuple[Path, str], Any]:
@@ -251,6 +251,11 @@ def changed_after(name: str, later: str, leaf: str = "") -> str:
         f"{name} remembers the new parameters, but {later} changes the update{of} after it. Put "
         f"{name.rpartition('.')[-1]} around everything that changes the update."
     )
+
+
+def _views(unit: Unit) -> Any:
+    """What a rule of matrices was told of the leaves."""
+    return unit.transform.views if is_rule(unit) and unit.transform.is_of_matrices else None
 
 
 def _step_key(step: Any) -> Any:

@@ -11,14 +11,17 @@ import numpy as np
 from gradtx.core.spec.spec import show
 
 
-def checked_update(where: str, g: jax.Array, own: Mapping[str, Any], result: Any) -> tuple[jax.Array, Any]:
-    """The update and the new slots by name, as a rule's `apply` must give them.
+def checked_update(
+    where: str, g: jax.Array, own: Mapping[str, Any], result: Any, method: str = "apply"
+) -> tuple[jax.Array, Any]:
+    """The update and the new slots by name, as a rule's `apply`, or another method, must give them.
 
     Args:
         where: the rule's name, for errors.
         g: the gradient that it got.
         own: the slots that it has for the leaf, None where it has none.
         result: what it gave.
+        method: the method that gave it.
 
     Raises:
         TypeError: `result` is not an update and slots.
@@ -27,35 +30,36 @@ def checked_update(where: str, g: jax.Array, own: Mapping[str, Any], result: Any
     """
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(
-            f"{where}: apply must return the update and the new slots, as in `return u, {{'mu': mu}}`, or "
+            f"{where}: {method} must return the update and the new slots, as in `return u, {{'mu': mu}}`, or "
             f"`return u, slots` where they stay; it returned {_describe(result)}."
         )
     update, slots = result
     if getattr(update, "shape", None) != g.shape:
         raise ValueError(
-            f"{where}: apply returned {_describe(update)} as the update, for a gradient of shape {g.shape}. "
-            f"An update has the shape of the gradient; sums over a whole leaf or tree belong into `measure`."
+            f"{where}: {method} returned {_describe(update)} as the update, for a gradient of shape "
+            f"{g.shape}. An update has the shape of the gradient; sums over a whole leaf or tree belong into "
+            "`measure`."
         )
     kept = slots if isinstance(slots, Mapping) else vars(slots) if hasattr(slots, "__dict__") else None
     if kept is None:
         raise TypeError(
-            f"{where}: apply must return the new slots by name, as in `return u, {{'mu': mu}}`; it returned "
-            f"{_describe(slots)}."
+            f"{where}: {method} must return the new slots by name, as in `return u, {{'mu': mu}}`; it "
+            f"returned {_describe(slots)}."
         )
     for name in kept:
         if name not in own:
             raise ValueError(
-                f"{where}: apply returned a slot {name!r} that the rule does not declare. It declares "
+                f"{where}: {method} returned a slot {name!r} that the rule does not declare. It declares "
                 f"{_listed(own)}; add `{name} = gradtx.Slot()` to the class, or leave it out."
             )
     for name, old in own.items():
         if old is not None and name not in kept:
             raise ValueError(
-                f"{where}: apply returned {_listed(kept)}, without the slot {name!r}. Return all of "
+                f"{where}: {method} returned {_listed(kept)}, without the slot {name!r}. Return all of "
                 f"{_listed(own)}; `slots.{name}` where it stays as it is."
             )
         if old is not None:
-            _check_shape(where, "apply", f"slot {name!r}", kept[name], old.shape)
+            _check_shape(where, method, f"slot {name!r}", kept[name], old.shape)
     return update, kept
 
 

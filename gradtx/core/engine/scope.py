@@ -45,6 +45,18 @@ class Leaf(Scope):
     key: jax.Array
 
 
+class Stack(Scope):
+    """What `solve` sees of matrices of one size, beside each scalar that was prepared or concluded.
+
+    Attributes:
+        param: the parameters, as (number, rows, columns), for a rule that `reads_param`.
+        key: a random key for each matrix, for a rule that has a `Key`.
+    """
+
+    param: Any
+    key: jax.Array
+
+
 class Slots(Scope):
     """The slots of a leaf by name, in the dtype to compute in; of a wrapper, lists of them."""
 

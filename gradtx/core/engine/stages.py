@@ -19,6 +19,7 @@ from gradtx.core.engine.kernels import (
     APPLY,
     LeafKernel,
     MeasureKernel,
+    made_once,
     mixing,
     pack,
     shared,
@@ -26,6 +27,7 @@ from gradtx.core.engine.kernels import (
 from gradtx.core.engine.raised import raised
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.slots import load, load_update, store
+from gradtx.core.engine.stacks import StackKernel
 from gradtx.core.engine.steps import Join, Step, Unit, is_declared, is_rule
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numerics import cast, widest
@@ -48,15 +50,19 @@ def stages_of(steps: list[Any]) -> Iterator[Stage]:
     for i, step in enumerate(steps):
         whole = isinstance(step, Unit) and not is_rule(step)
         measures = isinstance(step, Unit) and not whole and step.transform.measures
-        if not (whole or measures):
-            continue
-        if i > start:
+        of_matrices = isinstance(step, Unit) and not whole and step.transform.is_of_matrices
+        if (whole or measures) and i > start:
             yield LeafStage(steps[start:i], last=False)
         if measures:
             yield MeasureStage(step)
-        else:
+        elif whole:
             yield WrapperStage(step, last=i + 1 == len(steps)) if is_declared(step) else ForeignStage(step)
-        start = i + 1 if whole else i
+        if whole or measures:
+            start = i + 1 if whole else i
+        if of_matrices:  # what it does to each element, then what it does to whole matrices
+            yield LeafStage(steps[start : i + 1], last=False)
+            yield StackStage(step)
+            start = i + 1
     yield LeafStage(steps[start:], last=True)
 
 
@@ -102,6 +108,33 @@ class LeafStage:
                     slots[name][i] = new[name]
 
 
+class StackStage:
+    """A rule on the matrices that the leaves consist of."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit, self.kernel = unit, shared(StackKernel(unit))
+        self.draws = unit.transform.has_key
+
+    def run(self, update: Update) -> None:
+        unit, on = self.unit, update.working(self.unit)
+        if not on:
+            return
+        cuts, values = update.cuts(unit), update.values(unit)
+        columns = {name: update.slots[*unit.path, name] for name in unit.transform.matrix_slots}
+        updates, new = self.kernel.compiled(
+            tuple(cuts[i] for i in on),
+            [update.stacks[i][-1] for i in on],
+            [update.ps[i] if unit.transform.reads_param else None for i in on],
+            {name: [column[i] for i in on] for name, column in columns.items()},
+            values,
+            [update.number(i) if self.draws else None for i in on],
+        )
+        for j, i in enumerate(on):
+            update.stacks[i] = [*update.stacks[i][:-1], updates[j]]
+            for name, column in columns.items():
+                column[i] = new[name][j]
+
+
 class MeasureStage:
     """What a rule measures on each leaf, summed over the tree, and the scalars that follow from it."""
 
@@ -116,6 +149,7 @@ class MeasureStage:
         else:
             parts, measured = self._measures(update, values), []
         more = self.kernel.concluded(update.state["step"], parts, values, kept, update.wanted, measured)
+        more = made_once(more)
         update.scalars[unit.path] = {**update.scalars[unit.path], **more}
         update.shared.concluded.append((unit.transform, more))
 

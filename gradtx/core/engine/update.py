@@ -10,12 +10,14 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.kernels import with_values
+from gradtx.core.engine.kernels import made_once, with_values
 from gradtx.core.engine.layout import active_leaves
+from gradtx.core.engine.matrix_views import cuts_of
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.slots import store
 from gradtx.core.engine.steps import Join, Unit
 from gradtx.core.engine.transform import Call, PyTree, Shared, missing
+from gradtx.core.engine.views import Cut
 from gradtx.core.numbers.paths import Path, lookup, nest
 from gradtx.core.numbers.schedule import CALLABLE, with_number
 from gradtx.core.numerics import number_dtype, widest
@@ -65,7 +67,7 @@ class Update:
             self.ps = lv.align(self.structure, params, grads, "params", "gradients")
         self._check_shapes()
         described = (grads, self.us) if params is None else (params, self.ps)
-        self.active = active_leaves(program, *described)
+        self.active, self._described = active_leaves(program, *described), described[0]
         for i in self.live:
             self.us[i] = lv.as_array(self.us[i])
             self.ps[i] = None if self.ps[i] is None else lv.as_array(self.ps[i])
@@ -85,9 +87,10 @@ class Update:
             for unit in program.rules
         }
         self.wanted = {k: v for k, v in self.extra.items() if k in program.wanted}
-        self.fields, self.scalars, following = program.preparation.compiled(
+        fields, scalars, following = program.preparation.compiled(
             numbers, program.called(numbers, step), step, self.kept, self.wanted
         )
+        self.fields, self.scalars = made_once((fields, scalars))
         for stage in program.stages:
             stage.run(self)
         for unit in program.rules:
@@ -134,8 +137,12 @@ class Update:
 
     def columns(self, unit: Unit | Join) -> dict[str, list[Any]]:
         """The slots of a unit, each with one entry a leaf, in which the new ones are put."""
-        names = unit.transform.slots if isinstance(unit, Unit) else ()
+        names = unit.transform.leaf_slots if isinstance(unit, Unit) else ()
         return {name: self.slots[*unit.path, name] for name in names}
+
+    def cuts(self, unit: Unit) -> list[Cut | None]:
+        """The matrices of each leaf that a rule of matrices works on."""
+        return cuts_of(unit.transform, self._described, self.active[unit.path], unit.where)
 
     def working(self, unit: Unit) -> list[int]:
         """The leaves with a gradient that a unit works on."""

@@ -15,7 +15,8 @@ from gradtx.core.engine.labels import Labelled
 from gradtx.core.engine.steps import Unit, is_declared
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.interop.optax.states import Counter, Item, Reading, numbered, read, unmasked
-from gradtx.interop.optax.table import MEASURES, Row, row_of
+from gradtx.interop.optax.table import LABELS, MEASURES, Row, row_of
+from gradtx.wrappers.routes import Routes
 
 Groups = tuple[str, ...]
 
@@ -163,7 +164,7 @@ def _targets(
 ) -> Iterator[Target]:
     clock.states.append(at)
     for unit in tx.program.units:
-        labels = tuple(str(mask.label) for mask in unit.masks if isinstance(mask, Labelled))
+        labels = tuple(_label(mask) for mask in unit.masks if isinstance(mask, Labelled))
         target = Target(unit, (*groups, *labels), at, is_vector)
         inner = tx.program.wrapped.get((*unit.path, "inner"))
         if isinstance(inner, Composed) and unit.transform.name in CALLS_ONCE:
@@ -172,6 +173,12 @@ def _targets(
             yield from _targets(inner, path, target.groups, state, clock, in_vector)
         elif _has_state(unit, inner, lookup(state, target.path)):
             yield target
+
+
+def _label(mask: Labelled) -> str:
+    """The label that Optax has for a group."""
+    label = str(mask.label)
+    return LABELS.get(label, label) if isinstance(mask.labels, Routes) else label
 
 
 def _has_state(unit: Unit, inner: Any, own: Any) -> bool:

@@ -297,6 +297,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
     "scale_by_rprop": (
         Row("ScaleByRpropState", {"step_sizes": "step_sizes", "prev_updates": "prev_updates"}),
     ),
+    "scale_by_muon": (Row("MuonState", {"mu": "mu"}, counts=("count",)),),
     "scale_by_lion": (Row("ScaleByLionState", {"mu": "mu"}, counts=("count",)),),
     "scale_by_factored_rms": (
         Row("FactoredState", {"v_row": "v_row", "v_col": "v_col", "v": "v"}, counts=("count",)),
@@ -515,6 +516,9 @@ INJECTED = ("InjectHyperparamsState", "InjectStatefulHyperparamsState")
 
 GROUPS = ("PartitionState", "MultiTransformState")
 """Optax's states that hold one state for each label."""
+
+LABELS = {"matrices": "muon", "rest": "adam"}
+"""Optax's labels for the groups of an optimizer of matrices."""
 
 
 def row_of(rule: Any) -> Row | None:

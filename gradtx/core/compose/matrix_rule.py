@@ -1,0 +1,63 @@
+"""Rules of matrices: what a method does to one weight, for all weights of one size at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+
+from gradtx.core.compose.rule import Rule, Slot
+from gradtx.core.engine.scope import Leaf, Slots, Stack
+from gradtx.core.engine.views import Cut
+
+Shape = tuple[int, ...]
+
+
+def _as_matrix(rule: Any, rows: int, columns: int) -> Shape | None:
+    return rows, columns
+
+
+def _by_matrix(rule: Any, shape: Shape) -> Shape | None:
+    raise AssertionError("a slot of matrices has its shape from the view of the leaf")
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixSlot(Slot):
+    """What a rule remembers for each matrix, and sees in `solve`.
+
+    Attributes:
+        of: `of(rule, rows, columns)`, its shape for a matrix, or None for no slot; by default the matrix's.
+    """
+
+    of: Callable[[Any, int, int], Shape | None] = _as_matrix
+    shape: Callable[..., Shape | None] | None = _by_matrix
+    is_of_matrices: ClassVar[bool] = True
+
+    def shape_for(self, rule: Any, shape: Shape, place: Any) -> Shape | None:
+        """The shape for a leaf that consists of such matrices."""
+        assert isinstance(place, Cut)
+        return place.slot_shape(lambda rows, columns: self.of(rule, rows, columns))
+
+
+class MatrixRule(Rule):
+    """A transform of matrices, which are what a leaf consists of as `views` says.
+
+    A subclass has a field `views`, and gives `solve`, `apply` if something is done to each element first, and
+    `Slot`s and `MatrixSlot`s. For each update the engine calls, after `prepare`, for each leaf `apply`, with
+    the `Slot`s; then `solve(x, slots, stack)`. There `x` has what `apply` gave for many matrices of one size,
+    as an array of shape (number, rows, columns), and `slots` the `MatrixSlot`s, as (number, ...). It returns
+    the update of each, and the new `MatrixSlot`s by name. What it does to one matrix does not depend on the
+    others, and how many come at once is for the engine to say.
+    """
+
+    is_of_matrices: ClassVar[bool] = True
+
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
+        """What is done to each element first: nothing."""
+        return g, slots
+
+    def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
+        """The update of each matrix, and the new slots of matrices by name."""
+        raise NotImplementedError

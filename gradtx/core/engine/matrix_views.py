@@ -1,0 +1,313 @@
+"""Which leaves of a model are matrices, and which of their axes do what: as told, or as their names say."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.labels import check_patterns, patterns_of
+from gradtx.core.engine.views import Cut, MatrixView
+from gradtx.core.spec.spec import show
+
+Kind = Literal["matrix", "vector", "embedding", "head", "unclear"]
+
+VECTORS = ("bias", "b", "scale", "gamma", "beta", "gain", "offset", "ln", "norm")
+"""Names of leaves that have one number for each output."""
+
+EMBEDDINGS = ("embed", "embedding", "embeddings", "embedder", "wte", "wpe", "embed_tokens", "tok_embeddings")
+"""Names of modules, or of leaves, that look up rows."""
+
+HEADS = (
+    "head",
+    "lm_head",
+    "lmhead",
+    "unembed",
+    "unembedding",
+    "logits",
+    "output_head",
+    "readout",
+    "decoder_head",
+)
+"""Names of modules that give the logits."""
+
+INWARD = ("query", "key", "value", "q", "k", "v", "q_proj", "k_proj", "v_proj", "q_einsum", "qkv")
+"""Names of modules whose kernels of three axes have inputs, heads and the outputs of each head."""
+
+OUTWARD = ("out", "o", "o_proj", "out_proj", "attn_vec_einsum")
+"""Names of modules whose kernels of three axes have heads, the inputs of each head, and outputs."""
+
+TRANSPOSED = ("weight",)
+"""Names of leaves with the outputs first, as torch and Equinox have them."""
+
+LARGE, SLANTED = 16_384, 16
+"""A side this large, and so many times the other, may be a vocabulary."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What the name and the shape of a leaf say: its kind, its view if it has one, and why."""
+
+    kind: Kind
+    view: MatrixView | None
+    why: str
+
+
+Views = Any
+"""What is said of the leaves of a tree: see `told`."""
+
+
+class MuonDimensionNumbers(NamedTuple):
+    """Optax's way to say which axes of a leaf are summed over, and which come out; the others are a batch.
+
+    Attributes:
+        reduction_axis: the axis of the inputs, or several; rows in `gradtx.matrix_view`.
+        output_axis: the axis of the outputs, or several; columns there.
+
+    Examples:
+        >>> import gradtx
+        >>> gradtx.contrib.MuonDimensionNumbers((1, 2), 3)
+        MuonDimensionNumbers(reduction_axis=(1, 2), output_axis=3)
+    """
+
+    reduction_axis: int | Sequence[int] = 0
+    output_axis: int | Sequence[int] = 1
+
+
+def told(views: Views, tree: Any, where: str) -> list[Reading | None]:
+    """What is known of each leaf of a tree, where the user has said something of some.
+
+    Args:
+        views: what was said: patterns of paths with a view for each, or None for what is no matrix, where
+            names and shapes say the rest; or for all leaves a tree of these, or a prefix of it, or a function
+            of (path, leaf), or of the parameters. None leaves all to the names. A view may be Optax's
+            `MuonDimensionNumbers`.
+        tree: the parameters, or what has their shapes.
+        where: the rule or the recipe that asks, for errors.
+
+    Returns:
+        A reading for each leaf, None for one that has no gradient.
+
+    Raises:
+        ValueError: a view does not fit its leaf, a pattern matches none, or a tree is another one.
+        TypeError: what stands for a view is none.
+    """
+    found = readings(tree)
+    if views is None:
+        return found
+    paths, (leaves, _) = lv.paths(tree), lv.flatten(tree)
+    pairs = patterns_of(views)
+    function: Any = views if lv.is_function(views) else None
+    if pairs is None and isinstance(views, Mapping) and {*views} <= {*paths}:
+        pairs = list(views.items())  # paths themselves
+    if pairs is not None:
+        check_patterns(where, "the views'", pairs, paths)
+        first = [next(((v,) for pattern, v in pairs if lv.matches((pattern,), path)), ()) for path in paths]
+    elif function is not None and lv.positional(function) == 2:
+        first = [
+            (function(path, x) if r is not None else None,)
+            for path, x, r in zip(paths, leaves, found, strict=True)
+        ]
+    else:
+        chosen = views if function is None else function(tree)
+        kept = jax.tree.map(_Kept, chosen, is_leaf=lambda x: x is None or _is_view(x))
+        try:
+            first = [(x.view if isinstance(x, _Kept) else x,) for x in lv.broadcast_prefix(kept, tree)]
+        except ValueError as error:
+            raise ValueError(
+                f"{where}: the tree of views does not fit the parameters: "
+                f"{lv.misfit('the views have', kept, tree)}. Views are a tree of the parameters' structure, "
+                "or a prefix of it, a function of (path, leaf), a function of the parameters, or path "
+                "patterns, and a view for each."
+            ) from error
+    result: list[Reading | None] = []
+    for path, x, said, reading in zip(paths, leaves, first, found, strict=True):
+        if reading is not None and said:
+            reading = _said(where, path, x, said[0])
+        result.append(reading)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """What stands for one view in a tree, whose parts are no leaves of it."""
+
+    view: Any
+
+
+def _is_view(x: Any) -> bool:
+    return isinstance(x, MatrixView) or (hasattr(x, "reduction_axis") and hasattr(x, "output_axis"))
+
+
+def _said(where: str, path: str, leaf: Any, view: Any) -> Reading:
+    """What the user said of one leaf."""
+    if view is None:
+        return Reading("vector", None, "as was said")
+    if not _is_view(view):
+        raise TypeError(
+            f"{where}: of the leaf {path!r} it was said {show(view)}, which is no view. Give "
+            f"gradtx.matrix_view('rc'), or None for what is no matrix."
+        )
+    shape = tuple(np.shape(leaf))
+    try:
+        own = view if isinstance(view, MatrixView) else _of_dimensions(view, len(shape))
+        own.of(shape)
+    except ValueError as error:
+        raise ValueError(f"{where}: the view of the leaf {path!r} does not fit: {error}.") from error
+    return Reading("matrix", own, "as was said")
+
+
+def _of_dimensions(view: Any, ndim: int) -> MatrixView:
+    """Optax's numbers of axes as a view."""
+    letters = ["b"] * ndim
+    for axes, letter in ((view.reduction_axis, "r"), (view.output_axis, "c")):
+        for axis in (axes,) if isinstance(axes, int) else axes:
+            if not -ndim <= axis < ndim or letters[axis] != "b":
+                raise ValueError(f"{view} is not of {ndim} axes, each of which is one thing")
+            letters[axis] = letter
+    return MatrixView(axes="".join(letters), row_blocks=1, column_blocks=1)
+
+
+def cuts_of(rule: Any, tree: Any, on: list[bool], where: str) -> list[Cut | None]:
+    """The matrices of each leaf that a rule works on.
+
+    Raises:
+        ValueError: a leaf that it works on is no matrix, or it is not known which of its axes do what.
+    """
+    found: list[Cut | None] = []
+    paths, (leaves, _) = lv.paths(tree), lv.flatten(tree)
+    for path, x, wanted, reading in zip(paths, leaves, on, told(rule.views, tree, where), strict=True):
+        if not wanted:
+            found.append(None)
+            continue
+        assert reading is not None
+        if reading.view is None:
+            axes = "r" * max(np.ndim(x) - 1, 1) + "c"
+            raise ValueError(
+                f"{where} works on matrices, and the leaf {path!r} of shape {tuple(np.shape(x))} has no view "
+                f"as one: {reading.why}. Say which axes are what, as in views={{{path!r}: "
+                f"gradtx.matrix_view({axes!r})}}, or give it another optimizer, as gradtx.muon and "
+                "gradtx.partition do."
+            )
+        found.append(reading.view.of(tuple(np.shape(x))))
+    return found
+
+
+def readings(tree: Any) -> list[Reading | None]:
+    """What names and shapes say of each leaf of a tree; None for one that has no gradient."""
+    leaves, _ = lv.flatten(tree)
+    parts = [path.split("/") for path in lv.paths(tree)]
+    shapes = [tuple(np.shape(x)) if lv.is_trainable_leaf(x) else None for x in leaves]
+    batches = _batches(parts, shapes)
+    vocabularies = _vocabularies(parts, shapes, batches)
+    return [
+        None if shape is None else _reading(names, shape, batch, vocabularies)
+        for names, shape, batch in zip(parts, shapes, batches, strict=True)
+    ]
+
+
+def _words(name: str) -> set[str]:
+    """A name in lower case, without its number, and the words that it consists of."""
+    plain = re.sub(r"_?\d+$", "", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).lower()
+    return {plain, *plain.split("_")}
+
+
+def _is_vector(names: list[str]) -> bool:
+    return bool(_words(names[-1]) & {*VECTORS})
+
+
+def _batches(parts: list[list[str]], shapes: list[Any]) -> list[int]:
+    """How many leading axes of each leaf are layers that are scanned.
+
+    A vector of more than one axis says so, for the largest module around it whose leaves all begin with them.
+    """
+    batches = [0] * len(parts)
+    inside: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
+    for i, names in enumerate(parts):
+        for depth in range(len(names)):
+            inside[tuple(names[:depth])].append(i)
+    for names, shape in zip(parts, shapes, strict=True):
+        if shape is None or len(shape) < 2 or not _is_vector(names):
+            continue
+        leading = shape[:-1]
+        for depth in range(len(names)):
+            around = inside[tuple(names[:depth])]
+            if len(around) > 1 and all(
+                shapes[i] is not None and shapes[i][: len(leading)] == leading for i in around
+            ):
+                for i in around:
+                    batches[i] = max(batches[i], len(leading))
+                break
+    return batches
+
+
+def _vocabularies(parts: list[list[str]], shapes: list[Any], batches: list[int]) -> set[int]:
+    """The numbers of rows that are looked up in embeddings, but for those that are also another size."""
+    rows, others = set(), set()
+    for names, shape, batch in zip(parts, shapes, batches, strict=True):
+        if shape is None or len(shape) - batch != 2:
+            continue
+        if _kind(names) == "embedding" and not any("pos" in name.lower() for name in names):
+            rows.add(shape[batch])
+            others.add(shape[batch + 1])
+    return rows - others
+
+
+def _kind(names: list[str]) -> str:
+    words = set().union(*map(_words, names))
+    return "embedding" if words & {*EMBEDDINGS} else "head" if words & {*HEADS} else ""
+
+
+def _reading(names: list[str], shape: tuple[int, ...], batch: int, vocabularies: set[int]) -> Reading:
+    leading, own = "b" * batch, shape[batch:]
+    scanned = "in scanned layers, " if batch else ""
+    if len(own) < 2:
+        return Reading("vector", None, f"{scanned}a vector" if own else f"{scanned}a number")
+    if _is_vector(names):
+        return Reading("vector", None, f"{scanned}named {names[-1]!r}")
+    kind = _kind(names)
+    if kind:
+        named = next(name for name in names if _kind([name]))
+        view = MatrixView(axes=f"{leading}rc", row_blocks=1, column_blocks=1) if len(own) == 2 else None
+        return Reading(kind, view, f"{scanned}named {named!r}")  # pyright: ignore[reportArgumentType]
+    axes, why = _axes(names, own)
+    if not axes:
+        return Reading("unclear", None, f"{scanned}{why}")
+    view = MatrixView(axes=leading + axes, row_blocks=1, column_blocks=1)
+    if len(own) == 2:
+        small, large = sorted(own)
+        if vocabularies & {*own}:
+            return Reading(
+                "unclear", view, f"{scanned}a side is the vocabulary's {max(vocabularies & {*own})}"
+            )
+        if large > LARGE and large >= SLANTED * small:
+            return Reading("unclear", view, f"{scanned}a side of {large} may be a vocabulary")
+    return Reading("matrix", view, f"{scanned}{why}")
+
+
+def _axes(names: list[str], shape: tuple[int, ...]) -> tuple[str, str]:
+    """The letters of a view and what they are read from; none, and why, where that is not known."""
+    backwards = names[-1].lower() in TRANSPOSED
+    module = set().union(*map(_words, names[:-1])) if len(names) > 1 else _words(names[-1])
+    parent = _words(names[-2]) if len(names) > 1 else set()
+    if len(shape) == 2:
+        return ("cr", "outputs and inputs") if backwards else ("rc", "inputs and outputs")
+    if any("conv" in word for word in module):
+        inputs = shape[1] if backwards else shape[-2]
+        if inputs == 1 and math.prod(shape[2:] if backwards else shape[:-2]) > 1:
+            return "", "a convolution of each channel by itself"
+        spatial = "r" * (len(shape) - 2)
+        return (f"cr{spatial}" if backwards else f"{spatial}rc"), "a convolution"
+    if len(shape) == 3 and not backwards:
+        if parent & {*INWARD}:
+            return "rcc", "inputs, heads and their outputs"
+        if parent & {*OUTWARD}:
+            return "rrc", "heads, their inputs, and outputs"
+    return "", f"{len(shape)} axes, of which no name says what they are"

@@ -1,0 +1,254 @@
+"""Stacks: all matrices of one size, whatever leaf they are of, as one array that a rule solves.
+
+What is compiled grows with the sizes that there are, not with the layers. On a CPU, whose cores share the
+work of one product, a loop takes one matrix after another, in the place of the stack; elsewhere a product is
+of the whole stack.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
+from gradtx.core.engine.placement import mesh_of, resharded, sharded_like, typed_sharding, whole
+from gradtx.core.engine.raised import raised
+from gradtx.core.engine.results import checked_update
+from gradtx.core.engine.scope import Slots, Stack
+from gradtx.core.engine.slots import load, store
+from gradtx.core.engine.steps import Unit
+from gradtx.core.engine.views import Cut
+from gradtx.core.numerics import like, real_dtype
+
+SLOT = "slot "
+"""Before the name of a slot, among what there is of matrices."""
+
+READ = ("param", "key")
+"""What a rule sees of its matrices and does not change."""
+
+AT_ONCE = 2**16
+"""How many elements a CPU's loop takes at once, at the least: many small matrices, or one large one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The matrices of one size that a leaf gives to a stack."""
+
+    leaf: int
+    part: int
+    count: int
+
+
+class StackKernel(Kernel):
+    """A rule of matrices on some leaves."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit: Any = bare(unit)
+        super().__init__(key_of(unit))
+        self.compiled = jax.jit(detached(self, "solve"), static_argnums=0, keep_unused=True)
+
+    def solve(
+        self,
+        cuts: tuple[Cut, ...],
+        xs: list[jax.Array],
+        params: list[Any],
+        slots: dict[str, list[Any]],
+        values: tuple[Values, Values],
+        numbers: list[Any],
+    ) -> tuple[list[jax.Array], dict[str, list[Any]]]:
+        """The update of each leaf, and its new slots of matrices."""
+        names, rule = list(slots), self.unit.transform
+        originals, key = xs, values[1].get("key")
+        xs, params = (
+            [_by_matrix(cut, x) for cut, x in zip(cuts, leaves, strict=True)] for leaves in (xs, params)
+        )
+        values = values[0], {k: v for k, v in values[1].items() if k != "key"}
+        cut_xs = [cut.split(x) for cut, x in zip(cuts, xs, strict=True)]
+        cut_params = [
+            cut.split(p.astype(like(p.dtype, x.dtype))) if rule.reads_param else []
+            for cut, p, x in zip(cuts, params, xs, strict=True)
+        ]
+        cut_slots = {
+            k: [self._split(k, cut, v, x) for cut, v, x in zip(cuts, slots[k], xs, strict=True)]
+            for k in names
+        }
+        made: list[list[Any]] = [[None] * len(parts) for parts in cut_xs]
+        kept: dict[str, list[list[Any]]] = {k: [[None] * len(parts) for parts in cut_xs] for k in names}
+        for members in _groups(cuts, xs).values():
+            given = {"x": _joined([cut_xs[m.leaf][m.part] for m in members])}
+            if rule.reads_param:
+                given["param"] = _joined([cut_params[m.leaf][m.part] for m in members])
+            own = {k: [cut_slots[k][m.leaf][m.part] for m in members] for k in names}
+            given |= {SLOT + k: _joined(v) for k, v in own.items() if v[0] is not None}
+            if key is not None:
+                given["key"] = self._keys(key, members, numbers)
+            with jax.named_scope(self.unit.where), mixing():
+                solved = _on_mesh(xs[0], self._of_one, given, values)
+            for name, result in solved.items():
+                into = made if name == "x" else kept[name.removeprefix(SLOT)]
+                result = _back(result, [xs[m.leaf] for m in members], [cuts[m.leaf] for m in members], name)
+                for m, x in zip(members, _parted(result, [m.count for m in members]), strict=True):
+                    into[m.leaf][m.part] = x
+        updates = [
+            sharded_like(cut.join(parts), x) for cut, parts, x in zip(cuts, made, originals, strict=True)
+        ]
+        new = {
+            k: [
+                None if old is None else store(sharded_like(cut.join_slot(parts, old.shape), old), old)
+                for cut, parts, old in zip(cuts, kept[k], slots[k], strict=True)
+            ]
+            for k in names
+        }
+        return updates, new
+
+    def _split(self, name: str, cut: Cut, stored: Any, x: jax.Array) -> list[Any]:
+        if stored is None:
+            return [None] * len(cut.sizes)
+        rule, slot = self.unit.transform, self.unit.transform.slots[name]
+        return cut.split_slot(
+            load(whole(stored), x.dtype), lambda rows, columns: slot.of(rule, rows, columns)
+        )
+
+    def _of_one(self, given: Values, values: tuple[Values, Values]) -> Values:
+        """What the rule makes of matrices of one size, by name: the update and the slots."""
+        unit, x = self.unit, given["x"]
+        fields, scalars = cast_values(values[0], real_dtype(x.dtype)), dict(values[1])
+        stack = Stack(**cast_values(scalars, real_dtype(x.dtype)))
+        if "param" in given:
+            stack.param = given["param"]
+        if "key" in given:
+            stack.key = jax.random.wrap_key_data(given["key"])
+        own = {k.removeprefix(SLOT): v for k, v in given.items() if k.startswith(SLOT)}
+        absent = dict.fromkeys(unit.transform.matrix_slots)
+        with raised(f"by solve of {unit.where}"):
+            result = unit.transform._with(**fields).solve(x, Slots(**{**absent, **own}), stack)
+        update, new = checked_update(unit.where, x, own, result, "solve")
+        update = update.astype(like(update.dtype, x.dtype))
+        return {"x": update, **{SLOT + k: new[k].astype(own[k].dtype) for k in own}}
+
+    def _keys(self, key: Any, members: list[Part], numbers: list[Any]) -> jax.Array:
+        """A key for each matrix, which depends on its leaf and on its place there alone."""
+        keys = []
+        for m in members:
+            of_leaf = jax.random.fold_in(jax.random.fold_in(key, numbers[m.leaf]), m.part)
+            keys.append(jax.random.key_data(jax.random.split(of_leaf, m.count)))
+        return _joined(keys)
+
+
+def _groups(cuts: tuple[Cut, ...], xs: list[jax.Array]) -> dict[Any, list[Part]]:
+    """The parts of the leaves by the size and the dtype of their matrices."""
+    groups: dict[Any, list[Part]] = {}
+    for i, (cut, x) in enumerate(zip(cuts, xs, strict=True)):
+        for j, (rows, columns) in enumerate(cut.sizes):
+            groups.setdefault((int(rows), int(columns), x.dtype), []).append(Part(i, j, cut.count(j)))
+    return groups
+
+
+def _joined(parts: list[jax.Array]) -> jax.Array:
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+
+def _parted(whole: jax.Array, counts: list[int]) -> list[jax.Array]:
+    if len(counts) == 1:
+        return [whole]
+    return list(jax.lax.split(whole, counts))
+
+
+def _by_matrix(cut: Cut, x: Any) -> Any:
+    """A leaf that is sharded along its rows and columns alone, where its type says how it is."""
+    if x is None or typed_sharding(x) is None:
+        return x
+    typed = typed_sharding(x)
+    parts = [*typed.spec, *[None] * (x.ndim - len(typed.spec))]
+    return resharded(x, typed, [part if i in cut.matrix_axes else None for i, part in enumerate(parts)])
+
+
+def _back(y: jax.Array, xs: list[jax.Array], cuts: list[Cut], name: str) -> jax.Array:
+    """A solved stack, sharded as the matrices of the leaves are where types say how; not along the stack."""
+    typed = typed_sharding(xs[0])
+    if typed is None:
+        return y
+    found = {
+        tuple(None if i is None or i >= len(s.spec) else s.spec[i] for i in cut.matrix_axes)
+        for cut, x in zip(cuts, xs, strict=True)
+        if (s := typed_sharding(x)) is not None
+    }
+    alike = name == "x" and len(found) == 1
+    return resharded(y, typed, [None, *(found.pop() if alike else [None] * (y.ndim - 1))])
+
+
+def _on_mesh(leaf: Any, of_one: Callable[[Values, Any], Values], given: Values, values: Any) -> Values:
+    """What `of_one` makes of a stack, of which on a mesh each device has whole matrices.
+
+    A stack that the devices do not divide is filled up with zeros. One matrix is solved by every device.
+    """
+    mesh, count = mesh_of(leaf), given["x"].shape[0]
+    if mesh is None:
+        return _each(of_one, given, values)
+    more = -count % mesh.size if count > 1 else 0
+    if more:
+        given = {k: jnp.concatenate([v, jnp.zeros((more, *v.shape[1:]), v.dtype)]) for k, v in given.items()}
+    owned = PartitionSpec(mesh.axis_names if count > 1 else None)
+    if typed_sharding(leaf) is not None:
+        given = {
+            k: resharded(v, typed_sharding(leaf), [*owned, *[None] * (v.ndim - 1)]) for k, v in given.items()
+        }
+    solve = jax.shard_map(
+        lambda given, values: _each(of_one, given, values),
+        mesh=mesh,
+        in_specs=(owned, PartitionSpec()),
+        out_specs=owned,
+        check_vma=False,
+    )
+    solved = solve(given, values)
+    return {k: v[:count] for k, v in solved.items()} if more else solved
+
+
+EACH, ONE = "each_matrix", "one_matrix"
+"""The names of the compiled functions by which a formula finds what is done to one matrix."""
+
+
+def _each(of_one: Callable[[Values, Any], Values], given: Values, values: Any) -> Values:
+    """What `of_one` makes of a stack: at once, or of one part of the stack after another."""
+    if given["x"].shape[0] <= 1:
+        return of_one(given, values)
+    one = jax.jit(_named(of_one, ONE))
+
+    def each(given: Values, values: Any) -> Values:
+        def in_turn(given: Values, values: Any) -> Values:
+            return _in_turn(one, given, values)
+
+        return jax.lax.platform_dependent(given, values, cpu=in_turn, default=one)
+
+    return jax.jit(_named(each, f"{EACH}_{len(given)}"))(given, values)
+
+
+def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    call.__name__ = name
+    return call
+
+
+def _in_turn(one: Callable[[Values, Any], Values], given: Values, values: Any) -> Values:
+    """The same by a loop, which writes what it makes in the place of what it was given."""
+    count, size = given["x"].shape[0], math.prod(given["x"].shape[1:])
+    few = max(k for k in range(1, count + 1) if count % k == 0 and (k == 1 or k * size <= AT_ONCE))
+    read = {k: v for k, v in given.items() if k in READ}
+    changed = {k: v for k, v in given.items() if k not in READ}
+
+    def step(i: jax.Array, changed: Values) -> Values:
+        now = {k: jax.lax.dynamic_slice_in_dim(v, i * few, few) for k, v in {**changed, **read}.items()}
+        made = one(now, values)
+        return {k: jax.lax.dynamic_update_slice_in_dim(changed[k], x, i * few, 0) for k, x in made.items()}
+
+    return jax.lax.fori_loop(0, count // few, step, changed)

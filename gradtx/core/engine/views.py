@@ -1,0 +1,248 @@
+"""A leaf as a batch of matrices: which axes are rows, which columns, and how they are cut into blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.engine.placement import Size
+from gradtx.core.spec.arguments import builds
+from gradtx.core.spec.fields import Declared
+from gradtx.core.spec.spec import show
+
+Shape = tuple[int, ...]
+Blocks = int | tuple[int, ...]
+"""How many blocks of one size, or the size of each."""
+
+
+class MatrixView(Declared, name="matrix_view"):
+    """Which axes of a leaf are rows and which columns; the others are a batch of matrices."""
+
+    axes: str
+    row_blocks: Blocks
+    column_blocks: Blocks
+
+    def check(self) -> None:
+        letters = set(self.axes) if isinstance(self.axes, str) else set()
+        if not {"r", "c"} <= letters <= {"b", "r", "c"}:
+            raise ValueError(
+                f"{self.name}: axes has a letter for each axis of a leaf, 'r' for rows, 'c' for columns and "
+                f"'b' for a batch, with an 'r' and a 'c' at least; got {show(self.axes)}."
+            )
+        for key in ("row_blocks", "column_blocks"):
+            blocks = getattr(self, key)
+            each = blocks if isinstance(blocks, tuple) else (blocks,)
+            if not each or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in each):
+                raise ValueError(
+                    f"{self.name}: {key} is how many blocks there are, or a tuple of their sizes, each >= 1; "
+                    f"got {show(blocks)}."
+                )
+
+    def of(self, shape: Shape) -> Cut:
+        """The matrices of a leaf of a shape.
+
+        Raises:
+            ValueError: it has another number of axes, or the blocks do not make it up.
+        """
+        if len(self.axes) != len(shape):
+            raise ValueError(
+                f"{self!r} is of {len(self.axes)} axes, and the leaf has the shape {tuple(shape)}"
+            )
+        at = {letter: [i for i, x in enumerate(self.axes) if x == letter] for letter in "brc"}
+        rows, columns = (math.prod(shape[i] for i in at[letter]) for letter in "rc")
+        return Cut(
+            tuple(map(int, shape)),
+            tuple(at["b"]),
+            tuple(at["r"]),
+            tuple(at["c"]),
+            _sizes(self.row_blocks, rows, "rows"),
+            _sizes(self.column_blocks, columns, "columns"),
+        )
+
+
+def _sizes(blocks: Blocks, size: int, what: str) -> tuple[int, ...]:
+    """The size of each block."""
+    if isinstance(blocks, tuple):
+        if sum(blocks) != size:
+            raise ValueError(f"blocks of {', '.join(map(str, blocks))} {what} are {sum(blocks)}, of {size}")
+        return blocks
+    if size % blocks:
+        raise ValueError(f"{size} {what} are no {blocks} blocks of one size")
+    return (size // blocks,) * blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """The matrices that a leaf of a known shape consists of.
+
+    Blocks of one size stand beside each other as a batch does; blocks of several sizes are parts of their
+    own.
+
+    Attributes:
+        shape: the shape of the leaf.
+        batch: the axes that are a batch.
+        rows: the axes that together are the rows.
+        columns: the axes that together are the columns.
+        row_sizes: the number of rows of each block.
+        column_sizes: the number of columns of each block.
+    """
+
+    shape: Shape
+    batch: tuple[int, ...]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    row_sizes: tuple[int, ...]
+    column_sizes: tuple[int, ...]
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        return (*self.batch, *self.rows, *self.columns)
+
+    @property
+    def _leading(self) -> Shape:
+        """The sizes of the batch, each of which knows its axis."""
+        sizes = Size.of(self.shape)
+        return tuple(sizes[i] for i in self.batch)
+
+    @functools.cached_property
+    def is_even(self) -> bool:
+        """Whether all matrices have one size, so that they are one part."""
+        return len({*self.row_sizes}) == len({*self.column_sizes}) == 1
+
+    @functools.cached_property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """The rows and columns of the matrices of each part."""
+        if self.is_even:
+            return (
+                (
+                    self._size_along(self.rows, self.row_sizes),
+                    self._size_along(self.columns, self.column_sizes),
+                ),
+            )
+        return tuple(itertools.product(self.row_sizes, self.column_sizes))
+
+    def _size_along(self, axes: tuple[int, ...], sizes: tuple[int, ...]) -> int:
+        """The size of the blocks along some axes, which knows its axis if it is one of the leaf's, whole."""
+        whole = len(axes) == len(sizes) == 1
+        return Size.of(self.shape)[axes[0]] if whole else sizes[0]
+
+    @property
+    def matrix_axes(self) -> tuple[int | None, int | None]:
+        """The axis of the leaf that the rows are, and that of the columns, where it is one and not cut."""
+        pairs = ((self.rows, self.row_sizes), (self.columns, self.column_sizes))
+        rows, columns = (axes[0] if len(axes) == len(sizes) == 1 else None for axes, sizes in pairs)
+        return rows, columns
+
+    def split(self, x: jax.Array) -> list[jax.Array]:
+        """The matrices of each part, as (number, rows, columns)."""
+        count = math.prod(self._leading)
+        whole = jnp.transpose(x, self._order).reshape(count, sum(self.row_sizes), sum(self.column_sizes))
+        if self.is_even:
+            (rows, columns), m, n = self.sizes[0], len(self.row_sizes), len(self.column_sizes)
+            if m == n == 1:
+                return [whole]
+            cut = whole.reshape(count, m, rows, n, columns).transpose(0, 1, 3, 2, 4)
+            return [cut.reshape(count * m * n, rows, columns)]
+        corners = zip(self._corners(), self.sizes, strict=True)
+        return [whole[:, i : i + rows, j : j + columns] for (i, j), (rows, columns) in corners]
+
+    def join(self, parts: list[jax.Array]) -> jax.Array:
+        """The leaf that consists of such parts."""
+        count = math.prod(self._leading)
+        if self.is_even:
+            (rows, columns), m, n = self.sizes[0], len(self.row_sizes), len(self.column_sizes)
+            cut = parts[0].reshape(count, m, n, rows, columns).transpose(0, 1, 3, 2, 4)
+            whole = cut.reshape(count, m * rows, n * columns)
+        else:
+            n = len(self.column_sizes)
+            bands = [jnp.concatenate(parts[i : i + n], axis=2) for i in range(0, len(parts), n)]
+            whole = jnp.concatenate(bands, axis=1)
+        order = self._order
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return jnp.transpose(whole.reshape([self.shape[i] for i in order]), back)
+
+    def _corners(self) -> list[tuple[int, int]]:
+        rows, columns = (
+            [0, *itertools.accumulate(sizes)][:-1] for sizes in (self.row_sizes, self.column_sizes)
+        )
+        return list(itertools.product(rows, columns))
+
+    def slot_shape(self, of: Callable[[int, int], Shape | None]) -> Shape | None:
+        """The shape of what a leaf remembers of each matrix, of which `of(rows, columns)` is the shape.
+
+        The batch and the blocks come first. Of blocks of several sizes all is in one row, one after another.
+        """
+        if self.is_even:
+            own = of(*self.sizes[0])
+            blocks = [len(sizes) for sizes in (self.row_sizes, self.column_sizes) if len(sizes) > 1]
+            return None if own is None else (*self._leading, *blocks, *own)
+        each = self._lengths(of)
+        return None if each is None else (*self._leading, sum(each))
+
+    def _lengths(self, of: Callable[[int, int], Shape | None]) -> list[int] | None:
+        shapes = [of(*size) for size in self.sizes]
+        return None if all(s is None for s in shapes) else [0 if s is None else math.prod(s) for s in shapes]
+
+    def split_slot(self, x: jax.Array, of: Callable[[int, int], Shape | None]) -> list[jax.Array | None]:
+        """What is remembered of the matrices of each part, as (number, ...)."""
+        if self.is_even:
+            own = of(*self.sizes[0])
+            assert own is not None
+            return [x.reshape(self.count(0), *own)]
+        lengths, rows = self._lengths(of), math.prod(self._leading)
+        assert lengths is not None
+        flat, parts, start = x.reshape(rows, sum(lengths)), [], 0
+        for size, length in zip(self.sizes, lengths, strict=True):
+            own = of(*size)
+            parts.append(None if own is None else flat[:, start : start + length].reshape(rows, *own))
+            start += length
+        return parts
+
+    def join_slot(self, parts: list[Any], shape: Shape) -> jax.Array:
+        """What a leaf remembers, of a shape, that consists of such parts."""
+        if self.is_even:
+            return parts[0].reshape(shape)
+        rows, known = math.prod(self._leading), [x for x in parts if x is not None]
+        flat = [x.reshape(rows, math.prod(x.shape[1:])) for x in known]
+        return jnp.concatenate(flat, axis=1).reshape(shape)
+
+    def count(self, part: int) -> int:
+        """The number of matrices of a part."""
+        blocks = len(self.row_sizes) * len(self.column_sizes) if self.is_even else 1
+        return math.prod(self._leading) * blocks
+
+
+@builds(MatrixView)
+def matrix_view(axes: str, row_blocks: Blocks = 1, column_blocks: Blocks = 1) -> MatrixView:
+    """Says how a leaf is a batch of matrices, for the optimizers that treat a weight as one.
+
+    Rows are what is summed over where the weight is multiplied by an input, and columns what comes out, as in
+    a kernel of Flax, `x @ kernel`. Several axes of rows are one, in their order, and so for columns.
+
+    Args:
+        axes: a letter for each axis, `'r'` for rows, `'c'` for columns, `'b'` for a batch: layers that are
+            scanned, experts, heads. `"brc"` is a stack of kernels, `"rrrc"` the kernel of a convolution with
+            height, width, inputs and outputs, `"rcc"` a kernel of shape (inputs, heads, outputs of each).
+        row_blocks: into how many blocks of one size the rows are cut, or the size of each.
+        column_blocks: the same of the columns; `3` for queries, keys and values that are one kernel, or
+            `(768, 256, 256)` where they are of several sizes.
+
+    Returns:
+        The view, to be given to `gradtx.muon` and others, by a pattern of paths.
+
+    Raises:
+        ValueError: `axes` has another letter, or no row or no column; a number of blocks is not >= 1.
+
+    Examples:
+        >>> import gradtx
+        >>> gradtx.matrix_view("brc", column_blocks=3)
+        matrix_view('brc', column_blocks=3)
+    """
+    ...

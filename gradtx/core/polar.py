@@ -1,0 +1,220 @@
+"""The polar factor of a matrix by products alone: iterations of Newton-Schulz and their coefficients."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.numerics import abs_sq, divide, real_dtype
+
+Coefficients = tuple[float, float, float]
+Normalization = Literal["frobenius", "spectral", "aol", "schatten"]
+
+STANDARD: Coefficients = (3.4445, -4.7750, 2.0315)
+
+COEFFICIENTS: dict[str, tuple[Coefficients, ...]] = {
+    "standard": (STANDARD,),
+    "dion": (
+        (4.0848, -6.8946, 2.9270),
+        (3.9505, -6.3029, 2.6377),
+        (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046),
+        (2.8366, -3.0525, 1.2012),
+    ),
+    "polar_express": (
+        (8.156554524902461, -22.48329292557795, 15.878769915207462),
+        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+    ),
+    "polar_express_8": (
+        (8.2051, -22.9019, 16.4607),
+        (4.0664, -2.8612, 0.5184),
+        (3.9096, -2.8234, 0.5250),
+        (3.2856, -2.4153, 0.4853),
+        (2.2779, -1.6198, 0.3985),
+        (1.8726, -1.2307, 0.3585),
+        (1.8564, -1.2132, 0.3568),
+        (1.8750, -1.2500, 0.3750),
+    ),
+    "cans": (
+        (8.4703, -25.1081, 18.6293),
+        (4.1828, -3.1087, 0.5806),
+        (3.9619, -2.9541, 0.5630),
+        (3.2866, -2.4647, 0.5074),
+        (2.2737, -1.6447, 0.4162),
+    ),
+    "turbo": (
+        (4.0098, -7.0585, 2.4635),
+        (3.4585, -5.5479, 2.5959),
+        (2.7573, -3.2939, 1.4254),
+        (2.7215, -3.0494, 1.3169),
+    ),
+    "deepseek": ((STANDARD,) * 8 + ((2.0, -1.5, 0.5),) * 2),
+    "cubic": (
+        (3.3656576, -3.3420992, 0.0),
+        (2.5744352, -1.4957376, 0.0),
+        (2.5368962, -1.4312570, 0.0),
+        (2.4418906, -1.2764040, 0.0),
+        (2.2230472, -0.9630650, 0.0),
+    ),
+    "newton_schulz": ((2.0, -1.5, 0.5),),
+}
+"""Sets of a, b and c by name, one for each step; a single one is for every step.
+
+`standard` is Muon's. `dion` is Dion's, also called quintic. `polar_express` is of 5 steps, with a margin of
+1.02, `polar_express_8` of 8. `turbo` goes with the normalization `aol`. `newton_schulz` is the classical
+iteration.
+"""
+
+MARGINS = {"polar_express": 1.02}
+"""By what more than its norm a matrix is divided, where a set is made for that."""
+
+RESTART = 2
+"""After how many steps the Gram form begins anew, since what it accumulates loses digits."""
+
+
+def coefficients_of(where: str, ns_coeffs: Any, ns_steps: int) -> tuple[tuple[Coefficients, ...], float]:
+    """The coefficients of each step, and the margin of the norm.
+
+    Args:
+        where: the rule that asks, for errors.
+        ns_coeffs: the name of a set, one triple for all steps, or one for each.
+        ns_steps: how many steps, where there is one triple.
+    """
+    if not isinstance(ns_steps, int) or isinstance(ns_steps, bool) or ns_steps < 1:
+        raise ValueError(f"{where}: ns_steps must be an int >= 1, got {ns_steps!r}.")
+    known: Any = ns_coeffs
+    margin = 1.0
+    if isinstance(ns_coeffs, str):
+        if ns_coeffs not in COEFFICIENTS:
+            raise ValueError(
+                f"{where}: ns_coeffs must be one of {', '.join(COEFFICIENTS)}, or numbers; got {ns_coeffs!r}."
+            )
+        known, margin = COEFFICIENTS[ns_coeffs], MARGINS.get(ns_coeffs, 1.0)
+    try:
+        rows = (
+            (tuple(map(float, known)),)
+            if _is_number(known[0])
+            else tuple(tuple(map(float, row)) for row in known)
+        )
+    except (TypeError, ValueError, IndexError, KeyError):
+        rows = ()
+    if not rows or any(len(row) != 3 for row in rows):
+        raise ValueError(
+            f"{where}: ns_coeffs is the name of a set ({', '.join(COEFFICIENTS)}), three numbers, or three "
+            f"for each step; got {ns_coeffs!r}."
+        )
+    return (rows * ns_steps if len(rows) == 1 else rows), margin  # pyright: ignore[reportReturnType]
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float) or getattr(x, "shape", None) == ()
+
+
+def polar(
+    x: jax.Array,
+    eps: jax.Array,
+    *,
+    coefficients: tuple[Coefficients, ...],
+    margin: float = 1.0,
+    normalization: Normalization = "frobenius",
+    gram: bool = False,
+) -> jax.Array:
+    """About U V* for x = U S V*, of matrices along the last two axes.
+
+    From x over its norm, each step is x <- a x + (b X + c X²) x with X = x x*, of the side that is shorter.
+
+    Args:
+        x: matrices, of shape (..., rows, columns).
+        eps: added to the norm; of `"aol"` and `"schatten"` the least sum that a root is taken of.
+        coefficients: a, b and c of each step.
+        margin: by what more than its norm x is divided.
+        normalization: by which norm: `"frobenius"`, `"spectral"`, `"schatten"` (the 4-norm), or `"aol"`,
+            which divides each row by the root of the sum of |X| along it.
+        gram: whether the steps are taken on X, of which x is multiplied in the end: fewer operations where
+            one side is much longer than the other.
+    """
+    return _polar(x, eps, coefficients, margin, normalization, gram)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _polar(x: Any, eps: Any, coefficients: Any, margin: float, normalization: str, gram: bool) -> jax.Array:
+    if not x.size:
+        return x
+    tall = x.shape[-2] > x.shape[-1]
+    x = conjugate(x) if tall else x
+    x, square = _normalized(x, eps, margin, normalization)
+    x = _by_gram(x, square, coefficients) if gram else _by_steps(x, square, coefficients)
+    return conjugate(x) if tall else x
+
+
+def conjugate(x: jax.Array) -> jax.Array:
+    """The conjugate transpose of each matrix."""
+    return jnp.conj(x.mT) if jnp.iscomplexobj(x) else x.mT
+
+
+def _square(x: jax.Array) -> jax.Array:
+    return x @ conjugate(x)
+
+
+def _normalized(x: jax.Array, eps: jax.Array, margin: float, normalization: str) -> tuple[jax.Array, Any]:
+    """The matrix that the steps begin with, and its X where that is known."""
+    # The squares of a matrix over its largest element are in range.
+    largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
+    largest = jnp.where(largest > 0, largest, jnp.ones_like(largest))
+    x, eps = x / largest, eps / largest
+    if normalization in ("aol", "schatten"):
+        # Of squares eps is a bound of its own, of which the largest element is taken out twice.
+        least = jnp.maximum(eps / largest, np.array(jnp.finfo(eps.dtype).tiny, eps.dtype))
+        square = _square(x)
+        if normalization == "aol":
+            sums = jnp.sum(jnp.abs(square), axis=-1, keepdims=True)
+            by = jax.lax.rsqrt(jnp.maximum(sums, least))
+            return x * by, square * by * by.mT
+        norm = jnp.sqrt(jnp.sum(abs_sq(square), axis=(-2, -1), keepdims=True))
+        by = jax.lax.rsqrt(jnp.maximum(norm, least))
+        return x * by, square * (by * by)
+    if normalization == "spectral":
+        norm = jnp.linalg.norm(x, ord=2, axis=(-2, -1), keepdims=True)
+    else:
+        norm = jnp.sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True))
+    return divide(x, margin * norm + eps), None
+
+
+def _by_steps(x: jax.Array, square: Any, coefficients: tuple[Coefficients, ...]) -> jax.Array:
+    is_cubic = all(c == 0 for _, _, c in coefficients)
+
+    def step(x: jax.Array, row: Any, known: Any = None) -> tuple[jax.Array, None]:
+        a, b, c = row
+        square = _square(x) if known is None else known
+        return a * x + (b * square if is_cubic else b * square + c * (square @ square)) @ x, None
+
+    if square is not None:
+        x, _ = step(x, coefficients[0], square)
+        coefficients = coefficients[1:]
+    rows = jnp.asarray(coefficients, real_dtype(x.dtype)).reshape(-1, 3)
+    return jax.lax.scan(step, x, rows)[0]
+
+
+def _by_gram(x: jax.Array, square: Any, coefficients: tuple[Coefficients, ...]) -> jax.Array:
+    """The same steps on X and on what x is to be multiplied by."""
+    identity = jnp.broadcast_to(jnp.eye(x.shape[-2], dtype=x.dtype), (*x.shape[:-1], x.shape[-2]))
+
+    def step(carry: Any, row: Any) -> tuple[Any, None]:
+        r, q = carry
+        a, b, c = row
+        z = b * r + c * (r @ r)
+        rz = r @ z + a * r
+        return (a * rz + z @ rz, q @ z + a * q), None
+
+    for rows in filter(None, (coefficients[:RESTART], coefficients[RESTART:])):
+        r = _square(x) if square is None else square
+        (_, q), _ = jax.lax.scan(step, (r, identity), jnp.asarray(rows, real_dtype(x.dtype)))
+        x, square = q @ x, None
+    return x

@@ -1,0 +1,179 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
+from gradtx.core.compose.rule import WholeScalar
+from gradtx.core.engine.matrix_views import Views
+from gradtx.core.engine.scope import Now, Slots, Stack
+from gradtx.core.engine.transform import Transform
+from gradtx.core.numbers.steps import Steps, next_count
+from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
+from gradtx.core.polar import conjugate
+from gradtx.core.spec.arguments import builds
+from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule
+from gradtx.core.spec.spec import show
+
+KEEP, TURN, BEGIN = range(3)
+"""What becomes of the bases in a step: they stay, follow the preconditioner, or are computed anew."""
+
+
+def _of_rows(rule: Any, rows: int, columns: int) -> tuple[int, int] | None:
+    return (rows, rows) if rows <= rule.max_precond_dim else None
+
+
+def _of_columns(rule: Any, rows: int, columns: int) -> tuple[int, int] | None:
+    return (columns, columns) if columns <= rule.max_precond_dim else None
+
+
+class ScaleBySoap(MatrixRule, name="scale_by_soap"):
+    """L = b L + (1 - b) g g*, R = b R + (1 - b) g* g;  u = Q_L adam(Q_L* g Q_R) Q_R*, Q of eigenvectors."""
+
+    b1: Decay
+    b2: Decay
+    shampoo_beta: Decay
+    eps: NonNegative
+    precondition_frequency: Period
+    max_precond_dim: int
+    bias_correction: bool
+    views: Any
+
+    left, basis_left = MatrixSlot(of=_of_rows), MatrixSlot(of=_of_rows)
+    right, basis_right = MatrixSlot(of=_of_columns), MatrixSlot(of=_of_columns)
+    mu, nu = MatrixSlot(), MatrixSlot(real=True)
+    age = WholeScalar(dtype="int32")
+
+    def check(self) -> None:
+        if not isinstance(self.max_precond_dim, int) or self.max_precond_dim < 1:
+            raise ValueError(
+                f"{self.name}: max_precond_dim must be an int >= 1, got {show(self.max_precond_dim)}."
+            )
+
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
+        is_first = now.step == 0
+        age = jnp.where(is_first, 0, next_count(now.age))
+        is_due = Steps.of(age) >= self.precondition_frequency
+        factor = jnp.ones_like(now.t)
+        if self.bias_correction:
+            updates = jnp.maximum(now.step, 1)
+            factor = sqrt(self.b2.correction(updates)) / self.b1.correction(updates)
+        # The first gradient makes the bases, and moves nothing.
+        factor = jnp.where(is_first, jnp.zeros_like(factor), factor)
+        what = jnp.where(is_first, BEGIN, jnp.where(is_due, TURN, KEEP))
+        return {"age": jnp.where(is_due, 0, age), "what": what, "factor": factor}
+
+    def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
+        bases = slots.basis_left, slots.basis_right
+        turned = _into(x, bases)
+        is_first = stack.what == BEGIN
+        mu = jnp.where(is_first, slots.mu, self.b1.mix(slots.mu, turned))
+        nu = jnp.where(is_first, slots.nu, self.b2.mix(slots.nu, abs_sq(turned)))
+        u = stack.factor * _back(divide(mu, sqrt(nu) + self.eps), bases)
+        sides = (
+            None if slots.left is None else self.shampoo_beta.mix(slots.left, x @ conjugate(x)),
+            None if slots.right is None else self.shampoo_beta.mix(slots.right, conjugate(x) @ x),
+        )
+        changes = [lambda sides, bases, mu, nu: (bases, mu, nu), _turn, _begin]
+        bases, mu, nu = jax.lax.switch(stack.what, changes, sides, bases, mu, nu)
+        kept = dict(zip(("left", "right", "basis_left", "basis_right"), (*sides, *bases), strict=True))
+        return u, {**{k: v for k, v in kept.items() if v is not None}, "mu": mu, "nu": nu}
+
+
+Pair = tuple[Any, Any]
+"""Of the rows and of the columns, None for a side that is too long."""
+
+
+def _into(x: jax.Array, bases: Pair) -> jax.Array:
+    """A matrix in the bases."""
+    left, right = bases
+    x = x if left is None else conjugate(left) @ x
+    return x if right is None else x @ right
+
+
+def _back(x: jax.Array, bases: Pair) -> jax.Array:
+    """A matrix that is in the bases."""
+    left, right = bases
+    x = x if left is None else left @ x
+    return x if right is None else x @ conjugate(right)
+
+
+def _begin(sides: Pair, bases: Pair, mu: jax.Array, nu: jax.Array) -> tuple[Pair, jax.Array, jax.Array]:
+    """The eigenvectors, those of the largest eigenvalues first."""
+    made = [None if side is None else jnp.linalg.eigh(side)[1][..., ::-1] for side in sides]
+    return (made[0], made[1]), mu, nu
+
+
+def _turn(sides: Pair, bases: Pair, mu: jax.Array, nu: jax.Array) -> tuple[Pair, jax.Array, jax.Array]:
+    """One step of a power iteration, after the columns are put in the order of their eigenvalues."""
+    made: list[Any] = []
+    for axis, side, basis in zip((-2, -1), sides, bases, strict=True):
+        if side is None:
+            made.append(None)
+            continue
+        values = jnp.real(jnp.sum(jnp.conj(basis) * (side @ basis), axis=-2))
+        order = jnp.argsort(values, axis=-1, descending=True)
+        nu = jnp.take_along_axis(nu, jnp.expand_dims(order, -1 if axis == -2 else -2), axis=axis)
+        ordered = jnp.take_along_axis(basis, jnp.expand_dims(order, -2), axis=-1)
+        made.append(jnp.linalg.qr(side @ ordered)[0])
+    new = made[0], made[1]
+    return new, _into(_back(mu, bases), new), nu
+
+
+@builds(ScaleBySoap)
+def scale_by_soap(
+    b1: ScalarOrSchedule = 0.95,
+    b2: ScalarOrSchedule = 0.95,
+    shampoo_beta: ScalarOrSchedule = 0.95,
+    eps: ScalarOrSchedule = 1e-8,
+    precondition_frequency: ScalarOrSchedule = 10,
+    max_precond_dim: int = 10_000,
+    *,
+    bias_correction: bool = True,
+    views: Views = None,
+) -> Transform:
+    """Rescales the gradients of matrices by Adam's moments in the eigenbasis of Shampoo's preconditioner.
+
+    With Q_L and Q_R the eigenvectors of L and R, and g' = Q_L* g Q_R:
+
+        m = b1 m + (1 - b1) g'        v = b2 v + (1 - b2) |g'|²        u = c Q_L (m / (sqrt(v) + eps)) Q_R*
+        L = b L + (1 - b) g g*        R = b R + (1 - b) g* g           b = shampoo_beta, after the update
+
+    where c = sqrt(1 - b2^t) / (1 - b1^t). The first gradient makes L, R and their eigenvectors, and its
+    update is 0; t is 1 at the second. Every `precondition_frequency` updates Q becomes the orthogonal factor
+    of L Q, whose columns are first ordered by diag(Q* L Q), with v; between these it costs nothing.
+
+    Args:
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
+        shampoo_beta: decay of L and R, in [0, 1).
+        eps: added to the denominator, >= 0.
+        precondition_frequency: the number of updates from one basis to the next, >= 1.
+        max_precond_dim: a side that is longer has no basis.
+        bias_correction: correct averages for their start at zero, as Adam does.
+        views: which leaves are matrices, and how, where names and shapes do not say it; see
+            `gradtx.matrix_view`.
+
+    Returns:
+        A transform with the slots `left`, `right`, `basis_left`, `basis_right`, `mu` and `nu`, of each
+        matrix; the state has `age`, the number of updates that the bases are old.
+
+    Raises:
+        ValueError: `max_precond_dim` is no int >= 1; at init, a leaf that has no view as a matrix.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, w = gradtx.scale_by_soap(), {"kernel": jnp.ones((4, 3))}
+        >>> slots = tx.init(w)["slots"]["scale_by_soap"]
+        >>> slots["left"]["kernel"].shape, slots["basis_right"]["kernel"].shape
+        ((4, 4), (3, 3))
+
+    References:
+        Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam, 2024,
+        https://arxiv.org/abs/2409.11321.
+    """
+    ...

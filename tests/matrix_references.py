@@ -1,0 +1,208 @@
+"""Float64 references of rules that treat a leaf as matrices: its last two axes, the others being a batch.
+
+In the formulas t is 1 at the first update, g is a gradient, theta a parameter, eta the learning rate. A
+matrix has m rows (inputs) and n columns (outputs). A direction is what will be subtracted, an update what
+will be added.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from references import Number, Reference, _adam, square
+
+STANDARD = (3.4445, -4.7750, 2.0315)
+SETS = {
+    "dion": [
+        (4.0848, -6.8946, 2.9270),
+        (3.9505, -6.3029, 2.6377),
+        (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046),
+        (2.8366, -3.0525, 1.2012),
+    ],
+    "polar_express": [
+        (8.156554524902461, -22.48329292557795, 15.878769915207462),
+        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+    ],
+}
+
+
+def polynomial(x: np.ndarray, coefficients: Any) -> np.ndarray:
+    """What the steps make of a matrix, by its singular values alone: s <- a s + b s^3 + c s^5."""
+    u, s, vh = np.linalg.svd(x, full_matrices=False)
+    for a, b, c in coefficients:
+        s = a * s + b * s**3 + c * s**5
+    return (u * s) @ vh
+
+
+def first(x: np.ndarray, preconditioning: str, eps: float, margin: float) -> np.ndarray:
+    """A matrix over the norm that the steps begin with; of aol each row of the shorter side over its own."""
+    s = np.linalg.svd(x, compute_uv=False)
+    if preconditioning == "aol":
+        tall = x.shape[0] > x.shape[1]
+        y = x.conj().T if tall else x
+        sums = np.abs(y @ y.conj().T).sum(axis=1, keepdims=True)
+        y = y / np.sqrt(np.maximum(sums, eps))
+        return y.conj().T if tall else y
+    if preconditioning == "schatten":
+        return x / np.sqrt(max(np.sqrt((s**4).sum()), eps))
+    size = s.max(initial=0.0) if preconditioning == "spectral" else math.sqrt((s**2).sum())
+    return x / (margin * size + eps)
+
+
+def polar(x, ns_coeffs=STANDARD, ns_steps=5, eps=1e-8, preconditioning="frobenius"):
+    """The polar factor of each matrix of a leaf, about."""
+    margin = 1.02 if ns_coeffs == "polar_express" else 1.0
+    rows = SETS.get(ns_coeffs, [STANDARD] * ns_steps) if isinstance(ns_coeffs, str) else ns_coeffs
+    if not isinstance(rows[0], tuple):
+        rows = [rows] * ns_steps
+    if not x.size:
+        return x
+    flat = x.reshape(-1, *x.shape[-2:])
+    return np.stack([polynomial(first(y, preconditioning, eps, margin), rows) for y in flat]).reshape(x.shape)
+
+
+def scale(shape, scaling, consistent_rms=None):
+    """sigma, the size of an update for a shape."""
+    m, n = shape[-2:]
+    if consistent_rms is not None:
+        return consistent_rms * math.sqrt(max(m, n))
+    return {
+        "none": 1.0,
+        "jordan": math.sqrt(max(1.0, n / max(m, 1))),
+        "moonlight": 0.2 * math.sqrt(max(m, n)),
+        "dion": math.sqrt(n / max(m, 1)),
+    }[scaling]
+
+
+@dataclasses.dataclass
+class Orthogonalize(Reference):
+    """sigma pol(g); what is no matrix passes."""
+
+    ns_coeffs: Any = STANDARD
+    ns_steps: int = 5
+    eps: Number = 1e-8
+    preconditioning: str = "frobenius"
+    scaling: str = "none"
+    consistent_rms: Number | None = None
+
+    def leaf(self, g, p, s, h):
+        if g.ndim < 2:
+            return g
+        u = polar(g, self.ns_coeffs, self.ns_steps, h.eps, self.preconditioning)
+        return scale(g.shape, self.scaling, h.consistent_rms) * u
+
+
+def _muon(g, s, h, scaling, bias_correction=True):
+    beta, t = h.beta, h.t
+    s.m = beta * s.m + (1 - beta) * g
+    c, c_next = (1 - beta**t, 1 - beta ** (t + 1)) if bias_correction else (1.0, 1.0)
+    m = beta * s.m / c_next + (1 - beta) * g / c if h.nesterov else s.m / c
+    u = polar(m, h.ns_coeffs, h.ns_steps, h.eps, h.preconditioning)
+    if h.adaptive:
+        u = np.real(np.conj(m) * u).sum(axis=(-2, -1), keepdims=True) * u
+    return scale(g.shape, scaling, h.consistent_rms) * u
+
+
+@dataclasses.dataclass
+class ScaleByMuon(Reference):
+    """sigma pol(m), with Nesterov's momentum m corrected for its start; what is no matrix passes."""
+
+    ns_coeffs: Any = STANDARD
+    ns_steps: int = 5
+    beta: Number = 0.95
+    eps: Number = 1e-8
+    nesterov: bool = True
+    adaptive: bool = False
+    preconditioning: str = "frobenius"
+    bias_correction: bool = True
+    scaling: str = "none"
+    consistent_rms: Number | None = None
+
+    def leaf(self, g, p, s, h):
+        return g if g.ndim < 2 else _muon(g, s, h, self.scaling, self.bias_correction)
+
+
+@dataclasses.dataclass
+class Muon(Reference):
+    """-eta (sigma pol(m) + lambda theta) for matrices, and AdamW for the rest."""
+
+    learning_rate: Number
+    ns_coeffs: Any = STANDARD
+    ns_steps: int = 5
+    beta: Number = 0.95
+    eps: Number = 1e-8
+    weight_decay: Number = 0.0
+    nesterov: bool = True
+    adaptive: bool = False
+    preconditioning: str = "frobenius"
+    adam_b1: Number = 0.9
+    adam_b2: Number = 0.999
+    adam_eps_root: Number = 0.0
+    adam_weight_decay: Number = 0.0
+    adam_learning_rate: Number | None = None
+    consistent_rms: Number | None = None
+    convention: str = "optax"
+
+    def leaf(self, g, p, s, h):
+        if g.ndim >= 2:
+            scaling = {"moonlight": "moonlight", "dion": "dion"}.get(self.convention, "jordan")
+            u = _muon(g, s, h, scaling, self.convention == "optax")
+            return -h.learning_rate * (u + h.weight_decay * p)
+        numbers = SimpleNamespace(b1=h.adam_b1, b2=h.adam_b2, eps=h.eps, eps_root=h.adam_eps_root, t=h.t)
+        rate = h.learning_rate if h.adam_learning_rate is None else h.adam_learning_rate
+        return -rate * (_adam(g, s, numbers, self.nesterov) + h.adam_weight_decay * p)
+
+
+def _soap(g, s, h):
+    """One matrix; t is 1 at the first gradient, which makes the bases alone."""
+    if h.t == 1:
+        s.left, s.right = (1 - h.shampoo_beta) * (g @ g.conj().T), (1 - h.shampoo_beta) * (g.conj().T @ g)
+        s.ql, s.qr = (np.linalg.eigh(side)[1][:, ::-1] for side in (s.left, s.right))
+        s.m, s.v = np.zeros_like(g), np.zeros(g.shape)
+        return np.zeros_like(g)
+    k = h.t - 1
+    turned = s.ql.conj().T @ g @ s.qr
+    s.m = h.b1 * s.m + (1 - h.b1) * turned
+    s.v = h.b2 * s.v + (1 - h.b2) * square(turned)
+    c = math.sqrt(1 - h.b2**k) / (1 - h.b1**k) if h.bias_correction else 1.0
+    u = c * s.ql @ (s.m / (np.sqrt(s.v) + h.eps)) @ s.qr.conj().T
+    s.left = h.shampoo_beta * s.left + (1 - h.shampoo_beta) * (g @ g.conj().T)
+    s.right = h.shampoo_beta * s.right + (1 - h.shampoo_beta) * (g.conj().T @ g)
+    if k % h.precondition_frequency == 0:
+        m = s.ql @ s.m @ s.qr.conj().T
+        for axis, side, name in ((0, s.left, "ql"), (1, s.right, "qr")):
+            q = getattr(s, name)
+            order = np.argsort(-np.real(np.diag(q.conj().T @ side @ q)), kind="stable")
+            s.v = np.take(s.v, order, axis=axis)
+            setattr(s, name, np.linalg.qr(side @ q[:, order])[0])
+        s.m = s.ql.conj().T @ m @ s.qr
+    return u
+
+
+@dataclasses.dataclass
+class ScaleBySoap(Reference):
+    """Adam in the eigenbases of L = b L + (1 - b) g g* and R, which are renewed every few updates."""
+
+    b1: Number = 0.95
+    b2: Number = 0.95
+    shampoo_beta: Number = 0.95
+    eps: Number = 1e-8
+    precondition_frequency: Number = 10
+    bias_correction: bool = True
+
+    def leaf(self, g, p, s, h):
+        if g.ndim < 2:
+            return g
+        if h.t == 1:
+            s.each = [SimpleNamespace() for _ in range(math.prod(g.shape[:-2]))]
+        flat = g.reshape(-1, *g.shape[-2:])
+        return np.stack([_soap(x, own, h) for x, own in zip(flat, s.each, strict=True)]).reshape(g.shape)

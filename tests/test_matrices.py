@@ -1,0 +1,316 @@
+"""Leaves as matrices: their views, where they go, and what is done to them as stacks."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+import pytest
+
+import gradtx
+import matrix_references
+from gradtx.core.engine.views import MatrixView
+from gradtx.core.polar import COEFFICIENTS
+from trajectories import x64
+
+VIEWS = [
+    ((3, 4), gradtx.matrix_view("rc"), [(1, 3, 4)]),
+    ((3, 4), gradtx.matrix_view("cr"), [(1, 4, 3)]),
+    ((2, 3, 4), gradtx.matrix_view("brc"), [(2, 3, 4)]),
+    ((2, 3, 4), gradtx.matrix_view("rbc"), [(3, 2, 4)]),
+    ((2, 3, 4), gradtx.matrix_view("rcc"), [(1, 2, 12)]),
+    ((2, 3, 4), gradtx.matrix_view("crr"), [(1, 12, 2)]),
+    ((3, 3, 2, 5), gradtx.matrix_view("rrrc"), [(1, 18, 5)]),
+    ((2, 3, 2, 3, 2), gradtx.matrix_view("brcbc"), [(6, 3, 4)]),
+    ((4, 12), gradtx.matrix_view("rc", column_blocks=3), [(3, 4, 4)]),
+    ((2, 4, 6), gradtx.matrix_view("brc", row_blocks=2, column_blocks=3), [(12, 2, 2)]),
+    ((4, 12), gradtx.matrix_view("rc", column_blocks=(8, 2, 2)), [(1, 4, 8), (1, 4, 2), (1, 4, 2)]),
+    ((5, 2, 6), gradtx.matrix_view("rbc", row_blocks=(2, 3)), [(2, 2, 6), (2, 3, 6)]),
+    ((3, 0), gradtx.matrix_view("rc"), [(1, 3, 0)]),
+    ((0, 3, 2), gradtx.matrix_view("brc"), [(0, 3, 2)]),
+]
+
+
+@pytest.mark.parametrize(("shape", "view", "parts"), VIEWS, ids=lambda x: str(x))
+def test_a_leaf_is_cut_into_matrices_and_made_of_them_again(shape, view, parts):
+    x = jnp.arange(float(np.prod(shape))).reshape(shape)
+    cut = view.of(shape)
+    found = cut.split(x)
+    assert [p.shape for p in found] == parts
+    assert [(cut.count(i), *map(int, size)) for i, size in enumerate(cut.sizes)] == parts
+    np.testing.assert_array_equal(cut.join(found), x)
+    assert sorted(np.concatenate([p.ravel() for p in found]).tolist()) == x.ravel().tolist()
+    of = lambda rows, columns: (columns, rows, 2)  # noqa: E731
+    kept = jnp.arange(float(np.prod(cut.slot_shape(of)))).reshape(cut.slot_shape(of))
+    slots = cut.split_slot(kept, of)
+    assert [s.shape for s in slots] == [(n, c, r, 2) for n, r, c in parts]
+    np.testing.assert_array_equal(cut.join_slot(slots, kept.shape), kept)
+
+
+def test_a_block_of_columns_is_what_it_says():
+    x = jnp.arange(24.0).reshape(2, 12)
+    queries, keys, values = gradtx.matrix_view("rc", column_blocks=(8, 2, 2)).of(x.shape).split(x)
+    np.testing.assert_array_equal(queries[0], x[:, :8])
+    np.testing.assert_array_equal(keys[0], x[:, 8:10])
+    np.testing.assert_array_equal(values[0], x[:, 10:])
+    heads = gradtx.matrix_view("rc", column_blocks=3).of(x.shape).split(x)[0]
+    np.testing.assert_array_equal(heads[1], x[:, 4:8])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: gradtx.matrix_view("rr"), "an 'r' and a 'c' at least; got 'rr'"),
+        (lambda: gradtx.matrix_view("rxc"), "got 'rxc'"),
+        (lambda: gradtx.matrix_view(2), "got 2"),
+        (lambda: gradtx.matrix_view("rc", row_blocks=0), "row_blocks is how many blocks there are"),
+        (lambda: gradtx.matrix_view("rc", column_blocks=(3, 0)), r"each >= 1; got \(3, 0\)"),
+        (
+            lambda: gradtx.matrix_view("rc").of((2, 3, 4)),
+            r"is of 2 axes, and the leaf has the shape \(2, 3, 4\)",
+        ),
+        (
+            lambda: gradtx.matrix_view("rc", column_blocks=2).of((2, 3)),
+            "3 columns are no 2 blocks of one size",
+        ),
+        (lambda: gradtx.matrix_view("rc", row_blocks=(1, 2)).of((2, 3)), "blocks of 1, 2 rows are 3, of 2"),
+    ],
+)
+def test_a_view_that_means_nothing_is_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def shapes(tree):
+    return jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s, jnp.float32), tree, is_leaf=lambda x: isinstance(x, tuple)
+    )
+
+
+LAYER = {
+    "attn": {
+        "query": {"kernel": (48, 4, 12), "bias": (4, 12)},
+        "out": {"kernel": (4, 12, 48), "bias": (48,)},
+    },
+    "mlp": {"up": {"kernel": (48, 192), "bias": (192,)}, "down": {"kernel": (192, 48)}},
+    "norm": {"scale": (48,)},
+}
+SCANNED = jax.tree.map(lambda s: (6, *s), LAYER, is_leaf=lambda x: isinstance(x, tuple))
+
+
+@pytest.mark.parametrize(("layer", "batch"), [(LAYER, ""), (SCANNED, "b")], ids=["layers apart", "scanned"])
+def test_names_and_shapes_say_which_leaf_is_what(layer, batch):
+    params = shapes({"embed": {"embedding": (500, 48)}, "layers": layer, "lm_head": {"kernel": (48, 500)}})
+    table = {
+        r.path.removeprefix("layers/"): (r.view, r.optimizer)
+        for r in gradtx.routing(gradtx.muon(0.02), params)
+    }
+    assert table == {
+        "embed/embedding": ("rc", "adamw"),
+        "lm_head/kernel": ("rc", "adamw"),
+        "attn/query/kernel": (f"{batch}rcc", "muon"),
+        "attn/query/bias": ("", "adamw"),
+        "attn/out/kernel": (f"{batch}rrc", "muon"),
+        "attn/out/bias": ("", "adamw"),
+        "mlp/up/kernel": (f"{batch}rc", "muon"),
+        "mlp/up/bias": ("", "adamw"),
+        "mlp/down/kernel": (f"{batch}rc", "muon"),
+        "norm/scale": ("", "adamw"),
+    }
+
+
+UNCLEAR = {
+    "a head under another name": (
+        {"embed": {"embedding": (500, 48)}, "final": {"kernel": (48, 500)}},
+        r"'final/kernel', \(48, 500\): a side is the vocabulary's 500",
+    ),
+    "a table under another name": ({"tokens": {"w": (50_257, 768)}}, "a side of 50257 may be a vocabulary"),
+    "stacked without a vector to tell": (
+        {"layers": {"kernel": (6, 48, 48)}},
+        "3 axes, of which no name says",
+    ),
+    "each channel by itself": (
+        {"conv": {"kernel": (3, 3, 1, 32)}},
+        "a convolution of each channel by itself",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNCLEAR)
+def test_a_leaf_that_may_be_either_is_asked_for(case):
+    tree, words = UNCLEAR[case]
+    params = shapes(tree)
+    with pytest.raises(ValueError, match=f"it is not clear what these leaves are:\n.*{words}") as error:
+        gradtx.muon(0.02).init(params)
+    (path,) = [r.path for r in gradtx.routing(gradtx.muon(0.02), params) if not r.optimizer]
+    said = gradtx.muon(0.02, muon_weight_dimension_numbers={path: None})
+    assert {r.path: r.optimizer for r in gradtx.routing(said, params)}[path] == "adamw"
+    # What the message says to write makes it a matrix.
+    view = eval(str(error.value).split(f"{path!r}: ")[1].split("}")[0])
+    said = gradtx.muon(0.02, muon_weight_dimension_numbers={path: view})
+    assert {r.path: r.optimizer for r in gradtx.routing(said, params)}[path] == "muon"
+    assert isinstance(view, MatrixView)
+
+
+FORMS = {
+    "patterns": {"*w": gradtx.matrix_view("rc"), "b": None},
+    "a tree": {"w": gradtx.matrix_view("rc"), "b": None},
+    "Optax's": {"w": optax.contrib.MuonDimensionNumbers(0, 1), "b": None},
+    "its own": {"w": gradtx.contrib.MuonDimensionNumbers((0,), (-1,)), "b": None},
+    "a function of a leaf": lambda path, leaf: gradtx.matrix_view("rc") if path == "w" else None,
+    "a function of all": lambda params: {"w": gradtx.matrix_view("rc"), "b": None},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_views_have_the_forms_of_labels(form):
+    params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
+    table = gradtx.routing(gradtx.muon(0.1, muon_weight_dimension_numbers=FORMS[form]), params)
+    assert [(r.path, r.view, r.optimizer) for r in table] == [("b", "", "adamw"), ("w", "rc", "muon")]
+
+
+@pytest.mark.parametrize(
+    ("views", "error", "words"),
+    [
+        ({"*x": None}, ValueError, r"the views' pattern '\*x' matches no leaf. There are b, w"),
+        ({"*w": "muon"}, TypeError, "of the leaf 'w' it was said 'muon', which is no view"),
+        ({"*w": gradtx.matrix_view("brc")}, ValueError, "the view of the leaf 'w' does not fit"),
+        (
+            {"w": optax.contrib.MuonDimensionNumbers(0, 0)},
+            ValueError,
+            "is not of 2 axes, each of which is one",
+        ),
+        ({"w": {"x": None}}, TypeError, "of the leaf 'w' it was said {'x': None}, which is no view"),
+        ([None, None, None], ValueError, "the tree of views does not fit the parameters"),
+    ],
+)
+def test_a_view_that_does_not_fit_is_refused(views, error, words):
+    params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
+    with pytest.raises(error, match=words):
+        gradtx.muon(0.1, muon_weight_dimension_numbers=views).init(params)
+
+
+def test_a_rule_of_matrices_refuses_what_is_none():
+    with pytest.raises(
+        ValueError, match=r"scale_by_muon works on matrices, and the leaf 'b' of shape \(3,\) has no"
+    ):
+        gradtx.scale_by_muon().init({"b": jnp.ones(3)})
+    with pytest.raises(ValueError, match="routing takes an optimizer with one method on matrices"):
+        gradtx.routing(gradtx.adam(0.1), {"b": jnp.ones(3)})
+
+
+def of_sizes(*sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    return {f"w{i}": jnp.asarray(rng.normal(size=size), jnp.float32) for i, size in enumerate(sizes)}
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_each_set_of_coefficients_makes_singular_values_about_one(name):
+    g = of_sizes((8, 20), (20, 8), (8, 8))
+    tx = gradtx.orthogonalize(name, 9 if name == "newton_schulz" else 5)
+    for u in tx.update(g, tx.init(g))[0].values():
+        values = np.linalg.svd(u, compute_uv=False)
+        assert values.min() > 0.3 and values.max() < 1.6, values
+
+
+@pytest.mark.parametrize("preconditioning", ["frobenius", "spectral", "aol", "schatten"])
+@pytest.mark.parametrize("name", ["standard", "dion", "polar_express", "cubic"])
+def test_the_gram_form_gives_the_same(name, preconditioning):
+    with x64():
+        g = {k: v.astype(jnp.float64) for k, v in of_sizes((4, 24), (24, 4), (2, 5, 5)).items()}
+        made = []
+        for gram in (False, True):
+            tx = gradtx.orthogonalize(
+                name, preconditioning=preconditioning, gram=gram, views={"w2": gradtx.matrix_view("brc")}
+            )
+            made.append(tx.update(g, tx.init(g))[0])
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), *made)
+
+
+def test_extreme_and_empty_and_complex_matrices():
+    tx = gradtx.orthogonalize("newton_schulz", 15, eps=0.0)
+    rng = np.random.default_rng(0)
+    g = rng.normal(size=(4, 6)).astype(np.float32)
+    expected = matrix_references.polar(g.astype(float), (2.0, -1.5, 0.5), 15, 0.0)
+    for size in (1e-30, 1.0, 1e30):
+        given = {"w": jnp.asarray(g * np.float32(size))}
+        np.testing.assert_allclose(tx.update(given, tx.init(given))[0]["w"], expected, rtol=1e-4, atol=1e-5)
+    z = {"z": jnp.asarray(g + 1j * rng.normal(size=g.shape), jnp.complex64)}
+    u = np.asarray(tx.update(z, tx.init(z))[0]["z"])
+    np.testing.assert_allclose(u @ u.conj().T, np.eye(4), atol=1e-4)
+    for zero in ({"w": jnp.zeros((3, 4))}, {"w": jnp.zeros((0, 4))}, {"w": jnp.zeros((3, 0))}):
+        updates, _ = tx.update(zero, tx.init(zero))
+        assert updates["w"].shape == zero["w"].shape and not np.any(updates["w"])
+    lacking = {"w": jnp.asarray(g), "n": None}
+    assert tx.update(lacking, tx.init(lacking))[0]["n"] is None
+
+
+def test_scanned_layers_are_what_layers_apart_are():
+    layers = of_sizes((3, 5), (3, 5), (3, 5), (3, 5))
+    scanned = {"w": jnp.stack([*layers.values()])}
+    apart, together = (
+        gradtx.muon(0.1),
+        gradtx.muon(0.1, muon_weight_dimension_numbers={"w": gradtx.matrix_view("brc")}),
+    )
+    one, all_ = apart.init(layers), together.init(scanned)
+    for _ in range(3):
+        us, one = apart.update(layers, one, layers)
+        u, all_ = together.update(scanned, all_, scanned)
+    np.testing.assert_allclose(u["w"], jnp.stack([*us.values()]), rtol=1e-6, atol=1e-7)
+
+
+def test_what_is_compiled_grows_with_the_sizes_and_not_with_the_layers():
+    def products(count):
+        params = of_sizes(*[(4, 6)] * count)
+        tx = gradtx.muon(0.1)
+        text = jax.jit(tx.update).lower(params, tx.init(params), params).as_text()
+        return text.count("dot_general")
+
+    assert products(3) == products(30) > 0
+
+
+def test_muon_is_optax_s_step_by_step():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), x64():
+        rng = np.random.default_rng(0)
+        params = {"w": rng.normal(size=(6, 4)), "k": rng.normal(size=(4, 9)), "q": rng.normal(size=(4, 3, 5))}
+        params = jax.tree.map(jnp.asarray, {**params, "b": rng.normal(size=3)})
+        dims = optax.contrib.MuonDimensionNumbers
+        views = {"w": dims(), "k": dims(1, 0), "q": dims(0, (1, 2)), "b": None}
+        for settings in (
+            {},
+            {"ns_coeffs": "dion", "weight_decay": 0.1, "adam_weight_decay": 0.2, "consistent_rms": 0.2},
+            {"nesterov": False, "adaptive": False, "preconditioning": "aol", "adam_learning_rate": 0.01},
+            {"preconditioning": "schatten", "ns_steps": 7},
+            {"preconditioning": "spectral", "beta": 0.8},
+        ):
+            txs = [
+                m.contrib.muon(0.02, muon_weight_dimension_numbers=views, **settings) for m in (gradtx, optax)
+            ]
+            steps = [jax.jit(tx.update) for tx in txs]
+            states, points = [tx.init(params) for tx in txs], [params, params]
+            for t in range(100):
+                for i, step in enumerate(steps):
+                    grads = jax.tree.map(lambda x, t=t: jnp.sin(3 * x + t) + 0.3 * x, points[i])
+                    updates, states[i] = step(grads, states[i], points[i])
+                    points[i] = gradtx.apply_updates(points[i], updates)
+            jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-7), *points)
+
+
+@jax.numpy_dtype_promotion("standard")
+@jax.numpy_rank_promotion("allow")
+def test_a_state_of_optax_s_muon_goes_on():
+    params = {"w": jnp.ones((3, 4)), "b": jnp.ones(3)}
+    theirs, ours = optax.contrib.muon(0.1), gradtx.muon(0.1)
+    state = theirs.init(params)
+    grads = {"w": jnp.arange(12.0).reshape(3, 4), "b": jnp.ones(3)}
+    for _ in range(2):
+        _, state = theirs.update(grads, state, params)
+    moved = gradtx.from_optax_state(ours, state, params)
+    back = gradtx.to_optax_state(ours, moved, theirs.init(params))
+    updates = [tx.update(grads, s, params)[0] for tx, s in ((theirs, state), (ours, moved), (theirs, back))]
+    for other in updates[1:]:
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3), updates[0], other)
