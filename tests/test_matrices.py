@@ -314,3 +314,23 @@ def test_a_state_of_optax_s_muon_goes_on():
     updates = [tx.update(grads, s, params)[0] for tx, s in ((theirs, state), (ours, moved), (theirs, back))]
     for other in updates[1:]:
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3), updates[0], other)
+
+
+def test_on_a_mesh_each_device_solves_whole_matrices_and_moves_its_share_once_each_way():
+    """Eight layers sharded over four devices: per size one exchange in and one out, of a shard each."""
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    params = of_sizes(*[(8, 16)] * 8, *[(16, 8)] * 6)
+    grads = of_sizes(*[(8, 16)] * 8, *[(16, 8)] * 6, seed=1)
+    tx = gradtx.muon(0.1)
+    expected, _ = jax.jit(tx.update)(grads, tx.init(params), params)
+    given, moved = (jax.tree.map(lambda x: jax.device_put(x, spec), tree) for tree in (params, grads))
+    with jax.set_mesh(mesh):
+        state = tx.init(given)
+        compiled = jax.jit(tx.update).lower(moved, state, given).compile()
+        updates, _ = compiled(moved, state, given)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), updates, expected)
+    assert all(u.sharding.is_equivalent_to(spec, 2) for u in updates.values())
+    text = compiled.as_text()
+    assert text.count(" all-to-all(") <= 4
+    assert not any(f" {name}(" in text for name in ("all-gather", "all-reduce", "collective-permute"))

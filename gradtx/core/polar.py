@@ -198,6 +198,8 @@ def _by_steps(x: jax.Array, square: Any, coefficients: tuple[Coefficients, ...])
     if square is not None:
         x, _ = step(x, coefficients[0], square)
         coefficients = coefficients[1:]
+    if len({*coefficients}) == 1:
+        return jax.lax.fori_loop(0, len(coefficients), lambda i, x: step(x, coefficients[0])[0], x)
     rows = jnp.asarray(coefficients, real_dtype(x.dtype)).reshape(-1, 3)
     return jax.lax.scan(step, x, rows)[0]
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 
 from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
@@ -32,6 +34,9 @@ SLOT = "slot "
 
 READ = ("param", "key")
 """What a rule sees of its matrices and does not change."""
+
+FEW = 4
+"""How many parts of a stack are cut at places that the compiler knows."""
 
 AT_ONCE = 2**16
 """How many elements a CPU's loop takes at once, at the least: many small matrices, or one large one."""
@@ -61,6 +66,7 @@ class StackKernel(Kernel):
         params: list[Any],
         slots: dict[str, list[Any]],
         values: tuple[Values, Values],
+        step: jax.Array,
         numbers: list[Any],
     ) -> tuple[list[jax.Array], dict[str, list[Any]]]:
         """The update of each leaf, and its new slots of matrices."""
@@ -94,7 +100,7 @@ class StackKernel(Kernel):
             for name, result in solved.items():
                 into = made if name == "x" else kept[name.removeprefix(SLOT)]
                 result = _back(result, [xs[m.leaf] for m in members], [cuts[m.leaf] for m in members], name)
-                for m, x in zip(members, _parted(result, [m.count for m in members]), strict=True):
+                for m, x in zip(members, _parted(result, [m.count for m in members], step), strict=True):
                     into[m.leaf][m.part] = x
         updates = [
             sharded_like(cut.join(parts), x) for cut, parts, x in zip(cuts, made, originals, strict=True)
@@ -155,10 +161,37 @@ def _joined(parts: list[jax.Array]) -> jax.Array:
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
-def _parted(whole: jax.Array, counts: list[int]) -> list[jax.Array]:
+def _parted(whole: jax.Array, counts: list[int], step: jax.Array) -> list[jax.Array]:
+    """The parts of a stack.
+
+    A part at a known place is a kernel of its own, which takes a while to compile; many are cut at places
+    that the compiler does not know, by one kernel for each size.
+    """
     if len(counts) == 1:
         return [whole]
-    return list(jax.lax.split(whole, counts))
+    if len(counts) <= FEW:
+        return list(jax.lax.split(whole, counts))
+    starts = [0, *itertools.accumulate(counts)][:-1]
+
+    def places(step: jax.Array) -> list[jax.Array]:
+        # No step is negative, which the compiler cannot know.
+        known = [np.int32(start) for start in starts]
+        return jax.lax.cond(step < 0, lambda: [jnp.int32(0)] * len(known), lambda: [*map(jnp.int32, known)])
+
+    found = _unbatched(places)(jax.lax.stop_gradient(step))
+    return [jax.lax.dynamic_slice_in_dim(whole, i, n) for i, n in zip(found, counts, strict=True)]
+
+
+def _unbatched(function: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
+    """A function of the step, called once for a whole sweep, for which it gives the same."""
+    once = jax.custom_batching.custom_vmap(function)
+
+    @once.def_vmap
+    def of_all(size: int, batched: Any, steps: Any) -> Any:
+        result = once(steps.max(0))
+        return result, jax.tree.map(lambda _: False, result)
+
+    return once
 
 
 def _by_matrix(cut: Cut, x: Any) -> Any:

@@ -127,6 +127,7 @@ class StackStage:
             [update.ps[i] if unit.transform.reads_param else None for i in on],
             {name: [column[i] for i in on] for name, column in columns.items()},
             values,
+            update.state["step"],
             [update.number(i) if self.draws else None for i in on],
         )
         for j, i in enumerate(on):
