@@ -77,6 +77,7 @@ from gradtx.optimizers.lion import lion
 from gradtx.optimizers.madgrad import madgrad
 from gradtx.optimizers.mars import mars
 from gradtx.optimizers.muon import muon
+from gradtx.optimizers.normuon import normuon
 from gradtx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent
 from gradtx.optimizers.polyak import polyak_sgd
 from gradtx.optimizers.prodigy import prodigy
@@ -87,6 +88,7 @@ from gradtx.optimizers.sgd import noisy_sgd, sgd
 from gradtx.optimizers.sign import sign_sgd, signum
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix
 from gradtx.optimizers.sm3 import sm3
+from gradtx.optimizers.soap import soap
 from gradtx.optimizers.sophia import sophia
 from gradtx.optimizers.stable_adamw import stable_adamw
 from gradtx.optimizers.yogi import yogi
@@ -157,6 +159,7 @@ from gradtx.transforms.momo import momo, momo_adam
 from gradtx.transforms.muon import scale_by_muon
 from gradtx.transforms.noise import add_noise
 from gradtx.transforms.normalize import normalize, normalize_by_update_norm
+from gradtx.transforms.normuon import scale_by_normuon
 from gradtx.transforms.novograd import scale_by_novograd
 from gradtx.transforms.optimistic import scale_by_optimistic_gradient
 from gradtx.transforms.orthogonalize import orthogonalize
@@ -172,6 +175,7 @@ from gradtx.transforms.rprop import scale_by_rprop
 from gradtx.transforms.scale import scale, scale_by_learning_rate, scale_by_schedule
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
 from gradtx.transforms.sm3 import scale_by_sm3
+from gradtx.transforms.soap import scale_by_soap
 from gradtx.transforms.stable_adam import scale_by_stable_adam
 from gradtx.transforms.trust_ratio import scale_by_param_block_norm, scale_by_trust_ratio
 from gradtx.transforms.unitwise import adaptive_grad_clip, unitwise_clip, unitwise_norm
@@ -416,6 +420,7 @@ __all__ = [
     "noisy_sgd",
     "normalize",
     "normalize_by_update_norm",
+    "normuon",
     "novograd",
     "offset",
     "optimistic_adam_v2",
@@ -481,6 +486,7 @@ __all__ = [
     "scale_by_lion",
     "scale_by_madgrad",
     "scale_by_muon",
+    "scale_by_normuon",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",
@@ -495,6 +501,7 @@ __all__ = [
     "scale_by_sign",
     "scale_by_simplified_ademamix",
     "scale_by_sm3",
+    "scale_by_soap",
     "scale_by_sophia",
     "scale_by_stable_adam",
     "scale_by_stddev",
@@ -519,6 +526,7 @@ __all__ = [
     "skip_not_finite",
     "sm3",
     "snapshot",
+    "soap",
     "sophia",
     "split_real_and_imaginary",
     "sqrt",

@@ -206,3 +206,68 @@ class ScaleBySoap(Reference):
             s.each = [SimpleNamespace() for _ in range(math.prod(g.shape[:-2]))]
         flat = g.reshape(-1, *g.shape[-2:])
         return np.stack([_soap(x, own, h) for x, own in zip(flat, s.each, strict=True)]).reshape(g.shape)
+
+
+def _normuon(g, s, h):
+    """One leaf of matrices."""
+    s.m = h.beta * s.m + (1 - h.beta) * g
+    c, c_next = (1 - h.beta**h.t, 1 - h.beta ** (h.t + 1)) if h.bias_correction else (1.0, 1.0)
+    m = h.beta * s.m / c_next + (1 - h.beta) * g / c if h.nesterov else s.m / c
+    o = polar(m, h.ns_coeffs, h.ns_steps, h.eps)
+    s.v = h.b2 * s.v + (1 - h.b2) * square(o).mean(axis=-2, keepdims=True)
+    u = o / (np.sqrt(s.v) + 1e-10)
+    sizes = [np.sqrt(square(x).sum(axis=(-2, -1), keepdims=True)) for x in (o, u)]
+    return scale(g.shape, "jordan") * sizes[0] / (sizes[1] + 1e-10) * u
+
+
+@dataclasses.dataclass
+class ScaleByNormuon(Reference):
+    """o / sqrt(v) at the norm of o, with o = pol(m) and one v for each output; what is no matrix passes."""
+
+    ns_coeffs: Any = STANDARD
+    ns_steps: int = 5
+    beta: Number = 0.95
+    b2: Number = 0.95
+    eps: Number = 1e-7
+    nesterov: bool = True
+    bias_correction: bool = False
+
+    def leaf(self, g, p, s, h):
+        return g if g.ndim < 2 else _normuon(g, s, h)
+
+
+def _beside_adam(u, g, p, s, h):
+    if g.ndim >= 2:
+        return -h.learning_rate * (u + h.weight_decay * p)
+    numbers = SimpleNamespace(b1=h.adam_b1, b2=h.adam_b2, eps=h.adam_eps, eps_root=0.0, t=h.t)
+    return -h.learning_rate * (_adam(g, s, numbers, False) + h.adam_weight_decay * p)
+
+
+@dataclasses.dataclass
+class Normuon(ScaleByNormuon):
+    """-eta (u + lambda theta) for matrices, and AdamW for the rest."""
+
+    learning_rate: Number = 0.0
+    weight_decay: Number = 0.0
+    adam_b1: Number = 0.9
+    adam_b2: Number = 0.95
+    adam_eps: Number = 1e-8
+    adam_weight_decay: Number = 0.0
+
+    def leaf(self, g, p, s, h):
+        return _beside_adam(super().leaf(g, p, s, h), g, p, s, h)
+
+
+@dataclasses.dataclass
+class Soap(ScaleBySoap):
+    """-eta (u + lambda theta) for matrices, and AdamW for the rest."""
+
+    learning_rate: Number = 3e-3
+    weight_decay: Number = 0.01
+    adam_b1: Number = 0.95
+    adam_b2: Number = 0.95
+    adam_eps: Number = 1e-8
+    adam_weight_decay: Number = 0.0
+
+    def leaf(self, g, p, s, h):
+        return _beside_adam(super().leaf(g, p, s, h), g, p, s, h)

@@ -284,11 +284,19 @@ def test_follows_its_reference(name):
     assert case.deviation(small=ENTRIES[name].kind == "schedule") <= case.double
 
 
+OF_EIGENVECTORS = ("scale_by_soap", "soap")
+"""In single precision near eigenvalues have other eigenvectors, and what Adam makes of them is another."""
+
+
 @pytest.mark.by_turns(2)
 @pytest.mark.parametrize(
     "name",
-    [n for n in FORMULAS if ENTRIES[n].kind == "transform"]
-    + [pytest.param(n, marks=pytest.mark.full) for n in FORMULAS if ENTRIES[n].kind == "optimizer"],
+    [n for n in FORMULAS if ENTRIES[n].kind == "transform" and n not in OF_EIGENVECTORS]
+    + [
+        pytest.param(n, marks=pytest.mark.full)
+        for n in FORMULAS
+        if ENTRIES[n].kind == "optimizer" and n not in OF_EIGENVECTORS
+    ],
 )
 def test_follows_its_reference_in_single_precision(name):
     case = of_catalogue(name)
@@ -303,7 +311,7 @@ def test_variant_follows_its_reference(name, variant):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name, variant", VARIANTS)
+@pytest.mark.parametrize("name, variant", [v for v in VARIANTS if v[0] not in OF_EIGENVECTORS])
 def test_variant_follows_its_reference_in_single_precision(name, variant):
     case = of_catalogue(name, variant)
     assert case.deviation(single=True) <= case.single

@@ -215,6 +215,7 @@ UNMOVED = {
         [
             *("adam_atan2", "adam_mini", "came", "laprop", "mars", "stable_adamw"),
             *("scale_by_adam_atan2", "scale_by_adam_mini", "scale_by_came", "scale_by_laprop"),
+            *("normuon", "scale_by_normuon", "scale_by_soap", "soap"),
             *("scale_by_leaf", "reduce_variance", "scale_by_stable_adam", "ema_nesterov"),
         ],
         "not in Optax",

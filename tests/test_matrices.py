@@ -13,6 +13,7 @@ import pytest
 
 import gradtx
 import matrix_references
+from golden import MATRIX_CASES, load_matrices
 from gradtx.core.engine.views import MatrixView
 from gradtx.core.polar import COEFFICIENTS
 from trajectories import x64
@@ -314,6 +315,36 @@ def test_a_state_of_optax_s_muon_goes_on():
     updates = [tx.update(grads, s, params)[0] for tx, s in ((theirs, state), (ours, moved), (theirs, back))]
     for other in updates[1:]:
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3), updates[0], other)
+
+
+RECORDED = load_matrices()
+
+
+@pytest.mark.parametrize("case", MATRIX_CASES)
+def test_follows_the_authors_optimizer(case):
+    """PyTorch's Muon, and the authors' NorMuon and SOAP, 100 steps in float64: golden/make_matrices.py."""
+    name, arguments = MATRIX_CASES[case]
+    arguments = {
+        key: {pattern: getattr(gradtx, view)(**kwargs) for pattern, (view, kwargs) in value.items()}
+        if isinstance(value, dict)
+        else value
+        for key, value in arguments.items()
+    }
+    tx = getattr(gradtx, name)(**arguments)
+    assert {*MATRIX_CASES} == {*RECORDED.trajectories}
+    with x64():
+        params = [jnp.asarray(p) for p in RECORDED.params]
+        state, step, found = tx.init(params), jax.jit(tx.update), []
+        for t in range(RECORDED.steps[-1]):
+            updates, state = step([jnp.sin(3 * x + t) + 0.3 * x for x in params], state, params)
+            params = gradtx.apply_updates(params, updates)
+            if t + 1 in RECORDED.steps:
+                found.append(params)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11),
+            found,
+            RECORDED.trajectories[case],
+        )
 
 
 def test_on_a_mesh_each_device_solves_whole_matrices_and_moves_its_share_once_each_way():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.numerics import abs_sq, divide, real_dtype
+from gradtx.core.numerics import abs_sq, divide, real_dtype, sqrt
 
 Coefficients = tuple[float, float, float]
 Normalization = Literal["frobenius", "spectral", "aol", "schatten"]
@@ -177,13 +177,13 @@ def _normalized(x: jax.Array, eps: jax.Array, margin: float, normalization: str)
             sums = jnp.sum(jnp.abs(square), axis=-1, keepdims=True)
             by = jax.lax.rsqrt(jnp.maximum(sums, least))
             return x * by, square * by * by.mT
-        norm = jnp.sqrt(jnp.sum(abs_sq(square), axis=(-2, -1), keepdims=True))
+        norm = sqrt(jnp.sum(abs_sq(square), axis=(-2, -1), keepdims=True))
         by = jax.lax.rsqrt(jnp.maximum(norm, least))
         return x * by, square * (by * by)
     if normalization == "spectral":
         norm = jnp.linalg.norm(x, ord=2, axis=(-2, -1), keepdims=True)
     else:
-        norm = jnp.sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True))
+        norm = sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True))
     return divide(x, margin * norm + eps), None
 
 

@@ -18,22 +18,15 @@ from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
 from gradtx.transforms.orthogonalize import NsCoeffs, Orthogonalizing, Scaling
 
 
-class ScaleByMuon(Orthogonalizing, name="scale_by_muon"):
-    """m = beta m + (1 - beta) g;  u = sigma pol(beta m + (1 - beta) g), or of m without Nesterov."""
+class OfMomentum(Orthogonalizing):
+    """A rule that orthogonalizes a momentum."""
 
     beta: Decay
     mu_dtype: DTypeName
     nesterov: bool
-    adaptive: bool
     bias_correction: bool
-    weight_dimension_numbers: Any
 
     mu = Slot(dtype="mu_dtype")
-
-    @property
-    def views(self) -> Any:
-        """Optax's name for what is said of the leaves."""
-        return self.weight_dimension_numbers
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         one = jnp.ones_like(now.t)
@@ -46,6 +39,18 @@ class ScaleByMuon(Orthogonalizing, name="scale_by_muon"):
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         mu = self.beta.mix(slots.mu, g)
         return leaf.of_mu * mu + leaf.of_g * g if self.nesterov else leaf.of_mu * mu, {"mu": mu}
+
+
+class ScaleByMuon(OfMomentum, name="scale_by_muon"):
+    """m = beta m + (1 - beta) g;  u = sigma pol(beta m + (1 - beta) g), or of m without Nesterov."""
+
+    adaptive: bool
+    weight_dimension_numbers: Any
+
+    @property
+    def views(self) -> Any:
+        """Optax's name for what is said of the leaves."""
+        return self.weight_dimension_numbers
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         u = self.polar(x)

@@ -154,7 +154,7 @@ def scale_by_soap(
         eps: added to the denominator, >= 0.
         precondition_frequency: the number of updates from one basis to the next, >= 1.
         max_precond_dim: a side that is longer has no basis.
-        bias_correction: correct averages for their start at zero, as Adam does.
+        bias_correction: correct averages for their start at zero; as Adam does.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.
 

@@ -816,3 +816,51 @@ def load_official():
         sources=sources,
         versions=json.loads(str(arrays["versions"])),
     )
+
+
+_TRANSPOSED = {"*": ("matrix_view", {"axes": "cr"})}
+_OF_TORCH = {"eps": 0.0, "convention": "torch", "muon_weight_dimension_numbers": _TRANSPOSED}
+_OF_NORMUON = {"eps": 1e-7, "views": _TRANSPOSED}
+_OF_SOAP = {"weight_decay": 0.0, "views": _TRANSPOSED}
+
+MATRIX_CASES = {
+    "muon": ("muon", {"learning_rate": 0.02, "weight_decay": 0.1, **_OF_TORCH}),
+    "muon_rms": (
+        "muon",
+        {"learning_rate": 0.05, "beta": 0.8, "nesterov": False, "consistent_rms": 0.2, **_OF_TORCH},
+    ),
+    "normuon": ("normuon", {"learning_rate": 0.02, "weight_decay": 0.1, **_OF_NORMUON}),
+    "normuon_quick": ("normuon", {"learning_rate": 0.05, "beta": 0.7, "b2": 0.6, **_OF_NORMUON}),
+    "soap": ("soap", {"learning_rate": 0.01, "b1": 0.9, "b2": 0.95, **_OF_SOAP}),
+    "soap_often": (
+        "soap",
+        {
+            "learning_rate": 0.02,
+            "b1": 0.8,
+            "b2": 0.9,
+            "shampoo_beta": 0.9,
+            "eps": 1e-4,
+            "precondition_frequency": 3,
+            **_OF_SOAP,
+        },
+    ),
+}
+"""What each case of `matrices.npz` is here. A weight of torch has the outputs first."""
+
+
+def load_matrices():
+    """`matrices.npz`: params, steps, and for each case the parameters after each of the steps."""
+    with np.load(Path(__file__).parent / "matrices.npz") as file:
+        arrays = dict(file)
+    about = json.loads(str(arrays.pop("about")))
+    shapes = [tuple(shape) for shape in about["shapes"]]
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+
+    def leaves(row):
+        return [x.reshape(shape) for x, shape in zip(np.split(row, ends), shapes, strict=True)]
+
+    return SimpleNamespace(
+        params=leaves(arrays.pop("start")),
+        steps=about["steps"],
+        trajectories={case: list(map(leaves, rows)) for case, rows in arrays.items()},
+    )
