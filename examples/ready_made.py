@@ -18,7 +18,12 @@ USUAL: dict[str, dict[str, Any]] = {
     "lion": {"learning_rate": 1e-3, "weight_decay": 0.1},
     "adafactor": {"learning_rate": 3e-2},
     "prodigy": {"learning_rate": 1.0},
+    "muon": {"learning_rate": 2e-3, "weight_decay": 0.1},
+    "normuon": {"learning_rate": 2e-3, "weight_decay": 0.1},
+    "soap": {"learning_rate": 3e-3, "weight_decay": 0.1},
 }
+VIEWS = {"*query_key_value/kernel": gradtx.matrix_view("rc", column_blocks=3)}
+"""Queries, keys and values are three matrices beside each other."""
 
 
 def ready_made(name: str, rate: gradtx.Schedule | float, decay: float) -> gradtx.Transform:
@@ -41,4 +46,16 @@ def ready_made(name: str, rate: gradtx.Schedule | float, decay: float) -> gradtx
             return gradtx.chain(l2, gradtx.adafactor(rate))
         case "prodigy":
             return gradtx.prodigy(rate, weight_decay=decay)
+        case "muon":  # its updates have the size of Adam's, whose rate it then takes
+            return gradtx.muon(
+                rate,
+                weight_decay=decay,
+                adam_b2=0.95,
+                convention="moonlight",
+                muon_weight_dimension_numbers=VIEWS,
+            )
+        case "normuon":
+            return gradtx.normuon(rate, weight_decay=decay, consistent_rms=0.2, views=VIEWS)
+        case "soap":
+            return gradtx.soap(rate, weight_decay=decay, views=VIEWS)
     raise ValueError(f"there is no optimizer {name!r}")

@@ -218,6 +218,7 @@ def test_each_set_of_coefficients_makes_singular_values_about_one(name):
         assert values.min() > 0.3 and values.max() < 1.6, values
 
 
+@pytest.mark.by_turns(4)
 @pytest.mark.parametrize("preconditioning", ["frobenius", "spectral", "aol", "schatten"])
 @pytest.mark.parametrize("name", ["standard", "dion", "polar_express", "cubic"])
 def test_the_gram_form_gives_the_same(name, preconditioning):
@@ -315,6 +316,18 @@ def test_a_state_of_optax_s_muon_goes_on():
     updates = [tx.update(grads, s, params)[0] for tx, s in ((theirs, state), (ours, moved), (theirs, back))]
     for other in updates[1:]:
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3), updates[0], other)
+
+
+def test_a_shard_is_not_taken_for_a_matrix():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("x",))
+    spec, tx = jax.sharding.PartitionSpec("x"), gradtx.orthogonalize(views={"": gradtx.matrix_view("rc")})
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=spec, out_specs=spec)
+    def step(x):
+        return tx.update(x, tx.init(x))[0]
+
+    with pytest.raises(ValueError, match="the leaves vary over the axis x, so that a leaf may be a shard"):
+        step(jnp.ones((4, 3)))
 
 
 RECORDED = load_matrices()

@@ -27,6 +27,7 @@ def normuon(
     ns_coeffs: NsCoeffs = STANDARD,
     ns_steps: int = 5,
     nesterov: bool = True,
+    consistent_rms: ScalarOrSchedule | None = None,
     matmul_dtype: DType | None = None,
     adam_learning_rate: ScalarOrSchedule | None = None,
     adam_b1: ScalarOrSchedule = 0.9,
@@ -54,6 +55,8 @@ def normuon(
         ns_coeffs: the coefficients a, b and c of the steps; see `orthogonalize`.
         ns_steps: the number of steps, >= 1, where `ns_coeffs` does not say it.
         nesterov: use Nesterov momentum.
+        consistent_rms: c of sigma = c sqrt(max(m, n)), >= 0; in the place of sqrt(max(1, n / m)), for m
+            inputs and n outputs. With 0.2 the rate is AdamW's.
         matmul_dtype: dtype of the products, such as `"bfloat16"`; by default that of the computation.
         adam_learning_rate: AdamW's rate, >= 0 or a schedule; by default `learning_rate`.
         adam_b1: AdamW's decay of the first moment, in [0, 1).
@@ -87,6 +90,8 @@ def normuon(
         eps,
         mu_dtype,
         nesterov=nesterov,
+        scaling="jordan" if consistent_rms is None else "none",
+        consistent_rms=consistent_rms,
         matmul_dtype=matmul_dtype,
         views=views,
     )

@@ -14,10 +14,10 @@ import optax
 
 import gradtx
 
-from . import cases, looking, optimizers, wrapped
+from . import cases, looking, matrices, optimizers, wrapped
 from .measure import Row
 
-CASES = cases.CASES | optimizers.CASES | wrapped.CASES | looking.CASES
+CASES = cases.CASES | optimizers.CASES | wrapped.CASES | looking.CASES | matrices.CASES
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 INTRODUCTION = """\
@@ -45,6 +45,9 @@ leaves.
   of the compiled step where Optax's are constants in it; that is what a few leaves of a few elements show:
   each array in and out takes about a microsecond to pass, whatever is computed with it.
 - **step: GPT-2 124M, NAME**: each ready-made optimizer that both have, through `apply_gradients`.
+- **Muon**: 8 layers of matrices of 256 x 768, 256 x 256, 256 x 1,024 and 1,024 x 256; temporaries are what
+  the compiled step holds beside its arguments and results. On eight simulated devices parameters are sharded
+  along their first axis; an exchange is a collective operation, and what it moves its result on a device.
 - **accumulate**: AdamW on 8.3M parameters, donated, 8 micro-batches to an update, against Optax's
   `MultiSteps`; and a micro-step (the median of eight) against the sum of two trees, donated too.
 - **AdamW in a wrapper**: the step through `apply_gradients`, clipped and scheduled or plain, against the same
@@ -122,7 +125,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small trees and few rounds; writes no page")
     parser.add_argument("--case", choices=CASES, action="append", help="only this one; writes no page")
     parser.add_argument("--update", action="store_true", help="put the rows of --case into the page")
+    named = {"choices": optimizers.SETTINGS, "action": "append"}
+    parser.add_argument("--optimizer", help="of the case `optimizers` only this one", **named)
     arguments = parser.parse_args()
+    optimizers.CHOSEN += arguments.optimizer or optimizers.SETTINGS
     rows: list[Row] = []
     for name in arguments.case or CASES:
         print(f"{name} ...", file=sys.stderr, flush=True)

@@ -29,6 +29,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(["madgrad", "momo", "momo_adam", "prodigy", "simplified_ademamix"], RATE),
     **dict.fromkeys(["schedule_free_adamw", "schedule_free_sgd"], RATE),
 }
+CHOSEN: list[str] = []
+"""Those that are measured."""
+
 NEED_THE_LOSS = ("momo", "momo_adam", "polyak_sgd")
 
 
@@ -36,7 +39,8 @@ def step_of_each(quick: bool) -> list[Row]:
     """The jitted, donated step of each, through `apply_gradients`, in both orders of making the arrays."""
     shapes = trees.transformer(2, 64, 500, 64) if quick else trees.transformer(12, 768, 50_257, 1_024)
     grads, result = trees.filled(shapes, seed=1), []
-    for name, settings in SETTINGS.items():
+    for name in CHOSEN:
+        settings = SETTINGS[name]
         library = optax if hasattr(optax, name) else optax.contrib
         extra = {"value": 1.0} if name in NEED_THE_LOSS else {}
         ours, theirs = getattr(gradtx, name)(**settings), getattr(library, name)(**settings)

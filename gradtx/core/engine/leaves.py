@@ -266,7 +266,7 @@ class Excluding(Selection):
 def over_axes(x: T, axis_name: str | tuple[str, ...] | None, where: str) -> T:
     """The sum of measures over mesh axes; an error where one varies over a manual axis that is not named."""
     named = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
-    missing = sorted({axis for measure in jax.tree.leaves(x) for axis in _varying(measure)} - set(named))
+    missing = sorted({axis for measure in jax.tree.leaves(x) for axis in varying(measure)} - set(named))
     if missing:
         raise ValueError(
             f"{where}: inside shard_map the leaves vary over the axis {', '.join(missing)}: each shard would "
@@ -286,7 +286,7 @@ def squares_over_axes(
     return squares
 
 
-def _varying(x: jax.Array) -> frozenset[str]:
+def varying(x: jax.Array) -> frozenset[str]:
     """The manual mesh axes over which an array varies."""
     aval = jax.typeof(x)
     manual = getattr(aval, "manual_axis_type", None)

@@ -213,14 +213,19 @@ def readings(tree: Any) -> list[Reading | None]:
     ]
 
 
-def _words(name: str) -> set[str]:
-    """A name in lower case, without its number, and the words that it consists of."""
-    plain = re.sub(r"_?\d+$", "", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).lower()
-    return {plain, *plain.split("_")}
+def _plain(name: str) -> str:
+    """A name in lower case, in words that are parted by `_`, without its number."""
+    return re.sub(r"_?\d+$", "", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).lower()
+
+
+def _is_called(name: str, known: tuple[str, ...]) -> bool:
+    """Whether a name is one of these, or ends with one that is no single letter, as `lm_head` does."""
+    plain = _plain(name)
+    return plain in known or any(plain.endswith(f"_{word}") for word in known if len(word) > 1)
 
 
 def _is_vector(names: list[str]) -> bool:
-    return bool(_words(names[-1]) & {*VECTORS})
+    return _is_called(names[-1], VECTORS)
 
 
 def _batches(parts: list[list[str]], shapes: list[Any]) -> list[int]:
@@ -254,15 +259,16 @@ def _vocabularies(parts: list[list[str]], shapes: list[Any], batches: list[int])
     for names, shape, batch in zip(parts, shapes, batches, strict=True):
         if shape is None or len(shape) - batch != 2:
             continue
-        if _kind(names) == "embedding" and not any("pos" in name.lower() for name in names):
+        if _kind(names) == "embedding" and not any("pos" in n.lower() or n == "wpe" for n in names):
             rows.add(shape[batch])
             others.add(shape[batch + 1])
     return rows - others
 
 
 def _kind(names: list[str]) -> str:
-    words = set().union(*map(_words, names))
-    return "embedding" if words & {*EMBEDDINGS} else "head" if words & {*HEADS} else ""
+    if any(_is_called(name, EMBEDDINGS) or _plain(name).startswith("embed") for name in names):
+        return "embedding"
+    return "head" if any(_is_called(name, HEADS) and _plain(name) != "multi_head" for name in names) else ""
 
 
 def _reading(names: list[str], shape: tuple[int, ...], batch: int, vocabularies: set[int]) -> Reading:
@@ -295,19 +301,18 @@ def _reading(names: list[str], shape: tuple[int, ...], batch: int, vocabularies:
 def _axes(names: list[str], shape: tuple[int, ...]) -> tuple[str, str]:
     """The letters of a view and what they are read from; none, and why, where that is not known."""
     backwards = names[-1].lower() in TRANSPOSED
-    module = set().union(*map(_words, names[:-1])) if len(names) > 1 else _words(names[-1])
-    parent = _words(names[-2]) if len(names) > 1 else set()
+    modules = names[:-1] or names
     if len(shape) == 2:
         return ("cr", "outputs and inputs") if backwards else ("rc", "inputs and outputs")
-    if any("conv" in word for word in module):
+    if any("conv" in _plain(name) for name in modules):
         inputs = shape[1] if backwards else shape[-2]
         if inputs == 1 and math.prod(shape[2:] if backwards else shape[:-2]) > 1:
             return "", "a convolution of each channel by itself"
         spatial = "r" * (len(shape) - 2)
         return (f"cr{spatial}" if backwards else f"{spatial}rc"), "a convolution"
     if len(shape) == 3 and not backwards:
-        if parent & {*INWARD}:
+        if _plain(modules[-1]) in INWARD:
             return "rcc", "inputs, heads and their outputs"
-        if parent & {*OUTWARD}:
+        if _plain(modules[-1]) in OUTWARD:
             return "rrc", "heads, their inputs, and outputs"
     return "", f"{len(shape)} axes, of which no name says what they are"

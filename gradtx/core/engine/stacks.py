@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
+from gradtx.core.engine.leaves import varying
 from gradtx.core.engine.placement import mesh_of, resharded, sharded_like, typed_sharding, whole
 from gradtx.core.engine.raised import raised
 from gradtx.core.engine.results import checked_update
@@ -71,6 +72,7 @@ class StackKernel(Kernel):
     ) -> tuple[list[jax.Array], dict[str, list[Any]]]:
         """The update of each leaf, and its new slots of matrices."""
         names, rule = list(slots), self.unit.transform
+        self._refuse_shards(xs)
         originals, key = xs, values[1].get("key")
         xs, params = (
             [_by_matrix(cut, x) for cut, x in zip(cuts, leaves, strict=True)] for leaves in (xs, params)
@@ -113,6 +115,17 @@ class StackKernel(Kernel):
             for k in names
         }
         return updates, new
+
+    def _refuse_shards(self, xs: list[jax.Array]) -> None:
+        """Raises inside of a user's `shard_map` for what may be a shard of a matrix."""
+        axes = sorted({axis for x in xs for axis in varying(x)})
+        if axes:
+            raise ValueError(
+                f"{self.unit.where}: inside shard_map the leaves vary over the axis {', '.join(axes)}, so "
+                "that a leaf may be a shard, of which no matrix is whole. Update outside of shard_map, "
+                "where each device is given whole matrices; gradients that are equal on all devices are "
+                "averaged first, by pmean."
+            )
 
     def _split(self, name: str, cut: Cut, stored: Any, x: jax.Array) -> list[Any]:
         if stored is None:

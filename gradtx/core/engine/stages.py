@@ -148,7 +148,7 @@ class MeasureStage:
         if unit.transform.measures_norm:
             parts, measured = self._squares(update)
         else:
-            parts, measured = self._measures(update, values), []
+            parts, measured = self._measures(update, update.measured_values(unit)), []
         more = self.kernel.concluded(update.state["step"], parts, values, kept, update.wanted, measured)
         more = made_once(more)
         update.scalars[unit.path] = {**update.scalars[unit.path], **more}

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.kernels import made_once, with_values
+from gradtx.core.engine.kernels import is_decay, made_once, with_values
 from gradtx.core.engine.layout import active_leaves
 from gradtx.core.engine.matrix_views import cuts_of
 from gradtx.core.engine.program import Program
@@ -90,6 +90,7 @@ class Update:
         fields, scalars, following = program.preparation.compiled(
             numbers, program.called(numbers, step), step, self.kept, self.wanted
         )
+        self.given_fields = fields
         self.fields, self.scalars = made_once((fields, scalars))
         for stage in program.stages:
             stage.run(self)
@@ -126,6 +127,16 @@ class Update:
     def values(self, unit: Unit | Join) -> tuple[dict[str, Any], dict[str, Any]]:
         """The fields and the scalars of a rule."""
         return self.fields.get(unit.path, {}), self.scalars.get(unit.path, {})
+
+    def measured_values(self, unit: Unit) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The same for what a rule measures, with plain numbers as they were given.
+
+        A sum over an array takes a number that is computed as an array of its size; a decay is a part of what
+        is measured and applied alike, and must be the same in both.
+        """
+        fields, scalars = self.values(unit)
+        given = self.given_fields.get(unit.path, {})
+        return {k: v if is_decay(v) else given[k] for k, v in fields.items()}, scalars
 
     def with_values(self, unit: Unit) -> Any:
         """A wrapper with arrays for its hyperparameters; its schedules may run by a clock of its own."""

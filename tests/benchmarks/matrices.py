@@ -1,0 +1,156 @@
+"""Muon against that of Optax, on the matrices of a few layers: steps, compilation, memory, and on a mesh."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+import optax.contrib
+
+import gradtx
+
+from . import trees
+from .cases import stepping
+from .measure import BASE, Row, rows, take_turns, wall
+
+SHAPES = {"a": (256, 768), "b": (256, 256), "c": (256, 1024), "d": (1024, 256)}
+DEVICES = 8
+
+
+def layers(count: int, quick: bool) -> dict[str, dict[str, tuple[int, ...]]]:
+    shrunk = {name: tuple(n // 16 for n in shape) for name, shape in SHAPES.items()}
+    return {f"layer {i}": shrunk if quick else SHAPES for i in range(count)}
+
+
+def contestants() -> dict[str, tuple[Any, Callable[..., Any]]]:
+    ours, theirs = gradtx.muon(0.02), optax.contrib.muon(0.02)
+
+    def in_one(params: Any, state: Any, grads: Any) -> Any:
+        return gradtx.apply_gradients(ours, grads, state, params)
+
+    def in_two(params: Any, state: Any, grads: Any) -> Any:
+        updates, state = theirs.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return {BASE: (theirs, in_two), "apply_gradients": (ours, in_one)}
+
+
+def compiled(tx: Any, step: Callable[..., Any], shapes: Any) -> tuple[Any, float]:
+    """The compiled step, and the seconds of the process that compiling it took."""
+    jax.clear_caches()
+    params = trees.filled(shapes, seed=0)
+    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, tx.init(params), params)
+    start = time.process_time()
+    return lowered.compile(), time.process_time() - start
+
+
+def counted(case: str, ours: float, theirs: float, target: float | None, show: Callable[[float], str]) -> Row:
+    ratio = ours / theirs
+    return Row(
+        case,
+        "apply_gradients",
+        show(ours),
+        show(theirs),
+        f"{ratio:.3f}",
+        "",
+        "" if target is None else f"<= {target}",
+        None if target is None else ratio <= target,
+    )
+
+
+def megabytes(size: float) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def muon(quick: bool) -> list[Row]:
+    """The step, the compilation and the temporaries of 8 layers, and how they grow up to 64."""
+    shapes = layers(2 if quick else 8, quick)
+    grads, seconds = trees.filled(shapes, seed=1), {BASE: [], "apply_gradients": []}
+    made = contestants()
+    for order in (list(made), list(made)[::-1]):
+        jax.clear_caches()
+        running = {key: wall(stepping(*made[key], shapes, grads), 1) for key in order}
+        for key, own in take_turns(running, 1 if quick else 5).items():
+            seconds[key] += own
+    result = rows("step: Muon, 8 layers of 4 matrices", seconds, 0.5)
+    times: dict[str, list[float]] = {key: [] for key in made}
+    for _ in range(1 if quick else 3):
+        for key, (tx, step) in made.items():
+            program, spent = compiled(tx, step, shapes)
+            times[key].append(spent)
+            seconds[key] = [program.memory_analysis().temp_size_in_bytes]
+    result += rows("compile: Muon, 8 layers of 4 matrices", times, 0.6)
+    case = "temporaries: Muon, 8 layers of 4 matrices"
+    result.append(counted(case, seconds["apply_gradients"][0], seconds[BASE][0], 0.25, megabytes))
+    if not quick:
+        many = layers(64, quick)
+        program, spent = compiled(*made["apply_gradients"], many)
+        case = "compile: Muon, 64 layers, against its own of 8"
+        result.append(counted(case, spent, min(times["apply_gradients"]), 2.0, lambda s: f"{s:.3g} s"))
+        largest = 4 * 64 * max(math.prod(shape) for shape in SHAPES.values())
+        size = program.memory_analysis().temp_size_in_bytes
+        case = "temporaries: Muon, 64 layers, against its largest group"
+        result.append(counted(case, size, largest, 1.0, megabytes))
+    return result
+
+
+def muon_on_a_mesh(quick: bool) -> list[Row]:
+    """What eight devices exchange in a step, and how long it takes; in a process of its own."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from tests.benchmarks import matrices; matrices.exchange({quick})"],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    ours, theirs = found["apply_gradients"], found[BASE]
+    case = f"{{}}: Muon, 8 layers on {DEVICES} devices"
+    exchanges = counted(case.format("exchanges"), ours["count"], theirs["count"], None, lambda n: f"{n:.0f}")
+    moved = counted(case.format("exchanged"), ours["bytes"], theirs["bytes"], None, megabytes)
+    seconds = {BASE: theirs["seconds"], "apply_gradients": ours["seconds"]}
+    return [exchanges, moved, *rows(case.format("step"), seconds, 0.4)]
+
+
+def exchange(quick: bool) -> None:
+    """Prints the collectives of each step on a mesh, what they move, and the seconds of some steps."""
+    mesh = jax.make_mesh((DEVICES,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    shapes, found, running = layers(8, quick), {}, {}
+    params = jax.tree.map(lambda x: jax.device_put(x, spec), trees.filled(shapes, seed=0))
+    with jax.set_mesh(mesh):
+        for name, (tx, step) in contestants().items():
+            state = jax.jit(tx.init)(params)
+            program = jax.jit(step).lower(params, state, params).compile()
+            sizes = collectives(program.as_text())
+            found[name] = {"count": len(sizes), "bytes": sum(sizes)}
+            running[name] = wall(lambda p=program, s=state: p(params, s, params), 1)
+        for name, seconds in take_turns(running, 2 if quick else 6).items():
+            found[name]["seconds"] = seconds[1:]
+    print(json.dumps(found))
+
+
+def collectives(text: str) -> list[int]:
+    """The bytes of the result of each collective operation of a compiled program."""
+    operation = r"= (.*?) (?:all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute)(?:-start)?\("
+    kinds = re.findall(operation, text)
+    return [
+        sum(
+            4 * math.prod(map(int, filter(None, sizes.split(","))))
+            for sizes in re.findall(r"f32\[([\d,]*)\]", k)
+        )
+        for k in kinds
+    ]
+
+
+CASES = {"muon": muon, "muon-mesh": muon_on_a_mesh}
