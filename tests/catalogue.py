@@ -1879,6 +1879,7 @@ MATRIX_RULES = [
         },
         make=lambda **kwargs: gradtx.masked(gradtx.orthogonalize(views=as_matrices, **kwargs), is_matrix),
         reference=matrix_references.Orthogonalize,
+        loops=True,
     ),
     Entry(
         "scale_by_muon",
@@ -1893,6 +1894,7 @@ MATRIX_RULES = [
             gradtx.scale_by_muon(weight_dimension_numbers=as_matrices, **kwargs), is_matrix
         ),
         reference=matrix_references.ScaleByMuon,
+        loops=True,
     ),
     Entry(
         "scale_by_normuon",
@@ -1901,6 +1903,7 @@ MATRIX_RULES = [
         {"by momentum": {"nesterov": False, "ns_coeffs": "dion", "bias_correction": False}},
         make=lambda **kwargs: gradtx.masked(gradtx.scale_by_normuon(views=as_matrices, **kwargs), is_matrix),
         reference=matrix_references.ScaleByNormuon,
+        loops=True,
     ),
     Entry(
         "scale_by_soap",
@@ -1918,6 +1921,7 @@ MATRIX_RULES = [
         make=lambda **kwargs: gradtx.normuon(views=as_matrices, **kwargs),
         reference=matrix_references.Normuon,
         kind="optimizer",
+        loops=True,
     ),
     Entry(
         "soap",
@@ -1960,6 +1964,7 @@ MATRIX_RULES = [
         make=lambda **kwargs: gradtx.muon(muon_weight_dimension_numbers=as_matrices, **kwargs),
         reference=matrix_references.Muon,
         kind="optimizer",
+        loops=True,
     ),
 ]
 """Rules of matrices, which what is no matrix passes by."""

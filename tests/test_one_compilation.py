@@ -176,7 +176,8 @@ def test_one_step_serves_new_numbers_of_every_optimizer(name):
     tx, extra = getattr(gradtx, name)(**rate, **OPTIONS.get(name, {})), ENTRIES[name].extra
     step = jax.jit(tx.update)
     state = tx.init(PARAMS)
-    names = [k for k in gradtx.hyperparams(state) if k != "update_interval"]  # a number of calls
+    calls = ("precondition_frequency", "update_interval")  # numbers of calls
+    names = [k for k in gradtx.hyperparams(state) if k not in calls]
     for i in range(4):
         state = gradtx.set_hyperparams(state, **{k: 0.125 + 0.25 * i for k in names})
         _, state = step(GRADS, state, PARAMS, **extra)
