@@ -1,7 +1,6 @@
 """What `optax.contrib` has of the optimizers and transforms here; each is in `gradtx` too."""
 
 from gradtx._names import explaining
-from gradtx.core.engine.matrix_views import MuonDimensionNumbers
 from gradtx.optimizers.acprop import acprop
 from gradtx.optimizers.ademamix import ademamix
 from gradtx.optimizers.adopt import adopt
@@ -22,6 +21,7 @@ from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.madgrad import scale_by_madgrad
 from gradtx.transforms.momo import momo, momo_adam
 from gradtx.transforms.muon import scale_by_muon
+from gradtx.transforms.muon_dimensions import MuonDimensionNumbers
 from gradtx.transforms.normalize import normalize
 from gradtx.transforms.plateau import reduce_on_plateau
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix

@@ -320,6 +320,19 @@ def test_a_state_of_optax_s_muon_goes_on():
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3), updates[0], other)
 
 
+@pytest.mark.parametrize("make", [gradtx.scale_by_soap, gradtx.scale_by_normuon])
+def test_a_matrix_that_had_no_slots_is_asked_for_a_new_state(make):
+    tx, w = make(), jnp.ones((3, 2))
+    with pytest.raises(
+        ValueError, match=f"{make.__name__}: the state has no '.*' for the leaf 'b/kernel', which"
+    ):
+        both = {"a": {"kernel": w}, "b": {"kernel": w}}
+        tx.update(both, tx.init({"a": {"kernel": w}, "b": {"kernel": None}}), both)
+    wide = {"kernel": jnp.ones((3, 4))}
+    with pytest.raises(ValueError, match="Pass the state that init made for these parameters"):
+        tx.update(wide, tx.init({"kernel": w}), wide)
+
+
 def test_a_shard_is_not_taken_for_a_matrix():
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("x",))
     spec, tx = jax.sharding.PartitionSpec("x"), gradtx.orthogonalize(views={"": gradtx.matrix_view("rc")})

@@ -68,8 +68,8 @@ COEFFICIENTS: dict[str, tuple[Coefficients, ...]] = {
 """Sets of a, b and c by name, one for each step; a single one is for every step.
 
 `standard` is Muon's. `dion` is Dion's, also called quintic. `polar_express` is of 5 steps, with a margin of
-1.02, `polar_express_8` of 8. `turbo` goes with the normalization `aol`. `newton_schulz` is the classical
-iteration.
+1.02, `polar_express_8` of 8. `turbo` goes with the normalization `aol`. `newton_schulz` converges to the
+factor itself; the others stop near it.
 """
 
 MARGINS = {"polar_express": 1.02}

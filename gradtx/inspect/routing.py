@@ -8,7 +8,7 @@ import numpy as np
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.labels import Labelled
-from gradtx.core.engine.matrix_views import Reading
+from gradtx.core.engine.named_views import Reading
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.spec import show
 from gradtx.wrappers.routes import MATRICES, REST, Routes

@@ -11,12 +11,11 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.polar import STANDARD, Normalization
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.core.spec.spec import show
+from gradtx.optimizers.beside_adam import beside_adam
 from gradtx.optimizers.descent import Coupling, descent
 from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.muon import scale_by_muon
 from gradtx.transforms.orthogonalize import NsCoeffs, Scaling
-from gradtx.wrappers.groups import partition
-from gradtx.wrappers.routes import MATRICES, REST, Routes
 
 Convention = Literal["optax", "jordan", "torch", "moonlight", "dion"]
 
@@ -138,9 +137,12 @@ def muon(
         gram=gram,
         matmul_dtype=matmul_dtype,
     )
-    adam = scale_by_adam(adam_b1, adam_b2, eps, adam_eps_root, mu_dtype, nesterov=nesterov)
-    adam_rate = learning_rate if adam_learning_rate is None else adam_learning_rate
-    of_rest = descent("muon", adam, adam_rate, adam_weight_decay, decay_coupling="rate")
-    of_matrices = descent("muon", direction, learning_rate, weight_decay, weight_decay_mask, decay_coupling)
-    routes = Routes("muon", muon_weight_dimension_numbers, "muon_weight_dimension_numbers")
-    return partition({MATRICES: of_matrices, REST: of_rest}, routes)
+    return beside_adam(
+        "muon",
+        descent("muon", direction, learning_rate, weight_decay, weight_decay_mask, decay_coupling),
+        scale_by_adam(adam_b1, adam_b2, eps, adam_eps_root, mu_dtype, nesterov=nesterov),
+        learning_rate if adam_learning_rate is None else adam_learning_rate,
+        adam_weight_decay,
+        muon_weight_dimension_numbers,
+        "muon_weight_dimension_numbers",
+    )

@@ -10,6 +10,7 @@ from gradtx.core.polar import STANDARD
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.optimizers.beside_adam import beside_adam
 from gradtx.optimizers.descent import Coupling, descent
+from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.normuon import scale_by_normuon
 from gradtx.transforms.orthogonalize import NsCoeffs
 
@@ -98,11 +99,8 @@ def normuon(
     return beside_adam(
         "normuon",
         descent("normuon", direction, learning_rate, weight_decay, mask, decay_coupling),
-        learning_rate,
-        adam_learning_rate,
-        adam_b1,
-        adam_b2,
-        adam_eps,
+        scale_by_adam(adam_b1, adam_b2, adam_eps),
+        learning_rate if adam_learning_rate is None else adam_learning_rate,
         adam_weight_decay,
         views,
     )

@@ -9,6 +9,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import ScalarOrSchedule
 from gradtx.optimizers.beside_adam import beside_adam
 from gradtx.optimizers.descent import Coupling, descent
+from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.soap import scale_by_soap
 
 
@@ -89,11 +90,8 @@ def soap(
     return beside_adam(
         "soap",
         descent("soap", direction, learning_rate, weight_decay, mask, decay_coupling),
-        learning_rate,
-        adam_learning_rate,
-        adam_b1,
-        adam_b2,
-        adam_eps,
+        scale_by_adam(adam_b1, adam_b2, adam_eps),
+        learning_rate if adam_learning_rate is None else adam_learning_rate,
         adam_weight_decay,
         views,
     )

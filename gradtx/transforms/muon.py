@@ -44,6 +44,8 @@ class OfMomentum(Orthogonalizing):
 class ScaleByMuon(OfMomentum, name="scale_by_muon"):
     """m = beta m + (1 - beta) g;  u = sigma pol(beta m + (1 - beta) g), or of m without Nesterov."""
 
+    says_views = "weight_dimension_numbers"
+
     adaptive: bool
     weight_dimension_numbers: Any
 

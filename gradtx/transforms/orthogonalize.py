@@ -142,5 +142,8 @@ def orthogonalize(
         https://kellerjordan.github.io/posts/muon/; Amsel et al., The Polar Express, 2025,
         https://arxiv.org/abs/2505.16932; Grishina et al., Accelerating Newton-Schulz Iteration, 2025,
         https://arxiv.org/abs/2506.10935; Boissin et al., Turbo-Muon, 2025, https://arxiv.org/abs/2512.04632.
+        The numbers of `cubic` are those of https://arxiv.org/abs/2606.00371, and of all sets those of
+        https://github.com/NVIDIA-NeMo/Emerging-Optimizers, but for `polar_express`, of
+        https://github.com/microsoft/dion.
     """
     ...

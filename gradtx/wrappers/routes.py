@@ -8,7 +8,8 @@ import numpy as np
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import hashable
-from gradtx.core.engine.matrix_views import Reading, Views, told
+from gradtx.core.engine.matrix_views import Views, told
+from gradtx.core.engine.named_views import Reading
 
 MATRICES, REST = "matrices", "rest"
 """The labels of the two groups."""

@@ -50,9 +50,25 @@ class MatrixRule(Rule):
     as an array of shape (number, rows, columns), and `slots` the `MatrixSlot`s, as (number, ...). It returns
     the update of each, and the new `MatrixSlot`s by name. What it does to one matrix does not depend on the
     others, and how many come at once is for the engine to say.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> class OverSpectralNorm(gradtx.MatrixRule, name="over_spectral_norm"):
+        ...     '''u = g over the largest singular value of each matrix'''
+        ...
+        ...     views: object = None
+        ...
+        ...     def solve(self, x, slots, stack):
+        ...         return x / jnp.linalg.norm(x, ord=2, axis=(-2, -1), keepdims=True), slots
+        >>> tx, w = OverSpectralNorm(), {"kernel": jnp.array([[0.0, 2.0], [4.0, 0.0]])}
+        >>> tx.update(w, tx.init(w))[0]["kernel"].tolist()
+        [[0.0, 0.5], [1.0, 0.0]]
     """
 
     is_of_matrices: ClassVar[bool] = True
+
+    says_views: ClassVar[str] = "views"
+    """What the argument with the views is called, for errors."""
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         """What is done to each element first: nothing."""

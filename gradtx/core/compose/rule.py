@@ -125,9 +125,6 @@ class Slotted(Declared, Composed):
     is_of_matrices: ClassVar[bool] = False
     """Whether it works on the matrices that a leaf consists of."""
 
-    reads_param: ClassVar[bool] = False
-    """Whether a rule of matrices sees the parameters where it solves."""
-
     slots: ClassVar[dict[str, Slot]] = {}
     leaf_slots: ClassVar[tuple[str, ...]] = ()
     matrix_slots: ClassVar[tuple[str, ...]] = ()

@@ -46,15 +46,7 @@ class Leaf(Scope):
 
 
 class Stack(Scope):
-    """What `solve` sees of matrices of one size, beside each scalar that was prepared or concluded.
-
-    Attributes:
-        param: the parameters, as (number, rows, columns), for a rule that `reads_param`.
-        key: a random key for each matrix, for a rule that has a `Key`.
-    """
-
-    param: Any
-    key: jax.Array
+    """What `solve` sees of matrices of one size: each scalar that was prepared or concluded."""
 
 
 class Slots(Scope):

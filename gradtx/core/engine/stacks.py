@@ -33,9 +33,6 @@ from gradtx.core.numerics import like, real_dtype
 SLOT = "slot "
 """Before the name of a slot, among what there is of matrices."""
 
-READ = ("param", "key")
-"""What a rule sees of its matrices and does not change."""
-
 FEW = 4
 """How many parts of a stack are cut at places that the compiler knows."""
 
@@ -64,25 +61,15 @@ class StackKernel(Kernel):
         self,
         cuts: tuple[Cut, ...],
         xs: list[jax.Array],
-        params: list[Any],
         slots: dict[str, list[Any]],
         values: tuple[Values, Values],
         step: jax.Array,
-        numbers: list[Any],
     ) -> tuple[list[jax.Array], dict[str, list[Any]]]:
         """The update of each leaf, and its new slots of matrices."""
-        names, rule = list(slots), self.unit.transform
+        names, originals = list(slots), xs
         self._refuse_shards(xs)
-        originals, key = xs, values[1].get("key")
-        xs, params = (
-            [_by_matrix(cut, x) for cut, x in zip(cuts, leaves, strict=True)] for leaves in (xs, params)
-        )
-        values = values[0], {k: v for k, v in values[1].items() if k != "key"}
+        xs = [_by_matrix(cut, x) for cut, x in zip(cuts, xs, strict=True)]
         cut_xs = [cut.split(x) for cut, x in zip(cuts, xs, strict=True)]
-        cut_params = [
-            cut.split(p.astype(like(p.dtype, x.dtype))) if rule.reads_param else []
-            for cut, p, x in zip(cuts, params, xs, strict=True)
-        ]
         cut_slots = {
             k: [self._split(k, cut, v, x) for cut, v, x in zip(cuts, slots[k], xs, strict=True)]
             for k in names
@@ -91,12 +78,8 @@ class StackKernel(Kernel):
         kept: dict[str, list[list[Any]]] = {k: [[None] * len(parts) for parts in cut_xs] for k in names}
         for members in _groups(cuts, xs).values():
             given = {"x": _joined([cut_xs[m.leaf][m.part] for m in members])}
-            if rule.reads_param:
-                given["param"] = _joined([cut_params[m.leaf][m.part] for m in members])
             own = {k: [cut_slots[k][m.leaf][m.part] for m in members] for k in names}
             given |= {SLOT + k: _joined(v) for k, v in own.items() if v[0] is not None}
-            if key is not None:
-                given["key"] = self._keys(key, members, numbers)
             with jax.named_scope(self.unit.where), mixing():
                 solved = _on_mesh(xs[0], self._of_one, given, values)
             for name, result in solved.items():
@@ -138,12 +121,9 @@ class StackKernel(Kernel):
     def _of_one(self, given: Values, values: tuple[Values, Values]) -> Values:
         """What the rule makes of matrices of one size, by name: the update and the slots."""
         unit, x = self.unit, given["x"]
-        fields, scalars = cast_values(values[0], real_dtype(x.dtype)), dict(values[1])
-        stack = Stack(**cast_values(scalars, real_dtype(x.dtype)))
-        if "param" in given:
-            stack.param = given["param"]
-        if "key" in given:
-            stack.key = jax.random.wrap_key_data(given["key"])
+        fields, scalars = (cast_values(part, real_dtype(x.dtype)) for part in values)
+        # A key is of a leaf, and for `apply`.
+        stack = Stack(**{k: v for k, v in scalars.items() if k != "key"})
         own = {k.removeprefix(SLOT): v for k, v in given.items() if k.startswith(SLOT)}
         absent = dict.fromkeys(unit.transform.matrix_slots)
         with raised(f"by solve of {unit.where}"):
@@ -151,14 +131,6 @@ class StackKernel(Kernel):
         update, new = checked_update(unit.where, x, own, result, "solve")
         update = update.astype(like(update.dtype, x.dtype))
         return {"x": update, **{SLOT + k: new[k].astype(own[k].dtype) for k in own}}
-
-    def _keys(self, key: Any, members: list[Part], numbers: list[Any]) -> jax.Array:
-        """A key for each matrix, which depends on its leaf and on its place there alone."""
-        keys = []
-        for m in members:
-            of_leaf = jax.random.fold_in(jax.random.fold_in(key, numbers[m.leaf]), m.part)
-            keys.append(jax.random.key_data(jax.random.split(of_leaf, m.count)))
-        return _joined(keys)
 
 
 def _groups(cuts: tuple[Cut, ...], xs: list[jax.Array]) -> dict[Any, list[Part]]:
@@ -207,11 +179,11 @@ def _unbatched(function: Callable[[jax.Array], Any]) -> Callable[[jax.Array], An
     return once
 
 
-def _by_matrix(cut: Cut, x: Any) -> Any:
+def _by_matrix(cut: Cut, x: jax.Array) -> jax.Array:
     """A leaf that is sharded along its rows and columns alone, where its type says how it is."""
-    if x is None or typed_sharding(x) is None:
-        return x
     typed = typed_sharding(x)
+    if typed is None:
+        return x
     parts = [*typed.spec, *[None] * (x.ndim - len(typed.spec))]
     return resharded(x, typed, [part if i in cut.matrix_axes else None for i, part in enumerate(parts)])
 
@@ -289,12 +261,9 @@ def _in_turn(one: Callable[[Values, Any], Values], given: Values, values: Any) -
     """The same by a loop, which writes what it makes in the place of what it was given."""
     count, size = given["x"].shape[0], math.prod(given["x"].shape[1:])
     few = max(k for k in range(1, count + 1) if count % k == 0 and (k == 1 or k * size <= AT_ONCE))
-    read = {k: v for k, v in given.items() if k in READ}
-    changed = {k: v for k, v in given.items() if k not in READ}
 
-    def step(i: jax.Array, changed: Values) -> Values:
-        now = {k: jax.lax.dynamic_slice_in_dim(v, i * few, few) for k, v in {**changed, **read}.items()}
-        made = one(now, values)
-        return {k: jax.lax.dynamic_update_slice_in_dim(changed[k], x, i * few, 0) for k, x in made.items()}
+    def step(i: jax.Array, stack: Values) -> Values:
+        made = one({k: jax.lax.dynamic_slice_in_dim(v, i * few, few) for k, v in stack.items()}, values)
+        return {k: jax.lax.dynamic_update_slice_in_dim(stack[k], x, i * few, 0) for k, x in made.items()}
 
-    return jax.lax.fori_loop(0, count // few, step, changed)
+    return jax.lax.fori_loop(0, count // few, step, given)

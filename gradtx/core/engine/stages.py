@@ -113,7 +113,6 @@ class StackStage:
 
     def __init__(self, unit: Unit) -> None:
         self.unit, self.kernel = unit, shared(StackKernel(unit))
-        self.draws = unit.transform.has_key
 
     def run(self, update: Update) -> None:
         unit, on = self.unit, update.working(self.unit)
@@ -124,11 +123,9 @@ class StackStage:
         updates, new = self.kernel.compiled(
             tuple(cuts[i] for i in on),
             [update.stacks[i][-1] for i in on],
-            [update.ps[i] if unit.transform.reads_param else None for i in on],
             {name: [column[i] for i in on] for name, column in columns.items()},
             values,
             update.state["step"],
-            [update.number(i) if self.draws else None for i in on],
         )
         for j, i in enumerate(on):
             update.stacks[i] = [*update.stacks[i][:-1], updates[j]]

@@ -68,6 +68,7 @@ class Update:
         self._check_shapes()
         described = (grads, self.us) if params is None else (params, self.ps)
         self.active, self._described = active_leaves(program, *described), described[0]
+        self._cuts: dict[Path, list[Cut | None]] = {}
         for i in self.live:
             self.us[i] = lv.as_array(self.us[i])
             self.ps[i] = None if self.ps[i] is None else lv.as_array(self.ps[i])
@@ -153,7 +154,10 @@ class Update:
 
     def cuts(self, unit: Unit) -> list[Cut | None]:
         """The matrices of each leaf that a rule of matrices works on."""
-        return cuts_of(unit.transform, self._described, self.active[unit.path], unit.where)
+        if unit.path not in self._cuts:
+            on = self.active[unit.path]
+            self._cuts[unit.path] = cuts_of(unit.transform, self._described, on, unit.where)
+        return self._cuts[unit.path]
 
     def working(self, unit: Unit) -> list[int]:
         """The leaves with a gradient that a unit works on."""
@@ -225,18 +229,21 @@ class Update:
             raise
         unit = self.program.unit_at[path[:-1]]
         slot = unit.transform.slots[path[-1]]
+        if slot.is_of_matrices:
+            cuts = self.cuts(unit)
+            wanted = {i: slot.shape_for(unit.transform, cut.shape, cut) for i, cut in enumerate(cuts) if cut}
+        else:
+            wanted = {i: self._shape(self.us[i]) for i in self.live if slot.shape is None}
         for i in self.live:
-            if leaves[i] is None and slot.shape is None and self.active[unit.path][i]:
+            if wanted.get(i) is None or (leaves[i] is None and not self.active[unit.path][i]):
+                continue
+            if leaves[i] is None:
                 raise ValueError(
                     f"{unit.where}: the state has no {path[-1]!r} for the leaf {lv.paths(self.grads)[i]!r}, "
                     f"which was None or masked out at init and has a gradient now. Call init again on the "
                     f"parameters that are trained."
                 )
-            if (
-                slot.shape is None
-                and leaves[i] is not None
-                and np.shape(leaves[i]) != self._shape(self.us[i])
-            ):
+            if np.shape(leaves[i]) != wanted[i]:
                 raise ValueError(
                     f"{unit.where}: {path[-1]!r} of the leaf {lv.paths(self.grads)[i]!r} has shape "
                     f"{np.shape(leaves[i])} in the state, and the gradient has shape "
