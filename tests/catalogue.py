@@ -47,7 +47,7 @@ class Entry:
         kind: transform, optimizer, combinator, wrapper or schedule.
         supports_complex: whether it has a meaning for complex leaves.
         positive: whether it is for gradients >= 0.
-        rough: the end of the names of numbers in which nothing is differentiable.
+        rough: the names of numbers in which nothing is differentiable, as they are in the state.
         extra: the keyword arguments that its `update` needs.
         loops: whether a part of its formula is a loop or a random number, which has no numeric meaning.
     """
@@ -1911,6 +1911,7 @@ MATRIX_RULES = [
         {"b1": 0.7, "b2": 0.7, "shampoo_beta": 0.6, "eps": 1e-2, "precondition_frequency": 2},
         {"uncorrected": {"bias_correction": False}},
         make=lambda **kwargs: gradtx.masked(gradtx.scale_by_soap(views=as_matrices, **kwargs), is_matrix),
+        rough=("one_minus_shampoo_beta",),
         reference=matrix_references.ScaleBySoap,
         loops=True,
     ),
@@ -1942,6 +1943,7 @@ MATRIX_RULES = [
             "precondition_frequency": 2,
         },
         make=lambda **kwargs: gradtx.soap(views=as_matrices, **kwargs),
+        rough=("one_minus_shampoo_beta",),
         reference=matrix_references.Soap,
         kind="optimizer",
         loops=True,

@@ -92,6 +92,24 @@ class Case:
         # Of a composition with another library's transform no more can be asked than of that one.
         self.ours = is_ours(tx)
 
+    @functools.cached_property
+    def rules(self) -> list[Any]:
+        """The rules in it, those in wrappers too."""
+
+        def of(program: Program) -> list[Any]:
+            inner = [rule for tx in program.wrapped.values() for rule in of(tx.program)]
+            return [*(unit.transform for unit in program.rules), *inner]
+
+        return of(self.tx.program) if self.ours else []
+
+    @property
+    def ulp(self) -> float:
+        """By how many ulp of a parameter two ways to compute a step may differ.
+
+        A product of matrices is summed in another order elsewhere, of which an iteration makes more.
+        """
+        return 32 if any(rule.is_of_matrices for rule in self.rules) else 4
+
     def concerns(self, name: str) -> bool:
         """Whether a law applies to this transform."""
         return self.ours or name not in OURS

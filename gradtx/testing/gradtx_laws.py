@@ -56,7 +56,7 @@ def numbers_live_in_the_state(case: Case) -> None:
     expected = case.run(other.init(case.params), step=jax.jit(step) if case.compiled else step)
     old = case.params
     for (one, _, u), (two, _, _) in zip(case.run(other.init(case.params)), expected, strict=True):
-        close(one, two, "params", old, like_params(u, old))
+        close(one, two, "params", old, like_params(u, old), ulp=case.ulp)
         old = two
 
 
@@ -151,7 +151,8 @@ class _Modules(dict[str, Any]):
 def hyperparameters_have_gradients(case: Case) -> None:
     """`jax.grad` of a final loss by every number in the state agrees with differences, in float64."""
     with x64():
-        # One leaf is enough, and the compiler need not optimize: it would take most of the time of all laws.
+        # One leaf is enough, and the compiler need not optimize much: it would take most of the time of all
+        # laws. At level 0 it makes a NaN of a concatenation of sums, which is none at the other levels.
         params, *grads = (_last_widened(case, tree) for tree in (case.params, *case.grads))
         stacked = jax.tree.map(stacked_leaves, *grads)
         state = case.tx.init(params)
@@ -165,7 +166,7 @@ def hyperparameters_have_gradients(case: Case) -> None:
             (x,) = jax.tree.leaves(p)
             return jnp.sum(abs_sq(x) + 0.3 * jnp.real(x))
 
-        quickly = {"xla_backend_optimization_level": 0}
+        quickly = {"xla_backend_optimization_level": 1}
         both = jax.jit(jax.value_and_grad(loss), compiler_options=quickly)
         _, exact = both(state["numbers"])
         gradients = split_schedules(exact)

@@ -43,18 +43,17 @@ def updates_have_the_promoted_dtype(case: Case) -> None:
 
 
 def _gives_real(case: Case) -> bool:
-    program = case.tx.program if case.ours else None
-    return program is not None and any(u.transform.gives_real for u in program.rules)
+    return any(rule.gives_real for rule in case.rules)
 
 
 @law
 def jit_equals_eager(case: Case) -> None:
-    """The compiled step and the plain one agree to 4 ulp of the parameter."""
+    """The compiled step and the plain one agree to 4 ulp of the parameter, 32 where matrices are multiplied."""
     compiled = case.run(case.start, step=lambda p, s, g: case.jitted(copied(p), copied(s), g))
     so_far = [case.params]
     for (one, _, u), (other, _, _) in zip(compiled, case.eager, strict=True):
         # A parameter that shrinks keeps the rounding errors of when it was large.
-        close(one, other, "params", *so_far, like_params(u, case.params))
+        close(one, other, "params", *so_far, like_params(u, case.params), ulp=case.ulp)
         so_far.append(other)
 
 
@@ -109,7 +108,7 @@ def scan_equals_loop(case: Case) -> None:
     so_far = [case.params]
     for i, (params, _, updates) in enumerate(case.trajectory):
         this = jax.tree.map(lambda x, i=i: x[i], result)
-        close(this, params, f"params of step {i}", *so_far, like_params(updates, case.params))
+        close(this, params, f"params of step {i}", *so_far, like_params(updates, case.params), ulp=case.ulp)
         so_far.append(params)
 
 
@@ -124,4 +123,4 @@ def vmap_equals_loop(case: Case) -> None:
     for i in range(2):
         alone, _, updates = case.step(params, states[i], grads[i])
         this = jax.tree.map(lambda x, i=i: x[i], result)
-        close(this, alone, f"params of state {i}", params, like_params(updates, params))
+        close(this, alone, f"params of state {i}", params, like_params(updates, params), ulp=case.ulp)
