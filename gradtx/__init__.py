@@ -60,6 +60,7 @@ from gradtx.optimizers.adam import adam, adamw, nadam, nadamw
 from gradtx.optimizers.adam_atan2 import adam_atan2
 from gradtx.optimizers.adam_mini import adam_mini
 from gradtx.optimizers.adamax import adamax, adamaxw
+from gradtx.optimizers.adamuon import adamuon
 from gradtx.optimizers.adan import adan
 from gradtx.optimizers.adaptive import adadelta, adagrad, rmsprop
 from gradtx.optimizers.ademamix import ademamix
@@ -68,8 +69,11 @@ from gradtx.optimizers.amsgrad import amsgrad
 from gradtx.optimizers.came import came
 from gradtx.optimizers.cocob import cocob
 from gradtx.optimizers.dadapt import dadapt_adamw
+from gradtx.optimizers.dion2 import dion2
 from gradtx.optimizers.distance import dog, dowg
 from gradtx.optimizers.dpsgd import dpsgd
+from gradtx.optimizers.kl_soap import kl_soap
+from gradtx.optimizers.kron import kron
 from gradtx.optimizers.laprop import laprop
 from gradtx.optimizers.layerwise import fromage, lamb, lars, novograd
 from gradtx.optimizers.lbfgs import lbfgs
@@ -84,12 +88,15 @@ from gradtx.optimizers.prodigy import prodigy
 from gradtx.optimizers.radam import radam
 from gradtx.optimizers.rprop import rprop
 from gradtx.optimizers.schedule_free import schedule_free_adamw, schedule_free_sgd
+from gradtx.optimizers.scion import scion
 from gradtx.optimizers.sgd import noisy_sgd, sgd
+from gradtx.optimizers.shampoo import shampoo
 from gradtx.optimizers.sign import sign_sgd, signum
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix
 from gradtx.optimizers.sm3 import sm3
 from gradtx.optimizers.soap import soap
 from gradtx.optimizers.sophia import sophia
+from gradtx.optimizers.splus import splus
 from gradtx.optimizers.stable_adamw import stable_adamw
 from gradtx.optimizers.yogi import yogi
 from gradtx.schedules.constant import constant_schedule
@@ -116,6 +123,7 @@ from gradtx.transforms.adam import scale_by_adam
 from gradtx.transforms.adam_atan2 import scale_by_adam_atan2
 from gradtx.transforms.adam_mini import scale_by_adam_mini
 from gradtx.transforms.adamax import scale_by_adamax
+from gradtx.transforms.adamuon import scale_by_adamuon
 from gradtx.transforms.adan import scale_by_adan
 from gradtx.transforms.ademamix import scale_by_ademamix
 from gradtx.transforms.adopt import scale_by_adopt
@@ -123,6 +131,7 @@ from gradtx.transforms.amsgrad import scale_by_amsgrad
 from gradtx.transforms.apply_every import apply_every
 from gradtx.transforms.average import ema
 from gradtx.transforms.belief import scale_by_belief
+from gradtx.transforms.block_rms import normalize_by_block_rms
 from gradtx.transforms.came import scale_by_came
 from gradtx.transforms.cautious import cautious
 from gradtx.transforms.center import centralize
@@ -131,6 +140,7 @@ from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.constrain import keep_params_nonnegative, zero_nans
 from gradtx.transforms.dadapt import scale_by_dadapt_adam
 from gradtx.transforms.decay import add_cautious_decayed_weights, add_decayed_weights
+from gradtx.transforms.dion2 import scale_by_dion2
 from gradtx.transforms.distance import scale_by_distance_over_gradients
 from gradtx.transforms.dog import scale_by_dog
 from gradtx.transforms.dowg import scale_by_dowg
@@ -150,10 +160,13 @@ from gradtx.transforms.fromage import scale_by_fromage
 from gradtx.transforms.grams import grams
 from gradtx.transforms.group_scale import scale_by_group
 from gradtx.transforms.hyperball import scale_by_hyperball
+from gradtx.transforms.kl_soap import scale_by_kl_soap
+from gradtx.transforms.kron import scale_by_kron
 from gradtx.transforms.laprop import scale_by_laprop
 from gradtx.transforms.leaf_scale import scale_by_leaf
 from gradtx.transforms.lion import scale_by_lion
 from gradtx.transforms.madgrad import scale_by_madgrad
+from gradtx.transforms.matrix_size import scale_by_matrix_size
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.momo import momo, momo_adam
 from gradtx.transforms.muon import scale_by_muon
@@ -173,9 +186,11 @@ from gradtx.transforms.rms import scale_by_rms, scale_by_stddev
 from gradtx.transforms.row_floor import row_floor
 from gradtx.transforms.rprop import scale_by_rprop
 from gradtx.transforms.scale import scale, scale_by_learning_rate, scale_by_schedule
+from gradtx.transforms.shampoo import scale_by_shampoo
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
 from gradtx.transforms.sm3 import scale_by_sm3
 from gradtx.transforms.soap import scale_by_soap
+from gradtx.transforms.splus import scale_by_splus
 from gradtx.transforms.stable_adam import scale_by_stable_adam
 from gradtx.transforms.trust_ratio import scale_by_param_block_norm, scale_by_trust_ratio
 from gradtx.transforms.unitwise import adaptive_grad_clip, unitwise_clip, unitwise_norm
@@ -327,6 +342,7 @@ __all__ = [
     "adam_mini",
     "adamax",
     "adamaxw",
+    "adamuon",
     "adamw",
     "adan",
     "adaptive_grad_clip",
@@ -362,6 +378,7 @@ __all__ = [
     "describe",
     "diff",
     "differentially_private_aggregate",
+    "dion2",
     "dog",
     "dowg",
     "dpsgd",
@@ -392,6 +409,8 @@ __all__ = [
     "inverse_sqrt_schedule",
     "join_schedules",
     "keep_params_nonnegative",
+    "kl_soap",
+    "kron",
     "lamb",
     "laprop",
     "lars",
@@ -419,6 +438,7 @@ __all__ = [
     "negate",
     "noisy_sgd",
     "normalize",
+    "normalize_by_block_rms",
     "normalize_by_update_norm",
     "normuon",
     "novograd",
@@ -463,6 +483,7 @@ __all__ = [
     "scale_by_adam_atan2",
     "scale_by_adam_mini",
     "scale_by_adamax",
+    "scale_by_adamuon",
     "scale_by_adan",
     "scale_by_ademamix",
     "scale_by_adopt",
@@ -472,6 +493,7 @@ __all__ = [
     "scale_by_came",
     "scale_by_cocob",
     "scale_by_dadapt_adam",
+    "scale_by_dion2",
     "scale_by_distance_over_gradients",
     "scale_by_dog",
     "scale_by_dowg",
@@ -479,12 +501,15 @@ __all__ = [
     "scale_by_fromage",
     "scale_by_group",
     "scale_by_hyperball",
+    "scale_by_kl_soap",
+    "scale_by_kron",
     "scale_by_laprop",
     "scale_by_lbfgs",
     "scale_by_leaf",
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_madgrad",
+    "scale_by_matrix_size",
     "scale_by_muon",
     "scale_by_normuon",
     "scale_by_novograd",
@@ -498,11 +523,13 @@ __all__ = [
     "scale_by_rprop",
     "scale_by_rss",
     "scale_by_schedule",
+    "scale_by_shampoo",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
     "scale_by_sm3",
     "scale_by_soap",
     "scale_by_sophia",
+    "scale_by_splus",
     "scale_by_stable_adam",
     "scale_by_stddev",
     "scale_by_trust_ratio",
@@ -513,11 +540,13 @@ __all__ = [
     "schedule_free_eval_params",
     "schedule_free_sgd",
     "schedules",
+    "scion",
     "selective_transform",
     "set_hyperparams",
     "set_to_zero",
     "sgd",
     "sgdr_schedule",
+    "shampoo",
     "sign",
     "sign_sgd",
     "signum",
@@ -529,6 +558,7 @@ __all__ = [
     "soap",
     "sophia",
     "split_real_and_imaginary",
+    "splus",
     "sqrt",
     "square",
     "stable_adamw",

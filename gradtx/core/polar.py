@@ -159,6 +159,11 @@ def conjugate(x: jax.Array) -> jax.Array:
     return jnp.conj(x.mT) if jnp.iscomplexobj(x) else x.mT
 
 
+def identity_like(x: jax.Array) -> jax.Array:
+    """The identity for each of many square matrices."""
+    return jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape)
+
+
 def _square(x: jax.Array) -> jax.Array:
     return x @ conjugate(x)
 
@@ -206,7 +211,6 @@ def _by_steps(x: jax.Array, square: Any, coefficients: tuple[Coefficients, ...])
 
 def _by_gram(x: jax.Array, square: Any, coefficients: tuple[Coefficients, ...]) -> jax.Array:
     """The same steps on X and on what x is to be multiplied by."""
-    identity = jnp.broadcast_to(jnp.eye(x.shape[-2], dtype=x.dtype), (*x.shape[:-1], x.shape[-2]))
 
     def step(carry: Any, row: Any) -> tuple[Any, None]:
         r, q = carry
@@ -217,6 +221,6 @@ def _by_gram(x: jax.Array, square: Any, coefficients: tuple[Coefficients, ...]) 
 
     for rows in filter(None, (coefficients[:RESTART], coefficients[RESTART:])):
         r = _square(x) if square is None else square
-        (_, q), _ = jax.lax.scan(step, (r, identity), jnp.asarray(rows, real_dtype(x.dtype)))
+        (_, q), _ = jax.lax.scan(step, (r, identity_like(r)), jnp.asarray(rows, real_dtype(x.dtype)))
         x, square = q @ x, None
     return x

@@ -43,7 +43,7 @@ _INLINED = {
 _PASSED = {
     *("convert_element_type", "copy", "copy_p", "device_put", "stop_gradient", "optimization_barrier"),
     *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "reduce_precision", "sharding_constraint"),
-    *("rev", "pvary", "dynamic_slice"),
+    *("rev", "pvary", "dynamic_slice", "shard_alike"),
 }
 _MOVES = {"rev", "slice", "dynamic_slice"}
 """What may give an element another position, so that `x - rev(x)` is not zero."""

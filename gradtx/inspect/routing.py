@@ -11,7 +11,7 @@ from gradtx.core.engine.labels import Labelled
 from gradtx.core.engine.named_views import Reading
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.spec import show
-from gradtx.wrappers.routes import MATRICES, REST, Routes
+from gradtx.wrappers.routes import Routes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Routing(tuple[Route, ...]):
 
 
 def routing(tx: Transform, params: object) -> Routing:
-    """The table of which leaf goes where: to the method on matrices, or to the optimizer beside it.
+    """The table of which leaf goes where: to the method on matrices, or to what is beside it.
 
     Args:
         tx: a transform of gradtx's; one that treats matrices by a method and the rest by another, such as
@@ -79,9 +79,8 @@ def routing(tx: Transform, params: object) -> Routing:
             f"{show(tx)} has {len(found)}."
         )
     routes, (leaves, _) = found[0], lv.flatten(params)
-    names = {MATRICES: routes.recipe, REST: "adamw", None: ""}
     return Routing(
-        Route(path, tuple(np.shape(x)), _view(reading), names[routes.label(reading)], reading.why)
+        Route(path, tuple(np.shape(x)), _view(reading), routes.optimizer(reading), reading.why)
         for path, x, reading in zip(lv.paths(params), leaves, routes.readings(params), strict=True)
         if reading is not None
     )

@@ -48,7 +48,7 @@ def _gives_real(case: Case) -> bool:
 
 @law
 def jit_equals_eager(case: Case) -> None:
-    """The compiled step and the plain one agree to 4 ulp of the parameter, 32 where matrices are multiplied."""
+    """The compiled step and the plain one agree to 4 ulp of the parameter, 32 with products of matrices."""
     compiled = case.run(case.start, step=lambda p, s, g: case.jitted(copied(p), copied(s), g))
     so_far = [case.params]
     for (one, _, u), (other, _, _) in zip(compiled, case.eager, strict=True):

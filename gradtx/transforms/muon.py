@@ -15,7 +15,7 @@ from gradtx.core.numerics import Decay
 from gradtx.core.polar import STANDARD, Normalization
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, ScalarOrSchedule
-from gradtx.transforms.orthogonalize import NsCoeffs, Orthogonalizing, Scaling
+from gradtx.transforms.orthogonalize import NsCoeffs, Orthogonalizing, Scaled, Scaling
 
 
 class OfMomentum(Orthogonalizing):
@@ -41,7 +41,7 @@ class OfMomentum(Orthogonalizing):
         return leaf.of_mu * mu + leaf.of_g * g if self.nesterov else leaf.of_mu * mu, {"mu": mu}
 
 
-class ScaleByMuon(OfMomentum, name="scale_by_muon"):
+class ScaleByMuon(OfMomentum, Scaled, name="scale_by_muon"):
     """m = beta m + (1 - beta) g;  u = sigma pol(beta m + (1 - beta) g), or of m without Nesterov."""
 
     says_views = "weight_dimension_numbers"

@@ -17,13 +17,13 @@ from gradtx.core.polar import STANDARD, Normalization
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.transforms.muon import OfMomentum
-from gradtx.transforms.orthogonalize import NsCoeffs, Scaling
+from gradtx.transforms.orthogonalize import NsCoeffs, Scaled, Scaling
 
 LEAST = 1e-10
 """What the authors add to each denominator."""
 
 
-class ScaleByNormuon(OfMomentum, name="scale_by_normuon"):
+class ScaleByNormuon(OfMomentum, Scaled, name="scale_by_normuon"):
     """o = pol(m);  v = b2 v + (1 - b2) mean over inputs of |o|²;  u = sigma o / sqrt(v), at the norm of o."""
 
     b2: Decay

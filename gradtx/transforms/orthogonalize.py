@@ -26,27 +26,23 @@ Scaling = Literal["none", "jordan", "moonlight", "dion"]
 
 
 class Orthogonalizing(MatrixRule):
-    """What rules that orthogonalize have in common: how, and the size of what they give."""
+    """What rules that orthogonalize have in common."""
 
     ns_coeffs: Any
     ns_steps: int
     eps: NonNegative
     preconditioning: str
-    scaling: str
-    consistent_rms: NonNegative | None
     gram: bool
     matmul_dtype: DTypeName
 
     def check(self) -> None:
-        for key, kinds in (("preconditioning", get_args(Normalization)), ("scaling", get_args(Scaling))):
-            if getattr(self, key) not in kinds:
-                listed, given = ", ".join(map(repr, kinds)), show(getattr(self, key))
-                raise ValueError(f"{self.name}: {key} must be one of {listed}, got {given}.")
-        if self.consistent_rms is not None and self.scaling != "none":
-            raise ValueError(
-                f"{self.name}: consistent_rms is a scaling of its own; give scaling='none' with it."
-            )
+        self._check_word("preconditioning", get_args(Normalization))
         coefficients_of(self.name, self.ns_coeffs, self.ns_steps)
+
+    def _check_word(self, key: str, known: tuple[str, ...]) -> None:
+        if getattr(self, key) not in known:
+            listed, given = ", ".join(map(repr, known)), show(getattr(self, key))
+            raise ValueError(f"{self.name}: {key} must be one of {listed}, got {given}.")
 
     def polar(self, x: jax.Array) -> jax.Array:
         """The polar factor of each matrix, about."""
@@ -62,6 +58,21 @@ class Orthogonalizing(MatrixRule):
         )
         return cast(result, x.dtype)
 
+
+class Scaled(Orthogonalizing):
+    """What those have in common of which an update has a size by its shape."""
+
+    scaling: str
+    consistent_rms: NonNegative | None
+
+    def check(self) -> None:
+        super().check()
+        self._check_word("scaling", get_args(Scaling))
+        if self.consistent_rms is not None and self.scaling != "none":
+            raise ValueError(
+                f"{self.name}: consistent_rms is a scaling of its own; give scaling='none' with it."
+            )
+
     def scaled(self, u: jax.Array) -> jax.Array:
         """Updates of the size that belongs to their shape."""
         rows, columns = u.shape[-2:]
@@ -76,7 +87,7 @@ class Orthogonalizing(MatrixRule):
         return u if scale == 1.0 else scale * u
 
 
-class Orthogonalize(Orthogonalizing, name="orthogonalize"):
+class Orthogonalize(Scaled, name="orthogonalize"):
     """u = sigma pol(g)."""
 
     views: Any

@@ -18,17 +18,10 @@ from gradtx.core.polar import conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule
 from gradtx.core.spec.spec import show
+from gradtx.transforms.eigenbases import Pair, back, eigenbasis, into, within_columns, within_rows
 
 KEEP, TURN, BEGIN = range(3)
 """What becomes of the bases in a step: they stay, follow the preconditioner, or are computed anew."""
-
-
-def _of_rows(rule: Any, rows: int, columns: int) -> tuple[int, int] | None:
-    return (rows, rows) if rows <= rule.max_precond_dim else None
-
-
-def _of_columns(rule: Any, rows: int, columns: int) -> tuple[int, int] | None:
-    return (columns, columns) if columns <= rule.max_precond_dim else None
 
 
 class ScaleBySoap(MatrixRule, name="scale_by_soap"):
@@ -43,8 +36,8 @@ class ScaleBySoap(MatrixRule, name="scale_by_soap"):
     bias_correction: bool
     views: Any
 
-    left, basis_left = MatrixSlot(of=_of_rows), MatrixSlot(of=_of_rows)
-    right, basis_right = MatrixSlot(of=_of_columns), MatrixSlot(of=_of_columns)
+    left, basis_left = MatrixSlot(of=within_rows), MatrixSlot(of=within_rows)
+    right, basis_right = MatrixSlot(of=within_columns), MatrixSlot(of=within_columns)
     mu, nu = MatrixSlot(), MatrixSlot(real=True)
     age = WholeScalar(dtype="int32")
 
@@ -69,11 +62,11 @@ class ScaleBySoap(MatrixRule, name="scale_by_soap"):
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         bases = slots.basis_left, slots.basis_right
-        turned = _into(x, bases)
+        turned = into(x, bases)
         is_first = stack.what == BEGIN
         mu = jnp.where(is_first, slots.mu, self.b1.mix(slots.mu, turned))
         nu = jnp.where(is_first, slots.nu, self.b2.mix(slots.nu, abs_sq(turned)))
-        u = stack.factor * _back(divide(mu, sqrt(nu) + self.eps), bases)
+        u = stack.factor * back(divide(mu, sqrt(nu) + self.eps), bases)
         sides = (
             None if slots.left is None else self.shampoo_beta.mix(slots.left, x @ conjugate(x)),
             None if slots.right is None else self.shampoo_beta.mix(slots.right, conjugate(x) @ x),
@@ -84,27 +77,9 @@ class ScaleBySoap(MatrixRule, name="scale_by_soap"):
         return u, {**{k: v for k, v in kept.items() if v is not None}, "mu": mu, "nu": nu}
 
 
-Pair = tuple[Any, Any]
-"""Of the rows and of the columns, None for a side that is too long."""
-
-
-def _into(x: jax.Array, bases: Pair) -> jax.Array:
-    """A matrix in the bases."""
-    left, right = bases
-    x = x if left is None else conjugate(left) @ x
-    return x if right is None else x @ right
-
-
-def _back(x: jax.Array, bases: Pair) -> jax.Array:
-    """A matrix that is in the bases."""
-    left, right = bases
-    x = x if left is None else left @ x
-    return x if right is None else x @ conjugate(right)
-
-
 def _begin(sides: Pair, bases: Pair, mu: jax.Array, nu: jax.Array) -> tuple[Pair, jax.Array, jax.Array]:
     """The eigenvectors, those of the largest eigenvalues first."""
-    made = [None if side is None else jnp.linalg.eigh(side)[1][..., ::-1] for side in sides]
+    made = [None if side is None else eigenbasis(side) for side in sides]
     return (made[0], made[1]), mu, nu
 
 
@@ -121,7 +96,7 @@ def _turn(sides: Pair, bases: Pair, mu: jax.Array, nu: jax.Array) -> tuple[Pair,
         ordered = jnp.take_along_axis(basis, jnp.expand_dims(order, -2), axis=-1)
         made.append(jnp.linalg.qr(side @ ordered)[0])
     new = made[0], made[1]
-    return new, _into(_back(mu, bases), new), nu
+    return new, into(back(mu, bases), new), nu
 
 
 @builds(ScaleBySoap)

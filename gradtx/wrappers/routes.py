@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,21 +13,33 @@ from gradtx.core.engine.matrix_views import Views, told
 from gradtx.core.engine.named_views import Reading
 
 MATRICES, REST = "matrices", "rest"
-"""The labels of the two groups."""
+"""The labels of the hidden matrices, and of what has no group of its own."""
+
+EMBEDDINGS, HEADS = "embeddings", "heads"
+"""The labels of embeddings and heads, where they have a group."""
 
 
 class Routes:
-    """The labels of a partition in two: a method for the matrices, and AdamW for the rest.
+    """The labels of a partition by what a leaf is: hidden matrices, for which there is a method, and others.
 
-    A leaf goes to the method if it is a hidden matrix. Embeddings, heads, vectors and numbers go to AdamW. A
-    leaf of which that is not known is an error.
+    Embeddings, heads, vectors and numbers are the rest, unless embeddings or heads have a group of their own.
+    A leaf of which it is not known what it is is an error.
+
+    Args:
+        recipe: the optimizer, which is also what its method is called.
+        views: what was said of the leaves.
+        argument: what the optimizer calls the views, for errors.
+        names: what each other group goes to, by its label.
     """
 
-    def __init__(self, recipe: str, views: Views, argument: str = "views") -> None:
+    def __init__(
+        self, recipe: str, views: Views, argument: str = "views", names: Mapping[str, str] | None = None
+    ) -> None:
         self.recipe, self.views, self.argument = recipe, views, argument
+        self.names = {REST: "adamw"} if names is None else dict(names)
 
     def _parts(self) -> Any:
-        return self.recipe, hashable(self.views)
+        return self.recipe, hashable(self.views), tuple(self.names.items())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Routes) and self._parts() == other._parts()
@@ -44,7 +57,13 @@ class Routes:
             return REST
         if reading.kind == "unclear":
             return None
-        return MATRICES if reading.kind == "matrix" else REST
+        label = {"matrix": MATRICES, "embedding": EMBEDDINGS, "head": HEADS}.get(reading.kind, REST)
+        return label if label == MATRICES or label in self.names else REST
+
+    def optimizer(self, reading: Reading | None) -> str:
+        """What a leaf goes to; nothing where that is not known."""
+        label = self.label(reading)
+        return "" if label is None else self.names.get(label, self.recipe)
 
     def __call__(self, params: Any) -> Any:
         """The label of each leaf, as a tree."""
@@ -65,5 +84,5 @@ class Routes:
             f"{self.recipe}: it is not clear what these leaves are:\n" + "\n".join(lines) + f"\nSay it by "
             f"{self.argument}={{{paths[first]!r}: gradtx.matrix_view({axes!r})}} for a matrix that goes to "
             f"{self.recipe}, with the letter of each axis (r for inputs, c for outputs, b for a batch), or "
-            f"{{{paths[first]!r}: None}} for one that goes to adamw."
+            f"{{{paths[first]!r}: None}} for one that goes to {self.names[REST]}."
         )

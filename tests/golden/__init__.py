@@ -819,6 +819,8 @@ def load_official():
 
 
 _TRANSPOSED = {"*": ("matrix_view", {"axes": "cr"})}
+_AS_THEY_ARE = {"*": ("matrix_view", {"axes": "rc"})}
+_IN_TORCH = {"views": _TRANSPOSED}
 _OF_TORCH = {"eps": 0.0, "convention": "torch", "muon_weight_dimension_numbers": _TRANSPOSED}
 _OF_NORMUON = {"eps": 1e-7, "views": _TRANSPOSED}
 _OF_SOAP = {"weight_decay": 0.0, "views": _TRANSPOSED}
@@ -842,6 +844,110 @@ MATRIX_CASES = {
             "eps": 1e-4,
             "precondition_frequency": 3,
             **_OF_SOAP,
+        },
+    ),
+    "shampoo": (
+        "shampoo",
+        {
+            "learning_rate": 1 / 64,
+            "b2": 0.99,
+            "eps": 1e-6,
+            "precondition_frequency": 3,
+            "start_preconditioning_step": 4,
+            "grafting": "rmsprop",
+            "graft_beta": 0.99,
+            **_IN_TORCH,
+        },
+    ),
+    "shampoo_blocks": (
+        "shampoo",
+        {
+            "learning_rate": 1 / 16,
+            "b1": 0.0,
+            "b2": None,
+            "eps": 1e-3,
+            "weight_decay": 0.125,
+            "precondition_frequency": 1,
+            "block_size": 4,
+            "grafting": None,
+            **_IN_TORCH,
+        },
+    ),
+    "shampoo_newton": (
+        "shampoo",
+        {
+            "learning_rate": 1 / 64,
+            "b2": 0.95,
+            "eps": 1e-3,
+            "weight_decay": 0.125,
+            "precondition_frequency": 3,
+            "graft_beta": 0.95,
+            "root": "newton",
+            **_IN_TORCH,
+        },
+    ),
+    "kron": ("kron", {"learning_rate": 0.02, "views": _AS_THEY_ARE}),
+    "kron_one_diag": (
+        "kron",
+        {"learning_rate": 0.02, "b1": 0.0, "memory_save_mode": "one_diag", "views": _AS_THEY_ARE},
+    ),
+    "kron_rarely": (
+        "kron",
+        {
+            "learning_rate": 0.02,
+            "weight_decay": 0.1,
+            "b1": 0.8,
+            "max_size_triangular": 5,
+            "preconditioner_lr": 0.3,
+            "preconditioner_init_scale": 0.5,
+            "preconditioner_update_probability": 0.4,
+            "views": _AS_THEY_ARE,
+        },
+    ),
+    "scion": ("scion", {"learning_rate": 0.01, "radius": 2.0, **_IN_TORCH}),
+    "scion_sign": ("scion", {"learning_rate": 0.02, "head_radius": 10.0, **_IN_TORCH}),
+    "kl_soap": (
+        "kl_soap",
+        {"learning_rate": 0.01, "b1": 0.9, "b2": 0.98, "shampoo_beta": 0.98, **_OF_SOAP},
+    ),
+    "kl_soap_often": (
+        "kl_soap",
+        {
+            "learning_rate": 0.02,
+            "b1": 0.8,
+            "b2": 0.9,
+            "shampoo_beta": 0.7,
+            "eps": 1e-4,
+            "precondition_frequency": 3,
+            "init_factor": 0.5,
+            **_OF_SOAP,
+        },
+    ),
+    "splus": ("splus", {"learning_rate": 0.1, **_OF_SOAP}),
+    "splus_often": ("splus", {"learning_rate": 0.3, "b1": 0.8, "b2": 0.9, "inverse_every": 7, **_OF_SOAP}),
+    "adamuon": ("adamuon", {"learning_rate": 0.02, **_IN_TORCH}),
+    "adamuon_heavy": (
+        "adamuon",
+        {
+            "learning_rate": 0.05,
+            "weight_decay": 0.1,
+            "beta": 0.8,
+            "nesterov": False,
+            "ns_steps": 4,
+            **_IN_TORCH,
+        },
+    ),
+    "dion2": ("dion2", {"learning_rate": 0.02, **_IN_TORCH}),
+    "dion2_half": (
+        "dion2",
+        {
+            "learning_rate": 0.05,
+            "fraction": 0.5,
+            "ef_decay": 0.8,
+            "weight_decay": 0.1,
+            "consistent_rms": 0.2,
+            "ns_coeffs": "dion",
+            **_IN_TORCH,
         },
     ),
 }

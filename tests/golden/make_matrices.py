@@ -1,32 +1,44 @@
 """Record how the authors' optimizers of matrices move: `matrices.npz`.
 
     pip install torch==2.13.0 numpy==2.4.6
-    python tests/golden/make_matrices.py FOLDER
+    python tests/golden/make_matrices.py torch FOLDER
+    pip install jax==0.4.38 optax==0.2.4 flax==0.10.2 chex numpy
+    python tests/golden/make_matrices.py jax FOLDER
 
-FOLDER has the files that are on no package index, at the commits below: `soap.py` of
-github.com/nikhilvyas/SOAP and `normuon.py` of github.com/zichongli5/NorMuon.
+Either adds its cases to the file. FOLDER has a folder `OWNER+NAME` for each repository of `COMMITS`, at that
+commit; none of them is on a package index.
 
 Needed only to record anew: the tests read the file. It holds 100 steps of each case in float64: parameters
-after every step of `STEPS`. Muon takes its products in bfloat16 and SOAP its decompositions in float32, of
-which little could be compared; here they are kept from that, and everything else is theirs.
-`golden.load_matrices` reads the file, and `golden.MATRIX_CASES` says each case in this library's names.
+after every step of `STEPS`. Muon and its kin take their products in bfloat16, and others decompose matrices
+in float32, of which little could be compared; here they are kept from that. Kron's noise is numpy's, of the
+number of the update and of the leaf; it balances its factors, which changes no update but for rounding, at
+the updates that a case names. Everything else is theirs. `golden.load_matrices` reads the file, and
+`golden.MATRIX_CASES` says each case in this library's names.
 """
 
+import importlib
 import json
+import math
+import os
 import sys
+import types
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
-import torch
 
-sys.path.insert(0, sys.argv[1])
-
-from normuon import SingleDeviceNorMuon
-from soap import SOAP
+FILE = Path(__file__).parent / "matrices.npz"
 
 COMMITS = {
-    "soap.py": "a1e553530fde97d0e6b307d7c82ac6d38b072340",
-    "normuon.py": "d45c9a4280d758e2cf0b2b8333765d040e953937",
+    "nikhilvyas+SOAP": "a1e553530fde97d0e6b307d7c82ac6d38b072340",
+    "zichongli5+NorMuon": "d45c9a4280d758e2cf0b2b8333765d040e953937",
+    "facebookresearch+optimizers": "f60660661194de26d3ee78bae6d15820ff8e583d",
+    "evanatyourservice+psgd_jax": "be9552446381ce1ad9fcf9632c5c1045a9fa44c3",
+    "LIONS-EPFL+scion": "f58a393e010395a5913176be5673d8839caa6285",
+    "yorkerlin+KL-Methods": "a02e6221556301cf84f9607c73f327910afb2b95",
+    "kvfrans+splus": "d96bd16bc6c937256e2a28e5bf2cbd8c4984da68",
+    "Chongjie-Si+AdaMuon": "369f0b3bd9d97f82bb8ba81664207ac513e233b0",
+    "microsoft+dion": "0a059a4542e5aa74b40dcd1dce363836c7afcd48",
 }
 
 LENGTH = 100
@@ -34,11 +46,11 @@ STEPS = (*range(1, 6), *range(10, LENGTH + 1, 10))
 # Of no shape has the first gradient several eigenvalues 0, whose eigenvectors nothing tells apart.
 SHAPES = ((4, 3), (5, 6), (4, 4))
 
-# Case: class, arguments.
-CASES = {
-    "muon": (torch.optim.Muon, {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95}),
+# Case: class, arguments. Of Shampoo the grafted method, the way to a root and the arguments.
+TORCH_CASES = {
+    "muon": ("muon", {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95}),
     "muon_rms": (
-        torch.optim.Muon,
+        "muon",
         {
             "lr": 0.05,
             "weight_decay": 0.0,
@@ -47,15 +59,116 @@ CASES = {
             "nesterov": False,
         },
     ),
-    "normuon": (SingleDeviceNorMuon, {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95, "beta2": 0.95}),
-    "normuon_quick": (SingleDeviceNorMuon, {"lr": 0.05, "momentum": 0.7, "beta2": 0.6}),
+    "normuon": ("normuon", {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95, "beta2": 0.95}),
+    "normuon_quick": ("normuon", {"lr": 0.05, "momentum": 0.7, "beta2": 0.6}),
     "soap": (
-        SOAP,
+        "soap",
         {"lr": 0.01, "betas": (0.9, 0.95), "weight_decay": 0.0, "precondition_frequency": 10, "eps": 1e-8},
     ),
     "soap_often": (
-        SOAP,
+        "soap",
         {"lr": 0.02, "betas": (0.8, 0.9), "weight_decay": 0.0, "precondition_frequency": 3, "eps": 1e-4},
+    ),
+    # Shampoo rounds its rate to float32, in which these are exact.
+    "shampoo": (
+        "shampoo",
+        {
+            "lr": 1 / 64,
+            "betas": (0.9, 0.99),
+            "epsilon": 1e-6,
+            "precondition_frequency": 3,
+            "start_preconditioning_step": 4,
+            "grafting": ("RMSprop", {"beta2": 0.99, "epsilon": 1e-8}),
+        },
+    ),
+    "shampoo_blocks": (
+        "shampoo",
+        {
+            "lr": 1 / 16,
+            "betas": (0.0, 1.0),
+            "epsilon": 1e-3,
+            "weight_decay": 0.125,
+            "max_preconditioner_dim": 4,
+        },
+    ),
+    "shampoo_newton": (
+        "shampoo",
+        {
+            "lr": 1 / 64,
+            "betas": (0.9, 0.95),
+            "epsilon": 1e-3,
+            "weight_decay": 0.125,
+            "precondition_frequency": 3,
+            "grafting": ("Adam", {"beta2": 0.95, "epsilon": 1e-8}),
+            "root": "CoupledNewtonConfig",
+        },
+    ),
+    # Larger steps are chaotic.
+    "scion": ("scion", {"lr": 0.01, "momentum": 0.1, "norm": "Spectral", "scale": 2.0}),
+    "scion_sign": ("scion", {"lr": 0.02, "momentum": 0.1, "norm": "Sign", "scale": 10.0}),
+    # It decays after the step, and so it does not here.
+    "kl_soap": (
+        "kl_soap",
+        {
+            "lr": 0.01,
+            "betas": (0.9, 0.98),
+            "weight_decay": 0.0,
+            "using_klsoap": True,
+            "precondition_frequency": 10,
+        },
+    ),
+    "kl_soap_often": (
+        "kl_soap",
+        {
+            "lr": 0.02,
+            "betas": (0.8, 0.9),
+            "shampoo_beta": 0.7,
+            "eps": 1e-4,
+            "weight_decay": 0.0,
+            "using_klsoap": True,
+            "precondition_frequency": 3,
+            "init_factor": 0.5,
+        },
+    ),
+    "splus": ("splus", {"lr": 0.1, "weight_decay": 0.0}),
+    "splus_often": (
+        "splus",
+        {"lr": 0.3, "b1": 0.8, "b2": 0.9, "inverse_every": 7, "weight_decay": 0.0},
+    ),
+    "adamuon": ("adamuon", {"lr": 0.02, "weight_decay": 0.01}),
+    "adamuon_heavy": (
+        "adamuon",
+        {"lr": 0.05, "weight_decay": 0.1, "momentum": 0.8, "nesterov": False, "ns_steps": 4},
+    ),
+    "dion2": ("dion2", {"lr": 0.02, "fraction": 0.25}),
+    "dion2_half": (
+        "dion2",
+        {
+            "lr": 0.05,
+            "fraction": 0.5,
+            "ef_decay": 0.8,
+            "weight_decay": 0.1,
+            "adjust_lr": "rms_norm",
+            "use_polar_express": False,
+        },
+    ),
+}
+
+# Case: arguments, and the updates before which the factors are balanced.
+JAX_CASES = {
+    "kron": ({"learning_rate": 0.02}, (7, 50)),
+    "kron_one_diag": ({"learning_rate": 0.02, "b1": 0.0, "memory_save_mode": "one_diag"}, (30,)),
+    "kron_rarely": (
+        {
+            "learning_rate": 0.02,
+            "weight_decay": 0.1,
+            "b1": 0.8,
+            "max_size_triangular": 5,
+            "preconditioner_lr": 0.3,
+            "preconditioner_init_scale": 0.5,
+            "preconditioner_update_probability": 0.4,
+        },
+        (12,),
     ),
 }
 
@@ -65,35 +178,163 @@ def gradient(x: np.ndarray, t: int) -> np.ndarray:
     return np.sin(3 * x + t) + 0.3 * x
 
 
-def record(kind: type, arguments: dict) -> np.ndarray:
+def first_parameters() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    params = [torch.nn.Parameter(torch.tensor(rng.normal(size=shape))) for shape in SHAPES]
+    return [rng.normal(size=shape) for shape in SHAPES]
+
+
+def flat(params: list) -> np.ndarray:
+    return np.concatenate([np.asarray(p).ravel() for p in params])
+
+
+def torch_classes(folder: Path) -> dict:
+    """The authors' classes, which compute in float64 whatever they ask for."""
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    import torch
+    import torch.distributed.tensor
+
+    torch.set_default_dtype(torch.float64)
+    for name in ("float", "float32", "bfloat16"):
+        setattr(torch, name, torch.float64)
+    torch.Tensor.bfloat16 = torch.Tensor.float = torch.Tensor.clone
+    # Some gather what others have computed: here a group of one.
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+
+    def gather(into, own, async_op=False):
+        into.copy_(own.view_as(into))
+        return types.SimpleNamespace(wait=lambda: None)
+
+    torch.distributed.all_gather_into_tensor = gather
+
+    def of(where: str, module: str, name: str) -> type:
+        """A class of a module in a folder, of which nothing else is run."""
+        package = types.ModuleType(where.replace("+", "_").replace("/", "_"))
+        package.__path__ = [str(folder / where)]
+        sys.modules[package.__name__] = package
+        return getattr(importlib.import_module(f"{package.__name__}.{module}"), name)
+
+    package = types.ModuleType("dion")
+    package.__path__ = [str(folder / "microsoft+dion" / "dion")]
+    sys.modules["dion"] = package
+    sys.path.insert(0, str(folder / "facebookresearch+optimizers"))
+    return {
+        "muon": torch.optim.Muon,
+        "normuon": of("zichongli5+NorMuon", "normuon", "SingleDeviceNorMuon"),
+        "soap": of("nikhilvyas+SOAP", "soap", "SOAP"),
+        "shampoo": shampoo,
+        "scion": of("LIONS-EPFL+scion", "scion", "Scion"),
+        "kl_soap": of("yorkerlin+KL-Methods/optim", "kl_opt", "KLOpt"),
+        "splus": of("kvfrans+splus/torch", "splus", "SPlus"),
+        "adamuon": of("Chongjie-Si+AdaMuon/gpt2/models/optimizers", "adamuon", "AdaMuon"),
+        "dion2": importlib.import_module("dion.dion2").Dion2,
+    }
+
+
+def shampoo(params: list, grafting=None, root="EigenConfig", **arguments):
+    import distributed_shampoo
+    import torch
+
+    if grafting is not None:
+        name, settings = grafting
+        grafting = getattr(distributed_shampoo, f"{name}PreconditionerConfig")(**settings)
+    return distributed_shampoo.DistributedShampoo(
+        params,
+        grafting_config=grafting,
+        preconditioner_config=distributed_shampoo.RootInvShampooPreconditionerConfig(
+            amortized_computation_config=getattr(distributed_shampoo, root)(),
+            factor_matrix_dtype=torch.float64,
+            inv_factor_matrix_dtype=torch.float64,
+        ),
+        # Otherwise a small matrix is taken for one long vector.
+        distributed_config=distributed_shampoo.SingleDeviceDistributedConfig(
+            target_parameter_dimensionality=math.inf
+        ),
+        **arguments,
+    )
+
+
+def record_torch(kind: type, arguments: dict) -> np.ndarray:
+    import torch
+
+    params = [torch.nn.Parameter(torch.tensor(x)) for x in first_parameters()]
+    empty = torch.empty
+    if kind.__name__ == "AdaMuon":
+        arguments = {**arguments, "rank": 0, "world_size": 1}
+        torch.empty = lambda *a, device=None, **k: empty(*a, **k)  # it asks for a GPU
+    if kind.__name__ == "KLOpt":
+        arguments = {**arguments, "cast_dtype": torch.float64}
     optimizer = kind(params, **arguments)
+    torch.empty = empty
     history = []
     for t in range(LENGTH):
         for p in params:
             p.grad = torch.tensor(gradient(p.detach().numpy(), t))
         optimizer.step()
         if t + 1 in STEPS:
-            history.append(np.concatenate([p.detach().numpy().ravel() for p in params]))
+            history.append(flat([p.detach() for p in params]))
     return np.stack(history)
 
 
-def main() -> None:
-    torch.set_default_dtype(torch.float64)
-    torch.Tensor.bfloat16 = torch.Tensor.float = torch.Tensor.clone
-    made = {name: record(*case) for name, case in CASES.items()}
-    rng = np.random.default_rng(0)
-    start = np.concatenate([rng.normal(size=shape).ravel() for shape in SHAPES])
-    about = {
+def record_kron(arguments: dict, balances: tuple) -> np.ndarray:
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from psgd_jax import kron as official
+
+    jax.config.update("jax_enable_x64", True)
+    now = {}
+
+    def normal(key, shape, dtype):
+        now["index"] += 1
+        return jnp.asarray(np.random.default_rng([now["t"], now["index"] - 1]).normal(size=shape))
+
+    def uniform(key):
+        return jnp.asarray(0.0 if now["t"] in balances else 1.0)
+
+    # jnp.array is called for nothing but the norms of the balancing, in float32.
+    wide = types.SimpleNamespace(**vars(jnp) | {"array": lambda values, dtype=None: jnp.stack(values)})
+    with (
+        mock.patch.object(jax.random, "normal", normal),
+        mock.patch.object(jax.random, "uniform", uniform),
+        mock.patch.object(official, "jnp", wide),
+        jax.disable_jit(),
+    ):
+        optimizer = official.kron(**arguments)
+        params = [jnp.asarray(x) for x in first_parameters()]
+        state = optimizer.init(params)
+        history = []
+        for t in range(LENGTH):
+            now.update(t=t + 1, index=0)
+            grads = [jnp.asarray(gradient(np.asarray(p), t)) for p in params]
+            updates, state = optimizer.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+            if t + 1 in STEPS:
+                history.append(flat(params))
+    return np.stack(history)
+
+
+def main(library: str, folder: str) -> None:
+    path = Path(folder).resolve()
+    if library == "torch":
+        kinds = torch_classes(path)
+        made = {name: record_torch(kinds[kind], args) for name, (kind, args) in TORCH_CASES.items()}
+    else:
+        sys.path.insert(0, str(path / "evanatyourservice+psgd_jax"))
+        made = {name: record_kron(*case) for name, case in JAX_CASES.items()}
+    before = dict(np.load(FILE)) if FILE.exists() else {}
+    about = json.loads(str(before.pop("about", "{}")))
+    module = importlib.import_module(library)
+    about |= {
         "commits": COMMITS,
         "steps": STEPS,
         "shapes": SHAPES,
-        "torch": torch.__version__,
+        library: module.__version__,
         "numpy": np.__version__,
     }
-    np.savez_compressed(Path(__file__).parent / "matrices.npz", start=start, about=json.dumps(about), **made)
+    known = {*TORCH_CASES, *JAX_CASES}
+    arrays = {name: x for name, x in (before | made).items() if name in known}
+    np.savez_compressed(FILE, start=flat(first_parameters()), about=json.dumps(about), **arrays)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

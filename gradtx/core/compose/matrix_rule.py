@@ -49,7 +49,9 @@ class MatrixRule(Rule):
     the `Slot`s; then `solve(x, slots, stack)`. There `x` has what `apply` gave for many matrices of one size,
     as an array of shape (number, rows, columns), and `slots` the `MatrixSlot`s, as (number, ...). It returns
     the update of each, and the new `MatrixSlot`s by name. What it does to one matrix does not depend on the
-    others, and how many come at once is for the engine to say.
+    others, and how many come at once is for the engine to say. `solve_sees` names `Slot`s that `solve` finds
+    in `slots` too, cut as `x` is, as `apply` left them. A rule with a `Key` finds one for each matrix in
+    `stack.keys`.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -69,6 +71,13 @@ class MatrixRule(Rule):
 
     says_views: ClassVar[str] = "views"
     """What the argument with the views is called, for errors."""
+
+    solve_sees: ClassVar[tuple[str, ...]] = ()
+    """The `Slot`s that `solve` looks at."""
+
+    def cut(self, cut: Cut) -> Cut:
+        """How the matrices of a leaf are cut further: not at all."""
+        return cut
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         """What is done to each element first: nothing."""

@@ -136,5 +136,5 @@ def cuts_of(rule: Any, tree: Any, on: list[bool], where: str) -> list[Cut | None
                 f"{where} works on matrices, and the leaf {path!r} of shape {tuple(np.shape(x))} has no view "
                 f"as one: {reading.why}. {remedy}, as gradtx.muon and gradtx.partition do."
             )
-        found.append(reading.view.of(tuple(np.shape(x))))
+        found.append(rule.cut(reading.view.of(tuple(np.shape(x)))))
     return found

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.experimental.shard_alike import shard_alike
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
@@ -140,6 +141,16 @@ def sharded_like(x: jax.Array, leaf: jax.Array) -> jax.Array:
     """An array sharded as the type of another one of its shape says."""
     typed = typed_sharding(leaf)
     return resharded(x, typed, [] if typed is None else list(typed.spec))
+
+
+def placed_as(x: jax.Array, old: jax.Array) -> jax.Array:
+    """An array sharded as another one of its shape, whoever decides that: its type, or the compiler.
+
+    The compiler does not know how a decomposition is sharded, and would choose for itself.
+    """
+    if typed_sharding(old) is not None or not isinstance(x, Tracer) or x.dtype != old.dtype:
+        return sharded_like(x, old)
+    return shard_alike(x, old)[0]
 
 
 def split_leading(x: jax.Array, n: int) -> jax.Array:

@@ -46,12 +46,18 @@ class Leaf(Scope):
 
 
 class Stack(Scope):
-    """What `solve` sees of matrices of one size: each scalar that was prepared or concluded."""
+    """What `solve` sees of matrices of one size: each scalar that was prepared or concluded.
+
+    Attributes:
+        keys: a random key of this step for each matrix, for a rule that has a `Key`.
+    """
+
+    keys: jax.Array
 
 
 class Slots(Scope):
     """The slots of a leaf by name, in the dtype to compute in; of a wrapper, lists of them."""
 
 
-RESERVED = ("step", "t", "exact_t", "extra", "param", "key")
+RESERVED = ("step", "t", "exact_t", "extra", "param", "key", "keys")
 """Names that a whole-tree scalar cannot have."""

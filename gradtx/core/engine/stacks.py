@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec
 
 from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
 from gradtx.core.engine.leaves import varying
-from gradtx.core.engine.placement import mesh_of, resharded, sharded_like, typed_sharding, whole
+from gradtx.core.engine.placement import mesh_of, placed_as, resharded, sharded_like, typed_sharding, whole
 from gradtx.core.engine.raised import raised
 from gradtx.core.engine.results import checked_update
 from gradtx.core.engine.scope import Slots, Stack
@@ -30,8 +30,11 @@ from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.views import Cut
 from gradtx.core.numerics import like, real_dtype
 
-SLOT = "slot "
-"""Before the name of a slot, among what there is of matrices."""
+SLOT, SEEN = "slot ", "seen "
+"""Before the name of a slot of matrices, and of one that `solve` looks at, among what there is of them."""
+
+KEYS = "keys"
+"""The name of the keys of the matrices, among what there is of them."""
 
 FEW = 4
 """How many parts of a stack are cut at places that the compiler knows."""
@@ -62,14 +65,34 @@ class StackKernel(Kernel):
         cuts: tuple[Cut, ...],
         xs: list[jax.Array],
         slots: dict[str, list[Any]],
+        seen: dict[str, list[Any]],
         values: tuple[Values, Values],
+        numbers: list[Any],
         step: jax.Array,
     ) -> tuple[list[jax.Array], dict[str, list[Any]]]:
-        """The update of each leaf, and its new slots of matrices."""
+        """The update of each leaf, and its new slots of matrices.
+
+        Args:
+            cuts: the matrices of each leaf.
+            xs: what `apply` gave for each.
+            slots: by name, the slot of matrices of each.
+            seen: by name, the slot of each that `solve` only looks at.
+            values: the fields and the scalars of the rule.
+            numbers: a number for each leaf, of which its keys are made; none for a rule without a key.
+            step: the number of the update.
+        """
         names, originals = list(slots), xs
         self._refuse_shards(xs)
+        values, keys = self._keys(cuts, values, numbers)
         xs = [_by_matrix(cut, x) for cut, x in zip(cuts, xs, strict=True)]
         cut_xs = [cut.split(x) for cut, x in zip(cuts, xs, strict=True)]
+        cut_seen = {
+            k: [
+                [None] * len(cut.sizes) if s is None else cut.split(_by_matrix(cut, load(s, x.dtype)))
+                for cut, s, x in zip(cuts, column, xs, strict=True)
+            ]
+            for k, column in seen.items()
+        }
         cut_slots = {
             k: [self._split(k, cut, v, x) for cut, v, x in zip(cuts, slots[k], xs, strict=True)]
             for k in names
@@ -79,7 +102,11 @@ class StackKernel(Kernel):
         for members in _groups(cuts, xs).values():
             given = {"x": _joined([cut_xs[m.leaf][m.part] for m in members])}
             own = {k: [cut_slots[k][m.leaf][m.part] for m in members] for k in names}
-            given |= {SLOT + k: _joined(v) for k, v in own.items() if v[0] is not None}
+            shown = {k: [v[m.leaf][m.part] for m in members] for k, v in cut_seen.items()}
+            for kind, named in ((SLOT, own), (SEEN, shown)):
+                given |= {kind + k: _joined(v) for k, v in named.items() if v[0] is not None}
+            if keys:
+                given[KEYS] = _joined([keys[m.leaf][m.part] for m in members])
             with jax.named_scope(self.unit.where), mixing():
                 solved = _on_mesh(xs[0], self._of_one, given, values)
             for name, result in solved.items():
@@ -92,12 +119,31 @@ class StackKernel(Kernel):
         ]
         new = {
             k: [
-                None if old is None else store(sharded_like(cut.join_slot(parts, old.shape), old), old)
+                None if old is None else placed_as(store(cut.join_slot(parts, old.shape), old), old)
                 for cut, parts, old in zip(cuts, kept[k], slots[k], strict=True)
             ]
             for k in names
         }
         return updates, new
+
+    def _keys(
+        self, cuts: tuple[Cut, ...], values: tuple[Values, Values], numbers: list[Any]
+    ) -> tuple[tuple[Values, Values], list[list[jax.Array]]]:
+        """The values without the key of the rule, and a key for each matrix of each part, as raw data.
+
+        What is drawn for a matrix depends on its leaf, and on its place there, alone.
+        """
+        fields, scalars = values
+        if not numbers:
+            return values, []
+        keys = []
+        for cut, number in zip(cuts, numbers, strict=True):
+            counts = [cut.count(part) for part in range(len(cut.sizes))]
+            own = jax.random.split(jax.random.fold_in(scalars["key"], number), sum(counts))
+            ends = itertools.accumulate(counts)
+            data = jax.random.key_data(own)
+            keys.append([data[end - n : end] for n, end in zip(counts, ends, strict=True)])
+        return (fields, {k: v for k, v in scalars.items() if k != "key"}), keys
 
     def _refuse_shards(self, xs: list[jax.Array]) -> None:
         """Raises inside of a user's `shard_map` for what may be a shard of a matrix."""
@@ -122,13 +168,21 @@ class StackKernel(Kernel):
         """What the rule makes of matrices of one size, by name: the update and the slots."""
         unit, x = self.unit, given["x"]
         fields, scalars = (cast_values(part, real_dtype(x.dtype)) for part in values)
-        # A key is of a leaf, and for `apply`.
-        stack = Stack(**{k: v for k, v in scalars.items() if k != "key"})
-        own = {k.removeprefix(SLOT): v for k, v in given.items() if k.startswith(SLOT)}
-        absent = dict.fromkeys(unit.transform.matrix_slots)
+        if KEYS in given:
+            scalars["keys"] = jax.random.wrap_key_data(given[KEYS])
+        own, seen = (
+            {k.removeprefix(kind): v for k, v in given.items() if k.startswith(kind)} for kind in (SLOT, SEEN)
+        )
+        absent = dict.fromkeys((*unit.transform.matrix_slots, *unit.transform.solve_sees))
         with raised(f"by solve of {unit.where}"):
-            result = unit.transform._with(**fields).solve(x, Slots(**{**absent, **own}), stack)
-        update, new = checked_update(unit.where, x, own, result, "solve")
+            slots = Slots(**{**absent, **own, **seen})
+            update, new = checked_update(
+                unit.where,
+                x,
+                own,
+                unit.transform._with(**fields).solve(x, slots, Stack(**scalars)),
+                "solve",
+            )
         update = update.astype(like(update.dtype, x.dtype))
         return {"x": update, **{SLOT + k: new[k].astype(own[k].dtype) for k in own}}
 
@@ -262,8 +316,11 @@ def _in_turn(one: Callable[[Values, Any], Values], given: Values, values: Any) -
     count, size = given["x"].shape[0], math.prod(given["x"].shape[1:])
     few = max(k for k in range(1, count + 1) if count % k == 0 and (k == 1 or k * size <= AT_ONCE))
 
+    looked_at = {k: v for k, v in given.items() if k == KEYS or k.startswith(SEEN)}
+
     def step(i: jax.Array, stack: Values) -> Values:
-        made = one({k: jax.lax.dynamic_slice_in_dim(v, i * few, few) for k, v in stack.items()}, values)
+        parts = {**stack, **looked_at}
+        made = one({k: jax.lax.dynamic_slice_in_dim(v, i * few, few) for k, v in parts.items()}, values)
         return {k: jax.lax.dynamic_update_slice_in_dim(stack[k], x, i * few, 0) for k, x in made.items()}
 
-    return jax.lax.fori_loop(0, count // few, step, given)
+    return jax.lax.fori_loop(0, count // few, step, {k: v for k, v in given.items() if k not in looked_at})

@@ -120,11 +120,14 @@ class StackStage:
             return
         cuts, values = update.cuts(unit), update.values(unit)
         columns = {name: update.slots[*unit.path, name] for name in unit.transform.matrix_slots}
+        seen = {name: update.slots[*unit.path, name] for name in unit.transform.solve_sees}
         updates, new = self.kernel.compiled(
             tuple(cuts[i] for i in on),
             [update.stacks[i][-1] for i in on],
             {name: [column[i] for i in on] for name, column in columns.items()},
+            {name: [column[i] for i in on] for name, column in seen.items()},
             values,
+            [update.number(i) for i in on] if unit.transform.has_key else [],
             update.state["step"],
         )
         for j, i in enumerate(on):

@@ -133,6 +133,14 @@ class Cut:
         whole = len(axes) == len(sizes) == 1
         return Size.of(self.shape)[axes[0]] if whole else sizes[0]
 
+    def within(self, size: int) -> Cut:
+        """The same, of blocks whose sides are at most some size, the last of each shorter if need be."""
+
+        def cut(sizes: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(min(size, n - start) for n in sizes for start in range(0, max(n, 1), size))
+
+        return dataclasses.replace(self, row_sizes=cut(self.row_sizes), column_sizes=cut(self.column_sizes))
+
     @property
     def matrix_axes(self) -> tuple[int | None, int | None]:
         """The axis of the leaf that the rows are, and that of the columns, where it is one and not cut."""

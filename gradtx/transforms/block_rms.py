@@ -1,0 +1,47 @@
+"""Updates at a root mean square of 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.compose.rule import Rule
+from gradtx.core.engine.scope import Leaf, Slots
+from gradtx.core.engine.transform import Transform
+from gradtx.core.numerics import abs_sq, divide, sqrt
+from gradtx.core.spec.arguments import builds
+from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
+
+
+class NormalizeByBlockRms(Rule, name="normalize_by_block_rms"):
+    """u = g / (rms(g) + eps)."""
+
+    eps: NonNegative
+
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
+        # Of an element over the largest one the square is in range.
+        largest = jnp.max(jnp.abs(g), initial=0)
+        unit = jnp.where(largest > 0, largest, 1)
+        rms = unit * sqrt(jnp.sum(abs_sq(g / unit)) / max(g.size, 1))
+        return divide(g, rms + self.eps), slots
+
+
+@builds(NormalizeByBlockRms)
+def normalize_by_block_rms(eps: ScalarOrSchedule = 1e-8) -> Transform:
+    """Divides the update of each leaf by its root mean square: u = g / (sqrt(mean(|g|²)) + eps).
+
+    Args:
+        eps: added to the denominator, >= 0.
+
+    Returns:
+        A transform without slots.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, b = gradtx.normalize_by_block_rms(), {"bias": jnp.array([3.0, -3.0])}
+        >>> tx.update(b, tx.init(b))[0]["bias"].tolist()
+        [1.0, -1.0]
+    """
+    ...

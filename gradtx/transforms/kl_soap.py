@@ -1,0 +1,166 @@
+"""KL-SOAP: SOAP whose two bases are learned from gradients that the other one has whitened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
+from gradtx.core.compose.rule import WholeScalar
+from gradtx.core.engine.matrix_views import Views
+from gradtx.core.engine.scope import Now, Slots, Stack
+from gradtx.core.engine.transform import Transform
+from gradtx.core.numbers.steps import Steps, next_count
+from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
+from gradtx.core.polar import conjugate
+from gradtx.core.spec.arguments import builds
+from gradtx.core.spec.fields import NonNegative, Period, Positive, ScalarOrSchedule
+from gradtx.transforms.eigenbases import back, eigenbasis, into, of_columns, of_rows
+
+LEAST_BOUND, LARGEST_BOUND = 10, 4000
+"""Between which the bound of one over the root of an eigenvalue lies, which is else the side's length."""
+
+
+class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
+    """L = b L + (1 - b) g R^-1 g* / n, R = b R + (1 - b) g* L^-1 g / m;  u = Q_L adam(Q_L* g Q_R) Q_R*."""
+
+    b1: Decay
+    b2: Decay
+    shampoo_beta: Decay
+    eps: NonNegative
+    precondition_frequency: Period
+    init_factor: Positive
+    views: Any
+
+    left, basis_left = MatrixSlot(of=of_rows), MatrixSlot(of=of_rows)
+    right, basis_right = MatrixSlot(of=of_columns), MatrixSlot(of=of_columns)
+    scale_left = MatrixSlot(real=True, of=lambda rule, rows, columns: (rows,))
+    scale_right = MatrixSlot(real=True, of=lambda rule, rows, columns: (columns,))
+    mu, nu = MatrixSlot(), MatrixSlot(real=True)
+    age = WholeScalar(dtype="int32")
+
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
+        is_first = now.step == 0
+        age = jnp.where(is_first, 0, next_count(now.age))
+        is_due = Steps.of(age) >= self.precondition_frequency
+        return {"age": jnp.where(is_due, 0, age), "is_due": is_due, "is_first": is_first}
+
+    def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
+        return jax.lax.cond(stack.is_first, self._begin, self._go_on(stack), x, vars(slots))
+
+    def _begin(self, x: jax.Array, slots: Any) -> tuple[jax.Array, Any]:
+        """The first gradient makes the bases, and moves nothing."""
+        rows, columns = (max(n, 1) for n in x.shape[-2:])
+        left = self.shampoo_beta.complement / columns * (x @ conjugate(x))
+        right = self.shampoo_beta.complement / rows * (conjugate(x) @ x)
+        scale = 1 / sqrt(self.init_factor)
+        new = {
+            **slots,
+            "left": left,
+            "right": right,
+            "basis_left": eigenbasis(left),
+            "basis_right": eigenbasis(right),
+            "scale_left": jnp.broadcast_to(scale, slots["scale_left"].shape),
+            "scale_right": jnp.broadcast_to(scale, slots["scale_right"].shape),
+        }
+        return jnp.zeros_like(x), new
+
+    def _go_on(self, stack: Stack) -> Any:
+        def step(x: jax.Array, slots: Any) -> tuple[jax.Array, Any]:
+            s = Slots(**slots)
+            bases, sides = (s.basis_left, s.basis_right), (s.left, s.right)
+            turned = into(x, bases)
+            mu, nu = self.b1.mix(s.mu, turned), self.b2.mix(s.nu, abs_sq(turned))
+            u = back(divide(mu, sqrt(nu) + self.eps), bases)
+            # What the other side's eigenvalues whiten.
+            for_left = turned * jnp.expand_dims(s.scale_right, -2)
+            for_right = turned * jnp.expand_dims(s.scale_left, -1)
+            rows, columns = (max(n, 1) for n in x.shape[-2:])
+            a, b = s.basis_left @ for_left, for_right @ conjugate(s.basis_right)
+            sides = (
+                self.shampoo_beta.mix(s.left, (a @ conjugate(a)) / columns),
+                self.shampoo_beta.mix(s.right, (conjugate(b) @ b) / rows),
+            )
+            scales = (
+                self._scale(s.scale_left, jnp.sum(abs_sq(for_left), axis=-1) / columns),
+                self._scale(s.scale_right, jnp.sum(abs_sq(for_right), axis=-2) / rows),
+            )
+            stay = lambda sides, bases, mu: (bases, mu)  # noqa: E731
+            bases, mu = jax.lax.cond(stack.is_due, _turn, stay, sides, bases, mu)
+            names = ("left", "right", "basis_left", "basis_right", "scale_left", "scale_right", "mu", "nu")
+            return u, dict(zip(names, (*sides, *bases, *scales, mu, nu), strict=True))
+
+        return step
+
+    def _scale(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        """One over the root of the eigenvalues, which one more square enters; bounded as the authors do."""
+        most = max(LEAST_BOUND, min(old.shape[-1], LARGEST_BOUND))
+        value = self.shampoo_beta.mix(1 / (old * old), new)
+        return 1 / sqrt(jnp.maximum(value, np.array(1 / most**2, value.dtype)))
+
+
+def _turn(sides: Any, bases: Any, mu: jax.Array) -> tuple[Any, jax.Array]:
+    """One step of a power iteration, to which the momentum follows."""
+    new = tuple(jnp.linalg.qr(side @ basis)[0] for side, basis in zip(sides, bases, strict=True))
+    return new, into(back(mu, bases), new)
+
+
+@builds(ScaleByKlSoap)
+def scale_by_kl_soap(
+    b1: ScalarOrSchedule = 0.95,
+    b2: ScalarOrSchedule = 0.95,
+    shampoo_beta: ScalarOrSchedule = 0.95,
+    eps: ScalarOrSchedule = 1e-8,
+    precondition_frequency: ScalarOrSchedule = 10,
+    *,
+    init_factor: ScalarOrSchedule = 0.1,
+    views: Views = None,
+) -> Transform:
+    """Rescales the gradients of matrices by Adam's moments in bases that are learned from whitened ones.
+
+    With Q_L and Q_R the eigenvectors of L and R, l and r their eigenvalues, and g' = Q_L* g Q_R, of m rows
+    and n columns:
+
+        mu = b1 mu + (1 - b1) g'                nu = b2 nu + (1 - b2) |g'|²
+        u = Q_L (mu / (sqrt(nu) + eps)) Q_R*
+        L = b L + (1 - b) g R^-1 g* / n         R = b R + (1 - b) g* L^-1 g / m
+        l = b l + (1 - b) mean(|g'|² / r)       r = b r + (1 - b) mean(|g'|² / l)
+
+    where R^-1 is Q_R diag(1 / r) Q_R*, b is `shampoo_beta`, and all on the right are of the step before. The
+    first gradient makes L, R and their eigenvectors, l and r are `init_factor`, and its update is 0. 1 /
+    sqrt(l) is at most the length of its side, and that no more than 4,000 and no less than 10. Every
+    `precondition_frequency` updates Q becomes the orthogonal factor of L Q. Averages are not corrected for
+    their start.
+
+    Args:
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
+        shampoo_beta: decay of L, R, l and r, in [0, 1).
+        eps: added to the denominator, >= 0.
+        precondition_frequency: the number of updates from one basis to the next, >= 1.
+        init_factor: the first eigenvalues, > 0.
+        views: which leaves are matrices, and how, where names and shapes do not say it; see
+            `gradtx.matrix_view`.
+
+    Returns:
+        A transform with the slots `left`, `right`, `basis_left`, `basis_right`, `scale_left`, `scale_right`
+        (1 / sqrt(l) and 1 / sqrt(r)), `mu` and `nu`, of each matrix; the state has `age`, the number of
+        updates that the bases are old.
+
+    Raises:
+        ValueError: at init, a leaf that has no view as a matrix.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, w = gradtx.scale_by_kl_soap(), {"kernel": jnp.ones((4, 3))}
+        >>> tx.init(w)["slots"]["scale_by_kl_soap"]["scale_right"]["kernel"].shape
+        (3,)
+
+    References:
+        Lin et al., Understanding and Improving Shampoo and SOAP via Kullback-Leibler Minimization, 2025,
+        https://arxiv.org/abs/2509.03378.
+    """
+    ...

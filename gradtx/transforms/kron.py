@@ -1,0 +1,237 @@
+"""PSGD Kron: gradients between two factors that are fitted to whiten them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
+from gradtx.core.compose.rule import Key, Slot, WholeScalar
+from gradtx.core.engine.matrix_views import Views
+from gradtx.core.engine.scope import Leaf, Now, Slots, Stack
+from gradtx.core.engine.transform import Transform
+from gradtx.core.numbers.steps import next_count
+from gradtx.core.numerics import Decay, abs_sq, divide, real_dtype, sqrt
+from gradtx.core.polar import conjugate, identity_like
+from gradtx.core.roots import norm_bound
+from gradtx.core.spec.arguments import builds
+from gradtx.core.spec.fields import (
+    DType,
+    DTypeName,
+    NonNegative,
+    Positive,
+    PositiveFraction,
+    ScalarOrSchedule,
+)
+from gradtx.core.spec.spec import show
+from gradtx.transforms.noise import typed_key
+
+MemorySaveMode = Literal["one_diag", "all_diag"]
+
+DAMPING = math.sqrt(2**-23)
+"""How much noise is added to what the factors are fitted to, in units of its mean absolute value."""
+
+MOST = 1.1
+"""The largest root mean square of an update."""
+
+
+def _factor(rule: Any, size: int, other: int, is_last: bool) -> tuple[int, ...]:
+    """The shape of the factor of a side."""
+    is_longest = size > other or (size == other and is_last)
+    is_diagonal = (
+        size == 1
+        or size > rule.max_size_triangular
+        or rule.memory_save_mode == "all_diag"
+        or (rule.memory_save_mode == "one_diag" and is_longest)
+    )
+    return (size,) if is_diagonal else (size, size)
+
+
+class ScaleByKron(MatrixRule, name="scale_by_kron"):
+    """u = P* P m Q* Q, with P and Q such that P g Q* is white; P and Q are triangular."""
+
+    b1: Decay
+    preconditioner_update_probability: PositiveFraction
+    preconditioner_lr: NonNegative
+    preconditioner_init_scale: Positive
+    max_size_triangular: int
+    memory_save_mode: str | None
+    mu_dtype: DTypeName
+    key: Any
+    views: Any
+
+    mu = Slot(dtype="mu_dtype")
+    left = MatrixSlot(of=lambda rule, rows, columns: _factor(rule, rows, columns, False))
+    right = MatrixSlot(of=lambda rule, rows, columns: _factor(rule, columns, rows, True))
+    age = WholeScalar(dtype="int32")
+    rng_key = Key(lambda rule: typed_key(rule.key))
+
+    def check(self) -> None:
+        if self.memory_save_mode not in (None, *get_args(MemorySaveMode)):
+            listed = ", ".join(map(show, (None, *get_args(MemorySaveMode))))
+            raise ValueError(
+                f"{self.name}: memory_save_mode must be one of {listed}, got {show(self.memory_save_mode)}."
+            )
+        if not isinstance(self.max_size_triangular, int) or self.max_size_triangular < 0:
+            raise ValueError(
+                f"{self.name}: max_size_triangular must be an int >= 0, got {show(self.max_size_triangular)}."
+            )
+
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
+        age = next_count(now.age)
+        is_due = age.astype(now.t.dtype) * self.preconditioner_update_probability >= 1
+        return {
+            "age": jnp.where(is_due, 0, age),
+            "is_due": is_due,
+            "is_first": now.step == 0,
+            "of_mu": 1 / self.b1.correction(now.t),
+        }
+
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
+        mu = self.b1.mix(slots.mu, g)
+        return leaf.of_mu * mu, {"mu": mu}
+
+    def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
+        scale = sqrt(self.preconditioner_init_scale)
+        factors: Any = tuple(jnp.where(stack.is_first, scale * _one(q), q) for q in (slots.left, slots.right))
+
+        def fit(factors: Any) -> Any:
+            return _fitted(factors, x, noise(stack.keys, x.shape[1:], x.dtype), self.preconditioner_lr)
+
+        left, right = jax.lax.cond(stack.is_due, fit, lambda factors: factors, factors)
+        u = _times(_times(x, left, 0), _starred(left), 0)
+        u = _times(_times(u, right, 1), _starred(right), 1)
+        size = sqrt(jnp.sum(abs_sq(u), axis=(-2, -1), keepdims=True) / max(u.shape[-2] * u.shape[-1], 1))
+        return u / jnp.maximum(size / np.array(MOST, size.dtype), 1), {"left": left, "right": right}
+
+
+def noise(keys: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Normal numbers for each matrix, by its key."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
+
+
+def _one(q: jax.Array) -> jax.Array:
+    """The factor that changes nothing, as full or as diagonal as another one."""
+    return jnp.ones_like(q) if q.ndim == 2 else identity_like(q)
+
+
+def _starred(q: jax.Array) -> jax.Array:
+    """Its conjugate transpose."""
+    return jnp.conj(q) if q.ndim == 2 else conjugate(q)
+
+
+def _times(x: jax.Array, q: jax.Array, side: int) -> jax.Array:
+    """Q x on the side of the rows, or x q^T on that of the columns."""
+    if q.ndim == 2:
+        return x * jnp.expand_dims(q, -1 if side == 0 else -2)
+    return q @ x if side == 0 else x @ q.mT
+
+
+def _over(x: jax.Array, q: jax.Array, side: int) -> jax.Array:
+    """q^-T x on the side of the rows, or x q^-1 on that of the columns."""
+    if q.ndim == 2:
+        return x / jnp.expand_dims(q, -1 if side == 0 else -2)
+    if side == 0:
+        return jax.lax.linalg.triangular_solve(q, x, left_side=True, lower=False, transpose_a=True)
+    return jax.lax.linalg.triangular_solve(q, x, left_side=False, lower=False)
+
+
+def _fitted(factors: Any, x: jax.Array, v: jax.Array, rate: jax.Array) -> Any:
+    """The factors after one step towards the noise v, from factors whose largest elements are equal."""
+    left, right = _balanced(*factors)
+    count = max(x.shape[-2] * x.shape[-1], 1)
+    mean = jnp.sum(jnp.abs(x), axis=(-2, -1), keepdims=True) / count
+    x = x + np.array(DAMPING, mean.dtype) * mean * v
+    a = _times(_times(x, left, 0), right, 1)
+    b = _over(_over(jnp.conj(v), left, 0), right, 1)
+    return tuple(_moved(q, a, b, rate, side) for side, q in enumerate((left, right)))
+
+
+def _balanced(left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same product of factors, whose largest elements are equal."""
+    a, b = (jnp.max(jnp.abs(q).reshape(len(q), -1), axis=-1, initial=0) for q in (left, right))
+    is_there = (a > 0) & (b > 0)
+    ratio = sqrt(jnp.where(is_there, b, 1) / jnp.where(is_there, a, 1))
+    return _per_matrix(ratio, left) * left, _per_matrix(1 / ratio, right) * right
+
+
+def _per_matrix(x: jax.Array, q: jax.Array) -> jax.Array:
+    return x.reshape(-1, *[1] * (q.ndim - 1))
+
+
+def _moved(q: jax.Array, a: jax.Array, b: jax.Array, rate: jax.Array, side: int) -> jax.Array:
+    """A factor after one step, which is 0 where a and b are alike in their second moments."""
+    tiny = np.array(jnp.finfo(real_dtype(q.dtype)).tiny, real_dtype(q.dtype))
+    if q.ndim == 2:
+        of_a, of_b = (jnp.sum(abs_sq(y), axis=-1 if side == 0 else -2) for y in (a, b))
+        largest = jnp.max(of_a + of_b, axis=-1, keepdims=True, initial=0)
+        return q - divide(rate * (of_a - of_b), largest + tiny) * q
+    if side == 0:
+        of_a, of_b = a @ conjugate(a), jnp.conj(b) @ b.mT
+    else:
+        of_a, of_b = a.mT @ jnp.conj(a), conjugate(b) @ b
+    step = jnp.triu(rate * (of_a - of_b))
+    return q - divide(step, norm_bound(of_a + of_b) + tiny) @ q
+
+
+@builds(ScaleByKron)
+def scale_by_kron(
+    b1: ScalarOrSchedule = 0.9,
+    preconditioner_update_probability: ScalarOrSchedule = 1.0,
+    preconditioner_lr: ScalarOrSchedule = 0.1,
+    preconditioner_init_scale: ScalarOrSchedule = 1.0,
+    *,
+    max_size_triangular: int = 8192,
+    memory_save_mode: MemorySaveMode | None = None,
+    mu_dtype: DType | None = None,
+    key: Any = 0,
+    views: Views = None,
+) -> Transform:
+    """Whitens the momentum of matrices by two triangular factors, which are fitted to it (PSGD Kron).
+
+        m = b1 m + (1 - b1) g           m^ = m / (1 - b1^t)          u = P* P m^ (Q* Q)^T
+        A = P (m^ + d V) Q^T            B = P^-T conj(V) Q^-1        V normal, d = sqrt(2^-23) mean |m^|
+        P <- P - lr triu(A A* - conj(B) B^T) P / ||A A* + conj(B) B^T||        Q alike, by A^T and B^T
+
+    with a lower bound for the norm. P and Q begin as `sqrt(preconditioner_init_scale)` I, and move when as
+    many updates have passed as one over the probability says; between these an update costs four products. An
+    update whose root mean square is above 1.1 is brought to that.
+
+    Args:
+        b1: decay of the average of the gradients, in [0, 1).
+        preconditioner_update_probability: how often the factors move, in (0, 1]: 0.1 for every tenth update.
+            A schedule lets it fall as the factors settle, such as `kron`'s.
+        preconditioner_lr: lr above, >= 0.
+        preconditioner_init_scale: the size of P* P at the start times that of Q* Q, > 0.
+        max_size_triangular: a side that is longer has a diagonal factor, as has a side of 1.
+        memory_save_mode: `"one_diag"` for a diagonal factor of the longer side, `"all_diag"` for both.
+        mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
+            float32.
+        key: an int, a `jax.random.key`, or a key's raw data, for the noise V. What is drawn for a matrix
+            depends on the key, the step and the leaf's path alone.
+        views: which leaves are matrices, and how, where names and shapes do not say it; see
+            `gradtx.matrix_view`.
+
+    Returns:
+        A transform with the slots `mu`, of each element, and `left` and `right`, of each matrix: P and Q.
+
+    Raises:
+        ValueError: another name, or a size that is none; at init, a leaf that has no view as a matrix.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, w = gradtx.scale_by_kron(memory_save_mode="one_diag"), {"kernel": jnp.ones((8, 3))}
+        >>> slots = tx.init(w)["slots"]["scale_by_kron"]
+        >>> slots["left"]["kernel"].shape, slots["right"]["kernel"].shape
+        ((8,), (3, 3))
+
+    References:
+        Li, Preconditioned Stochastic Gradient Descent, 2018, https://arxiv.org/abs/1512.04202; Pooladzandi
+        and Li, Curvature-Informed SGD via General Purpose Lie-Group Preconditioners, 2024,
+        https://arxiv.org/abs/2402.04553.
+    """
+    ...

@@ -1,0 +1,204 @@
+"""Shampoo: gradients between the roots of two matrices of second moments, at the size of another method."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
+from gradtx.core.compose.rule import Slot
+from gradtx.core.engine.matrix_views import Views
+from gradtx.core.engine.scope import Leaf, Now, Slots, Stack
+from gradtx.core.engine.transform import Transform
+from gradtx.core.engine.views import Cut
+from gradtx.core.numbers.steps import Steps
+from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
+from gradtx.core.polar import conjugate
+from gradtx.core.roots import RootMethod, inverse_root
+from gradtx.core.spec.arguments import builds
+from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Period, ScalarOrSchedule
+from gradtx.core.spec.spec import show
+from gradtx.transforms.eigenbases import of_columns, of_rows
+
+Grafting = Literal["adagrad", "rmsprop", "adam", "sgd"]
+
+LEAST = 1e-16
+"""What the authors add to the norm that a direction is divided by."""
+
+
+def _of_graft(rule: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    return None if rule.grafting in (None, "sgd") else shape
+
+
+class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
+    """L = b2 L + (1 - b2) g g*, R = b2 R + (1 - b2) g* g;  u = L^-p m R^-p, at the norm of another method."""
+
+    b1: Decay
+    b2: Decay | None
+    eps: NonNegative
+    precondition_frequency: Period
+    start_preconditioning_step: NonNegativeSteps | None
+    block_size: int
+    grafting: str | None
+    graft_beta: Decay
+    graft_eps: NonNegative
+    exponent: float
+    root: str
+    bias_correction: bool
+    views: Any
+
+    mu, graft_nu = Slot(), Slot(real=True, shape=_of_graft)
+    left, root_left = MatrixSlot(of=of_rows), MatrixSlot(of=of_rows)
+    right, root_right = MatrixSlot(of=of_columns), MatrixSlot(of=of_columns)
+
+    solve_sees = ("mu", "graft_nu")
+
+    def check(self) -> None:
+        for key, kinds in (("grafting", (None, *get_args(Grafting))), ("root", get_args(RootMethod))):
+            if getattr(self, key) not in kinds:
+                listed, given = ", ".join(map(show, kinds)), show(getattr(self, key))
+                raise ValueError(f"{self.name}: {key} must be one of {listed}, got {given}.")
+        if not isinstance(self.block_size, int) or self.block_size < 1:
+            raise ValueError(f"{self.name}: block_size must be an int >= 1, got {show(self.block_size)}.")
+        if not isinstance(self.exponent, int | float) or not self.exponent > 0:
+            raise ValueError(f"{self.name}: exponent must be a float > 0, got {show(self.exponent)}.")
+        if self.root == "newton" and abs(1 / self.exponent - round(1 / self.exponent)) > 1e-9:
+            raise ValueError(
+                f"{self.name}: root='newton' takes an exponent of one over a whole number, such as 0.25, got "
+                f"{show(self.exponent)}. Give root='eigen' for another one."
+            )
+
+    def cut(self, cut: Cut) -> Cut:
+        return cut.within(self.block_size)
+
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
+        one, t = jnp.ones_like(now.t), now.exact_t
+        start = self.precondition_frequency
+        if self.start_preconditioning_step is not None:
+            start = Steps.of(self.start_preconditioning_step)
+        whole = self.precondition_frequency.floor()
+        is_multiple = t.whole % whole == 0
+        corrected = self.bias_correction
+        of_sides = one if self.b2 is None or not corrected else self.b2.correction(now.t)
+        return {
+            "is_due": ((t >= start) & (t <= start)) | ((t > start) & is_multiple),
+            "has_begun": t >= start,
+            "of_mu": 1 / self.b1.correction(now.t) if corrected else one,
+            "of_sides": 1 / of_sides,
+            "of_graft": self.graft_beta.correction(now.t) if self.grafting == "adam" else one,
+        }
+
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
+        new = {"mu": self.b1.mix(slots.mu, g)}
+        if slots.graft_nu is not None:
+            squares = abs_sq(g)
+            is_sum = self.grafting == "adagrad"
+            new["graft_nu"] = (
+                slots.graft_nu + squares if is_sum else self.graft_beta.mix(slots.graft_nu, squares)
+            )
+        return g, new
+
+    def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
+        m = stack.of_mu * slots.mu
+        sides = self._sides(slots.left, x @ conjugate(x)), self._sides(slots.right, conjugate(x) @ x)
+        roots = jax.lax.cond(
+            stack.is_due,
+            lambda sides, old: tuple(self._root(stack.of_sides * side) for side in sides),
+            lambda sides, old: old,
+            sides,
+            (slots.root_left, slots.root_right),
+        )
+        left, right = roots
+        u = left @ m @ right
+        first = m
+        if self.grafting is not None:
+            first = self._graft(m, slots, stack)
+            u = u * divide(_norm(first), _norm(u) + np.array(LEAST, first.real.dtype))
+        new = dict(zip(("left", "right", "root_left", "root_right"), (*sides, *roots), strict=True))
+        return jnp.where(stack.has_begun, u, first), new
+
+    def _sides(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        return old + new if self.b2 is None else self.b2.mix(old, new)
+
+    def _root(self, side: jax.Array) -> jax.Array:
+        method: Any = self.root
+        return inverse_root(side, self.eps, self.exponent, method=method)
+
+    def _graft(self, m: jax.Array, slots: Slots, stack: Stack) -> jax.Array:
+        """What the other method makes of the momentum."""
+        if slots.graft_nu is None:
+            return m
+        return divide(m, sqrt(slots.graft_nu / stack.of_graft) + self.graft_eps)
+
+
+def _norm(x: jax.Array) -> jax.Array:
+    return sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True))
+
+
+@builds(ScaleByShampoo)
+def scale_by_shampoo(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule | None = 0.999,
+    eps: ScalarOrSchedule = 1e-12,
+    precondition_frequency: ScalarOrSchedule = 10,
+    start_preconditioning_step: ScalarOrSchedule | None = None,
+    *,
+    block_size: int = 1024,
+    grafting: Grafting | None = "adam",
+    graft_beta: ScalarOrSchedule = 0.999,
+    graft_eps: ScalarOrSchedule = 1e-8,
+    exponent: float = 0.25,
+    root: RootMethod = "eigen",
+    bias_correction: bool = True,
+    views: Views = None,
+) -> Transform:
+    """Rescales the momentum of matrices by roots of the second moments of their rows and columns.
+
+        L = b2 L + (1 - b2) g g*        R = b2 R + (1 - b2) g* g        m = b1 m + (1 - b1) g
+        P = (L^ + eps I)^-p             Q = (R^ + eps I)^-p             u = P m^ Q |a| / |P m^ Q|
+
+    with m^ = m / (1 - b1^t), L^ = L / (1 - b2^t), and R^ alike. `a` is what the method that is grafted would
+    make of m^; it is the update until P and Q are there, which is at `start_preconditioning_step`. They are
+    computed anew at that update and whenever `precondition_frequency` divides t; between these an update
+    costs two products. A matrix is cut into blocks of at most `block_size`, each of which is one for itself.
+
+    Args:
+        b1: decay of the average of the gradients, in [0, 1).
+        b2: decay of L and R, in [0, 1); None for their sums, as in the first paper.
+        eps: added to the diagonals of L and R, >= 0.
+        precondition_frequency: the number of updates from one P to the next, >= 1.
+        start_preconditioning_step: the first update with P and Q; by default `precondition_frequency`.
+        block_size: the longest side of a block.
+        grafting: the method whose size an update has, block by block: m^ / (sqrt(v) + graft_eps) with the
+            sum v of squares (`"adagrad"`), their average (`"rmsprop"`), or that corrected for its start
+            (`"adam"`), or m^ (`"sgd"`). None leaves the size as it is.
+        graft_beta: decay of that average, in [0, 1).
+        graft_eps: added to its root, >= 0.
+        exponent: p, > 0.
+        root: how a root is computed: from eigenvalues, or `"newton"`, by products alone.
+        bias_correction: correct averages for their start at zero; those of Shampoo itself.
+        views: which leaves are matrices, and how, where names and shapes do not say it; see
+            `gradtx.matrix_view`.
+
+    Returns:
+        A transform with the slots `mu` and `graft_nu`, of each element, and `left`, `right`, `root_left` and
+        `root_right`, of each block.
+
+    Raises:
+        ValueError: another name, or a size that is none; at init, a leaf that has no view as a matrix.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, w = gradtx.scale_by_shampoo(block_size=4), {"kernel": jnp.ones((8, 3))}
+        >>> tx.init(w)["slots"]["scale_by_shampoo"]["left"]["kernel"].shape
+        (2, 4, 4)
+
+    References:
+        Gupta et al., Shampoo: Preconditioned Stochastic Tensor Optimization, 2018,
+        https://arxiv.org/abs/1802.09568; Shi et al., A Distributed Data-Parallel PyTorch Implementation of
+        the Distributed Shampoo Optimizer, 2023, https://arxiv.org/abs/2309.06497.
+    """
+    ...

@@ -1,0 +1,116 @@
+"""SPlus: the sign of the momentum in the eigenbases of Shampoo's preconditioner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
+from gradtx.core.compose.rule import Slot
+from gradtx.core.engine.matrix_views import Views
+from gradtx.core.engine.scope import Leaf, Now, Slots, Stack
+from gradtx.core.engine.transform import Transform
+from gradtx.core.numerics import Decay, sign
+from gradtx.core.polar import conjugate, identity_like
+from gradtx.core.spec.arguments import builds
+from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule
+from gradtx.core.spec.spec import show
+from gradtx.transforms.eigenbases import Pair, back, eigenbasis, into, within_columns, within_rows
+
+
+class ScaleBySplus(MatrixRule, name="scale_by_splus"):
+    """u = Q_L sign(Q_L* m Q_R) Q_R*, with the eigenvectors of L = b2 L + (1 - b2) g g*, and of R alike."""
+
+    b1: Decay
+    b2: Decay
+    eps: NonNegative
+    inverse_every: Period
+    max_precond_dim: int
+    views: Any
+
+    mu = Slot()
+    left, basis_left = MatrixSlot(of=within_rows), MatrixSlot(of=within_rows)
+    right, basis_right = MatrixSlot(of=within_columns), MatrixSlot(of=within_columns)
+
+    solve_sees = ("mu",)
+
+    def check(self) -> None:
+        if not isinstance(self.max_precond_dim, int) or self.max_precond_dim < 1:
+            raise ValueError(
+                f"{self.name}: max_precond_dim must be an int >= 1, got {show(self.max_precond_dim)}."
+            )
+
+    def prepare(self, now: Now) -> dict[str, jax.Array]:
+        is_multiple = now.exact_t.whole % self.inverse_every.floor() == 0
+        is_first = now.step == 0
+        return {"is_first": is_first, "is_due": is_first | is_multiple}
+
+    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
+        return g, {"mu": self.b1.mix(slots.mu, g)}
+
+    def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
+        old: Any = slots.basis_left, slots.basis_right
+        bases: Any = tuple(None if q is None else jnp.where(stack.is_first, identity_like(q), q) for q in old)
+        u = back(sign(into(slots.mu, bases)), bases)
+        sides: Pair = (
+            None if slots.left is None else self.b2.mix(slots.left, x @ conjugate(x)),
+            None if slots.right is None else self.b2.mix(slots.right, conjugate(x) @ x),
+        )
+        bases = jax.lax.cond(stack.is_due, self._new_bases, lambda sides, bases: bases, sides, bases)
+        kept = dict(zip(("left", "right", "basis_left", "basis_right"), (*sides, *bases), strict=True))
+        return u, {k: v for k, v in kept.items() if v is not None}
+
+    def _new_bases(self, sides: Pair, bases: Pair) -> Pair:
+        left, right = (
+            None if side is None else eigenbasis(side + self.eps * identity_like(side)) for side in sides
+        )
+        return left, right
+
+
+@builds(ScaleBySplus)
+def scale_by_splus(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-30,
+    inverse_every: ScalarOrSchedule = 100,
+    max_precond_dim: int = 10_000,
+    *,
+    views: Views = None,
+) -> Transform:
+    """Replaces the gradients of matrices by the sign of their momentum in the eigenbases of Shampoo.
+
+        m = b1 m + (1 - b1) g           u = Q_L sign(Q_L* m Q_R) Q_R*
+        L = b2 L + (1 - b2) g g*        R = b2 R + (1 - b2) g* g          after the update
+
+    with Q_L and Q_R the eigenvectors of L + eps I and R + eps I, computed after the first update and whenever
+    `inverse_every` divides the number of the update; for the first they are the identity.
+
+    Args:
+        b1: decay of the average of the gradients, in [0, 1).
+        b2: decay of L and R, in [0, 1).
+        eps: added to the diagonals of L and R, >= 0.
+        inverse_every: the number of updates from one basis to the next, >= 1.
+        max_precond_dim: a side that is longer has no basis.
+        views: which leaves are matrices, and how, where names and shapes do not say it; see
+            `gradtx.matrix_view`.
+
+    Returns:
+        A transform with the slots `mu`, of each element, and `left`, `right`, `basis_left` and
+        `basis_right`, of each matrix.
+
+    Raises:
+        ValueError: `max_precond_dim` is no int >= 1; at init, a leaf that has no view as a matrix.
+
+    Examples:
+        >>> import gradtx, jax.numpy as jnp
+        >>> tx, w = gradtx.scale_by_splus(), {"kernel": jnp.ones((4, 3))}
+        >>> tx.update(w, tx.init(w))[0]["kernel"][0].tolist()
+        [1.0, 1.0, 1.0]
+
+    References:
+        Frans et al., A Stable Whitening Optimizer for Efficient Neural Network Training, 2025,
+        https://arxiv.org/abs/2506.07254.
+    """
+    ...
