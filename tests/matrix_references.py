@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from references import Number, Reference, _adam, square
+from references import Number, Reference, _adam, sign, square
 
 STANDARD = (3.4445, -4.7750, 2.0315)
 SETS = {
@@ -162,6 +162,16 @@ class Muon(Reference):
         return -rate * (_adam(g, s, numbers, self.nesterov) + h.adam_weight_decay * p)
 
 
+def each_matrix(rule, g, s, h):
+    """What a rule makes of each matrix of a leaf, which has slots of its own."""
+    if h.t == 1:
+        s.each = [SimpleNamespace() for _ in range(math.prod(g.shape[:-2]))]
+    if not g.size:
+        return g
+    flat = g.reshape(-1, *g.shape[-2:])
+    return np.stack([rule(x, own, h) for x, own in zip(flat, s.each, strict=True)]).reshape(g.shape)
+
+
 def _soap(g, s, h):
     """One matrix; t is 1 at the first gradient, which makes the bases alone."""
     if h.t == 1:
@@ -200,12 +210,7 @@ class ScaleBySoap(Reference):
     bias_correction: bool = True
 
     def leaf(self, g, p, s, h):
-        if g.ndim < 2:
-            return g
-        if h.t == 1:
-            s.each = [SimpleNamespace() for _ in range(math.prod(g.shape[:-2]))]
-        flat = g.reshape(-1, *g.shape[-2:])
-        return np.stack([_soap(x, own, h) for x, own in zip(flat, s.each, strict=True)]).reshape(g.shape)
+        return g if g.ndim < 2 else each_matrix(_soap, g, s, h)
 
 
 def _normuon(g, s, h):
@@ -236,7 +241,8 @@ class ScaleByNormuon(Reference):
         return g if g.ndim < 2 else _normuon(g, s, h)
 
 
-def _beside_adam(u, g, p, s, h):
+def beside_adam(u, g, p, s, h):
+    """The update of a method of matrices with direction u, and AdamW's for the rest."""
     if g.ndim >= 2:
         return -h.learning_rate * (u + h.weight_decay * p)
     numbers = SimpleNamespace(b1=h.adam_b1, b2=h.adam_b2, eps=h.adam_eps, eps_root=0.0, t=h.t)
@@ -255,7 +261,7 @@ class Normuon(ScaleByNormuon):
     adam_weight_decay: Number = 0.0
 
     def leaf(self, g, p, s, h):
-        return _beside_adam(super().leaf(g, p, s, h), g, p, s, h)
+        return beside_adam(super().leaf(g, p, s, h), g, p, s, h)
 
 
 @dataclasses.dataclass
@@ -270,4 +276,133 @@ class Soap(ScaleBySoap):
     adam_weight_decay: Number = 0.0
 
     def leaf(self, g, p, s, h):
-        return _beside_adam(super().leaf(g, p, s, h), g, p, s, h)
+        return beside_adam(super().leaf(g, p, s, h), g, p, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByAdamuon(Reference):
+    """0.2 sqrt(m n) N / |N|, N = O / (sqrt(v) + eps), O = pol(sign m'); m' with Nesterov's momentum."""
+
+    ns_coeffs: Any = STANDARD
+    ns_steps: int = 5
+    beta: Number = 0.95
+    eps: Number = 1e-7
+    nu_eps: Number = 1e-8
+    nesterov: bool = True
+
+    def leaf(self, g, p, s, h):
+        return g if g.ndim < 2 else each_matrix(self.one, g, s, h)
+
+    def one(self, g, s, h):
+        if h.t == 1:
+            s.m, s.v = np.zeros_like(g), np.zeros(g.shape)
+        s.m = h.beta * s.m + (1 - h.beta) * g
+        m = (1 - h.beta) * g + h.beta * s.m if h.nesterov else s.m
+        o = polar(sign(m), self.ns_coeffs, self.ns_steps, h.eps)
+        s.v = h.beta * s.v + (1 - h.beta) * square(o)
+        u = o / (np.sqrt(s.v) + h.nu_eps)
+        return 0.2 * math.sqrt(g.size) / (np.sqrt(square(u).sum()) + h.nu_eps) * u
+
+
+@dataclasses.dataclass
+class Adamuon(ScaleByAdamuon):
+    """-eta (u + lambda theta) for matrices, and AdamW for the rest."""
+
+    learning_rate: Number = 0.0
+    weight_decay: Number = 0.01
+    adam_b1: Number = 0.9
+    adam_b2: Number = 0.95
+    adam_eps: Number = 1e-8
+    adam_weight_decay: Number = 0.0
+
+    def leaf(self, g, p, s, h):
+        return beside_adam(super().leaf(g, p, s, h), g, p, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByDion2(Reference):
+    """sigma pol of those slices of M = M + g with the largest sums of |M|; what was used is damped.
+
+    The slices lie along the shorter side; of a square matrix they are its columns.
+    """
+
+    fraction: float = 0.25
+    ef_decay: Number = 0.95
+    ns_coeffs: Any = "polar_express"
+    eps: Number = 1e-8
+    scaling: str = "dion"
+
+    def leaf(self, g, p, s, h):
+        return g if g.ndim < 2 else each_matrix(self.one, g, s, h)
+
+    def one(self, g, s, h):
+        if h.t == 1:
+            s.m = np.zeros_like(g)
+        s.m = s.m + g
+        m, n = g.shape
+        x = (s.m.T if n <= m else s.m).copy()
+        k = max(1, math.ceil(self.fraction * len(x)))
+        rows = np.sort(np.argsort(-np.abs(x).sum(axis=1), kind="stable")[:k])
+        u = np.zeros_like(x)
+        u[rows] = polar(x[rows], self.ns_coeffs, 5, h.eps)
+        x[rows] *= h.ef_decay
+        s.m, u = (x.T, u.T) if n <= m else (x, u)
+        return scale(g.shape, self.scaling) * u
+
+
+@dataclasses.dataclass
+class Dion2(ScaleByDion2):
+    """-eta (u + lambda theta) for matrices, and AdamW for the rest."""
+
+    learning_rate: Number = 0.01
+    weight_decay: Number = 0.01
+    adam_b1: Number = 0.9
+    adam_b2: Number = 0.95
+    adam_eps: Number = 1e-8
+    adam_weight_decay: Number = 0.0
+
+    def leaf(self, g, p, s, h):
+        return beside_adam(super().leaf(g, p, s, h), g, p, s, h)
+
+
+@dataclasses.dataclass
+class ScaleByMatrixSize(Reference):
+    """g / m, or 2 g / (m + n); what is no matrix passes."""
+
+    size: str = "fan_in"
+
+    def leaf(self, g, p, s, h):
+        if g.ndim < 2:
+            return g
+        m, n = g.shape[-2:]
+        return g / max(m if self.size == "fan_in" else (m + n) / 2, 1)
+
+
+@dataclasses.dataclass
+class NormalizeByBlockRms(Reference):
+    """g / (rms(g) + eps)"""
+
+    eps: Number = 1e-8
+
+    def leaf(self, g, p, s, h):
+        return g / (np.sqrt(square(g).sum() / max(g.size, 1)) + h.eps)
+
+
+@dataclasses.dataclass
+class Scion(Reference):
+    """-eta (rho u + lambda theta), u of the momentum: sqrt(n / m) pol of matrices, the rest over its RMS."""
+
+    learning_rate: Number
+    b1: Number = 0.9
+    radius: Number = 50.0
+    rest_radius: Number = 1.0
+    weight_decay: Number = 1.0
+    eps: Number = 1e-7
+
+    def leaf(self, g, p, s, h):
+        s.m = h.b1 * s.m + (1 - h.b1) * g
+        if g.ndim < 2:
+            u = h.rest_radius * s.m / (np.sqrt(square(s.m).sum() / max(g.size, 1)) + 1e-8)
+        else:
+            u = h.radius * scale(g.shape, "dion") * polar(s.m, eps=h.eps)
+        return -h.learning_rate * (u + h.weight_decay * p)

@@ -114,7 +114,7 @@ LIMITS = {
     "momo": {"mild": True, "double": 1e-10, "single": 1e-4},
     "orthogonalize": MATRICES,
     "muon": MATRICES,
-    "soap": MATRICES,
+    **dict.fromkeys(["soap", "shampoo", "splus", "dion2", "adamuon", "scion"], MATRICES),
     "stddev": CENTERED,
     "centered": CENTERED,
     "prodigy": PRODIGY,
@@ -274,6 +274,8 @@ def test_only_what_is_random_has_no_reference():
         "noisy_sgd",
         "differentially_private_aggregate",
         "dpsgd",
+        "scale_by_kron",
+        "kron",
     }
 
 
@@ -284,7 +286,7 @@ def test_follows_its_reference(name):
     assert case.deviation(small=ENTRIES[name].kind == "schedule") <= case.double
 
 
-OF_EIGENVECTORS = ("scale_by_soap", "soap")
+OF_EIGENVECTORS = ("scale_by_soap", "soap", "scale_by_kl_soap", "kl_soap", "scale_by_splus", "splus")
 """In single precision near eigenvalues have other eigenvectors, and what Adam makes of them is another."""
 
 

@@ -215,7 +215,9 @@ UNMOVED = {
         [
             *("adam_atan2", "adam_mini", "came", "laprop", "mars", "stable_adamw"),
             *("scale_by_adam_atan2", "scale_by_adam_mini", "scale_by_came", "scale_by_laprop"),
-            *("normuon", "scale_by_normuon", "scale_by_soap", "soap"),
+            *("normuon", "scale_by_normuon", "scale_by_soap", "soap", "kl_soap", "scale_by_kl_soap"),
+            *("adamuon", "scale_by_adamuon", "dion2", "scale_by_dion2", "shampoo", "scale_by_shampoo"),
+            *("kron", "scale_by_kron", "splus", "scale_by_splus"),
             *("scale_by_leaf", "reduce_variance", "scale_by_stable_adam", "ema_nesterov"),
         ],
         "not in Optax",

@@ -105,7 +105,7 @@ RECIPES = [
     and n != "dpsgd"  # its gradients have examples
 ]
 OPTIONS = {"adafactor": {"min_dim_size_to_factor": 2}}
-WHOLE = {"precondition_frequency", "update_interval"}
+WHOLE = {"precondition_frequency", "update_interval", "inverse_every"}
 """Arguments that are a number of calls, which 0.5 is not."""
 # Used by init alone, or not by this step, at which all numbers are 0.5.
 WITHOUT_EFFECT = {
@@ -114,7 +114,9 @@ WITHOUT_EFFECT = {
     *("adopt.eps", "cocob.alpha", "cocob.eps", "dadapt_adamw.estim_lr0", "dowg.init_estim_sq_dist"),
     *("polyak_sgd.max_learning_rate", "schedule_free_sgd.warmup_steps", "schedule_free_adamw.warmup_steps"),
     *(f"radam.{name}" for name in ("eps", "eps_root", "threshold")),
-    "sophia.b2",
+    *("sophia.b2", "shampoo.eps", "kl_soap.init_factor", "scion.head_radius", "scion.embedding_radius"),
+    *(f"kron.preconditioner_{name}" for name in ("update_probability", "lr", "init_scale")),
+    *("shampoo.start_preconditioning_step", "splus.eps"),
 }
 
 

@@ -164,6 +164,7 @@ RECIPES = [
 OPTIONS = {
     "adopt": {"clip_value_fn": 0.5},
     "adafactor": {"min_dim_size_to_factor": 2},
+    "kron": {"preconditioner_update_probability": 0.5},
     "rmsprop": {"momentum": 0.5, "centered": True},
     "sgd": {"momentum": 0.5, "weight_decay": 0.1},
 }
@@ -176,7 +177,7 @@ def test_one_step_serves_new_numbers_of_every_optimizer(name):
     tx, extra = getattr(gradtx, name)(**rate, **OPTIONS.get(name, {})), ENTRIES[name].extra
     step = jax.jit(tx.update)
     state = tx.init(PARAMS)
-    calls = ("precondition_frequency", "update_interval")  # numbers of calls
+    calls = ("precondition_frequency", "update_interval", "inverse_every")  # numbers of calls
     names = [k for k in gradtx.hyperparams(state) if k not in calls]
     for i in range(4):
         state = gradtx.set_hyperparams(state, **{k: 0.125 + 0.25 * i for k in names})

@@ -34,6 +34,7 @@ def scion(
     ns_coeffs: NsCoeffs = STANDARD,
     ns_steps: int = 5,
     eps: ScalarOrSchedule = 1e-7,
+    rest_eps: ScalarOrSchedule = 1e-8,
     mu_dtype: DType | None = None,
     matmul_dtype: DType | None = None,
     decay_coupling: Coupling = "rate",
@@ -64,6 +65,7 @@ def scion(
         ns_coeffs: the coefficients a, b and c of the steps; see `orthogonalize`.
         ns_steps: the number of steps, >= 1, where `ns_coeffs` does not say it.
         eps: added to the norm before the steps, >= 0.
+        rest_eps: added to the root mean square of the rest, >= 0.
         mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
             float32.
         matmul_dtype: dtype of the products, such as `"bfloat16"`; by default that of the computation.
@@ -103,7 +105,7 @@ def scion(
             MATRICES: steps(radius, polar),
             HEADS: steps(head_radius, sign(), scale_by_matrix_size("fan_in", views=views)),
             EMBEDDINGS: steps(embedding_radius, sign()),
-            REST: steps(rest_radius, normalize_by_block_rms()),
+            REST: steps(rest_radius, normalize_by_block_rms(rest_eps)),
         },
         Routes("scion", views, names={REST: "rms", HEADS: "sign", EMBEDDINGS: "sign"}),
     )

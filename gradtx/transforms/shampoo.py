@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
-from gradtx.core.compose.rule import Slot
+from gradtx.core.compose.rule import Slot, WholeScalar
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Leaf, Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
@@ -53,6 +53,7 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
     mu, graft_nu = Slot(), Slot(real=True, shape=_of_graft)
     left, root_left = MatrixSlot(of=of_rows), MatrixSlot(of=of_rows)
     right, root_right = MatrixSlot(of=of_columns), MatrixSlot(of=of_columns)
+    is_rooted = WholeScalar(dtype="int32")
 
     solve_sees = ("mu", "graft_nu")
 
@@ -79,13 +80,13 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
         start = self.precondition_frequency
         if self.start_preconditioning_step is not None:
             start = Steps.of(self.start_preconditioning_step)
-        whole = self.precondition_frequency.floor()
-        is_multiple = t.whole % whole == 0
+        is_multiple = t.whole % self.precondition_frequency.floor() == 0
+        is_due = (t >= start) & (is_multiple | (now.is_rooted == 0))
         corrected = self.bias_correction
         of_sides = one if self.b2 is None or not corrected else self.b2.correction(now.t)
         return {
-            "is_due": ((t >= start) & (t <= start)) | ((t > start) & is_multiple),
-            "has_begun": t >= start,
+            "is_due": is_due,
+            "is_rooted": jnp.where(is_due, 1, now.is_rooted),
             "of_mu": 1 / self.b1.correction(now.t) if corrected else one,
             "of_sides": 1 / of_sides,
             "of_graft": self.graft_beta.correction(now.t) if self.grafting == "adam" else one,
@@ -118,7 +119,7 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
             first = self._graft(m, slots, stack)
             u = u * divide(_norm(first), _norm(u) + np.array(LEAST, first.real.dtype))
         new = dict(zip(("left", "right", "root_left", "root_right"), (*sides, *roots), strict=True))
-        return jnp.where(stack.has_begun, u, first), new
+        return jnp.where(stack.is_rooted > 0, u, first), new
 
     def _sides(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return old + new if self.b2 is None else self.b2.mix(old, new)
@@ -185,7 +186,7 @@ def scale_by_shampoo(
 
     Returns:
         A transform with the slots `mu` and `graft_nu`, of each element, and `left`, `right`, `root_left` and
-        `root_right`, of each block.
+        `root_right`, of each block; the state has `is_rooted`, 1 from when there are P and Q.
 
     Raises:
         ValueError: another name, or a size that is none; at init, a leaf that has no view as a matrix.
