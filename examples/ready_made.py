@@ -21,6 +21,9 @@ USUAL: dict[str, dict[str, Any]] = {
     "muon": {"learning_rate": 2e-3, "weight_decay": 0.1},
     "normuon": {"learning_rate": 2e-3, "weight_decay": 0.1},
     "soap": {"learning_rate": 3e-3, "weight_decay": 0.1},
+    "shampoo": {"learning_rate": 2e-3, "weight_decay": 0.1},
+    "kron": {"learning_rate": 7e-4, "weight_decay": 0.3},
+    "scion": {"learning_rate": 2e-3, "weight_decay": 1.0},
 }
 VIEWS = {"*query_key_value/kernel": gradtx.matrix_view("rc", column_blocks=3)}
 """Queries, keys and values are three matrices beside each other."""
@@ -58,4 +61,12 @@ def ready_made(name: str, rate: gradtx.Schedule | float, decay: float) -> gradtx
             return gradtx.normuon(rate, weight_decay=decay, consistent_rms=0.2, views=VIEWS)
         case "soap":
             return gradtx.soap(rate, weight_decay=decay, views=VIEWS)
+        case "shampoo":
+            return gradtx.shampoo(
+                rate, b2=0.95, weight_decay=decay, graft_beta=0.95, adam_b2=0.95, views=VIEWS
+            )
+        case "kron":
+            return gradtx.kron(rate, weight_decay=decay, adam_learning_rate=3 * rate, views=VIEWS)
+        case "scion":  # its authors' radii for a small model
+            return gradtx.scion(rate, radius=3.0, head_radius=10.0, weight_decay=decay, views=VIEWS)
     raise ValueError(f"there is no optimizer {name!r}")

@@ -2,7 +2,7 @@
 
     python tests/conformance.py
 
-The recordings are those of `golden/make_torch.py` and `golden/make_official.py`.
+The recordings are those of `golden/make_torch.py`, `golden/make_official.py` and `golden/make_matrices.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx
-from golden import OFFICIAL_CASES, RECORDED_ONLY, TORCH_CASES, load_official, load_torch
+from golden import (
+    MATRIX_CASES,
+    MATRIX_SOURCES,
+    OFFICIAL_CASES,
+    RECORDED_ONLY,
+    TORCH_CASES,
+    load_official,
+    load_torch,
+)
+from matrix_trajectories import RECORDED, trajectory
 from trajectories import x64
 
 PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
@@ -23,11 +32,12 @@ HEAD = """# Conformance
 
 Optimizers beside official implementations, or well-known ones where an algorithm's authors published no
 package: recorded once by committed scripts, which name the versions (`tests/golden/make_torch.py`,
-`tests/golden/make_official.py`), and compared in every run of the tests. Each recording has 100 steps in
-float64 on quadratics with noise, on a matrix and a vector, of which one element never has a gradient. The
-deviation is the largest one of a parameter at a recorded step, relative to the largest value that this
+`tests/golden/make_official.py`, `tests/golden/make_matrices.py`), and compared in every run of the tests.
+Each recording has 100 steps in float64 on quadratics with noise, on a matrix and a vector, of which one
+element never has a gradient; those of methods on matrices are on three matrices, with gradients that wander.
+The deviation is the largest one of a parameter at a recorded step, relative to the largest value that this
 parameter has had. Every rule also follows a reference in numpy that was written apart from it, to 1e-12
-over 120 steps (`tests/test_formulas.py`).
+over 120 steps, or 1e-9 where matrices are multiplied or decomposed (`tests/test_formulas.py`).
 
 This page is written by `python tests/conformance.py`.
 
@@ -80,6 +90,16 @@ def deviation(tx, recording, grads_by_step, expected) -> float:
     return worst
 
 
+def of_matrices(case) -> float:
+    """The same for a case of matrices."""
+    worst, expected = 0.0, RECORDED.trajectories[case]
+    for i, start in enumerate(RECORDED.params):
+        ours, theirs = (np.array([leaves[i] for leaves in found]) for found in (trajectory(case), expected))
+        size = np.maximum.accumulate(np.maximum(np.abs(theirs), np.abs(start)))
+        worst = max(worst, float(np.max(np.abs(ours - theirs) / size)))
+    return worst
+
+
 def rows():
     """The rows of the table."""
     torch, official = load_torch(), load_official()
@@ -92,6 +112,10 @@ def rows():
         where = f"{source['package']} {source['version'].partition('+')[0]}, `{source['class']}`"
         expected = official.trajectories[case]
         yield case, entry[0], where, deviation(built(entry), official, official.grads_by_step(case), expected)
+    for case, (name, _) in MATRIX_CASES.items():
+        repository = MATRIX_SOURCES.get(name, "")
+        commit = RECORDED.commits.get(repository.replace("/", "+"), "")
+        yield case, name, f"{repository} {commit[:7]}" if commit else f"torch {version}", of_matrices(case)
 
 
 def main() -> None:

@@ -138,8 +138,15 @@ def test_each_leaf_of_a_model_goes_where_it_belongs(model):
     assert table(gradtx.muon(0.02), model()) == expected
 
 
+METHODS = [
+    *(gradtx.muon, gradtx.normuon, gradtx.adamuon, gradtx.dion2, gradtx.scion),
+    *(gradtx.soap, gradtx.kl_soap, gradtx.splus, gradtx.shampoo, gradtx.kron),
+]
+
+
+@pytest.mark.by_turns(6)
 @pytest.mark.parametrize("model", TABLES, ids=lambda model: model.__name__)
-@pytest.mark.parametrize("make", [gradtx.muon, gradtx.normuon, gradtx.soap], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", METHODS, ids=lambda make: make.__name__)
 def test_a_model_takes_a_step(model, make):
     params = jax.tree.map(lambda x: jnp.full(x.shape, 0.1, x.dtype), model())
     rng = np.random.default_rng(0)

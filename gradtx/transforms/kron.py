@@ -96,6 +96,8 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
         return leaf.of_mu * mu, {"mu": mu}
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
+        if not x.size:
+            return x, slots
         scale = sqrt(self.preconditioner_init_scale)
         factors: Any = tuple(jnp.where(stack.is_first, scale * _one(q), q) for q in (slots.left, slots.right))
 

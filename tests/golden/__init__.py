@@ -954,6 +954,20 @@ MATRIX_CASES = {
 """What each case of `matrices.npz` is here. A weight of torch has the outputs first."""
 
 
+MATRIX_SOURCES = {
+    "normuon": "zichongli5/NorMuon",
+    "soap": "nikhilvyas/SOAP",
+    "shampoo": "facebookresearch/optimizers",
+    "kron": "evanatyourservice/psgd_jax",
+    "scion": "LIONS-EPFL/scion",
+    "kl_soap": "yorkerlin/KL-Methods",
+    "splus": "kvfrans/splus",
+    "adamuon": "Chongjie-Si/AdaMuon",
+    "dion2": "microsoft/dion",
+}
+"""The repository of each optimizer; torch has the others."""
+
+
 def load_matrices():
     """`matrices.npz`: params, steps, and for each case the parameters after each of the steps."""
     with np.load(Path(__file__).parent / "matrices.npz") as file:
@@ -968,5 +982,6 @@ def load_matrices():
     return SimpleNamespace(
         params=leaves(arrays.pop("start")),
         steps=about["steps"],
+        commits=about["commits"],
         trajectories={case: list(map(leaves, rows)) for case, rows in arrays.items()},
     )

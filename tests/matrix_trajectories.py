@@ -1,0 +1,69 @@
+"""Where the optimizers of matrices go from the recorded start: the cases of `golden/matrices.npz`."""
+
+from __future__ import annotations
+
+import zlib
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gradtx
+import gradtx.transforms.kron
+from golden import MATRIX_CASES, load_matrices
+from trajectories import x64
+
+RECORDED = load_matrices()
+
+
+def recorded_noise():
+    """The noise that the authors' Kron was given, by the keys that ours has for it."""
+    found = {}
+    for t in range(RECORDED.steps[-1]):
+        key = jax.random.fold_in(jax.random.key(0), t)
+        for i, p in enumerate(RECORDED.params):
+            (own,) = jax.random.split(jax.random.fold_in(key, np.uint32(zlib.crc32(str(i).encode()))), 1)
+            found[jax.random.key_data(own).tobytes()] = np.random.default_rng([t + 1, i]).normal(size=p.shape)
+
+    def look_up(data):
+        return np.stack([found[np.asarray(key).tobytes()] for key in data])
+
+    def noise(keys, shape, dtype):
+        result = jax.ShapeDtypeStruct((len(keys), *shape), dtype)
+        return jax.pure_callback(look_up, result, jax.random.key_data(keys))
+
+    return noise
+
+
+def trajectory(case):
+    """The parameters of a case after each of the recorded steps."""
+    name, arguments = MATRIX_CASES[case]
+    arguments = {
+        key: {pattern: getattr(gradtx, view)(**kwargs) for pattern, (view, kwargs) in value.items()}
+        if isinstance(value, dict)
+        else value
+        for key, value in arguments.items()
+    }
+    of_heads = case == "scion_sign"
+    if of_heads:  # which a name says; a view is of a matrix that goes to the method
+        arguments.pop("views")
+
+    def given(leaves):
+        return {f"{i}_head": x.T for i, x in enumerate(leaves)} if of_heads else leaves
+
+    def taken(tree):
+        return [x.T for x in tree.values()] if of_heads else tree
+
+    found = []
+    with x64(), mock.patch.object(gradtx.transforms.kron, "noise", recorded_noise()):
+        tx = getattr(gradtx, name)(**arguments)
+        params = [jnp.asarray(p) for p in RECORDED.params]
+        state, step = tx.init(given(params)), jax.jit(tx.update)
+        for t in range(RECORDED.steps[-1]):
+            grads = [jnp.sin(3 * x + t) + 0.3 * x for x in params]
+            updates, state = step(given(grads), state, given(params))
+            params = taken(gradtx.apply_updates(given(params), updates))
+            if t + 1 in RECORDED.steps:
+                found.append([np.asarray(p) for p in params])
+    return found
