@@ -22,7 +22,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "normuon": {"learning_rate": 2e-3, "weight_decay": 0.1},
     "soap": {"learning_rate": 3e-3, "weight_decay": 0.1},
     "shampoo": {"learning_rate": 2e-3, "weight_decay": 0.1},
-    "kron": {"learning_rate": 7e-4, "weight_decay": 0.3},
+    "kron": {"learning_rate": 1e-3, "weight_decay": 0.1},
     "scion": {"learning_rate": 2e-3, "weight_decay": 1.0},
 }
 VIEWS = {"*query_key_value/kernel": gradtx.matrix_view("rc", column_blocks=3)}
@@ -66,7 +66,7 @@ def ready_made(name: str, rate: gradtx.Schedule | float, decay: float) -> gradtx
                 rate, b2=0.95, weight_decay=decay, graft_beta=0.95, adam_b2=0.95, views=VIEWS
             )
         case "kron":
-            return gradtx.kron(rate, weight_decay=decay, adam_learning_rate=3 * rate, views=VIEWS)
-        case "scion":  # its authors' radii for a small model
-            return gradtx.scion(rate, radius=3.0, head_radius=10.0, weight_decay=decay, views=VIEWS)
+            return gradtx.kron(rate, weight_decay=decay, adam_b2=0.95, views=VIEWS)
+        case "scion":  # a head of 128 inputs, whose elements stay within 1
+            return gradtx.scion(rate, radius=3.0, head_radius=128.0, weight_decay=decay, views=VIEWS)
     raise ValueError(f"there is no optimizer {name!r}")

@@ -103,12 +103,14 @@ class Case:
         return of(self.tx.program) if self.ours else []
 
     @property
-    def ulp(self) -> float:
-        """By how many ulp of a parameter two ways to compute a step may differ.
+    def rounding(self) -> dict[str, Any]:
+        """By how much two ways to compute a step may differ, as `close` takes it.
 
-        A product of matrices is summed in another order elsewhere, of which an iteration makes more.
+        A product of matrices is summed in another order elsewhere, with a rounding of its largest element, of
+        which an iteration makes more.
         """
-        return 32 if any(rule.is_of_matrices for rule in self.rules) else 4
+        of_matrices = any(rule.is_of_matrices for rule in self.rules)
+        return {"ulp": 32, "of_leaf": True} if of_matrices else {}
 
     def concerns(self, name: str) -> bool:
         """Whether a law applies to this transform."""

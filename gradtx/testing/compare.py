@@ -50,14 +50,20 @@ def identical(actual: PyTree, expected: PyTree, what: str) -> None:
         assert x.tobytes() == y.tobytes(), f"{what} {path}: {y} became {x}"
 
 
-def close(actual: PyTree, expected: PyTree, what: str, *scale: PyTree, ulp: float = 4) -> None:
-    """Asserts that two trees agree to some ulp of the largest of `expected` and `scale`, elementwise."""
+def close(
+    actual: PyTree, expected: PyTree, what: str, *scale: PyTree, ulp: float = 4, of_leaf: bool = False
+) -> None:
+    """Asserts that two trees agree to some ulp of the largest of `expected` and `scale`.
+
+    That is the largest elementwise, or with `of_leaf` of a whole leaf.
+    """
     a, b = jax.tree.structure(actual), jax.tree.structure(expected)
     assert a == b, f"{what}: the trees are {a} and {b}"
     beside = [jax.tree.leaves(s) for s in scale]
     for i, (path, x) in enumerate(zip(leaf_paths(actual), jax.tree.leaves(actual), strict=True)):
         y = jax.tree.leaves(expected)[i]
         unit = ulp * _spacing([y, *(s[i] for s in beside)], np.asarray(x).dtype)
+        unit = np.max(unit, initial=0) if of_leaf else unit
         with np.errstate(invalid="ignore"):
             difference = np.abs(wide(x) - wide(y))
             bad = ~((difference <= unit) | (np.isnan(wide(x)) & np.isnan(wide(y))) | (wide(x) == wide(y)))

@@ -56,7 +56,7 @@ def numbers_live_in_the_state(case: Case) -> None:
     expected = case.run(other.init(case.params), step=jax.jit(step) if case.compiled else step)
     old = case.params
     for (one, _, u), (two, _, _) in zip(case.run(other.init(case.params)), expected, strict=True):
-        close(one, two, "params", old, like_params(u, old), ulp=case.ulp)
+        close(one, two, "params", old, like_params(u, old), **case.rounding)
         old = two
 
 

@@ -123,7 +123,7 @@ def sharded_equals_unsharded(case: Case) -> None:
     for i, g in enumerate(case.grads[:2]):
         params, state, _ = step(params, state, jax.tree.map(placed, g))
         expected, _, updates = case.trajectory[i]
-        close(params, expected, f"params of step {i}", old, like_params(updates, old), ulp=case.ulp)
+        close(params, expected, f"params of step {i}", old, like_params(updates, old), **case.rounding)
         old = expected
         if case.ours:
             for path, x, s in zip(

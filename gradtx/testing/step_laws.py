@@ -53,7 +53,7 @@ def jit_equals_eager(case: Case) -> None:
     so_far = [case.params]
     for (one, _, u), (other, _, _) in zip(compiled, case.eager, strict=True):
         # A parameter that shrinks keeps the rounding errors of when it was large.
-        close(one, other, "params", *so_far, like_params(u, case.params), ulp=case.ulp)
+        close(one, other, "params", *so_far, like_params(u, case.params), **case.rounding)
         so_far.append(other)
 
 
@@ -108,7 +108,9 @@ def scan_equals_loop(case: Case) -> None:
     so_far = [case.params]
     for i, (params, _, updates) in enumerate(case.trajectory):
         this = jax.tree.map(lambda x, i=i: x[i], result)
-        close(this, params, f"params of step {i}", *so_far, like_params(updates, case.params), ulp=case.ulp)
+        close(
+            this, params, f"params of step {i}", *so_far, like_params(updates, case.params), **case.rounding
+        )
         so_far.append(params)
 
 
@@ -123,4 +125,4 @@ def vmap_equals_loop(case: Case) -> None:
     for i in range(2):
         alone, _, updates = case.step(params, states[i], grads[i])
         this = jax.tree.map(lambda x, i=i: x[i], result)
-        close(this, alone, f"params of state {i}", params, like_params(updates, params), ulp=case.ulp)
+        close(this, alone, f"params of state {i}", params, like_params(updates, params), **case.rounding)

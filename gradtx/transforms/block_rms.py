@@ -21,10 +21,12 @@ class NormalizeByBlockRms(Rule, name="normalize_by_block_rms"):
     eps: NonNegative
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
+        if not g.size:
+            return g, slots
         # Of an element over the largest one the square is in range.
-        largest = jnp.max(jnp.abs(g), initial=0)
+        largest = jnp.max(jnp.abs(g))
         unit = jnp.where(largest > 0, largest, 1)
-        rms = unit * sqrt(jnp.sum(abs_sq(g / unit)) / max(g.size, 1))
+        rms = unit * sqrt(jnp.sum(abs_sq(g / unit)) / g.size)
         return divide(g, rms + self.eps), slots
 
 

@@ -107,7 +107,7 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
         left, right = jax.lax.cond(stack.is_due, fit, lambda factors: factors, factors)
         u = _times(_times(x, left, 0), _starred(left), 0)
         u = _times(_times(u, right, 1), _starred(right), 1)
-        size = sqrt(jnp.sum(abs_sq(u), axis=(-2, -1), keepdims=True) / max(u.shape[-2] * u.shape[-1], 1))
+        size = sqrt(jnp.mean(abs_sq(u), axis=(-2, -1), keepdims=True))
         return u / jnp.maximum(size / np.array(MOST, size.dtype), 1), {"left": left, "right": right}
 
 
@@ -145,8 +145,7 @@ def _over(x: jax.Array, q: jax.Array, side: int) -> jax.Array:
 def _fitted(factors: Any, x: jax.Array, v: jax.Array, rate: jax.Array) -> Any:
     """The factors after one step towards the noise v, from factors whose largest elements are equal."""
     left, right = _balanced(*factors)
-    count = max(x.shape[-2] * x.shape[-1], 1)
-    mean = jnp.sum(jnp.abs(x), axis=(-2, -1), keepdims=True) / count
+    mean = jnp.mean(jnp.abs(x), axis=(-2, -1), keepdims=True)
     x = x + np.array(DAMPING, mean.dtype) * mean * v
     a = _times(_times(x, left, 0), right, 1)
     b = _over(_over(jnp.conj(v), left, 0), right, 1)
@@ -155,7 +154,7 @@ def _fitted(factors: Any, x: jax.Array, v: jax.Array, rate: jax.Array) -> Any:
 
 def _balanced(left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The same product of factors, whose largest elements are equal."""
-    a, b = (jnp.max(jnp.abs(q).reshape(len(q), -1), axis=-1, initial=0) for q in (left, right))
+    a, b = (jnp.max(jnp.abs(q).reshape(len(q), -1), axis=-1) for q in (left, right))
     is_there = (a > 0) & (b > 0)
     ratio = sqrt(jnp.where(is_there, b, 1) / jnp.where(is_there, a, 1))
     return _per_matrix(ratio, left) * left, _per_matrix(1 / ratio, right) * right
@@ -170,7 +169,7 @@ def _moved(q: jax.Array, a: jax.Array, b: jax.Array, rate: jax.Array, side: int)
     tiny = np.array(jnp.finfo(real_dtype(q.dtype)).tiny, real_dtype(q.dtype))
     if q.ndim == 2:
         of_a, of_b = (jnp.sum(abs_sq(y), axis=-1 if side == 0 else -2) for y in (a, b))
-        largest = jnp.max(of_a + of_b, axis=-1, keepdims=True, initial=0)
+        largest = jnp.max(of_a + of_b, axis=-1, keepdims=True)
         return q - divide(rate * (of_a - of_b), largest + tiny) * q
     if side == 0:
         of_a, of_b = a @ conjugate(a), jnp.conj(b) @ b.mT
