@@ -270,12 +270,13 @@ OF_MATRICES = [
 
 def steps_of(tx, params, grads):
     """The last update of some."""
-    state = tx.init(params)
+    state, update = tx.init(params), jax.jit(tx.update)
     for g in grads:
-        updates, state = tx.update(g, state, params)
+        updates, state = update(g, state, params)
     return updates
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("make", OF_MATRICES, ids=lambda make: make.__name__)
 def test_scanned_layers_are_what_layers_apart_are(make, monkeypatch):
     # What is drawn depends on the path of a leaf.
@@ -291,6 +292,7 @@ def test_scanned_layers_are_what_layers_apart_are(make, monkeypatch):
         np.testing.assert_allclose(scanned["w"], jnp.stack([*apart.values()]), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("make", OF_MATRICES, ids=lambda make: make.__name__)
 def test_every_kind_of_matrix_has_a_finite_update(make):
     """Five axes, none and one element, of one rank, zeros, huge and tiny, in float32 and bfloat16."""

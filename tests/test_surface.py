@@ -894,6 +894,11 @@ def test_a_decay_rate_function_is_a_function_that_gives_a_number():
 
 
 SEVERAL_MEANINGS = {
+    "precondition_frequency": [
+        "the number of updates from one basis to the next, >= 1",
+        "the number of updates from one root to the next, >= 1",
+    ],
+    "exponent": ["the power of the cosine, >= 0", "the exponent of the roots, > 0"],
     "factor": [
         "what the scale is multiplied by, in [0, 1]",
         "a function of (path, leaf) that gives a number",
@@ -974,6 +979,7 @@ SEVERAL_MEANINGS = {
         "how far ahead, >= 0 or a schedule",
         "the factor of its change",
         "decay of the average of the gradients, in [0, 1)",
+        "decay of both averages, in [0, 1)",
     ],
     "peak_value": [
         "the largest value",
@@ -1006,6 +1012,7 @@ SEVERAL_MEANINGS = {
         "the share of the momentum in the step, in [0, 1)",
         "the decay of the velocity, in [0, 1]",
         "the part of x in the parameters, which are b1 x + (1 - b1) z, in (0, 1]",
+        "decay of the average of the gradients, in [0, 1)",
     ],
     "b2": [
         "decay of the average of estimates, in [0, 1)",
@@ -1014,6 +1021,7 @@ SEVERAL_MEANINGS = {
         "decay of the largest magnitude, in [0, 1)",
         "decay of the average of their differences, in [0, 1)",
         "decay of the second moment, in [0, 1]",
+        "decay of L and R, in [0, 1)",
     ],
     "b3": [
         "decay of the average of squared distances, in [0, 1)",
@@ -1047,6 +1055,7 @@ SEVERAL_MEANINGS = {
         "added to the norm, >= 0",
         "added inside the root, >= 0",
         "the least norm of parameters, >= 0, so that those that start at 0 can move",
+        "added to the diagonals of L and R, >= 0",
     ],
     "every": [
         "the number k of micro-steps for an update, a whole number from 1 to 2^31 - 1",

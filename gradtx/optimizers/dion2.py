@@ -45,7 +45,7 @@ def dion2(
     Args:
         learning_rate: the size of the steps, >= 0 or a schedule; eta above.
         fraction: the part of the slices that moves at an update, in (0, 1].
-        ef_decay: what is left of a slice of the momentum that was used, in [0, 1].
+        ef_decay: what is left of a slice that was used, in [0, 1]; of the momentum.
         eps: added to the norm, >= 0.
         weight_decay: lambda, the strength of the weight decay, >= 0; of the matrices.
         mask: which leaves to decay, as `gradtx.masked` takes it; of the matrices, by default all.

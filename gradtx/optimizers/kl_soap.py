@@ -44,7 +44,7 @@ def kl_soap(
         learning_rate: the size of the steps, >= 0 or a schedule; eta above.
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
-        shampoo_beta: decay of L, R and their eigenvalues, in [0, 1).
+        shampoo_beta: decay of L and R, in [0, 1); and of their eigenvalues.
         eps: added to the denominator, >= 0.
         weight_decay: lambda, the strength of the weight decay, >= 0; of the matrices.
         mask: which leaves to decay, as `gradtx.masked` takes it; of the matrices, by default all.

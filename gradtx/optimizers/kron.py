@@ -55,15 +55,15 @@ def kron(
         weight_decay: lambda, the strength of the weight decay, >= 0; of the matrices.
         weight_decay_mask: which leaves to decay, as `gradtx.masked` takes it; of the matrices, by default
             all.
-        preconditioner_update_probability: how often the factors move, in (0, 1], or a schedule; by default
+        preconditioner_update_probability: how often the factors move, in (0, 1]; or a schedule. By default
             the authors': at each of the first 500 updates, and then ever less, down to 3 of 100.
         preconditioner_lr: the rate of the factors, >= 0.
-        preconditioner_init_scale: the size of the factors at the start, > 0.
+        preconditioner_init_scale: the size of P* P at the start times that of Q* Q, > 0.
         max_size_triangular: a side that is longer has a diagonal factor.
         memory_save_mode: `"one_diag"` for a diagonal factor of the longer side, `"all_diag"` for both.
         mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
             float32.
-        key: an int, a `jax.random.key`, or a key's raw data, for the noise.
+        key: an int, a `jax.random.key`, or a key's raw data; for the noise.
         adam_learning_rate: AdamW's rate, >= 0 or a schedule; by default `learning_rate`.
         adam_b1: AdamW's decay of the first moment, in [0, 1).
         adam_b2: AdamW's decay of the second moment, in [0, 1).

@@ -60,11 +60,11 @@ def scion(
         head_radius: rho of the heads, the largest row sum.
         embedding_radius: rho of the embeddings, the largest element.
         rest_radius: rho of the rest, the root mean square.
-        weight_decay: lambda, >= 0.
+        weight_decay: lambda, the strength of the weight decay, >= 0.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
         ns_coeffs: the coefficients a, b and c of the steps; see `orthogonalize`.
         ns_steps: the number of steps, >= 1, where `ns_coeffs` does not say it.
-        eps: added to the norm before the steps, >= 0.
+        eps: added to the norm, >= 0; of the hidden matrices.
         rest_eps: added to the root mean square of the rest, >= 0.
         mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
             float32.

@@ -57,7 +57,7 @@ def shampoo(
         precondition_frequency: the number of updates from one root to the next, >= 1.
         start_preconditioning_step: the first update with roots; by default `precondition_frequency`.
         block_size: the longest side of a block that a matrix is cut into.
-        grafting: the method whose size an update has, `"adagrad"`, `"rmsprop"`, `"adam"`, `"sgd"` or None;
+        grafting: the method whose size an update has; `"adagrad"`, `"rmsprop"`, `"adam"`, `"sgd"` or None;
             see `scale_by_shampoo`.
         graft_beta: decay of that method's average of squares, in [0, 1).
         graft_eps: added to its root, >= 0.

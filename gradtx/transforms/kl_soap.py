@@ -104,7 +104,7 @@ class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
 
 def _turn(sides: Any, bases: Any, mu: jax.Array) -> tuple[Any, jax.Array]:
     """One step of a power iteration, to which the momentum follows."""
-    new = tuple(jnp.linalg.qr(side @ basis)[0] for side, basis in zip(sides, bases, strict=True))
+    new: Any = tuple(jnp.linalg.qr(side @ basis)[0] for side, basis in zip(sides, bases, strict=True))
     return new, into(back(mu, bases), new)
 
 
@@ -138,7 +138,7 @@ def scale_by_kl_soap(
     Args:
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
-        shampoo_beta: decay of L, R, l and r, in [0, 1).
+        shampoo_beta: decay of L and R, in [0, 1); and of l and r.
         eps: added to the denominator, >= 0.
         precondition_frequency: the number of updates from one basis to the next, >= 1.
         init_factor: the first eigenvalues, > 0.

@@ -206,13 +206,13 @@ def scale_by_kron(
         b1: decay of the average of the gradients, in [0, 1).
         preconditioner_update_probability: how often the factors move, in (0, 1]: 0.1 for every tenth update.
             A schedule lets it fall as the factors settle, such as `kron`'s.
-        preconditioner_lr: lr above, >= 0.
+        preconditioner_lr: the rate of the factors, >= 0; lr above.
         preconditioner_init_scale: the size of P* P at the start times that of Q* Q, > 0.
-        max_size_triangular: a side that is longer has a diagonal factor, as has a side of 1.
+        max_size_triangular: a side that is longer has a diagonal factor; as has a side of 1.
         memory_save_mode: `"one_diag"` for a diagonal factor of the longer side, `"all_diag"` for both.
         mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
             float32.
-        key: an int, a `jax.random.key`, or a key's raw data, for the noise V. What is drawn for a matrix
+        key: an int, a `jax.random.key`, or a key's raw data; for the noise V. What is drawn for a matrix
             depends on the key, the step and the leaf's path alone.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.

@@ -170,15 +170,15 @@ def scale_by_shampoo(
         b1: decay of the average of the gradients, in [0, 1).
         b2: decay of L and R, in [0, 1); None for their sums, as in the first paper.
         eps: added to the diagonals of L and R, >= 0.
-        precondition_frequency: the number of updates from one P to the next, >= 1.
-        start_preconditioning_step: the first update with P and Q; by default `precondition_frequency`.
-        block_size: the longest side of a block.
-        grafting: the method whose size an update has, block by block: m^ / (sqrt(v) + graft_eps) with the
-            sum v of squares (`"adagrad"`), their average (`"rmsprop"`), or that corrected for its start
+        precondition_frequency: the number of updates from one root to the next, >= 1.
+        start_preconditioning_step: the first update with roots; by default `precondition_frequency`.
+        block_size: the longest side of a block that a matrix is cut into.
+        grafting: the method whose size an update has; block by block. It is m^ / (sqrt(v) + graft_eps) with
+            the sum v of squares (`"adagrad"`), their average (`"rmsprop"`), or that corrected for its start
             (`"adam"`), or m^ (`"sgd"`). None leaves the size as it is.
-        graft_beta: decay of that average, in [0, 1).
+        graft_beta: decay of that method's average of squares, in [0, 1).
         graft_eps: added to its root, >= 0.
-        exponent: p, > 0.
+        exponent: the exponent of the roots, > 0; p above.
         root: how a root is computed: from eigenvalues, or `"newton"`, by products alone.
         bias_correction: correct averages for their start at zero; those of Shampoo itself.
         views: which leaves are matrices, and how, where names and shapes do not say it; see

@@ -196,7 +196,7 @@ def _groups(cuts: tuple[Cut, ...], xs: list[jax.Array]) -> dict[Any, list[Part]]
     return groups
 
 
-def _joined(parts: list[jax.Array]) -> jax.Array:
+def _joined(parts: list[Any]) -> jax.Array:
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
