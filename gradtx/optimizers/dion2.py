@@ -73,7 +73,7 @@ def dion2(
     Examples:
         >>> import gradtx
         >>> gradtx.dion2(0.02, fraction=0.5)
-        dion2(0.02, 0.5)
+        dion2(0.02, fraction=0.5)
 
     References:
         Ahn et al., Dion2: A Simple Method to Shrink Matrix in Muon, 2025, https://arxiv.org/abs/2512.16928.
