@@ -1,11 +1,13 @@
-"""Muon against that of Optax, on the matrices of a few layers: steps, compilation, memory, and on a mesh."""
+"""Muon against that of Optax, on the matrices of a few layers, and what preconditioners cost beside AdamW."""
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -20,7 +22,7 @@ import gradtx
 
 from . import trees
 from .cases import stepping
-from .measure import BASE, Row, rows, take_turns, wall
+from .measure import BASE, Row, rows, show_seconds, take_turns, wall
 
 SHAPES = {"a": (256, 768), "b": (256, 256), "c": (256, 1024), "d": (1024, 256)}
 DEVICES = 8
@@ -32,16 +34,13 @@ def layers(count: int, quick: bool) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def contestants() -> dict[str, tuple[Any, Callable[..., Any]]]:
-    ours, theirs = gradtx.muon(0.02), optax.contrib.muon(0.02)
-
-    def in_one(params: Any, state: Any, grads: Any) -> Any:
-        return gradtx.apply_gradients(ours, grads, state, params)
+    theirs = optax.contrib.muon(0.02)
 
     def in_two(params: Any, state: Any, grads: Any) -> Any:
         updates, state = theirs.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    return {BASE: (theirs, in_two), "apply_gradients": (ours, in_one)}
+    return {BASE: (theirs, in_two), "apply_gradients": in_place(gradtx.muon(0.02))}
 
 
 def compiled(tx: Any, step: Callable[..., Any], shapes: Any) -> tuple[Any, float]:
@@ -153,4 +152,48 @@ def collectives(text: str) -> list[int]:
     ]
 
 
-CASES = {"muon": muon, "muon-mesh": muon_on_a_mesh}
+SIDE, INTERVAL = 512, 10
+PRECONDITIONERS = {
+    "SOAP": (gradtx.soap(1e-3, precondition_frequency=INTERVAL), 6),
+    "Shampoo": (gradtx.shampoo(1e-3, precondition_frequency=INTERVAL), 4),
+}
+"""Each with the number of products that it takes of a matrix at every step."""
+
+
+def preconditioners(quick: bool) -> list[Row]:
+    """The mean step against AdamW's and the products that it consists of, and the worst against the mean."""
+    shapes = {f"layer {i}": {"kernel": (SIDE // 16, SIDE // 16) if quick else (SIDE, SIDE)} for i in range(4)}
+    params, result = trees.filled(shapes, seed=0), []
+    for name, (tx, products) in PRECONDITIONERS.items():
+
+        @jax.jit
+        def multiplied(xs: Any, products: int = products) -> Any:
+            return jax.tree.map(lambda x: functools.reduce(lambda y, _: y @ x, range(products), x), xs)
+
+        running = {
+            "products": wall(functools.partial(multiplied, params), 1),
+            "adamw": wall(stepping(*in_place(gradtx.adamw(1e-3)), shapes, params), 1),
+            "own": wall(stepping(*in_place(tx), shapes, params), 1),
+        }
+        # The first interval has the steps that begin, and compilation.
+        take_turns(running, INTERVAL + 1)
+        seconds = take_turns(running, INTERVAL if quick else 3 * INTERVAL)
+        mean = statistics.fmean(seconds["own"])
+        beside = statistics.median(seconds["products"]) + statistics.median(seconds["adamw"])
+        case = f"{{}} step: {name} every {INTERVAL}, 4 matrices of {SIDE}, against {{}}"
+        of_base = case.format("mean", f"AdamW and {products} products")
+        result.append(counted(of_base, mean, beside, 1.5, show_seconds))
+        result.append(counted(case.format("worst", "its mean"), max(seconds["own"]), mean, 3.0, show_seconds))
+    return result
+
+
+def in_place(tx: Any) -> tuple[Any, Callable[..., Any]]:
+    """A transform, and its step."""
+
+    def step(params: Any, state: Any, grads: Any) -> Any:
+        return gradtx.apply_gradients(tx, grads, state, params)
+
+    return tx, step
+
+
+CASES = {"muon": muon, "muon-mesh": muon_on_a_mesh, "preconditioners": preconditioners}
