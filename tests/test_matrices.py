@@ -294,6 +294,25 @@ def test_scanned_layers_are_what_layers_apart_are(make, monkeypatch):
 
 @pytest.mark.by_turns(1)
 @pytest.mark.parametrize("make", OF_MATRICES, ids=lambda make: make.__name__)
+def test_a_matrix_may_have_its_first_gradient_late(make):
+    """It begins then, and the others go on as they would without it."""
+    grads = [of_sizes((3, 5), (3, 5), seed=seed) for seed in range(9)]
+    without = [{**g, "w1": None} for g in grads]
+    tx, made = make(), []
+    for given in (without[:4] + grads[4:], without):
+        state, own = tx.init(grads[0]), []
+        for g in given:
+            updates, state = tx.update(g, state, grads[0])
+            own.append(updates)
+        made.append(own)
+    for i, (one, other) in enumerate(zip(*made, strict=True)):
+        np.testing.assert_allclose(one["w0"], other["w0"], rtol=1e-4, atol=1e-5)
+        if i >= 5:  # of some methods the first gradient moves nothing
+            assert np.isfinite(one["w1"]).all() and np.any(one["w1"]), i
+
+
+@pytest.mark.by_turns(1)
+@pytest.mark.parametrize("make", OF_MATRICES, ids=lambda make: make.__name__)
 def test_every_kind_of_matrix_has_a_finite_update(make):
     """Five axes, none and one element, of one rank, zeros, huge and tiny, in float32 and bfloat16."""
     rng = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.polar import conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, Positive, ScalarOrSchedule
-from gradtx.transforms.eigenbases import back, eigenbasis, into, of_columns, of_rows
+from gradtx.transforms.eigenbases import back, begun, into, is_unset, of_columns, of_rows
 
 LEAST_BOUND, LARGEST_BOUND = 10, 4000
 """Between which the bound of one over the root of an eigenvalue lies, which is else the side's length."""
@@ -46,54 +46,37 @@ class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
         is_first = now.step == 0
         age = jnp.where(is_first, 0, next_count(now.age))
         is_due = Steps.of(age) >= self.precondition_frequency
-        return {"age": jnp.where(is_due, 0, age), "is_due": is_due, "is_first": is_first}
+        return {"age": jnp.where(is_due, 0, age), "is_due": is_due}
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
-        return jax.lax.cond(stack.is_first, self._begin, self._go_on(stack), x, vars(slots))
-
-    def _begin(self, x: jax.Array, slots: Any) -> tuple[jax.Array, Any]:
-        """The first gradient makes the bases, and moves nothing."""
+        begins = is_unset(slots.basis_left)
+        # The first gradient makes the bases, and moves nothing.
+        first = 1 / sqrt(self.init_factor)
+        scales = tuple(jnp.where(begins[..., 0], first, s) for s in (slots.scale_left, slots.scale_right))
+        bases: Any = slots.basis_left, slots.basis_right
+        turned = into(x, bases)
+        mu = jnp.where(begins, slots.mu, self.b1.mix(slots.mu, turned))
+        nu = jnp.where(begins, slots.nu, self.b2.mix(slots.nu, abs_sq(turned)))
+        u = jnp.where(begins, 0, back(divide(mu, sqrt(nu) + self.eps), bases))
+        # What the other side's eigenvalues whiten.
+        for_left = turned * jnp.expand_dims(scales[1], -2)
+        for_right = turned * jnp.expand_dims(scales[0], -1)
         rows, columns = (max(n, 1) for n in x.shape[-2:])
-        left = self.shampoo_beta.complement / columns * (x @ conjugate(x))
-        right = self.shampoo_beta.complement / rows * (conjugate(x) @ x)
-        scale = 1 / sqrt(self.init_factor)
-        new = {
-            **slots,
-            "left": left,
-            "right": right,
-            "basis_left": eigenbasis(left),
-            "basis_right": eigenbasis(right),
-            "scale_left": jnp.broadcast_to(scale, slots["scale_left"].shape),
-            "scale_right": jnp.broadcast_to(scale, slots["scale_right"].shape),
-        }
-        return jnp.zeros_like(x), new
-
-    def _go_on(self, stack: Stack) -> Any:
-        def step(x: jax.Array, slots: Any) -> tuple[jax.Array, Any]:
-            s = Slots(**slots)
-            bases, sides = (s.basis_left, s.basis_right), (s.left, s.right)
-            turned = into(x, bases)
-            mu, nu = self.b1.mix(s.mu, turned), self.b2.mix(s.nu, abs_sq(turned))
-            u = back(divide(mu, sqrt(nu) + self.eps), bases)
-            # What the other side's eigenvalues whiten.
-            for_left = turned * jnp.expand_dims(s.scale_right, -2)
-            for_right = turned * jnp.expand_dims(s.scale_left, -1)
-            rows, columns = (max(n, 1) for n in x.shape[-2:])
-            a, b = s.basis_left @ for_left, for_right @ conjugate(s.basis_right)
-            sides = (
-                self.shampoo_beta.mix(s.left, (a @ conjugate(a)) / columns),
-                self.shampoo_beta.mix(s.right, (conjugate(b) @ b) / rows),
-            )
-            scales = (
-                self._scale(s.scale_left, jnp.sum(abs_sq(for_left), axis=-1) / columns),
-                self._scale(s.scale_right, jnp.sum(abs_sq(for_right), axis=-2) / rows),
-            )
-            stay = lambda sides, bases, mu: (bases, mu)  # noqa: E731
-            bases, mu = jax.lax.cond(stack.is_due, _turn, stay, sides, bases, mu)
-            names = ("left", "right", "basis_left", "basis_right", "scale_left", "scale_right", "mu", "nu")
-            return u, dict(zip(names, (*sides, *bases, *scales, mu, nu), strict=True))
-
-        return step
+        a = jnp.where(begins, x, slots.basis_left @ for_left)
+        b = jnp.where(begins, x, for_right @ conjugate(slots.basis_right))
+        sides = (
+            self.shampoo_beta.mix(slots.left, (a @ conjugate(a)) / columns),
+            self.shampoo_beta.mix(slots.right, (conjugate(b) @ b) / rows),
+        )
+        learned = (
+            self._scale(scales[0], jnp.sum(abs_sq(for_left), axis=-1) / columns),
+            self._scale(scales[1], jnp.sum(abs_sq(for_right), axis=-2) / rows),
+        )
+        scales = tuple(jnp.where(begins[..., 0], *both) for both in zip(scales, learned, strict=True))
+        bases, mu = jax.lax.cond(stack.is_due, _turn, lambda sides, *old: old, sides, bases, mu)
+        bases = begun(begins, sides, bases)
+        names = ("left", "right", "basis_left", "basis_right", "scale_left", "scale_right", "mu", "nu")
+        return u, dict(zip(names, (*sides, *bases, *scales, mu, nu), strict=True))
 
     def _scale(self, old: jax.Array, new: jax.Array) -> jax.Array:
         """One over the root of the eigenvalues, which one more square enters; bounded as the authors do."""

@@ -28,6 +28,7 @@ from gradtx.core.spec.fields import (
     ScalarOrSchedule,
 )
 from gradtx.core.spec.spec import show
+from gradtx.transforms.eigenbases import is_unset
 from gradtx.transforms.noise import typed_key
 
 MemorySaveMode = Literal["one_diag", "all_diag"]
@@ -87,7 +88,6 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
         return {
             "age": jnp.where(is_due, 0, age),
             "is_due": is_due,
-            "is_first": now.step == 0,
             "of_mu": 1 / self.b1.correction(now.t),
         }
 
@@ -99,7 +99,7 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
         if not x.size:
             return x, slots
         scale = sqrt(self.preconditioner_init_scale)
-        factors: Any = tuple(jnp.where(stack.is_first, scale * _one(q), q) for q in (slots.left, slots.right))
+        factors: Any = tuple(jnp.where(is_unset(q), scale * _one(q), q) for q in (slots.left, slots.right))
 
         def fit(factors: Any) -> Any:
             return _fitted(factors, x, noise(stack.keys, x.shape[1:], x.dtype), self.preconditioner_lr)

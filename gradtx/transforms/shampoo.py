@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
-from gradtx.core.compose.rule import Slot, WholeScalar
+from gradtx.core.compose.rule import Slot
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Leaf, Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
@@ -21,7 +21,7 @@ from gradtx.core.roots import RootMethod, inverse_root
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Period, ScalarOrSchedule
 from gradtx.core.spec.spec import show
-from gradtx.transforms.eigenbases import of_columns, of_rows
+from gradtx.transforms.eigenbases import is_unset, of_columns, of_rows
 
 Grafting = Literal["adagrad", "rmsprop", "adam", "sgd"]
 
@@ -53,7 +53,6 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
     mu, graft_nu = Slot(), Slot(real=True, shape=_of_graft)
     left, root_left = MatrixSlot(of=of_rows), MatrixSlot(of=of_rows)
     right, root_right = MatrixSlot(of=of_columns), MatrixSlot(of=of_columns)
-    is_rooted = WholeScalar(dtype="int32")
 
     solve_sees = ("mu", "graft_nu")
 
@@ -80,13 +79,11 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
         start = self.precondition_frequency
         if self.start_preconditioning_step is not None:
             start = Steps.of(self.start_preconditioning_step)
-        is_multiple = t.whole % self.precondition_frequency.floor() == 0
-        is_due = (t >= start) & (is_multiple | (now.is_rooted == 0))
         corrected = self.bias_correction
         of_sides = one if self.b2 is None or not corrected else self.b2.correction(now.t)
         return {
-            "is_due": is_due,
-            "is_rooted": jnp.where(is_due, 1, now.is_rooted),
+            "is_due": (t >= start) & t.is_multiple(self.precondition_frequency),
+            "has_begun": t >= start,
             "of_mu": 1 / self.b1.correction(now.t) if corrected else one,
             "of_sides": 1 / of_sides,
             "of_graft": self.graft_beta.correction(now.t) if self.grafting == "adam" else one,
@@ -105,12 +102,10 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         m = stack.of_mu * slots.mu
         sides = self._sides(slots.left, x @ conjugate(x)), self._sides(slots.right, conjugate(x) @ x)
-        roots = jax.lax.cond(
-            stack.is_due,
-            lambda sides, old: tuple(self._root(stack.of_sides * side) for side in sides),
-            lambda sides, old: old,
-            sides,
-            (slots.root_left, slots.root_right),
+        old = slots.root_left, slots.root_right
+        roots = tuple(
+            self._root(side, root, stack.is_due | (stack.has_begun & is_unset(root)), stack)
+            for side, root in zip(sides, old, strict=True)
         )
         left, right = roots
         u = left @ m @ right
@@ -119,14 +114,20 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
             first = self._graft(m, slots, stack)
             u = u * divide(_norm(first), _norm(u) + np.array(LEAST, first.real.dtype))
         new = dict(zip(("left", "right", "root_left", "root_right"), (*sides, *roots), strict=True))
-        return jnp.where(stack.is_rooted > 0, u, first), new
+        return jnp.where(stack.has_begun, u, first), new
 
     def _sides(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return old + new if self.b2 is None else self.b2.mix(old, new)
 
-    def _root(self, side: jax.Array) -> jax.Array:
+    def _root(self, side: jax.Array, old: jax.Array, is_due: jax.Array, stack: Stack) -> jax.Array:
+        """The root, of those matrices for which it is due."""
         method: Any = self.root
-        return inverse_root(side, self.eps, self.exponent, method=method)
+
+        def make(side: jax.Array, old: jax.Array) -> jax.Array:
+            new = inverse_root(stack.of_sides * side, self.eps, self.exponent, method=method)
+            return jnp.where(is_due, new, old)
+
+        return jax.lax.cond(jnp.any(is_due), make, lambda side, old: old, side, old)
 
     def _graft(self, m: jax.Array, slots: Slots, stack: Stack) -> jax.Array:
         """What the other method makes of the momentum."""
@@ -186,7 +187,7 @@ def scale_by_shampoo(
 
     Returns:
         A transform with the slots `mu` and `graft_nu`, of each element, and `left`, `right`, `root_left` and
-        `root_right`, of each block; the state has `is_rooted`, 1 from when there are P and Q.
+        `root_right`, of each block.
 
     Raises:
         ValueError: another name, or a size that is none; at init, a leaf that has no view as a matrix.

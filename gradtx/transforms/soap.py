@@ -18,10 +18,7 @@ from gradtx.core.polar import conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule
 from gradtx.core.spec.spec import show
-from gradtx.transforms.eigenbases import Pair, back, eigenbasis, into, within_columns, within_rows
-
-KEEP, TURN, BEGIN = range(3)
-"""What becomes of the bases in a step: they stay, follow the preconditioner, or are computed anew."""
+from gradtx.transforms.eigenbases import Pair, back, begun, into, is_unset, within_columns, within_rows
 
 
 class ScaleBySoap(MatrixRule, name="scale_by_soap"):
@@ -55,32 +52,30 @@ class ScaleBySoap(MatrixRule, name="scale_by_soap"):
         if self.bias_correction:
             updates = jnp.maximum(now.step, 1)
             factor = sqrt(self.b2.correction(updates)) / self.b1.correction(updates)
-        # The first gradient makes the bases, and moves nothing.
-        factor = jnp.where(is_first, jnp.zeros_like(factor), factor)
-        what = jnp.where(is_first, BEGIN, jnp.where(is_due, TURN, KEEP))
-        return {"age": jnp.where(is_due, 0, age), "what": what, "factor": factor}
+        return {
+            "age": jnp.where(is_due, 0, age),
+            "is_due": is_due,
+            "is_first": is_first,
+            "factor": factor,
+        }
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         bases = slots.basis_left, slots.basis_right
+        # The first gradient makes the bases, and moves nothing.
+        known = next((q for q in bases if q is not None), None)
+        begins = jnp.broadcast_to(stack.is_first, (len(x), 1, 1)) if known is None else is_unset(known)
         turned = into(x, bases)
-        is_first = stack.what == BEGIN
-        mu = jnp.where(is_first, slots.mu, self.b1.mix(slots.mu, turned))
-        nu = jnp.where(is_first, slots.nu, self.b2.mix(slots.nu, abs_sq(turned)))
-        u = stack.factor * back(divide(mu, sqrt(nu) + self.eps), bases)
+        mu = jnp.where(begins, slots.mu, self.b1.mix(slots.mu, turned))
+        nu = jnp.where(begins, slots.nu, self.b2.mix(slots.nu, abs_sq(turned)))
+        u = jnp.where(begins, 0, stack.factor * back(divide(mu, sqrt(nu) + self.eps), bases))
         sides = (
             None if slots.left is None else self.shampoo_beta.mix(slots.left, x @ conjugate(x)),
             None if slots.right is None else self.shampoo_beta.mix(slots.right, conjugate(x) @ x),
         )
-        changes = [lambda sides, bases, mu, nu: (bases, mu, nu), _turn, _begin]
-        bases, mu, nu = jax.lax.switch(stack.what, changes, sides, bases, mu, nu)
+        bases, mu, nu = jax.lax.cond(stack.is_due, _turn, lambda sides, *old: old, sides, bases, mu, nu)
+        bases = begun(begins, sides, bases)
         kept = dict(zip(("left", "right", "basis_left", "basis_right"), (*sides, *bases), strict=True))
         return u, {**{k: v for k, v in kept.items() if v is not None}, "mu": mu, "nu": nu}
-
-
-def _begin(sides: Pair, bases: Pair, mu: jax.Array, nu: jax.Array) -> tuple[Pair, jax.Array, jax.Array]:
-    """The eigenvectors, those of the largest eigenvalues first."""
-    made = [None if side is None else eigenbasis(side) for side in sides]
-    return (made[0], made[1]), mu, nu
 
 
 def _turn(sides: Pair, bases: Pair, mu: jax.Array, nu: jax.Array) -> tuple[Pair, jax.Array, jax.Array]:

@@ -17,7 +17,7 @@ from gradtx.core.polar import conjugate, identity_like
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule
 from gradtx.core.spec.spec import show
-from gradtx.transforms.eigenbases import Pair, back, eigenbasis, into, within_columns, within_rows
+from gradtx.transforms.eigenbases import Pair, back, eigenbasis, into, is_unset, within_columns, within_rows
 
 
 class ScaleBySplus(MatrixRule, name="scale_by_splus"):
@@ -43,30 +43,37 @@ class ScaleBySplus(MatrixRule, name="scale_by_splus"):
             )
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
-        is_multiple = now.exact_t.whole % self.inverse_every.floor() == 0
-        is_first = now.step == 0
-        return {"is_first": is_first, "is_due": is_first | is_multiple}
+        return {"is_due": now.exact_t.is_multiple(self.inverse_every)}
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return g, {"mu": self.b1.mix(slots.mu, g)}
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         old: Any = slots.basis_left, slots.basis_right
-        bases: Any = tuple(None if q is None else jnp.where(stack.is_first, identity_like(q), q) for q in old)
+        begins = [None if q is None else is_unset(q) for q in old]
+        bases: Any = tuple(
+            None if q is None else jnp.where(new, identity_like(q), q)
+            for q, new in zip(old, begins, strict=True)
+        )
         u = back(sign(into(slots.mu, bases)), bases)
         sides: Pair = (
             None if slots.left is None else self.b2.mix(slots.left, x @ conjugate(x)),
             None if slots.right is None else self.b2.mix(slots.right, conjugate(x) @ x),
         )
-        bases = jax.lax.cond(stack.is_due, self._new_bases, lambda sides, bases: bases, sides, bases)
+        bases = tuple(
+            None if q is None else self._basis(side, q, stack.is_due | new)
+            for side, q, new in zip(sides, bases, begins, strict=True)
+        )
         kept = dict(zip(("left", "right", "basis_left", "basis_right"), (*sides, *bases), strict=True))
         return u, {k: v for k, v in kept.items() if v is not None}
 
-    def _new_bases(self, sides: Pair, bases: Pair) -> Pair:
-        left, right = (
-            None if side is None else eigenbasis(side + self.eps * identity_like(side)) for side in sides
-        )
-        return left, right
+    def _basis(self, side: jax.Array, old: jax.Array, is_due: Any) -> jax.Array:
+        """The eigenvectors, of those matrices for which they are due."""
+
+        def make(side: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(is_due, eigenbasis(side + self.eps * identity_like(side)), old)
+
+        return jax.lax.cond(jnp.any(is_due), make, lambda side, old: old, side, old)
 
 
 @builds(ScaleBySplus)

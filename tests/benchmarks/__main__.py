@@ -48,7 +48,7 @@ leaves.
 - **Muon**: 8 layers of matrices of 256 x 768, 256 x 256, 256 x 1,024 and 1,024 x 256; temporaries are what
   the compiled step holds beside its arguments and results. On eight simulated devices parameters are sharded
   along their first axis; an exchange is a collective operation, and what it moves its result on a device.
-- **SOAP, Shampoo**: `apply_gradients`, their bases and roots renewed every 10 steps, against AdamW's step and as
+- **SOAP, Shampoo**: `apply_gradients`, bases and roots renewed every 10 steps, against AdamW's step and as
   many products of the same matrices as a step of theirs has; and the step that renews against the mean.
 - **accumulate**: AdamW on 8.3M parameters, donated, 8 micro-batches to an update, against Optax's
   `MultiSteps`; and a micro-step (the median of eight) against the sum of two trees, donated too.

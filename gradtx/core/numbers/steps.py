@@ -78,6 +78,10 @@ class Steps:
         other = Steps.of(other)
         return Steps(self.whole - other.whole, self.rest - other.rest)
 
+    def is_multiple(self, period: Steps) -> jax.Array:
+        """Whether a period goes into these whole steps without a rest; one below 1, of a schedule, is 1."""
+        return self.whole % jnp.maximum(period.floor(), 1) == 0
+
     def __floordiv__(self, other: Any) -> jax.Array:
         other = Steps.of(other)
         return whole_quotient(self.whole, self.rest, other.whole, other.rest)
