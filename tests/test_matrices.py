@@ -17,6 +17,7 @@ import matrix_references
 from golden import MATRIX_CASES
 from gradtx.core.engine.views import MatrixView
 from gradtx.core.polar import COEFFICIENTS
+from gradtx.core.roots import inverse_root
 from matrix_trajectories import RECORDED, trajectory
 from trajectories import x64
 
@@ -309,6 +310,63 @@ def test_a_matrix_may_have_its_first_gradient_late(make):
         np.testing.assert_allclose(one["w0"], other["w0"], rtol=1e-4, atol=1e-5)
         if i >= 5:  # of some methods the first gradient moves nothing
             assert np.isfinite(one["w1"]).all() and np.any(one["w1"]), i
+
+
+def test_a_root_by_products_is_that_of_the_eigenvalues_where_they_do_not_converge():
+    rng = np.random.default_rng(0)
+    for rank, n in ((1, 16), (8, 64), (64, 64)):
+        g = jnp.asarray(rng.normal(size=(1, n, rank)), jnp.float32)
+        x, eps = g @ g.mT, jnp.float32(1e-6)
+        roots = [inverse_root(x, eps, 0.25, method=method) for method in ("newton", "eigen")]
+        assert np.isfinite(roots[0]).all() and np.abs(roots[0]).max() < 2 * np.abs(roots[1]).max()
+    nothing = inverse_root(jnp.zeros((1, 3, 3)), jnp.float32(0.0), 0.25, method="newton")
+    assert not np.any(nothing)
+
+
+def test_zeros_teach_kron_nothing_and_the_period_is_what_was_said():
+    g = of_sizes((6, 5))
+    tx = gradtx.scale_by_kron(preconditioner_update_probability=1 / 41)
+    state, update = tx.init(g), jax.jit(tx.update)
+    ages = []
+    for _ in range(84):
+        _, state = update(g, state, g)
+        ages.append(int(state["slots"]["scale_by_kron"]["age"]))
+    assert [i + 1 for i, age in enumerate(ages) if age == 0] == [41, 82]
+    tx = gradtx.scale_by_kron(key=jax.random.key(3))
+    zero = jax.tree.map(jnp.zeros_like, g)
+    _, state = jax.lax.fori_loop(0, 500, lambda i, c: tx.update(zero, c[1], g), (zero, tx.init(g)))
+    assert float(jnp.abs(state["slots"]["scale_by_kron"]["left"]["w0"]).max()) == 1.0
+    assert np.any(tx.update(g, state, g)[0]["w0"])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: gradtx.scale_by_shampoo(block_size=True), "block_size must be an int >= 1, got True"),
+        (lambda: gradtx.scale_by_shampoo(exponent=np.inf), "exponent must be finite and > 0, got float"),
+        (lambda: gradtx.scale_by_shampoo(exponent=0.3, root="newton"), "one over a whole number"),
+        (lambda: gradtx.scale_by_shampoo(exponent=1e10, root="newton"), "one over a whole number"),
+        (
+            lambda: gradtx.scale_by_shampoo(grafting="lion"),
+            "grafting must be one of None, 'adagrad', ",
+        ),
+        (lambda: gradtx.scale_by_kron(max_size_triangular=-1), "max_size_triangular must be an int >= 0"),
+        (
+            lambda: gradtx.scale_by_kron(memory_save_mode="some"),
+            "memory_save_mode must be one of None, ",
+        ),
+        (lambda: gradtx.scale_by_dion2(fraction=True), r"fraction must be a float in \(0, 1\], got True"),
+        (lambda: gradtx.scale_by_splus(max_precond_dim=0), "max_precond_dim must be an int >= 1, got 0"),
+        (lambda: gradtx.scale_by_matrix_size("rows"), "size must be 'fan_in' or 'mean_side', got 'rows'"),
+        (
+            lambda: gradtx.add_noise(0.1, 0.5, jax.random.key(0, impl="rbg")).init(1.0),
+            "of JAX's default implementation",
+        ),
+    ],
+)
+def test_what_no_method_takes_is_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
 
 
 @pytest.mark.by_turns(1)

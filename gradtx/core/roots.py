@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,16 +29,36 @@ def inverse_root(
         x: matrices, of shape (..., n, n).
         eps: added to the diagonal; where rounding makes an eigenvalue less, all are lifted until none is.
         exponent: the exponent; for `"newton"` one over a whole number.
-        method: by eigenvalues, or by products alone, in Newton's coupled iteration.
+        method: by eigenvalues, or by products alone, in Newton's coupled iteration, which has no derivative
+            backwards.
         most_steps: how many steps Newton's iteration takes at the most.
         tolerance: how near to the identity it goes.
     """
     if not x.size:
         return x
-    identity = identity_like(x)
-    x = x + eps.astype(x.dtype) * identity
-    if method == "newton":
-        return _by_newton(x, identity, round(1 / exponent), most_steps, tolerance)
+    x = x + eps.astype(x.dtype) * identity_like(x)
+    if method == "eigen":
+        return _by_eigenvalues(x, eps, exponent)
+    root, error = _by_newton(x, round(1 / exponent), most_steps, tolerance)
+    # Of a matrix that is nearly singular the iteration may not come near; NaN is not near either.
+    is_bad = ~(error <= FAR)
+    return jax.lax.cond(
+        jnp.any(is_bad),
+        lambda x, root: jnp.where(is_bad, _by_eigenvalues(x, eps, exponent), root),
+        lambda x, root: root,
+        x,
+        root,
+    )
+
+
+FAR = 0.1
+"""How far from the identity Newton's iteration may end; beyond it the root is taken from eigenvalues."""
+
+GROWTH = 1.2
+"""By what the distance may grow in a step before the iteration stops there."""
+
+
+def _by_eigenvalues(x: jax.Array, eps: jax.Array, exponent: float) -> jax.Array:
     values, vectors = jnp.linalg.eigh(x)
     least = jnp.min(values, axis=-1, keepdims=True)
     values = jnp.where(least < eps, values - least + eps, values)
@@ -48,31 +68,44 @@ def inverse_root(
     return (vectors * jnp.expand_dims(powers, -2).astype(x.dtype)) @ conjugate(vectors)
 
 
-def _by_newton(x: jax.Array, identity: jax.Array, p: int, most_steps: int, tolerance: float) -> jax.Array:
-    """x^(-1/p): y goes to the identity, and what turns it into that gathers in the root."""
-    size = sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True))
+def _by_newton(x: jax.Array, p: int, most_steps: int, tolerance: float) -> tuple[jax.Array, jax.Array]:
+    """x^(-1/p), and its distance: y goes to the identity, and what turns it into that gathers in the root."""
+    identity, size = identity_like(x), frobenius(x)
     scale = (p + 1) / (2 * jnp.where(size > 0, size, 1))
-    start = identity * (scale ** (1 / p)).astype(x.dtype), scale.astype(x.dtype) * x
     limit = np.array(tolerance, real_dtype(x.dtype))
 
-    def is_far(y: jax.Array) -> jax.Array:
-        return jnp.max(jnp.abs(y - identity), axis=(-2, -1), keepdims=True) > limit
+    def distance(y: jax.Array) -> jax.Array:
+        return jnp.max(jnp.abs(y - identity), axis=(-2, -1), keepdims=True)
 
-    def goes_on(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        steps, _, y = carry
-        return (steps < most_steps) & jnp.any(is_far(y))
+    def goes_on(carry: Any) -> jax.Array:
+        steps, _, _, error, is_done = carry
+        return (steps < most_steps) & jnp.any(~is_done & (error > limit))
 
-    def step(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        steps, root, y = carry
+    def step(carry: Any) -> Any:
+        steps, root, y, error, is_done = carry
         w = identity + (identity - y) / p
         power = w
         for _ in range(p - 1):
             power = power @ w
-        # A matrix that has arrived does not wait for others.
-        far = is_far(y)
-        return steps + 1, jnp.where(far, root @ w, root), jnp.where(far, power @ y, y)
+        # A matrix that has arrived does not wait for others, and one that goes away stays where it was.
+        new_y = power @ y
+        new_error = distance(new_y)
+        is_done = is_done | (error <= limit) | ~(new_error <= GROWTH * error)
+        root, y = jnp.where(is_done, root, root @ w), jnp.where(is_done, y, new_y)
+        return steps + 1, root, y, jnp.where(is_done, error, new_error), is_done
 
-    return jax.lax.while_loop(goes_on, step, (jnp.int32(0), *start))[1]
+    y = scale.astype(x.dtype) * x
+    start = identity * (scale ** (1 / p)).astype(x.dtype), y, distance(y), size < 0
+    _, root, _, error, _ = jax.lax.while_loop(goes_on, step, (jnp.int32(0), *start))
+    return root, error
+
+
+def frobenius(x: jax.Array) -> jax.Array:
+    """The norm of each matrix, as (..., 1, 1)."""
+    # Of an element over the largest one the square is in range.
+    largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
+    unit = jnp.where(largest > 0, largest, 1)
+    return unit * sqrt(jnp.sum(abs_sq(x / unit.astype(x.dtype)), axis=(-2, -1), keepdims=True))
 
 
 def norm_bound(x: jax.Array) -> jax.Array:

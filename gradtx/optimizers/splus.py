@@ -38,7 +38,8 @@ def splus(
         theta <- theta - eta 2 / (m + n) (u + lambda theta)     for a matrix of m inputs and n outputs
         theta <- theta - eta c (sign(m) + lambda theta)         for the rest, c = nonstandard_constant
 
-    with u as in `scale_by_splus` and m the momentum. Its authors evaluate an average of the parameters:
+    with u as in `scale_by_splus` and m the momentum; 2 / (m + n) and c multiply a decay of any coupling. Its
+    authors evaluate an average of the parameters:
     `gradtx.ema_params(gradtx.splus(0.1), 0.999)`, and `gradtx.eval_params(state)`. Which leaf goes where, and
     why, `gradtx.routing(tx, params)` prints; see `muon`.
 

@@ -30,7 +30,8 @@ class ScaleByDion2(Scaled, name="scale_by_dion2"):
 
     def check(self) -> None:
         super().check()
-        if not isinstance(self.fraction, int | float) or not 0 < self.fraction <= 1:
+        is_number = isinstance(self.fraction, int | float) and not isinstance(self.fraction, bool)
+        if not is_number or not 0 < self.fraction <= 1:
             raise ValueError(f"{self.name}: fraction must be a float in (0, 1], got {show(self.fraction)}.")
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
@@ -40,7 +41,8 @@ class ScaleByDion2(Scaled, name="scale_by_dion2"):
         # Slices along the shorter side; of a square one they are what makes an output.
         of_columns = x.shape[-1] <= x.shape[-2]
         slices = mu.mT if of_columns else mu
-        count = max(1, math.ceil(self.fraction * slices.shape[-2]))
+        # A fraction as 0.07 is a little more as a float, which is no slice more.
+        count = max(1, math.ceil(self.fraction * slices.shape[-2] * (1 - 1e-12)))
         sizes = jnp.sum(jnp.abs(slices), axis=-1)
         chosen = jnp.sort(jax.lax.top_k(sizes, count)[1], axis=-1)
         part = jnp.take_along_axis(slices, chosen[..., None], axis=-2)

@@ -17,7 +17,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import Decay, abs_sq, divide, real_dtype, sqrt
 from gradtx.core.polar import conjugate, identity_like
-from gradtx.core.roots import norm_bound
+from gradtx.core.roots import frobenius, norm_bound
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import (
     DType,
@@ -26,6 +26,7 @@ from gradtx.core.spec.fields import (
     Positive,
     PositiveFraction,
     ScalarOrSchedule,
+    check_count,
 )
 from gradtx.core.spec.spec import show
 from gradtx.transforms.eigenbases import is_unset
@@ -53,7 +54,7 @@ def _factor(rule: Any, size: int, other: int, is_last: bool) -> tuple[int, ...]:
 
 
 class ScaleByKron(MatrixRule, name="scale_by_kron"):
-    """u = P* P m Q* Q, with P and Q such that P g Q* is white; P and Q are triangular."""
+    """u = P* P m (Q* Q)^T, with P and Q such that P g Q^T is white; P and Q are triangular."""
 
     b1: Decay
     preconditioner_update_probability: PositiveFraction
@@ -77,14 +78,13 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
             raise ValueError(
                 f"{self.name}: memory_save_mode must be one of {listed}, got {show(self.memory_save_mode)}."
             )
-        if not isinstance(self.max_size_triangular, int) or self.max_size_triangular < 0:
-            raise ValueError(
-                f"{self.name}: max_size_triangular must be an int >= 0, got {show(self.max_size_triangular)}."
-            )
+        check_count(f"{self.name}: max_size_triangular", self.max_size_triangular, 0)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         age = next_count(now.age)
-        is_due = age.astype(now.t.dtype) * self.preconditioner_update_probability >= 1
+        # A probability of 1 / k, rounded, is every k-th update.
+        rounding = 4 * np.array(jnp.finfo(now.t.dtype).eps, now.t.dtype)
+        is_due = age.astype(now.t.dtype) * self.preconditioner_update_probability >= 1 - rounding
         return {
             "age": jnp.where(is_due, 0, age),
             "is_due": is_due,
@@ -107,7 +107,7 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
         left, right = jax.lax.cond(stack.is_due, fit, lambda factors: factors, factors)
         u = _times(_times(x, left, 0), _starred(left), 0)
         u = _times(_times(u, right, 1), _starred(right), 1)
-        size = sqrt(jnp.mean(abs_sq(u), axis=(-2, -1), keepdims=True))
+        size = frobenius(u) / math.sqrt(u.shape[-2] * u.shape[-1])
         return u / jnp.maximum(size / np.array(MOST, size.dtype), 1), {"left": left, "right": right}
 
 
@@ -149,7 +149,12 @@ def _fitted(factors: Any, x: jax.Array, v: jax.Array, rate: jax.Array) -> Any:
     x = x + np.array(DAMPING, mean.dtype) * mean * v
     a = _times(_times(x, left, 0), right, 1)
     b = _over(_over(jnp.conj(v), left, 0), right, 1)
-    return tuple(_moved(q, a, b, rate, side) for side, q in enumerate((left, right)))
+    # Nothing is learned of zeros, by which the factors would only grow.
+    is_something = jnp.any(x != 0, axis=(-2, -1))
+    moved = [_moved(q, a, b, rate, side) for side, q in enumerate((left, right))]
+    return tuple(
+        jnp.where(_per_matrix(is_something, q), new, q) for new, q in zip(moved, (left, right), strict=True)
+    )
 
 
 def _balanced(left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -213,7 +218,7 @@ def scale_by_kron(
         mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
             float32.
         key: an int, a `jax.random.key`, or a key's raw data; for the noise V. What is drawn for a matrix
-            depends on the key, the step and the leaf's path alone.
+            depends on the key, the step, the leaf's path, and where in the leaf it is.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.
 

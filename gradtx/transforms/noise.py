@@ -21,7 +21,15 @@ def typed_key(key: Any) -> jax.Array:
     """The random key that an int or the raw data of a key stands for."""
     if isinstance(key, int):
         return jax.random.key(key)
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.key_data(key)
     data = key if isinstance(key, jax.Array) else np.array(key, np.uint32)
+    wanted = jax.random.key_data(jax.random.key(0)).shape
+    if data.shape != wanted:
+        raise ValueError(
+            f"a key is kept as raw data of JAX's default implementation, of shape {wanted}; this one has "
+            f"{data.shape}. Give a key of that implementation, as jax.random.key makes it, or an int."
+        )
     return jax.random.wrap_key_data(jnp.asarray(data))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
 import jax
@@ -17,9 +18,9 @@ from gradtx.core.engine.views import Cut
 from gradtx.core.numbers.steps import Steps
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.polar import conjugate
-from gradtx.core.roots import RootMethod, inverse_root
+from gradtx.core.roots import RootMethod, frobenius, inverse_root
 from gradtx.core.spec.arguments import builds
-from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Period, ScalarOrSchedule
+from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Period, ScalarOrSchedule, check_count
 from gradtx.core.spec.spec import show
 from gradtx.transforms.eigenbases import is_unset, of_columns, of_rows
 
@@ -61,11 +62,13 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
             if getattr(self, key) not in kinds:
                 listed, given = ", ".join(map(show, kinds)), show(getattr(self, key))
                 raise ValueError(f"{self.name}: {key} must be one of {listed}, got {given}.")
-        if not isinstance(self.block_size, int) or self.block_size < 1:
-            raise ValueError(f"{self.name}: block_size must be an int >= 1, got {show(self.block_size)}.")
-        if not isinstance(self.exponent, int | float) or not self.exponent > 0:
-            raise ValueError(f"{self.name}: exponent must be a float > 0, got {show(self.exponent)}.")
-        if self.root == "newton" and abs(1 / self.exponent - round(1 / self.exponent)) > 1e-9:
+        check_count(f"{self.name}: block_size", self.block_size)
+        if isinstance(self.exponent, bool) or not isinstance(self.exponent, int | float):
+            raise TypeError(f"{self.name}: exponent must be a float, got {show(self.exponent)}.")
+        if not 0 < self.exponent < math.inf:
+            raise ValueError(f"{self.name}: exponent must be finite and > 0, got {show(self.exponent)}.")
+        whole = round(1 / self.exponent)
+        if self.root == "newton" and (whole < 1 or abs(1 / self.exponent - whole) > 1e-9):
             raise ValueError(
                 f"{self.name}: root='newton' takes an exponent of one over a whole number, such as 0.25, got "
                 f"{show(self.exponent)}. Give root='eigen' for another one."
@@ -112,7 +115,8 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
         first = m
         if self.grafting is not None:
             first = self._graft(m, slots, stack)
-            u = u * divide(_norm(first), _norm(u) + np.array(LEAST, first.real.dtype))
+            if u.size:
+                u = u * divide(frobenius(first), frobenius(u) + np.array(LEAST, first.real.dtype))
         new = dict(zip(("left", "right", "root_left", "root_right"), (*sides, *roots), strict=True))
         return jnp.where(stack.has_begun, u, first), new
 
@@ -136,10 +140,6 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
         return divide(m, sqrt(slots.graft_nu / stack.of_graft) + self.graft_eps)
 
 
-def _norm(x: jax.Array) -> jax.Array:
-    return sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True))
-
-
 @builds(ScaleByShampoo)
 def scale_by_shampoo(
     b1: ScalarOrSchedule = 0.9,
@@ -160,7 +160,7 @@ def scale_by_shampoo(
     """Rescales the momentum of matrices by roots of the second moments of their rows and columns.
 
         L = b2 L + (1 - b2) g g*        R = b2 R + (1 - b2) g* g        m = b1 m + (1 - b1) g
-        P = (L^ + eps I)^-p             Q = (R^ + eps I)^-p             u = P m^ Q |a| / |P m^ Q|
+        P = (L^ + eps I)^-p             Q = (R^ + eps I)^-p             u = P m^ Q |a| / (|P m^ Q| + 1e-16)
 
     with m^ = m / (1 - b1^t), L^ = L / (1 - b2^t), and R^ alike. `a` is what the method that is grafted would
     make of m^; it is the update until P and Q are there, which is at `start_preconditioning_step`. They are
@@ -180,7 +180,8 @@ def scale_by_shampoo(
         graft_beta: decay of that method's average of squares, in [0, 1).
         graft_eps: added to its root, >= 0.
         exponent: the exponent of the roots, > 0; p above.
-        root: how a root is computed: from eigenvalues, or `"newton"`, by products alone.
+        root: how a root is computed: from eigenvalues, or `"newton"`, by products alone, which does without
+            a decomposition where it converges and has no derivative backwards.
         bias_correction: correct averages for their start at zero; those of Shampoo itself.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.

@@ -16,8 +16,7 @@ from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.polar import conjugate
 from gradtx.core.spec.arguments import builds
-from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule
-from gradtx.core.spec.spec import show
+from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule, check_count
 from gradtx.transforms.eigenbases import Pair, back, begun, into, is_unset, within_columns, within_rows
 
 
@@ -39,10 +38,7 @@ class ScaleBySoap(MatrixRule, name="scale_by_soap"):
     age = WholeScalar(dtype="int32")
 
     def check(self) -> None:
-        if not isinstance(self.max_precond_dim, int) or self.max_precond_dim < 1:
-            raise ValueError(
-                f"{self.name}: max_precond_dim must be an int >= 1, got {show(self.max_precond_dim)}."
-            )
+        check_count(f"{self.name}: max_precond_dim", self.max_precond_dim)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         is_first = now.step == 0

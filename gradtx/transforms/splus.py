@@ -15,8 +15,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, sign
 from gradtx.core.polar import conjugate, identity_like
 from gradtx.core.spec.arguments import builds
-from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule
-from gradtx.core.spec.spec import show
+from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule, check_count
 from gradtx.transforms.eigenbases import Pair, back, eigenbasis, into, is_unset, within_columns, within_rows
 
 
@@ -37,10 +36,7 @@ class ScaleBySplus(MatrixRule, name="scale_by_splus"):
     solve_sees = ("mu",)
 
     def check(self) -> None:
-        if not isinstance(self.max_precond_dim, int) or self.max_precond_dim < 1:
-            raise ValueError(
-                f"{self.name}: max_precond_dim must be an int >= 1, got {show(self.max_precond_dim)}."
-            )
+        check_count(f"{self.name}: max_precond_dim", self.max_precond_dim)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"is_due": now.exact_t.is_multiple(self.inverse_every)}
@@ -50,7 +46,7 @@ class ScaleBySplus(MatrixRule, name="scale_by_splus"):
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         old: Any = slots.basis_left, slots.basis_right
-        begins = [None if q is None else is_unset(q) for q in old]
+        begins: Any = [None if q is None else is_unset(q) for q in old]
         bases: Any = tuple(
             None if q is None else jnp.where(new, identity_like(q), q)
             for q, new in zip(old, begins, strict=True)

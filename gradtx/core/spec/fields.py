@@ -103,6 +103,15 @@ Period = Annotated[Any, PERIOD]
 DTypeName = Annotated[str | None, "dtype"]
 
 
+def check_count(where: str, value: Any, least: int = 1) -> None:
+    """Raises `ValueError` for what is no whole number, as an argument that is code and not a number is.
+
+    A bool is none, though Python takes it for 0 or 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{where} must be an int >= {least}, got {show(value)}.")
+
+
 def _is_injected() -> bool:
     """Whether Optax's `inject_hyperparams` is building a transform.
 
