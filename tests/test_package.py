@@ -79,7 +79,7 @@ CORE = {
     "summing.py": 60,
     "norms.py": 160,
     "polar.py": 160,
-    "roots.py": 70,
+    "roots.py": 90,
     "spec": 520,
     "numbers": 750,
     "engine": 2_900,
