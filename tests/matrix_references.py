@@ -241,17 +241,9 @@ class ScaleByNormuon(Reference):
         return g if g.ndim < 2 else _normuon(g, s, h)
 
 
-def beside_adam(u, g, p, s, h):
-    """The update of a method of matrices with direction u, and AdamW's for the rest."""
-    if g.ndim >= 2:
-        return -h.learning_rate * (u + h.weight_decay * p)
-    numbers = SimpleNamespace(b1=h.adam_b1, b2=h.adam_b2, eps=h.adam_eps, eps_root=0.0, t=h.t)
-    return -h.learning_rate * (_adam(g, s, numbers, False) + h.adam_weight_decay * p)
-
-
 @dataclasses.dataclass
-class Normuon(ScaleByNormuon):
-    """-eta (u + lambda theta) for matrices, and AdamW for the rest."""
+class BesideAdam(Reference):
+    """-eta (u + lambda theta) for matrices, of which the next class gives u, and AdamW for the rest."""
 
     learning_rate: Number = 0.0
     weight_decay: Number = 0.0
@@ -261,22 +253,24 @@ class Normuon(ScaleByNormuon):
     adam_weight_decay: Number = 0.0
 
     def leaf(self, g, p, s, h):
-        return beside_adam(super().leaf(g, p, s, h), g, p, s, h)
+        if g.ndim >= 2:
+            return -h.learning_rate * (super().leaf(g, p, s, h) + h.weight_decay * p)
+        numbers = SimpleNamespace(b1=h.adam_b1, b2=h.adam_b2, eps=h.adam_eps, eps_root=0.0, t=h.t)
+        return -h.learning_rate * (_adam(g, s, numbers, False) + h.adam_weight_decay * p)
 
 
 @dataclasses.dataclass
-class Soap(ScaleBySoap):
-    """-eta (u + lambda theta) for matrices, and AdamW for the rest."""
+class Normuon(BesideAdam, ScaleByNormuon):
+    """NorMuon."""
+
+
+@dataclasses.dataclass
+class Soap(BesideAdam, ScaleBySoap):
+    """SOAP."""
 
     learning_rate: Number = 3e-3
     weight_decay: Number = 0.01
     adam_b1: Number = 0.95
-    adam_b2: Number = 0.95
-    adam_eps: Number = 1e-8
-    adam_weight_decay: Number = 0.0
-
-    def leaf(self, g, p, s, h):
-        return beside_adam(super().leaf(g, p, s, h), g, p, s, h)
 
 
 @dataclasses.dataclass
@@ -305,18 +299,10 @@ class ScaleByAdamuon(Reference):
 
 
 @dataclasses.dataclass
-class Adamuon(ScaleByAdamuon):
-    """-eta (u + lambda theta) for matrices, and AdamW for the rest."""
+class Adamuon(BesideAdam, ScaleByAdamuon):
+    """AdaMuon."""
 
-    learning_rate: Number = 0.0
     weight_decay: Number = 0.01
-    adam_b1: Number = 0.9
-    adam_b2: Number = 0.95
-    adam_eps: Number = 1e-8
-    adam_weight_decay: Number = 0.0
-
-    def leaf(self, g, p, s, h):
-        return beside_adam(super().leaf(g, p, s, h), g, p, s, h)
 
 
 @dataclasses.dataclass
@@ -351,18 +337,11 @@ class ScaleByDion2(Reference):
 
 
 @dataclasses.dataclass
-class Dion2(ScaleByDion2):
-    """-eta (u + lambda theta) for matrices, and AdamW for the rest."""
+class Dion2(BesideAdam, ScaleByDion2):
+    """Dion2."""
 
     learning_rate: Number = 0.01
     weight_decay: Number = 0.01
-    adam_b1: Number = 0.9
-    adam_b2: Number = 0.95
-    adam_eps: Number = 1e-8
-    adam_weight_decay: Number = 0.0
-
-    def leaf(self, g, p, s, h):
-        return beside_adam(super().leaf(g, p, s, h), g, p, s, h)
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from matrix_references import beside_adam, each_matrix
+from matrix_references import BesideAdam, each_matrix
 from references import Number, Reference, sign, square
 
 
@@ -107,18 +107,10 @@ class ScaleByShampoo(Reference):
 
 
 @dataclasses.dataclass
-class Shampoo(ScaleByShampoo):
-    """-eta (u + lambda theta) for matrices, and AdamW for the rest."""
+class Shampoo(BesideAdam, ScaleByShampoo):
+    """Shampoo."""
 
-    learning_rate: Number = 0.0
-    weight_decay: Number = 0.0
-    adam_b1: Number = 0.9
     adam_b2: Number = 0.999
-    adam_eps: Number = 1e-8
-    adam_weight_decay: Number = 0.0
-
-    def leaf(self, g, p, s, h):
-        return beside_adam(super().leaf(g, p, s, h), g, p, s, h)
 
 
 @dataclasses.dataclass
@@ -166,18 +158,12 @@ class ScaleByKlSoap(Reference):
 
 
 @dataclasses.dataclass
-class KlSoap(ScaleByKlSoap):
-    """-eta (u + lambda theta) for matrices, and AdamW for the rest."""
+class KlSoap(BesideAdam, ScaleByKlSoap):
+    """KL-SOAP."""
 
     learning_rate: Number = 3e-3
     weight_decay: Number = 0.01
     adam_b1: Number = 0.95
-    adam_b2: Number = 0.95
-    adam_eps: Number = 1e-8
-    adam_weight_decay: Number = 0.0
-
-    def leaf(self, g, p, s, h):
-        return beside_adam(super().leaf(g, p, s, h), g, p, s, h)
 
 
 @dataclasses.dataclass

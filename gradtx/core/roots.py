@@ -8,10 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.numerics import abs_sq, real_dtype, sqrt
+from gradtx.core.norms import norms_along
+from gradtx.core.numerics import abs_sq, real_dtype
 from gradtx.core.polar import conjugate, identity_like
 
 RootMethod = Literal["eigen", "newton"]
+
+MATRIX = (-2, -1)
+"""The axes of a matrix."""
 
 
 def inverse_root(
@@ -70,12 +74,12 @@ def _by_eigenvalues(x: jax.Array, eps: jax.Array, exponent: float) -> jax.Array:
 
 def _by_newton(x: jax.Array, p: int, most_steps: int, tolerance: float) -> tuple[jax.Array, jax.Array]:
     """x^(-1/p), and its distance: y goes to the identity, and what turns it into that gathers in the root."""
-    identity, size = identity_like(x), frobenius(x)
+    identity, size = identity_like(x), norms_along(x, MATRIX)
     scale = (p + 1) / (2 * jnp.where(size > 0, size, 1))
     limit = np.array(tolerance, real_dtype(x.dtype))
 
     def distance(y: jax.Array) -> jax.Array:
-        return jnp.max(jnp.abs(y - identity), axis=(-2, -1), keepdims=True)
+        return jnp.max(jnp.abs(y - identity), axis=MATRIX, keepdims=True)
 
     def goes_on(carry: Any) -> jax.Array:
         steps, _, _, error, is_done = carry
@@ -100,24 +104,16 @@ def _by_newton(x: jax.Array, p: int, most_steps: int, tolerance: float) -> tuple
     return root, error
 
 
-def frobenius(x: jax.Array) -> jax.Array:
-    """The norm of each matrix, as (..., 1, 1)."""
-    # Of an element over the largest one the square is in range.
-    largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
-    unit = jnp.where(largest > 0, largest, 1)
-    return unit * sqrt(jnp.sum(abs_sq(x / unit.astype(x.dtype)), axis=(-2, -1), keepdims=True))
-
-
 def norm_bound(x: jax.Array) -> jax.Array:
     """A number between a part and all of the spectral norm of Hermitian matrices, as (..., 1, 1).
 
     One step of a power iteration, from the column with the largest sum of squares.
     """
-    largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
+    largest = jnp.max(jnp.abs(x), axis=MATRIX, keepdims=True)
     x = x / jnp.where(largest > 0, largest, 1)
     squares = jnp.sum(abs_sq(x), axis=-2)
     start = jnp.take_along_axis(x, jnp.argmax(squares, axis=-1)[..., None, None], axis=-1)
     start = x @ start
-    length = sqrt(jnp.sum(abs_sq(start), axis=(-2, -1), keepdims=True))
+    length = norms_along(start, MATRIX)
     step = x @ (start / jnp.where(length > 0, length, 1).astype(x.dtype))
-    return largest * sqrt(jnp.sum(abs_sq(step), axis=(-2, -1), keepdims=True))
+    return largest * norms_along(step, MATRIX)

@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from gradtx.core.compose.matrix_rule import MatrixSlot
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.transform import Transform
+from gradtx.core.norms import norms_along
 from gradtx.core.numerics import abs_sq, divide, sign, sqrt
 from gradtx.core.polar import STANDARD, Normalization
 from gradtx.core.spec.arguments import builds
@@ -32,7 +32,7 @@ class ScaleByAdamuon(OfMomentum, name="scale_by_adamuon"):
         o = self.polar(sign(x))
         nu = self.beta.mix(slots.nu, abs_sq(o))
         u = divide(o, sqrt(nu) + self.nu_eps)
-        size = sqrt(jnp.sum(abs_sq(u), axis=(-2, -1), keepdims=True))
+        size = norms_along(u, (-2, -1))
         return divide(0.2 * math.sqrt(u.shape[-2] * u.shape[-1]) * u, size + self.nu_eps), {"nu": nu}
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numerics import abs_sq, divide, sqrt
+from gradtx.core.norms import root_mean_square
+from gradtx.core.numerics import divide
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
@@ -21,13 +21,7 @@ class NormalizeByBlockRms(Rule, name="normalize_by_block_rms"):
     eps: NonNegative
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        if not g.size:
-            return g, slots
-        # Of an element over the largest one the square is in range.
-        largest = jnp.max(jnp.abs(g))
-        unit = jnp.where(largest > 0, largest, 1)
-        rms = unit * sqrt(jnp.sum(abs_sq(g / unit)) / g.size)
-        return divide(g, rms + self.eps), slots
+        return divide(g, root_mean_square(g) + self.eps), slots
 
 
 @builds(NormalizeByBlockRms)

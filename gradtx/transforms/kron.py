@@ -14,10 +14,11 @@ from gradtx.core.compose.rule import Key, Slot, WholeScalar
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Leaf, Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
+from gradtx.core.norms import norms_along
 from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import Decay, abs_sq, divide, real_dtype, sqrt
 from gradtx.core.polar import conjugate, identity_like
-from gradtx.core.roots import frobenius, norm_bound
+from gradtx.core.roots import MATRIX, norm_bound
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import (
     DType,
@@ -107,7 +108,7 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
         left, right = jax.lax.cond(stack.is_due, fit, lambda factors: factors, factors)
         u = _times(_times(x, left, 0), _starred(left), 0)
         u = _times(_times(u, right, 1), _starred(right), 1)
-        size = frobenius(u) / math.sqrt(u.shape[-2] * u.shape[-1])
+        size = norms_along(u, MATRIX) / math.sqrt(u.shape[-2] * u.shape[-1])
         return u / jnp.maximum(size / np.array(MOST, size.dtype), 1), {"left": left, "right": right}
 
 
@@ -127,14 +128,14 @@ def _starred(q: jax.Array) -> jax.Array:
 
 
 def _times(x: jax.Array, q: jax.Array, side: int) -> jax.Array:
-    """Q x on the side of the rows, or x q^T on that of the columns."""
+    """The product q x on the side of the rows, or x q^T on that of the columns."""
     if q.ndim == 2:
         return x * jnp.expand_dims(q, -1 if side == 0 else -2)
     return q @ x if side == 0 else x @ q.mT
 
 
 def _over(x: jax.Array, q: jax.Array, side: int) -> jax.Array:
-    """q^-T x on the side of the rows, or x q^-1 on that of the columns."""
+    """The quotient q^-T x on the side of the rows, or x q^-1 on that of the columns."""
     if q.ndim == 2:
         return x / jnp.expand_dims(q, -1 if side == 0 else -2)
     if side == 0:

@@ -15,10 +15,10 @@ from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Leaf, Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.views import Cut
-from gradtx.core.numbers.steps import Steps
+from gradtx.core.norms import norms_along
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.polar import conjugate
-from gradtx.core.roots import RootMethod, frobenius, inverse_root
+from gradtx.core.roots import MATRIX, RootMethod, inverse_root
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Period, ScalarOrSchedule, check_count
 from gradtx.core.spec.spec import show
@@ -79,9 +79,8 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         one, t = jnp.ones_like(now.t), now.exact_t
-        start = self.precondition_frequency
-        if self.start_preconditioning_step is not None:
-            start = Steps.of(self.start_preconditioning_step)
+        start = self.start_preconditioning_step
+        start = self.precondition_frequency if start is None else start
         corrected = self.bias_correction
         of_sides = one if self.b2 is None or not corrected else self.b2.correction(now.t)
         return {
@@ -115,8 +114,8 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
         first = m
         if self.grafting is not None:
             first = self._graft(m, slots, stack)
-            if u.size:
-                u = u * divide(frobenius(first), frobenius(u) + np.array(LEAST, first.real.dtype))
+            least = np.array(LEAST, first.real.dtype)
+            u = u * divide(norms_along(first, MATRIX), norms_along(u, MATRIX) + least)
         new = dict(zip(("left", "right", "root_left", "root_right"), (*sides, *roots), strict=True))
         return jnp.where(stack.has_begun, u, first), new
 
@@ -165,7 +164,7 @@ def scale_by_shampoo(
     with m^ = m / (1 - b1^t), L^ = L / (1 - b2^t), and R^ alike. `a` is what the method that is grafted would
     make of m^; it is the update until P and Q are there, which is at `start_preconditioning_step`. They are
     computed anew at that update and whenever `precondition_frequency` divides t; between these an update
-    costs two products. A matrix is cut into blocks of at most `block_size`, each of which is one for itself.
+    costs four products. A matrix is cut into blocks of at most `block_size`, each of which is one for itself.
 
     Args:
         b1: decay of the average of the gradients, in [0, 1).
