@@ -102,17 +102,22 @@ def muon(quick: bool) -> list[Row]:
     return result
 
 
-def muon_on_a_mesh(quick: bool) -> list[Row]:
-    """What eight devices exchange in a step, and how long it takes; in a process of its own."""
+def on_a_mesh(call: str) -> Any:
+    """What a call of this module prints last in a process that has eight devices, read as JSON."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
     done = subprocess.run(
-        [sys.executable, "-c", f"from tests.benchmarks import matrices; matrices.exchange({quick})"],
+        [sys.executable, "-c", f"from tests.benchmarks import matrices; matrices.{call}"],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def muon_on_a_mesh(quick: bool) -> list[Row]:
+    """What eight devices exchange in a step, and how long it takes; in a process of its own."""
+    found = on_a_mesh(f"exchange({quick})")
     ours, theirs = found["apply_gradients"], found[BASE]
     case = f"{{}}: Muon, 8 layers on {DEVICES} devices"
     exchanges = counted(case.format("exchanges"), ours["count"], theirs["count"], None, lambda n: f"{n:.0f}")
@@ -121,12 +126,25 @@ def muon_on_a_mesh(quick: bool) -> list[Row]:
     return [exchanges, moved, *rows(case.format("step"), seconds, 0.4)]
 
 
-def exchange(quick: bool) -> None:
-    """Prints the collectives of each step on a mesh, what they move, and the seconds of some steps."""
+def preconditioners_on_a_mesh(quick: bool) -> list[Row]:
+    """What eight devices exchange in a step, against two exchanges for each size of matrix."""
+    found = on_a_mesh(f"exchange_of_preconditioners({quick})")
+    case = f"exchanges: {{}}, 8 layers on {DEVICES} devices, against two for each size"
+    wanted = 2 * len(SHAPES)
+    return [counted(case.format(k), n, wanted, 1.0, lambda n: f"{n:.0f}") for k, n in found.items()]
+
+
+def sharded(quick: bool) -> tuple[Any, Any]:
+    """A mesh of all devices, and the parameters of eight layers along it."""
     mesh = jax.make_mesh((DEVICES,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
-    shapes, found, running = layers(8, quick), {}, {}
-    params = jax.tree.map(lambda x: jax.device_put(x, spec), trees.filled(shapes, seed=0))
+    return mesh, jax.tree.map(lambda x: jax.device_put(x, spec), trees.filled(layers(8, quick), seed=0))
+
+
+def exchange(quick: bool) -> None:
+    """Prints the collectives of each step on a mesh, what they move, and the seconds of some steps."""
+    found, running = {}, {}
+    mesh, params = sharded(quick)
     with jax.set_mesh(mesh):
         for name, (tx, step) in contestants().items():
             state = jax.jit(tx.init)(params)
@@ -136,6 +154,18 @@ def exchange(quick: bool) -> None:
             running[name] = wall(lambda p=program, s=state: p(params, s, params), 1)
         for name, seconds in take_turns(running, 2 if quick else 6).items():
             found[name]["seconds"] = seconds[1:]
+    print(json.dumps(found))
+
+
+def exchange_of_preconditioners(quick: bool) -> None:
+    """Prints how many collectives the step of each has on a mesh."""
+    found = {}
+    mesh, params = sharded(quick)
+    with jax.set_mesh(mesh):
+        for name, (tx, _) in PRECONDITIONERS.items():
+            _, step = in_place(tx)
+            program = jax.jit(step).lower(params, tx.init(params), params).compile()
+            found[name] = len(collectives(program.as_text()))
     print(json.dumps(found))
 
 
@@ -196,4 +226,9 @@ def in_place(tx: Any) -> tuple[Any, Callable[..., Any]]:
     return tx, step
 
 
-CASES = {"muon": muon, "muon-mesh": muon_on_a_mesh, "preconditioners": preconditioners}
+CASES = {
+    "muon": muon,
+    "muon-mesh": muon_on_a_mesh,
+    "preconditioners": preconditioners,
+    "preconditioners-mesh": preconditioners_on_a_mesh,
+}
