@@ -237,6 +237,7 @@ if TYPE_CHECKING:
     from gradtx.inspect.diff import diff
     from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
     from gradtx.inspect.routing import Route, Routing, routing
+    from gradtx.inspect.slots_by_leaf import slots_by_leaf
     from gradtx.interop.from_config import from_config
     from gradtx.interop.optax.move import from_optax_state, to_optax_state
     from gradtx.interop.optax.to_optax import to_optax
@@ -282,6 +283,7 @@ __getattr__ = importing_later(
         "inspect.diff": "diff",
         "inspect.plot": "plot_metrics, plot_paths, plot_schedule",
         "inspect.routing": "Route, Routing, routing",
+        "inspect.slots_by_leaf": "slots_by_leaf",
         "interop.from_config": "from_config",
         "interop.optax.move": "from_optax_state, to_optax_state",
         "interop.optax.to_optax": "to_optax",
@@ -553,6 +555,7 @@ __all__ = [
     "simplified_ademamix",
     "skip_large_updates",
     "skip_not_finite",
+    "slots_by_leaf",
     "sm3",
     "snapshot",
     "soap",

@@ -97,6 +97,7 @@ NOT_TRANSFORMS = {
         "rebase",
         "report",
         "set_hyperparams",
+        "slots_by_leaf",
         "step_count",
         "tree_map_params",
     ],

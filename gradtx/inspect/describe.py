@@ -153,7 +153,8 @@ def _slots(unit: Unit, level: Surveyed) -> Iterator[SlotSize]:
             dtypes = tuple(sorted({x.dtype.name for x in arrays}))
             name = path[-1] if path != unit.path else "its state"
             if arrays:
-                of_leaves = path == unit.path or path in level.program.leaf_slot_paths
+                program = level.program
+                of_leaves = path == unit.path or path in (*program.leaf_slot_paths, *program.stack_paths)
                 yield SlotSize(name, dtypes, nbytes(arrays), of_leaves)
 
 

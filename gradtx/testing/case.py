@@ -191,7 +191,7 @@ class Case:
 
     def leaf_slots(self, state: PyTree, position: int) -> dict[str, Any]:
         """The slots that a state of this library has for one leaf."""
-        slots = _leaf_slots(self.tx.program, state, ())
+        slots = _leaf_slots(self.tx.program, state, gradtx.slots_by_leaf(self.tx, self.params, state), ())
         return {"/".join(path): flatten(slot)[0][position] for path, slot in slots.items()}
 
 
@@ -204,15 +204,17 @@ def _in_words(error: Exception) -> str:
     return " ".join([*notes, *([] if words in notes else [words]), f"({type(error).__name__})"])
 
 
-def _leaf_slots(program: Program, state: PyTree, prefix: Path) -> dict[Path, PyTree]:
+def _leaf_slots(program: Program, state: PyTree, by_leaf: PyTree, prefix: Path) -> dict[Path, PyTree]:
     """The slots of leaves in a state, and in the states of what it wraps, if that sees the same leaves."""
-    found = {(*prefix, "slots", *path): lookup(state["slots"], path) for path in program.leaf_slot_paths}
+    paths = (*program.leaf_slot_paths, *program.stack_paths)
+    found = {(*prefix, "slots", *path): lookup(by_leaf, path) for path in paths}
     for path, part in program.wrapped.items():
         if not program.unit_at[path[:-1]].transform.sees_leaves:
             continue
         inside: Program | None = getattr(part, "program", None)
         if inside is not None:
-            found.update(_leaf_slots(inside, lookup(state["slots"], path), (*prefix, "slots", *path)))
+            own = lookup(state["slots"], path), lookup(by_leaf, path)
+            found.update(_leaf_slots(inside, *own, (*prefix, "slots", *path)))
     return found
 
 

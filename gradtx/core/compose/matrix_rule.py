@@ -19,26 +19,20 @@ def _as_matrix(rule: Any, rows: int, columns: int) -> Shape | None:
     return rows, columns
 
 
-def _by_matrix(rule: Any, shape: Shape) -> Shape | None:
-    raise AssertionError("a slot of matrices has its shape from the view of the leaf")
-
-
 @dataclasses.dataclass(frozen=True)
 class MatrixSlot(Slot):
     """What a rule remembers for each matrix, and sees in `solve`.
 
+    The state keeps it as one array for all matrices of a size, (number, ...), under the name of the size;
+    `gradtx.slots_by_leaf` reads it by the leaves.
+
     Attributes:
+        init: `init(rule, rows, columns)`, the initial value: a number or an array of the shape for a matrix.
         of: `of(rule, rows, columns)`, its shape for a matrix, or None for no slot; by default the matrix's.
     """
 
     of: Callable[[Any, int, int], Shape | None] = _as_matrix
-    shape: Callable[..., Shape | None] | None = _by_matrix
     is_of_matrices: ClassVar[bool] = True
-
-    def shape_for(self, rule: Any, shape: Shape, place: Any) -> Shape | None:
-        """The shape for a leaf that consists of such matrices."""
-        assert isinstance(place, Cut)
-        return place.slot_shape(lambda rows, columns: self.of(rule, rows, columns))
 
 
 class MatrixRule(Rule):

@@ -18,6 +18,7 @@ from gradtx.core.engine.leaves import positional
 from gradtx.core.engine.placement import Size
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.scope import RESERVED, Leaf, Now, Scope, Slots
+from gradtx.core.engine.steps import ROWS
 from gradtx.core.numbers.states import CLOCK, EVAL, holds_state, is_foreign
 from gradtx.core.numerics import number_dtype
 from gradtx.core.spec.fields import Declared
@@ -159,6 +160,11 @@ class Slotted(Declared, Composed):
             raise TypeError(
                 f"{cls.__name__}: {CLOCK!r} is the scalar of a wrapper that its schedules run by. Give the "
                 f"slot another name."
+            )
+        if cls.is_of_matrices and ROWS in {*cls.slots, *cls.scalars}:
+            raise TypeError(
+                f"{cls.__name__}: under {ROWS!r} the state says which matrices are those of which leaf. Give "
+                f"the slot another name."
             )
         for name in {*RESERVED} & {*cls.scalars}:
             raise TypeError(

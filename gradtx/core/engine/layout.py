@@ -15,10 +15,12 @@ import numpy as np
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import with_values
+from gradtx.core.engine.matrix_groups import Group, first_rows, groups_of
 from gradtx.core.engine.matrix_views import cuts_of
 from gradtx.core.engine.placement import Placement
 from gradtx.core.engine.program import Program, changed_after
-from gradtx.core.engine.steps import Unit, is_declared, is_rule
+from gradtx.core.engine.steps import ROWS, Unit, is_declared, is_rule
+from gradtx.core.engine.views import Cut
 from gradtx.core.numbers.paths import Path, nest
 from gradtx.core.numbers.schedule import CALLABLE, pack_schedules
 from gradtx.core.numerics import compute_dtype, is_complex, number_dtype, real_dtype, widest
@@ -39,12 +41,7 @@ def initial_state(program: Program, params: PyTree) -> State:
     numbers, arguments = initial_numbers(program)
     active = active_leaves(program, params, leaves)
     _check_order(program, params, active)
-    complex_at = [
-        program.complex_units(lambda path, i=i: active[path][i])
-        if lv.is_trainable_leaf(x) and is_complex(jnp.result_type(x))
-        else set()
-        for i, x in enumerate(leaves)
-    ]
+    complex_at = _complex_at(program, leaves, active)
     slots: dict[Path, Any] = {}
     for unit in program.units:
         on = active[unit.path]
@@ -56,20 +53,27 @@ def initial_state(program: Program, params: PyTree) -> State:
             for name, part in unit.transform.wrapped().items():
                 slots[*unit.path, name] = part.init(unit.transform.view(kept))
         rule = with_values(unit, arguments)
-        views = cuts_of(rule, params, on, unit.where) if rule.is_of_matrices else paths
-        for name, slot in rule.slots.items():
+        for name in rule.leaf_slots:
             make = _slot_maker(unit, rule, name, place)
-            places: list[Any] = views if slot.is_of_matrices else paths
             made: list[Any] = [None] * len(leaves)
             for i, x in enumerate(leaves):
                 if not on[i]:
                     continue
                 try:
-                    made[i] = make(x, unit.path in complex_at[i], places[i])
+                    made[i] = make(x, unit.path in complex_at[i], paths[i])
                 except Exception as error:
                     lv.note_leaf(error, params, i)
                     raise
             slots[*unit.path, name] = structure.unflatten(made)
+        if rule.is_of_matrices:
+            cuts, groups = matrices_at_init(program, unit, rule, params, active)
+            for name in rule.matrix_slots:
+                slots[*unit.path, name] = _stacks(unit, rule, name, groups, place, leaves)
+            if rule.matrix_slots:
+                rows = first_rows(groups, cuts)
+                slots[*unit.path, ROWS] = structure.unflatten(
+                    [None if row is None else place.scalar(jnp.asarray(row)) for row in rows]
+                )
         for name, scalar in rule.scalars.items():
             slots[*unit.path, name] = jax.tree.map(place.scalar, scalar.initial(rule, kept))
     return {
@@ -102,27 +106,77 @@ def _check_order(program: Program, tree: PyTree, active: dict[Path, list[bool]])
 
 def _slot_maker(unit: Unit, rule: Any, name: str, place: Placement) -> Callable[[Any, bool, str], Any]:
     slot = rule.slots[name]
-    declared = getattr(rule, slot.dtype) if slot.dtype else None
 
-    def make(x: Any, complex_input: bool, at: Any) -> Any:
-        shape = slot.shape_for(rule, jnp.shape(x), at)
+    def make(x: Any, complex_input: bool, path: str) -> Any:
+        shape = slot.shape_for(rule, jnp.shape(x), path)
         if shape is None:
             return None
         dtype = jnp.result_type(x)
-        stored = np.dtype(declared) if declared else real_dtype(compute_dtype(dtype))
         # What remembers parameters is complex as they are, whatever the updates are.
         may_be_complex = complex_input or (unit.transform.last and is_complex(dtype))
-        if may_be_complex and not slot.real:
-            if stored.itemsize < 4:
-                raise ValueError(
-                    f"{unit.where}: {slot.dtype}={declared!r} cannot store {name!r} of a complex leaf; give "
-                    f"'float32' or a wider dtype, of which it takes the complex form."
-                )
-            stored = widest(stored, np.dtype(np.complex64))
-        value = 0.0 if place.abstract else slot.first_value(rule, x, at)
+        stored = _stored_dtype(unit, rule, name, dtype, may_be_complex)
+        value = 0.0 if place.abstract else slot.first_value(rule, x, path)
         return place.slot(shape, stored, value, x)
 
     return make
+
+
+def _stored_dtype(unit: Unit, rule: Any, name: str, dtype: Any, may_be_complex: bool) -> np.dtype:
+    """The dtype of a slot of a leaf of some dtype."""
+    slot = rule.slots[name]
+    declared = getattr(rule, slot.dtype) if slot.dtype else None
+    stored = np.dtype(declared) if declared else real_dtype(compute_dtype(dtype))
+    if not may_be_complex or slot.real:
+        return stored
+    if stored.itemsize < 4:
+        raise ValueError(
+            f"{unit.where}: {slot.dtype}={declared!r} cannot store {name!r} of a complex leaf; give "
+            f"'float32' or a wider dtype, of which it takes the complex form."
+        )
+    return widest(stored, np.dtype(np.complex64))
+
+
+def matrices_at_init(
+    program: Program, unit: Unit, rule: Any, params: PyTree, active: dict[Path, list[bool]]
+) -> tuple[list[Cut | None], tuple[Group, ...]]:
+    """The matrices of each leaf that a rule of matrices has slots for, and all of one size."""
+    leaves, _ = lv.flatten(params)
+    cuts = cuts_of(rule, params, active[unit.path], unit.where)
+    dtypes = [None if cut is None else jnp.result_type(x) for cut, x in zip(cuts, leaves, strict=True)]
+    # Where what a rule gets of a complex leaf is real, so are its slots.
+    is_real = [unit.path not in at for at in _complex_at(program, leaves, active)]
+    dtypes = [real_dtype(d) if d and real else d for d, real in zip(dtypes, is_real, strict=True)]
+    return cuts, groups_of(cuts, dtypes)
+
+
+def _complex_at(program: Program, leaves: list[Any], active: dict[Path, list[bool]]) -> list[set[Path]]:
+    """For each leaf, the units whose input is complex."""
+    return [
+        program.complex_units(lambda path, i=i: active[path][i])
+        if lv.is_trainable_leaf(x) and is_complex(jnp.result_type(x))
+        else set()
+        for i, x in enumerate(leaves)
+    ]
+
+
+def stack_shapes(rule: Any, name: str, groups: tuple[Group, ...]) -> dict[str, tuple[int, ...]]:
+    """The shape of each stack of a slot of matrices, by the name of the group."""
+    shapes = ((g, rule.slots[name].of(rule, *g.size)) for g in groups)
+    return {g.name: (g.count, *shape) for g, shape in shapes if shape is not None}
+
+
+def _stacks(
+    unit: Unit, rule: Any, name: str, groups: tuple[Group, ...], place: Placement, leaves: list[Any]
+) -> dict[str, Any]:
+    """A slot of matrices: a stack for each group."""
+    slot, shapes, made = rule.slots[name], stack_shapes(rule, name, groups), {}
+    for group in groups:
+        if group.name in shapes:
+            stored = _stored_dtype(unit, rule, name, group.dtype, is_complex(group.dtype))
+            value = 0.0 if place.abstract or slot.init is None else slot.init(rule, *group.size)
+            leaf = leaves[group.places[0].leaf]
+            made[group.name] = place.stack(shapes[group.name], stored, value, leaf)
+    return made
 
 
 def active_leaves(program: Program, tree: PyTree, leaves: list[Any]) -> dict[Path, list[bool]]:

@@ -7,6 +7,9 @@ made anew must have the right type. Elsewhere types say nothing and the compiler
 from __future__ import annotations
 
 import functools
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -64,6 +67,30 @@ class Placement:
             return made if sharding is None else jax.sharding.reshard(made, sharding)
         return made if sharding is None else jax.device_put(made, sharding)
 
+    def stack(self, shape: tuple[int, ...], dtype: Any, value: Any, leaf: Any) -> Any:
+        """A new stack with a row of `value` for each matrix, sharded along itself on the mesh of a leaf.
+
+        What of the mesh does not divide the number of matrices shards the first axis of each, where it can.
+        """
+        mesh = mesh_of(leaf)
+        if mesh is None:
+            sharding = None if isinstance(leaf, Tracer) else self._replicated
+        else:
+            owners = _dividing(mesh, shape[0], mesh.axis_names)
+            others = [axis for axis in mesh.axis_names if axis not in owners]
+            within = _dividing(mesh, shape[1], others) if len(shape) > 1 else ()
+            kind = None if isinstance(leaf, Tracer) else leaf.sharding.memory_kind
+            sharding = _in_full(mesh, [_part(owners), _part(within)], len(shape), kind)
+        if self.abstract:
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        made = jnp.array(jnp.broadcast_to(jnp.asarray(value).astype(dtype), shape), copy=True)
+        if sharding is None:
+            return made
+        if not isinstance(leaf, Tracer):
+            return jax.device_put(made, sharding)
+        explicit = _is_explicit(sharding)
+        return (jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint)(made, sharding)
+
     def _along(self, shape: tuple[int, ...], leaf: Any) -> Any:
         """The sharding for a slot that keeps some axes of a leaf."""
         sharding = typed_sharding(leaf) if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
@@ -74,6 +101,18 @@ class Placement:
         kept = [a if a not in kept[:i] else len(sharding.spec) for i, a in enumerate(kept)]
         parts = [sharding.spec[i] if i < len(sharding.spec) else None for i in kept]
         return _in_full(sharding.mesh, parts, len(shape), sharding.memory_kind)
+
+
+def _dividing(mesh: Any, count: int, axes: Sequence[str]) -> tuple[str, ...]:
+    """Those axes of a mesh that have the most devices, of which each gets as many of some things."""
+    sets = (some for n in range(len(axes), -1, -1) for some in itertools.combinations(axes, n))
+    sizes = {some: math.prod(mesh.shape[axis] for axis in some) for some in sets}
+    return max((some for some in sizes if count % sizes[some] == 0), key=sizes.__getitem__)
+
+
+def _part(axes: tuple[str, ...]) -> Any:
+    """Axes of a mesh, as a sharding has them for one axis of an array."""
+    return None if not axes else axes[0] if len(axes) == 1 else axes
 
 
 def _in_full(mesh: Any, parts: list[Any], ndim: int, memory_kind: Any) -> NamedSharding:

@@ -17,7 +17,7 @@ from jax.core import Tracer
 from gradtx.core.engine.kernels import PrepareKernel, bound_arguments, code_of, hashable, shared
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.stages import stages_of
-from gradtx.core.engine.steps import Join, Unit, is_declared, is_rule, through
+from gradtx.core.engine.steps import ROWS, Join, Unit, is_declared, is_rule, through
 from gradtx.core.engine.transform import adapted
 from gradtx.core.numbers.paths import Path, nest
 from gradtx.core.numbers.schedule import contains_code, form, numbers_of, pack_schedules
@@ -135,9 +135,13 @@ class Program:
             if not is_rule(u)
             for k, part in u.transform.wrapped().items()
         }
-        self.leaf_slot_paths = [(*u.path, k) for u in declared for k in u.transform.slots]
+        self.leaf_slot_paths = [(*u.path, k) for u in declared for k in u.transform.leaf_slots]
+        self.stack_paths = [(*u.path, k) for u in declared for k in u.transform.matrix_slots]
+        self.row_paths = [(*u.path, ROWS) for u in declared if u.transform.matrix_slots]
         self.slot_paths = [
             *self.leaf_slot_paths,
+            *self.stack_paths,
+            *self.row_paths,
             *((*u.path, k) for u in declared for k in u.transform.scalars),
             *self.wrapped,
             *(u.path for u in self.units if not is_declared(u)),

@@ -7,7 +7,6 @@ of the whole stack.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -21,6 +20,7 @@ from jax.sharding import PartitionSpec
 
 from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
 from gradtx.core.engine.leaves import varying
+from gradtx.core.engine.matrix_groups import Group, Place
 from gradtx.core.engine.placement import mesh_of, placed_as, resharded, sharded_like, typed_sharding, whole
 from gradtx.core.engine.raised import raised
 from gradtx.core.engine.results import checked_update
@@ -43,45 +43,40 @@ AT_ONCE = 2**16
 """How many elements a CPU's loop takes at once, at the least: many small matrices, or one large one."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """The matrices of one size that a leaf gives to a stack."""
-
-    leaf: int
-    part: int
-    count: int
-
-
 class StackKernel(Kernel):
     """A rule of matrices on some leaves."""
 
     def __init__(self, unit: Unit) -> None:
         self.unit: Any = bare(unit)
         super().__init__(key_of(unit))
-        self.compiled = jax.jit(detached(self, "solve"), static_argnums=0, keep_unused=True)
+        self.compiled = jax.jit(detached(self, "solve"), static_argnums=(0, 1), keep_unused=True)
 
     def solve(
         self,
         cuts: tuple[Cut, ...],
+        groups: tuple[Group, ...],
         xs: list[jax.Array],
-        slots: dict[str, list[Any]],
+        stacks: dict[str, dict[str, jax.Array]],
+        rows: list[jax.Array] | None,
         seen: dict[str, list[Any]],
         values: tuple[Values, Values],
         numbers: list[Any],
         step: jax.Array,
-    ) -> tuple[list[jax.Array], dict[str, list[Any]]]:
-        """The update of each leaf, and its new slots of matrices.
+    ) -> tuple[list[jax.Array], dict[str, dict[str, jax.Array]]]:
+        """The update of each leaf, and the new stacks of slots.
 
         Args:
             cuts: the matrices of each leaf.
-            xs: what `apply` gave for each.
-            slots: by name, the slot of matrices of each.
-            seen: by name, the slot of each that `solve` only looks at.
+            groups: which of these are of one size.
+            xs: what `apply` gave for each leaf.
+            stacks: by name, the slot of all matrices of each group, also of leaves that are not here.
+            rows: the row of each leaf's first matrix in its stack, or of the first of each part.
+            seen: by name, the slot of each leaf that `solve` only looks at.
             values: the fields and the scalars of the rule.
             numbers: a number for each leaf, of which its keys are made; none for a rule without a key.
             step: the number of the update.
         """
-        names, originals = list(slots), xs
+        originals = xs
         self._refuse_shards(xs)
         values, keys = self._keys(cuts, values, numbers)
         xs = [_by_matrix(cut, x) for cut, x in zip(cuts, xs, strict=True)]
@@ -93,37 +88,32 @@ class StackKernel(Kernel):
             ]
             for k, column in seen.items()
         }
-        cut_slots = {
-            k: [self._split(k, cut, v, x) for cut, v, x in zip(cuts, slots[k], xs, strict=True)]
-            for k in names
-        }
         made: list[list[Any]] = [[None] * len(parts) for parts in cut_xs]
-        kept: dict[str, list[list[Any]]] = {k: [[None] * len(parts) for parts in cut_xs] for k in names}
-        for members in _groups(cuts, xs).values():
-            given = {"x": _joined([cut_xs[m.leaf][m.part] for m in members])}
-            own = {k: [cut_slots[k][m.leaf][m.part] for m in members] for k in names}
-            shown = {k: [v[m.leaf][m.part] for m in members] for k, v in cut_seen.items()}
-            for kind, named in ((SLOT, own), (SEEN, shown)):
-                given |= {kind + k: _joined(v) for k, v in named.items() if v[0] is not None}
+        new = {k: dict(column) for k, column in stacks.items()}
+        for group in groups:
+            places = group.places
+
+            def gathered(parts: list[list[Any]], places: tuple[Place, ...] = places) -> Any:
+                return _joined([parts[p.leaf][p.part] for p in places])
+
+            given = {"x": gathered(cut_xs)}
+            dtype = given["x"].dtype
+            own = {k: column[group.name] for k, column in stacks.items() if group.name in column}
+            at = _rows(cuts, group, rows, own)
+            given |= {SLOT + k: load(_of_rows(stack, at), dtype) for k, stack in own.items()}
+            given |= {SEEN + k: x for k, v in cut_seen.items() if (x := gathered(v)) is not None}
             if keys:
-                given[KEYS] = _joined([keys[m.leaf][m.part] for m in members])
+                given[KEYS] = gathered(keys)
             with jax.named_scope(self.unit.where), mixing():
                 solved = _on_mesh(xs[0], self._of_one, given, values)
-            for name, result in solved.items():
-                into = made if name == "x" else kept[name.removeprefix(SLOT)]
-                result = _back(result, [xs[m.leaf] for m in members], [cuts[m.leaf] for m in members], name)
-                for m, x in zip(members, _parted(result, [m.count for m in members], step), strict=True):
-                    into[m.leaf][m.part] = x
+            for k, old in own.items():
+                new[k][group.name] = placed_as(_with_rows(old, store(solved[SLOT + k], old), at), old)
+            update = _back(solved["x"], [xs[p.leaf] for p in places], [cuts[p.leaf] for p in places])
+            for p, x in zip(places, _parted(update, [p.count for p in places], step), strict=True):
+                made[p.leaf][p.part] = x
         updates = [
             sharded_like(cut.join(parts), x) for cut, parts, x in zip(cuts, made, originals, strict=True)
         ]
-        new = {
-            k: [
-                None if old is None else placed_as(store(cut.join_slot(parts, old.shape), old), old)
-                for cut, parts, old in zip(cuts, kept[k], slots[k], strict=True)
-            ]
-            for k in names
-        }
         return updates, new
 
     def _keys(
@@ -156,14 +146,6 @@ class StackKernel(Kernel):
                 "averaged first, by pmean."
             )
 
-    def _split(self, name: str, cut: Cut, stored: Any, x: jax.Array) -> list[Any]:
-        if stored is None:
-            return [None] * len(cut.sizes)
-        rule, slot = self.unit.transform, self.unit.transform.slots[name]
-        return cut.split_slot(
-            load(whole(stored), x.dtype), lambda rows, columns: slot.of(rule, rows, columns)
-        )
-
     def _of_one(self, given: Values, values: tuple[Values, Values]) -> Values:
         """What the rule makes of matrices of one size, by name: the update and the slots."""
         unit, x = self.unit, given["x"]
@@ -187,17 +169,25 @@ class StackKernel(Kernel):
         return {"x": update, **{SLOT + k: new[k].astype(own[k].dtype) for k in own}}
 
 
-def _groups(cuts: tuple[Cut, ...], xs: list[jax.Array]) -> dict[Any, list[Part]]:
-    """The parts of the leaves by the size and the dtype of their matrices."""
-    groups: dict[Any, list[Part]] = {}
-    for i, (cut, x) in enumerate(zip(cuts, xs, strict=True)):
-        for j, (rows, columns) in enumerate(cut.sizes):
-            groups.setdefault((int(rows), int(columns), x.dtype), []).append(Part(i, j, cut.count(j)))
-    return groups
+def _joined(parts: list[Any]) -> Any:
+    """The matrices of one group, None where there is nothing of them."""
+    return parts[0] if len(parts) == 1 or parts[0] is None else jnp.concatenate(parts)
 
 
-def _joined(parts: list[Any]) -> jax.Array:
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+def _rows(cuts: tuple[Cut, ...], group: Group, rows: list[Any] | None, own: dict[str, jax.Array]) -> Any:
+    """The rows of a stack that stand for the matrices at hand; None where these are all."""
+    if rows is None or all(len(stack) == group.count for stack in own.values()):
+        return None
+    first = [rows[p.leaf] if cuts[p.leaf].is_even else rows[p.leaf][p.part] for p in group.places]
+    return jnp.concatenate([row + np.arange(p.count) for row, p in zip(first, group.places, strict=True)])
+
+
+def _of_rows(stack: jax.Array, at: Any) -> jax.Array:
+    return stack if at is None else whole(stack)[at]
+
+
+def _with_rows(old: jax.Array, new: jax.Array, at: Any) -> jax.Array:
+    return new if at is None else whole(old).at[at].set(whole(new))
 
 
 def _parted(whole: jax.Array, counts: list[int], step: jax.Array) -> list[jax.Array]:
@@ -242,8 +232,8 @@ def _by_matrix(cut: Cut, x: jax.Array) -> jax.Array:
     return resharded(x, typed, [part if i in cut.matrix_axes else None for i, part in enumerate(parts)])
 
 
-def _back(y: jax.Array, xs: list[jax.Array], cuts: list[Cut], name: str) -> jax.Array:
-    """A solved stack, sharded as the matrices of the leaves are where types say how; not along the stack."""
+def _back(y: jax.Array, xs: list[jax.Array], cuts: list[Cut]) -> jax.Array:
+    """Solved updates, sharded as the matrices of the leaves are where types say how; not along the stack."""
     typed = typed_sharding(xs[0])
     if typed is None:
         return y
@@ -252,8 +242,7 @@ def _back(y: jax.Array, xs: list[jax.Array], cuts: list[Cut], name: str) -> jax.
         for cut, x in zip(cuts, xs, strict=True)
         if (s := typed_sharding(x)) is not None
     }
-    alike = name == "x" and len(found) == 1
-    return resharded(y, typed, [None, *(found.pop() if alike else [None] * (y.ndim - 1))])
+    return resharded(y, typed, [None, *(found.pop() if len(found) == 1 else (None, None))])
 
 
 def _on_mesh(leaf: Any, of_one: Callable[[Values, Any], Values], given: Values, values: Any) -> Values:
@@ -266,7 +255,7 @@ def _on_mesh(leaf: Any, of_one: Callable[[Values, Any], Values], given: Values, 
         return _each(of_one, given, values)
     more = -count % mesh.size if count > 1 else 0
     if more:
-        given = {k: jnp.concatenate([v, jnp.zeros((more, *v.shape[1:]), v.dtype)]) for k, v in given.items()}
+        given = {k: _filled_up(v, more) for k, v in given.items()}
     owned = PartitionSpec(mesh.axis_names if count > 1 else None)
     if typed_sharding(leaf) is not None:
         given = {
@@ -280,7 +269,12 @@ def _on_mesh(leaf: Any, of_one: Callable[[Values, Any], Values], given: Values, 
         check_vma=False,
     )
     solved = solve(given, values)
-    return {k: v[:count] for k, v in solved.items()} if more else solved
+    return {k: whole(v)[:count] for k, v in solved.items()} if more else solved
+
+
+def _filled_up(stack: jax.Array, more: int) -> jax.Array:
+    stack = whole(stack)
+    return jnp.concatenate([stack, jnp.zeros((more, *stack.shape[1:]), stack.dtype)])
 
 
 EACH, ONE = "each_matrix", "one_matrix"

@@ -28,7 +28,7 @@ from gradtx.core.engine.raised import raised
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.slots import load, load_update, store
 from gradtx.core.engine.stacks import StackKernel
-from gradtx.core.engine.steps import Join, Step, Unit, is_declared, is_rule
+from gradtx.core.engine.steps import ROWS, Join, Step, Unit, is_declared, is_rule
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numerics import cast, widest
 from gradtx.core.summing import sums_of_squares
@@ -118,22 +118,25 @@ class StackStage:
         unit, on = self.unit, update.working(self.unit)
         if not on:
             return
-        cuts, values = update.cuts(unit), update.values(unit)
+        cuts, groups = update.matrices(unit)
         columns = {name: update.slots[*unit.path, name] for name in unit.transform.matrix_slots}
         seen = {name: update.slots[*unit.path, name] for name in unit.transform.solve_sees}
+        rows = update.slots[*unit.path, ROWS] if columns else None
         updates, new = self.kernel.compiled(
-            tuple(cuts[i] for i in on),
+            tuple(cuts),
+            groups,
             [update.stacks[i][-1] for i in on],
-            {name: [column[i] for i in on] for name, column in columns.items()},
+            columns,
+            None if rows is None else [rows[i] for i in on],
             {name: [column[i] for i in on] for name, column in seen.items()},
-            values,
+            update.values(unit),
             [update.number(i) for i in on] if unit.transform.has_key else [],
             update.state["step"],
         )
-        for j, i in enumerate(on):
-            update.stacks[i] = [*update.stacks[i][:-1], updates[j]]
-            for name, column in columns.items():
-                column[i] = new[name][j]
+        for i, x in zip(on, updates, strict=True):
+            update.stacks[i] = [*update.stacks[i][:-1], x]
+        for name, column in new.items():
+            update.slots[*unit.path, name] = column
 
 
 class MeasureStage:

@@ -14,6 +14,9 @@ from gradtx.core.engine.leaves import Mask
 from gradtx.core.numbers.paths import Path
 from gradtx.core.spec.fields import Declared
 
+ROWS = "rows"
+"""The name under which a state says, for each leaf, in which row of the stacks its first matrix stands."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Unit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,17 @@ from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import is_decay, made_once, with_values
-from gradtx.core.engine.layout import active_leaves
+from gradtx.core.engine.layout import active_leaves, stack_shapes
+from gradtx.core.engine.matrix_groups import Group, groups_of
 from gradtx.core.engine.matrix_views import cuts_of
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.slots import store
-from gradtx.core.engine.steps import Join, Unit
+from gradtx.core.engine.steps import ROWS, Join, Unit
 from gradtx.core.engine.transform import Call, PyTree, Shared, missing
 from gradtx.core.engine.views import Cut
 from gradtx.core.numbers.paths import Path, lookup, nest
 from gradtx.core.numbers.schedule import CALLABLE, with_number
-from gradtx.core.numerics import number_dtype, widest
+from gradtx.core.numerics import like, number_dtype, real_dtype, widest
 
 State = dict[str, Any]
 
@@ -67,8 +69,7 @@ class Update:
             self.ps = lv.align(self.structure, params, grads, "params", "gradients")
         self._check_shapes()
         described = (grads, self.us) if params is None else (params, self.ps)
-        self.active, self._described = active_leaves(program, *described), described[0]
-        self._cuts: dict[Path, list[Cut | None]] = {}
+        self.active, self._described = active_leaves(program, *described), described
         for i in self.live:
             self.us[i] = lv.as_array(self.us[i])
             self.ps[i] = None if self.ps[i] is None else lv.as_array(self.ps[i])
@@ -77,6 +78,8 @@ class Update:
         self.shared = shared or Shared([None] * len(self.us))
         self.slots = {path: lookup(state["slots"], path) for path in program.slot_paths}
         for path in program.leaf_slot_paths:
+            self.slots[path] = self._leaf_slots(path)
+        for path in program.row_paths:
             self.slots[path] = self._leaf_slots(path)
 
     def run(self) -> tuple[PyTree, State]:
@@ -100,7 +103,7 @@ class Update:
                 if not scalar.is_key and name in self.scalars[unit.path]:
                     old = self.slots[*unit.path, name]
                     self.slots[*unit.path, name] = store(self.scalars[unit.path][name], old)
-        for path in program.leaf_slot_paths:
+        for path in (*program.leaf_slot_paths, *program.row_paths):
             self.slots[path] = self.structure.unflatten(self.slots[path])
         made = list(self.ps if self.apply else self.us)
         for i, result in self.results.items():
@@ -152,12 +155,32 @@ class Update:
         names = unit.transform.leaf_slots if isinstance(unit, Unit) else ()
         return {name: self.slots[*unit.path, name] for name in names}
 
-    def cuts(self, unit: Unit) -> list[Cut | None]:
-        """The matrices of each leaf that a rule of matrices works on."""
-        if unit.path not in self._cuts:
-            on = self.active[unit.path]
-            self._cuts[unit.path] = cuts_of(unit.transform, self._described, on, unit.where)
-        return self._cuts[unit.path]
+    def matrices(self, unit: Unit) -> tuple[list[Cut], tuple[Group, ...]]:
+        """The matrices of each leaf that a rule of matrices works on now, and all of one size."""
+        tree, leaves = self._described
+        on = self.working(unit)
+        wanted = [i in on for i in range(len(leaves))]
+        cuts = [cut for cut in cuts_of(unit.transform, tree, wanted, unit.where) if cut is not None]
+        dtypes = [like(self.stacks[i][-1].dtype, real_dtype(lv.as_array(leaves[i]).dtype)) for i in on]
+        groups = groups_of(cuts, dtypes)
+        for name in unit.transform.matrix_slots:
+            self._check_stacks(unit, name, groups)
+        return cuts, groups
+
+    def _check_stacks(self, unit: Unit, name: str, groups: tuple[Group, ...]) -> None:
+        """Raises where a state has no room in its stacks for the matrices of the leaves."""
+        stacks = self.slots[*unit.path, name]
+        found = {k: np.shape(x) for k, x in stacks.items()} if isinstance(stacks, Mapping) else {}
+        rows = self.slots[*unit.path, ROWS]
+        are_all = sum(row is not None for row in rows) == len(self.working(unit))
+        for key, wanted in stack_shapes(unit.transform, name, groups).items():
+            own = found.get(key, ())
+            if own[1:] != wanted[1:] or own[0] < wanted[0] or (are_all and own[0] != wanted[0]):
+                raise ValueError(
+                    f"{unit.where}: the matrices of the leaves make a stack {name!r} of {key} with the shape "
+                    f"{wanted}, and the state has {own or 'none'}. Pass the state that init made for these "
+                    f"parameters, and the parameters themselves."
+                )
 
     def working(self, unit: Unit) -> list[int]:
         """The leaves with a gradient that a unit works on."""
@@ -228,14 +251,10 @@ class Update:
             lv.align(self.structure, tree, self.grads, f"state's {'/'.join(path)}", "gradients")
             raise
         unit = self.program.unit_at[path[:-1]]
-        slot = unit.transform.slots[path[-1]]
-        if slot.is_of_matrices:
-            cuts = self.cuts(unit)
-            wanted = {i: slot.shape_for(unit.transform, cut.shape, cut) for i, cut in enumerate(cuts) if cut}
-        else:
-            wanted = {i: self._shape(self.us[i]) for i in self.live if slot.shape is None}
+        slot = unit.transform.slots.get(path[-1])  # none for the rows of a leaf in the stacks
         for i in self.live:
-            if wanted.get(i) is None or (leaves[i] is None and not self.active[unit.path][i]):
+            is_anywhere = slot is None or slot.shape is None
+            if not is_anywhere or (leaves[i] is None and not self.active[unit.path][i]):
                 continue
             if leaves[i] is None:
                 raise ValueError(
@@ -243,12 +262,12 @@ class Update:
                     f"which was None or masked out at init and has a gradient now. Call init again on the "
                     f"parameters that are trained."
                 )
-            if np.shape(leaves[i]) != wanted[i]:
+            wanted = None if slot is None else self._shape(self.us[i])
+            if wanted is not None and np.shape(leaves[i]) != wanted:
                 raise ValueError(
                     f"{unit.where}: {path[-1]!r} of the leaf {lv.paths(self.grads)[i]!r} has shape "
-                    f"{np.shape(leaves[i])} in the state, and the gradient has shape "
-                    f"{self._shape(self.us[i])}. "
-                    f"Pass the state that init made for these parameters."
+                    f"{np.shape(leaves[i])} in the state, and the gradient has shape {wanted}. Pass the "
+                    f"state that init made for these parameters."
                 )
         return leaves
 

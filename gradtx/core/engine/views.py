@@ -6,13 +6,11 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.engine.placement import Size
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import Declared
 from gradtx.core.spec.spec import show
@@ -107,9 +105,8 @@ class Cut:
 
     @property
     def _leading(self) -> Shape:
-        """The sizes of the batch, each of which knows its axis."""
-        sizes = Size.of(self.shape)
-        return tuple(sizes[i] for i in self.batch)
+        """The sizes of the batch."""
+        return tuple(self.shape[i] for i in self.batch)
 
     @functools.cached_property
     def is_even(self) -> bool:
@@ -120,18 +117,8 @@ class Cut:
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """The rows and columns of the matrices of each part."""
         if self.is_even:
-            return (
-                (
-                    self._size_along(self.rows, self.row_sizes),
-                    self._size_along(self.columns, self.column_sizes),
-                ),
-            )
+            return ((self.row_sizes[0], self.column_sizes[0]),)
         return tuple(itertools.product(self.row_sizes, self.column_sizes))
-
-    def _size_along(self, axes: tuple[int, ...], sizes: tuple[int, ...]) -> int:
-        """The size of the blocks along some axes, which knows its axis if it is one of the leaf's, whole."""
-        whole = len(axes) == len(sizes) == 1
-        return Size.of(self.shape)[axes[0]] if whole else sizes[0]
 
     def within(self, size: int) -> Cut:
         """The same, of blocks whose sides are at most some size, the last of each shorter if need be."""
@@ -182,44 +169,15 @@ class Cut:
         )
         return list(itertools.product(rows, columns))
 
-    def slot_shape(self, of: Callable[[int, int], Shape | None]) -> Shape | None:
-        """The shape of what a leaf remembers of each matrix, of which `of(rows, columns)` is the shape.
+    def arranged(self, parts: list[Any]) -> Any:
+        """What is remembered of the matrices of each part, (number, ...), by the leaf's batch and its blocks.
 
-        The batch and the blocks come first. Of blocks of several sizes all is in one row, one after another.
+        Of blocks of several sizes it is a tuple, of an array for each block.
         """
         if self.is_even:
-            own = of(*self.sizes[0])
             blocks = [len(sizes) for sizes in (self.row_sizes, self.column_sizes) if len(sizes) > 1]
-            return None if own is None else (*self._leading, *blocks, *own)
-        each = self._lengths(of)
-        return None if each is None else (*self._leading, sum(each))
-
-    def _lengths(self, of: Callable[[int, int], Shape | None]) -> list[int] | None:
-        shapes = [of(*size) for size in self.sizes]
-        return None if all(s is None for s in shapes) else [0 if s is None else math.prod(s) for s in shapes]
-
-    def split_slot(self, x: jax.Array, of: Callable[[int, int], Shape | None]) -> list[jax.Array | None]:
-        """What is remembered of the matrices of each part, as (number, ...)."""
-        if self.is_even:
-            own = of(*self.sizes[0])
-            assert own is not None
-            return [x.reshape(self.count(0), *own)]
-        lengths, rows = self._lengths(of), math.prod(self._leading)
-        assert lengths is not None
-        flat, parts, start = x.reshape(rows, sum(lengths)), [], 0
-        for size, length in zip(self.sizes, lengths, strict=True):
-            own = of(*size)
-            parts.append(None if own is None else flat[:, start : start + length].reshape(rows, *own))
-            start += length
-        return parts
-
-    def join_slot(self, parts: list[Any], shape: Shape) -> jax.Array:
-        """What a leaf remembers, of a shape, that consists of such parts."""
-        if self.is_even:
-            return parts[0].reshape(shape)
-        rows, known = math.prod(self._leading), [x for x in parts if x is not None]
-        flat = [x.reshape(rows, math.prod(x.shape[1:])) for x in known]
-        return jnp.concatenate(flat, axis=1).reshape(shape)
+            return parts[0].reshape(*self._leading, *blocks, *parts[0].shape[1:])
+        return tuple(None if x is None else x.reshape(*self._leading, *x.shape[1:]) for x in parts)
 
     def count(self, part: int) -> int:
         """The number of matrices of a part."""
