@@ -8,6 +8,7 @@ will be added.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -168,8 +169,52 @@ def each_matrix(rule, g, s, h):
         s.each = [SimpleNamespace() for _ in range(math.prod(g.shape[:-2]))]
     if not g.size:
         return g
-    flat = g.reshape(-1, *g.shape[-2:])
-    return np.stack([rule(x, own, h) for x, own in zip(flat, s.each, strict=True)]).reshape(g.shape)
+    flat, made = g.reshape(-1, *g.shape[-2:]), []
+    for h.matrix, (x, own) in enumerate(zip(flat, s.each, strict=True)):
+        made.append(rule(x, own, h))
+    return np.stack(made).reshape(g.shape)
+
+
+def cut(n, size):
+    """The lengths of the blocks of a side."""
+    return [min(size, n - start) for start in range(0, n, size)]
+
+
+@dataclasses.dataclass
+class InTurn(Reference):
+    """A reference that computes something anew every few updates, of one matrix after another.
+
+    All matrices, or blocks, are numbered by their sizes, as these are written, and in each by leaf and batch;
+    blocks of several sizes come block by block, of one size together.
+    """
+
+    stagger: bool = True
+
+    def init(self, params):
+        super().init(params)
+        size, groups = getattr(self, "block_size", math.inf), {}
+        for i, p in enumerate(params):
+            if np.ndim(p) < 2:
+                continue
+            rows, columns = (cut(n, size) if size < math.inf else [n] for n in p.shape[-2:])
+            blocks = [*enumerate(itertools.product(rows, columns))]
+            each = [(b, k, shape) for b in range(math.prod(p.shape[:-2])) for k, shape in blocks]
+            if len({*rows}) > 1 or len({*columns}) > 1:
+                each.sort(key=lambda entry: entry[1])
+            for b, k, (m, n) in each:
+                groups.setdefault((f"{m}x{n}", np.iscomplexobj(p)), []).append((i, b, k))
+        order = [key for name in sorted(groups) for key in groups[name]]
+        self.number_of = {key: number for number, key in enumerate(order)}
+
+    def numbers(self):
+        h = super().numbers()
+        h.number_of = self.number_of
+        return h
+
+
+def is_turn(h, k, period, block=0):
+    """Whether a matrix has its turn after k steps: one in each period."""
+    return (k + (h.number_of[h.index, h.matrix, block] if h.stagger else 0)) % period == 0
 
 
 def _soap(g, s, h):
@@ -187,7 +232,7 @@ def _soap(g, s, h):
     u = c * s.ql @ (s.m / (np.sqrt(s.v) + h.eps)) @ s.qr.conj().T
     s.left = h.shampoo_beta * s.left + (1 - h.shampoo_beta) * (g @ g.conj().T)
     s.right = h.shampoo_beta * s.right + (1 - h.shampoo_beta) * (g.conj().T @ g)
-    if k % h.precondition_frequency == 0:
+    if is_turn(h, k, h.precondition_frequency):
         m = s.ql @ s.m @ s.qr.conj().T
         for axis, side, name in ((0, s.left, "ql"), (1, s.right, "qr")):
             q = getattr(s, name)
@@ -199,7 +244,7 @@ def _soap(g, s, h):
 
 
 @dataclasses.dataclass
-class ScaleBySoap(Reference):
+class ScaleBySoap(InTurn):
     """Adam in the eigenbases of L = b L + (1 - b) g g* and R, which are renewed every few updates."""
 
     b1: Number = 0.95

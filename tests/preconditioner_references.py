@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from matrix_references import BesideAdam, each_matrix
-from references import Number, Reference, sign, square
+from matrix_references import BesideAdam, InTurn, each_matrix, is_turn
+from references import Number, sign, square
 
 
 def eigen_root(a, exponent, eps):
@@ -46,7 +46,7 @@ def _graft(m, s, h):
     return m / (np.sqrt(v) + h.graft_eps)
 
 
-def _shampoo(g, s, h):
+def _shampoo(g, s, h, block):
     """One block."""
     if h.t == 1:
         s.m, s.v = np.zeros_like(g), np.zeros(g.shape)
@@ -56,7 +56,7 @@ def _shampoo(g, s, h):
     keep, weight = (1, 1) if h.b2 is None else (h.b2, 1 - h.b2)
     s.left = keep * s.left + weight * (g @ g.conj().T)
     s.right = keep * s.right + weight * (g.conj().T @ g)
-    if h.t == start or (h.t > start and h.t % h.precondition_frequency == 0):
+    if h.t == start or (h.t > start and is_turn(h, h.t, h.precondition_frequency, block)):
         c = 1 - h.b2**h.t if h.bias_correction and h.b2 is not None else 1.0
         root = eigen_root if h.root == "eigen" else lambda a, p, eps: newton_root(a, round(1 / p), eps)
         s.roots = [root(side / c, h.exponent, h.eps) for side in (s.left, s.right)]
@@ -75,7 +75,7 @@ def _shampoo(g, s, h):
 
 
 @dataclasses.dataclass
-class ScaleByShampoo(Reference):
+class ScaleByShampoo(InTurn):
     """L^-p m R^-p at the size of another method, in blocks; what is no matrix passes."""
 
     b1: Number = 0.9
@@ -100,9 +100,9 @@ class ScaleByShampoo(Reference):
         if h.t == 1:
             s.blocks = {cut: SimpleNamespace() for cut in cuts}
         u = np.empty_like(g)
-        for i, j in cuts:
+        for block, (i, j) in enumerate(cuts):
             at = slice(i, i + size), slice(j, j + size)
-            u[at] = _shampoo(g[at], s.blocks[i, j], h)
+            u[at] = _shampoo(g[at], s.blocks[i, j], h, block)
         return u
 
 
@@ -114,7 +114,7 @@ class Shampoo(BesideAdam, ScaleByShampoo):
 
 
 @dataclasses.dataclass
-class ScaleByKlSoap(Reference):
+class ScaleByKlSoap(InTurn):
     """Adam in the eigenbases of two factors, each learned from g whitened by the other's eigenvalues."""
 
     b1: Number = 0.95
@@ -150,7 +150,7 @@ class ScaleByKlSoap(Reference):
         ):
             value = b / getattr(s, name) ** 2 + (1 - b) * new
             setattr(s, name, np.minimum(1 / np.sqrt(value), max(10, min(k, 4000))))
-        if (h.t - 1) % h.precondition_frequency == 0:
+        if is_turn(h, h.t - 1, h.precondition_frequency):
             moment = s.ql @ s.m @ s.qr.conj().T
             s.ql, s.qr = np.linalg.qr(s.left @ s.ql)[0], np.linalg.qr(s.right @ s.qr)[0]
             s.m = s.ql.conj().T @ moment @ s.qr
@@ -167,7 +167,7 @@ class KlSoap(BesideAdam, ScaleByKlSoap):
 
 
 @dataclasses.dataclass
-class ScaleBySplus(Reference):
+class ScaleBySplus(InTurn):
     """The sign of m in the eigenbases of L = b2 L + (1 - b2) g g* and R, as they were the step before."""
 
     b1: Number = 0.9
@@ -188,7 +188,7 @@ class ScaleBySplus(Reference):
         u = left @ sign(left.conj().T @ s.m @ right) @ right.conj().T
         for i, new in enumerate((g @ g.conj().T, g.conj().T @ g)):
             s.side[i] = h.b2 * s.side[i] + (1 - h.b2) * new
-            if h.t == 1 or h.t % h.inverse_every == 0:
+            if h.t == 1 or is_turn(h, h.t, h.inverse_every):
                 s.q[i] = np.linalg.eigh(s.side[i] + h.eps * np.eye(len(s.side[i])))[1][:, ::-1]
         return u
 

@@ -31,6 +31,7 @@ def kl_soap(
     adam_eps: ScalarOrSchedule = 1e-8,
     adam_weight_decay: ScalarOrSchedule = 0.0,
     decay_coupling: Coupling = "rate",
+    stagger: bool = True,
     views: Views = None,
 ) -> Transform:
     """KL-SOAP: Adam in bases that are learned from whitened gradients, for matrices; AdamW for the rest.
@@ -57,6 +58,7 @@ def kl_soap(
         adam_weight_decay: the strength of AdamW's weight decay, >= 0.
         decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
             `"none"`; that of the matrices; see `docs/conventions.md`.
+        stagger: whether new bases are computed matrix after matrix, a few at each step, or all at once.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`. None for a leaf sends it to AdamW.
 
@@ -76,7 +78,14 @@ def kl_soap(
         https://arxiv.org/abs/2509.03378.
     """
     direction = scale_by_kl_soap(
-        b1, b2, shampoo_beta, eps, precondition_frequency, init_factor=init_factor, views=views
+        b1,
+        b2,
+        shampoo_beta,
+        eps,
+        precondition_frequency,
+        init_factor=init_factor,
+        stagger=stagger,
+        views=views,
     )
     return beside_adam(
         "kl_soap",

@@ -38,6 +38,7 @@ def shampoo(
     adam_eps: ScalarOrSchedule = 1e-8,
     adam_weight_decay: ScalarOrSchedule = 0.0,
     decay_coupling: Coupling = "rate",
+    stagger: bool = True,
     views: Views = None,
 ) -> Transform:
     """Shampoo: momentum between roots of second moments, for hidden matrices; AdamW for the rest.
@@ -71,6 +72,7 @@ def shampoo(
         adam_weight_decay: the strength of AdamW's weight decay, >= 0.
         decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
             `"none"`; that of the matrices; see `docs/conventions.md`.
+        stagger: whether new roots are computed matrix after matrix, a few at each step, or all at once.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`. None for a leaf sends it to AdamW.
 
@@ -103,6 +105,7 @@ def shampoo(
         exponent=exponent,
         root=root,
         bias_correction=bias_correction,
+        stagger=stagger,
         views=views,
     )
     return beside_adam(

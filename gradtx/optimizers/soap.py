@@ -32,6 +32,7 @@ def soap(
     adam_eps: ScalarOrSchedule = 1e-8,
     adam_weight_decay: ScalarOrSchedule = 0.0,
     decay_coupling: Coupling = "rate",
+    stagger: bool = True,
     views: Views = None,
 ) -> Transform:
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner, for hidden matrices; AdamW for the rest.
@@ -59,6 +60,7 @@ def soap(
         adam_weight_decay: the strength of AdamW's weight decay, >= 0.
         decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
             `"none"`; that of the matrices; see `docs/conventions.md`.
+        stagger: whether new bases are computed matrix after matrix, a few at each step, or all at once.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`. None for a leaf sends it to AdamW.
 
@@ -85,6 +87,7 @@ def soap(
         precondition_frequency,
         max_precond_dim,
         bias_correction=bias_correction,
+        stagger=stagger,
         views=views,
     )
     return beside_adam(

@@ -31,6 +31,7 @@ def splus(
     *,
     nonstandard_constant: ScalarOrSchedule = 0.001,
     decay_coupling: Coupling = "rate",
+    stagger: bool = True,
     views: Views = None,
 ) -> Transform:
     """SPlus: the sign of the momentum in Shampoo's eigenbases for matrices, and as it is for the rest.
@@ -55,6 +56,7 @@ def splus(
         nonstandard_constant: c above, >= 0.
         decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
             `"none"`; see `docs/conventions.md`.
+        stagger: whether new bases are computed matrix after matrix, a few at each step, or all at once.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`. None for a leaf sends it to the rest.
 
@@ -73,7 +75,7 @@ def splus(
         Frans et al., A Stable Whitening Optimizer for Efficient Neural Network Training, 2025,
         https://arxiv.org/abs/2506.07254.
     """
-    direction = scale_by_splus(b1, b2, eps, inverse_every, max_precond_dim, views=views)
+    direction = scale_by_splus(b1, b2, eps, inverse_every, max_precond_dim, stagger=stagger, views=views)
     of_matrices = descent("splus", direction, learning_rate, weight_decay, mask, decay_coupling)
     of_rest = descent(
         "splus", chain(ema(b1, debias=False), sign()), learning_rate, weight_decay, mask, decay_coupling

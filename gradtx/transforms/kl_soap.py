@@ -9,16 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
-from gradtx.core.compose.rule import WholeScalar
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.polar import conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, Positive, ScalarOrSchedule
 from gradtx.transforms.eigenbases import back, begun, into, is_unset, of_columns, of_rows
+from gradtx.transforms.refreshes import is_turn, refreshed, turns
 
 LEAST_BOUND, LARGEST_BOUND = 10, 4000
 """Between which the bound of one over the root of an eigenvalue lies, which is else the side's length."""
@@ -33,6 +32,7 @@ class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
     eps: NonNegative
     precondition_frequency: Period
     init_factor: Positive
+    stagger: bool
     views: Any
 
     left, basis_left = MatrixSlot(of=of_rows), MatrixSlot(of=of_rows)
@@ -40,13 +40,11 @@ class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
     scale_left = MatrixSlot(real=True, of=lambda rule, rows, columns: (rows,))
     scale_right = MatrixSlot(real=True, of=lambda rule, rows, columns: (columns,))
     mu, nu = MatrixSlot(), MatrixSlot(real=True)
-    age = WholeScalar(dtype="int32")
+
+    sees_index = True
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
-        is_first = now.step == 0
-        age = jnp.where(is_first, 0, next_count(now.age))
-        is_due = Steps.of(age) >= self.precondition_frequency
-        return {"age": jnp.where(is_due, 0, age), "is_due": is_due}
+        return turns(now.exact_t - 1, self.precondition_frequency)
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         begins = is_unset(slots.basis_left)
@@ -73,7 +71,8 @@ class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
             self._scale(scales[1], jnp.sum(abs_sq(for_right), axis=-2) / rows),
         )
         scales = tuple(jnp.where(begins[..., 0], *both) for both in zip(scales, learned, strict=True))
-        bases, mu = jax.lax.cond(stack.is_due, _turn, lambda sides, *old: old, sides, bases, mu)
+        is_due = ~begins & is_turn(stack, self.stagger)
+        bases, mu = refreshed(is_due, _turn, (bases, mu), sides, stagger=self.stagger)
         bases = begun(begins, sides, bases)
         names = ("left", "right", "basis_left", "basis_right", "scale_left", "scale_right", "mu", "nu")
         return u, dict(zip(names, (*sides, *bases, *scales, mu, nu), strict=True))
@@ -85,8 +84,9 @@ class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
         return 1 / sqrt(jnp.maximum(value, np.array(1 / most**2, value.dtype)))
 
 
-def _turn(sides: Any, bases: Any, mu: jax.Array) -> tuple[Any, jax.Array]:
+def _turn(old: Any, sides: Any) -> tuple[Any, jax.Array]:
     """One step of a power iteration, to which the momentum follows."""
+    bases, mu = old
     new: Any = tuple(jnp.linalg.qr(side @ basis)[0] for side, basis in zip(sides, bases, strict=True))
     return new, into(back(mu, bases), new)
 
@@ -100,6 +100,7 @@ def scale_by_kl_soap(
     precondition_frequency: ScalarOrSchedule = 10,
     *,
     init_factor: ScalarOrSchedule = 0.1,
+    stagger: bool = True,
     views: Views = None,
 ) -> Transform:
     """Rescales the gradients of matrices by Adam's moments in bases that are learned from whitened ones.
@@ -125,13 +126,15 @@ def scale_by_kl_soap(
         eps: added to the denominator, >= 0.
         precondition_frequency: the number of updates from one basis to the next, >= 1.
         init_factor: the first eigenvalues, > 0.
+        stagger: whether the new bases come matrix after matrix, so that no step has all of them to compute;
+            else all come at the updates whose number less one `precondition_frequency` divides, as the
+            authors have it.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.
 
     Returns:
         A transform with the slots `left`, `right`, `basis_left`, `basis_right`, `scale_left`, `scale_right`
-        (1 / sqrt(l) and 1 / sqrt(r)), `mu` and `nu`, of each matrix; the state has `age`, the number of
-        updates that the bases are old.
+        (1 / sqrt(l) and 1 / sqrt(r)), `mu` and `nu`, of each matrix.
 
     Raises:
         ValueError: at init, a leaf that has no view as a matrix.
@@ -139,8 +142,8 @@ def scale_by_kl_soap(
     Examples:
         >>> import gradtx, jax.numpy as jnp
         >>> tx, w = gradtx.scale_by_kl_soap(), {"kernel": jnp.ones((4, 3))}
-        >>> tx.init(w)["slots"]["scale_by_kl_soap"]["scale_right"]["kernel"].shape
-        (3,)
+        >>> tx.init(w)["slots"]["scale_by_kl_soap"]["scale_right"]["4x3"].shape
+        (1, 3)
 
     References:
         Lin et al., Understanding and Improving Shampoo and SOAP via Kullback-Leibler Minimization, 2025,

@@ -23,6 +23,7 @@ from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Period, ScalarOrSchedule, check_count
 from gradtx.core.spec.spec import show
 from gradtx.transforms.eigenbases import is_unset, of_columns, of_rows
+from gradtx.transforms.refreshes import is_turn, refreshed, turns
 
 Grafting = Literal["adagrad", "rmsprop", "adam", "sgd"]
 
@@ -49,6 +50,7 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
     exponent: float
     root: str
     bias_correction: bool
+    stagger: bool
     views: Any
 
     mu, graft_nu = Slot(), Slot(real=True, shape=_of_graft)
@@ -56,6 +58,7 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
     right, root_right = MatrixSlot(of=of_columns), MatrixSlot(of=of_columns)
 
     solve_sees = ("mu", "graft_nu")
+    sees_index = True
 
     def check(self) -> None:
         for key, kinds in (("grafting", (None, *get_args(Grafting))), ("root", get_args(RootMethod))):
@@ -84,7 +87,7 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
         corrected = self.bias_correction
         of_sides = one if self.b2 is None or not corrected else self.b2.correction(now.t)
         return {
-            "is_due": (t >= start) & t.is_multiple(self.precondition_frequency),
+            **turns(t, self.precondition_frequency),
             "has_begun": t >= start,
             "of_mu": 1 / self.b1.correction(now.t) if corrected else one,
             "of_sides": 1 / of_sides,
@@ -105,8 +108,9 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
         m = stack.of_mu * slots.mu
         sides = self._sides(slots.left, x @ conjugate(x)), self._sides(slots.right, conjugate(x) @ x)
         old = slots.root_left, slots.root_right
+        is_turn_now = is_turn(stack, self.stagger)
         roots = tuple(
-            self._root(side, root, stack.is_due | (stack.has_begun & is_unset(root)), stack)
+            self._root(side, root, stack.has_begun & (is_turn_now | is_unset(root)), stack)
             for side, root in zip(sides, old, strict=True)
         )
         left, right = roots
@@ -126,11 +130,10 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
         """The root, of those matrices for which it is due."""
         method: Any = self.root
 
-        def make(side: jax.Array, old: jax.Array) -> jax.Array:
-            new = inverse_root(stack.of_sides * side, self.eps, self.exponent, method=method)
-            return jnp.where(is_due, new, old)
+        def make(old: jax.Array, side: jax.Array) -> jax.Array:
+            return inverse_root(stack.of_sides * side, self.eps, self.exponent, method=method)
 
-        return jax.lax.cond(jnp.any(is_due), make, lambda side, old: old, side, old)
+        return refreshed(is_due, make, old, side, stagger=self.stagger)
 
     def _graft(self, m: jax.Array, slots: Slots, stack: Stack) -> jax.Array:
         """What the other method makes of the momentum."""
@@ -154,6 +157,7 @@ def scale_by_shampoo(
     exponent: float = 0.25,
     root: RootMethod = "eigen",
     bias_correction: bool = True,
+    stagger: bool = True,
     views: Views = None,
 ) -> Transform:
     """Rescales the momentum of matrices by roots of the second moments of their rows and columns.
@@ -162,9 +166,9 @@ def scale_by_shampoo(
         P = (L^ + eps I)^-p             Q = (R^ + eps I)^-p             u = P m^ Q |a| / (|P m^ Q| + 1e-16)
 
     with m^ = m / (1 - b1^t), L^ = L / (1 - b2^t), and R^ alike. `a` is what the method that is grafted would
-    make of m^; it is the update until P and Q are there, which is at `start_preconditioning_step`. They are
-    computed anew at that update and whenever `precondition_frequency` divides t; between these an update
-    costs four products. A matrix is cut into blocks of at most `block_size`, each of which is one for itself.
+    make of m^; it is the update until P and Q are there, which is at `start_preconditioning_step`. Every
+    `precondition_frequency` updates they are computed anew; between these an update costs four products. A
+    matrix is cut into blocks of at most `block_size`, each of which is one for itself.
 
     Args:
         b1: decay of the average of the gradients, in [0, 1).
@@ -182,6 +186,9 @@ def scale_by_shampoo(
         root: how a root is computed: from eigenvalues, or `"newton"`, by products alone, which does without
             a decomposition where it converges and has no derivative backwards.
         bias_correction: correct averages for their start at zero; those of Shampoo itself.
+        stagger: whether the new roots come block after block, so that no step has all of them to compute;
+            else all come at the updates whose number `precondition_frequency` divides, as the authors have
+            it.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.
 
@@ -195,7 +202,7 @@ def scale_by_shampoo(
     Examples:
         >>> import gradtx, jax.numpy as jnp
         >>> tx, w = gradtx.scale_by_shampoo(block_size=4), {"kernel": jnp.ones((8, 3))}
-        >>> tx.init(w)["slots"]["scale_by_shampoo"]["left"]["kernel"].shape
+        >>> tx.init(w)["slots"]["scale_by_shampoo"]["left"]["4x3"].shape
         (2, 4, 4)
 
     References:

@@ -8,16 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
-from gradtx.core.compose.rule import WholeScalar
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
-from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.polar import conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule, check_count
 from gradtx.transforms.eigenbases import Pair, back, begun, into, is_unset, within_columns, within_rows
+from gradtx.transforms.refreshes import is_turn, refreshed, turns
 
 
 class ScaleBySoap(MatrixRule, name="scale_by_soap"):
@@ -30,28 +29,26 @@ class ScaleBySoap(MatrixRule, name="scale_by_soap"):
     precondition_frequency: Period
     max_precond_dim: int
     bias_correction: bool
+    stagger: bool
     views: Any
 
     left, basis_left = MatrixSlot(of=within_rows), MatrixSlot(of=within_rows)
     right, basis_right = MatrixSlot(of=within_columns), MatrixSlot(of=within_columns)
     mu, nu = MatrixSlot(), MatrixSlot(real=True)
-    age = WholeScalar(dtype="int32")
+
+    sees_index = True
 
     def check(self) -> None:
         check_count(f"{self.name}: max_precond_dim", self.max_precond_dim)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
-        is_first = now.step == 0
-        age = jnp.where(is_first, 0, next_count(now.age))
-        is_due = Steps.of(age) >= self.precondition_frequency
         factor = jnp.ones_like(now.t)
         if self.bias_correction:
             updates = jnp.maximum(now.step, 1)
             factor = sqrt(self.b2.correction(updates)) / self.b1.correction(updates)
         return {
-            "age": jnp.where(is_due, 0, age),
-            "is_due": is_due,
-            "is_first": is_first,
+            **turns(now.exact_t - 1, self.precondition_frequency),
+            "is_first": now.step == 0,
             "factor": factor,
         }
 
@@ -68,14 +65,16 @@ class ScaleBySoap(MatrixRule, name="scale_by_soap"):
             None if slots.left is None else self.shampoo_beta.mix(slots.left, x @ conjugate(x)),
             None if slots.right is None else self.shampoo_beta.mix(slots.right, conjugate(x) @ x),
         )
-        bases, mu, nu = jax.lax.cond(stack.is_due, _turn, lambda sides, *old: old, sides, bases, mu, nu)
+        is_due = ~begins & is_turn(stack, self.stagger)
+        bases, mu, nu = refreshed(is_due, _turn, (bases, mu, nu), sides, stagger=self.stagger)
         bases = begun(begins, sides, bases)
         kept = dict(zip(("left", "right", "basis_left", "basis_right"), (*sides, *bases), strict=True))
         return u, {**{k: v for k, v in kept.items() if v is not None}, "mu": mu, "nu": nu}
 
 
-def _turn(sides: Pair, bases: Pair, mu: jax.Array, nu: jax.Array) -> tuple[Pair, jax.Array, jax.Array]:
+def _turn(old: Any, sides: Pair) -> tuple[Pair, jax.Array, jax.Array]:
     """One step of a power iteration, after the columns are put in the order of their eigenvalues."""
+    bases, mu, nu = old
     made: list[Any] = []
     for axis, side, basis in zip((-2, -1), sides, bases, strict=True):
         if side is None:
@@ -100,6 +99,7 @@ def scale_by_soap(
     max_precond_dim: int = 10_000,
     *,
     bias_correction: bool = True,
+    stagger: bool = True,
     views: Views = None,
 ) -> Transform:
     """Rescales the gradients of matrices by Adam's moments in the eigenbasis of Shampoo's preconditioner.
@@ -121,12 +121,15 @@ def scale_by_soap(
         precondition_frequency: the number of updates from one basis to the next, >= 1.
         max_precond_dim: a side that is longer has no basis.
         bias_correction: correct averages for their start at zero; as Adam does.
+        stagger: whether the new bases come matrix after matrix, so that no step has all of them to compute;
+            else all come at the updates whose number less one `precondition_frequency` divides, as the
+            authors have it.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.
 
     Returns:
         A transform with the slots `left`, `right`, `basis_left`, `basis_right`, `mu` and `nu`, of each
-        matrix; the state has `age`, the number of updates that the bases are old.
+        matrix.
 
     Raises:
         ValueError: `max_precond_dim` is no int >= 1; at init, a leaf that has no view as a matrix.
@@ -135,8 +138,8 @@ def scale_by_soap(
         >>> import gradtx, jax.numpy as jnp
         >>> tx, w = gradtx.scale_by_soap(), {"kernel": jnp.ones((4, 3))}
         >>> slots = tx.init(w)["slots"]["scale_by_soap"]
-        >>> slots["left"]["kernel"].shape, slots["basis_right"]["kernel"].shape
-        ((4, 4), (3, 3))
+        >>> slots["left"]["4x3"].shape, slots["basis_right"]["4x3"].shape
+        ((1, 4, 4), (1, 3, 3))
 
     References:
         Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam, 2024,

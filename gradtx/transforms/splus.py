@@ -17,6 +17,7 @@ from gradtx.core.polar import conjugate, identity_like
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule, check_count
 from gradtx.transforms.eigenbases import Pair, back, eigenbasis, into, is_unset, within_columns, within_rows
+from gradtx.transforms.refreshes import is_turn, refreshed, turns
 
 
 class ScaleBySplus(MatrixRule, name="scale_by_splus"):
@@ -27,6 +28,7 @@ class ScaleBySplus(MatrixRule, name="scale_by_splus"):
     eps: NonNegative
     inverse_every: Period
     max_precond_dim: int
+    stagger: bool
     views: Any
 
     mu = Slot()
@@ -34,12 +36,13 @@ class ScaleBySplus(MatrixRule, name="scale_by_splus"):
     right, basis_right = MatrixSlot(of=within_columns), MatrixSlot(of=within_columns)
 
     solve_sees = ("mu",)
+    sees_index = True
 
     def check(self) -> None:
         check_count(f"{self.name}: max_precond_dim", self.max_precond_dim)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
-        return {"is_due": now.exact_t.is_multiple(self.inverse_every)}
+        return turns(now.exact_t, self.inverse_every)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         return g, {"mu": self.b1.mix(slots.mu, g)}
@@ -56,20 +59,17 @@ class ScaleBySplus(MatrixRule, name="scale_by_splus"):
             None if slots.left is None else self.b2.mix(slots.left, x @ conjugate(x)),
             None if slots.right is None else self.b2.mix(slots.right, conjugate(x) @ x),
         )
+        is_due = is_turn(stack, self.stagger)
+
+        def make(old: Any, side: jax.Array) -> jax.Array:
+            return eigenbasis(side + self.eps * identity_like(side))
+
         bases = tuple(
-            None if q is None else self._basis(side, q, stack.is_due | new)
+            None if q is None else refreshed(is_due | new, make, q, side, stagger=self.stagger)
             for side, q, new in zip(sides, bases, begins, strict=True)
         )
         kept = dict(zip(("left", "right", "basis_left", "basis_right"), (*sides, *bases), strict=True))
         return u, {k: v for k, v in kept.items() if v is not None}
-
-    def _basis(self, side: jax.Array, old: jax.Array, is_due: Any) -> jax.Array:
-        """The eigenvectors, of those matrices for which they are due."""
-
-        def make(side: jax.Array, old: jax.Array) -> jax.Array:
-            return jnp.where(is_due, eigenbasis(side + self.eps * identity_like(side)), old)
-
-        return jax.lax.cond(jnp.any(is_due), make, lambda side, old: old, side, old)
 
 
 @builds(ScaleBySplus)
@@ -80,6 +80,7 @@ def scale_by_splus(
     inverse_every: ScalarOrSchedule = 100,
     max_precond_dim: int = 10_000,
     *,
+    stagger: bool = True,
     views: Views = None,
 ) -> Transform:
     """Replaces the gradients of matrices by the sign of their momentum in the eigenbases of Shampoo.
@@ -96,6 +97,8 @@ def scale_by_splus(
         eps: added to the diagonals of L and R, >= 0.
         inverse_every: the number of updates from one basis to the next, >= 1.
         max_precond_dim: a side that is longer has no basis.
+        stagger: whether the new bases come matrix after matrix, so that no step has all of them to compute;
+            else all come at the updates whose number `inverse_every` divides, as the authors have it.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.
 

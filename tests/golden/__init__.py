@@ -823,7 +823,9 @@ _AS_THEY_ARE = {"*": ("matrix_view", {"axes": "rc"})}
 _IN_TORCH = {"views": _TRANSPOSED}
 _OF_TORCH = {"eps": 0.0, "convention": "torch", "muon_weight_dimension_numbers": _TRANSPOSED}
 _OF_NORMUON = {"eps": 1e-7, "views": _TRANSPOSED}
-_OF_SOAP = {"weight_decay": 0.0, "views": _TRANSPOSED}
+# All bases and roots anew at once, as the authors have it.
+_OF_SHAMPOO = {"stagger": False, "views": _TRANSPOSED}
+_OF_SOAP = {"weight_decay": 0.0, **_OF_SHAMPOO}
 
 MATRIX_CASES = {
     "muon": ("muon", {"learning_rate": 0.02, "weight_decay": 0.1, **_OF_TORCH}),
@@ -856,7 +858,7 @@ MATRIX_CASES = {
             "start_preconditioning_step": 4,
             "grafting": "rmsprop",
             "graft_beta": 0.99,
-            **_IN_TORCH,
+            **_OF_SHAMPOO,
         },
     ),
     "shampoo_blocks": (
@@ -870,7 +872,7 @@ MATRIX_CASES = {
             "precondition_frequency": 1,
             "block_size": 4,
             "grafting": None,
-            **_IN_TORCH,
+            **_OF_SHAMPOO,
         },
     ),
     "shampoo_newton": (
@@ -883,7 +885,7 @@ MATRIX_CASES = {
             "precondition_frequency": 3,
             "graft_beta": 0.95,
             "root": "newton",
-            **_IN_TORCH,
+            **_OF_SHAMPOO,
         },
     ),
     "kron": ("kron", {"learning_rate": 0.02, "views": _AS_THEY_ARE}),

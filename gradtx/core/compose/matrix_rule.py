@@ -69,6 +69,9 @@ class MatrixRule(Rule):
     solve_sees: ClassVar[tuple[str, ...]] = ()
     """The `Slot`s that `solve` looks at."""
 
+    sees_index: ClassVar[bool] = False
+    """Whether `solve` finds a number for each matrix in `stack.index`, from 0, which stays with it."""
+
     def cut(self, cut: Cut) -> Cut:
         """How the matrices of a leaf are cut further: not at all."""
         return cut

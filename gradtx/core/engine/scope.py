@@ -50,14 +50,16 @@ class Stack(Scope):
 
     Attributes:
         keys: a random key of this step for each matrix, for a rule that has a `Key`.
+        index: a number for each matrix, for a rule that asks for it by `sees_index`.
     """
 
     keys: jax.Array
+    index: jax.Array
 
 
 class Slots(Scope):
     """The slots of a leaf by name, in the dtype to compute in; of a wrapper, lists of them."""
 
 
-RESERVED = ("step", "t", "exact_t", "extra", "param", "key", "keys")
+RESERVED = ("step", "t", "exact_t", "extra", "param", "key", "keys", "index")
 """Names that a whole-tree scalar cannot have."""

@@ -33,8 +33,8 @@ from gradtx.core.numerics import like, real_dtype
 SLOT, SEEN = "slot ", "seen "
 """Before the name of a slot of matrices, and of one that `solve` looks at, among what there is of them."""
 
-KEYS = "keys"
-"""The name of the keys of the matrices, among what there is of them."""
+KEYS, INDEX = "keys", "index"
+"""The names of the keys and of the numbers of the matrices, among what there is of them."""
 
 FEW = 4
 """How many parts of a stack are cut at places that the compiler knows."""
@@ -100,6 +100,9 @@ class StackKernel(Kernel):
             dtype = given["x"].dtype
             own = {k: column[group.name] for k, column in stacks.items() if group.name in column}
             at = _rows(cuts, group, rows, own)
+            if self.unit.transform.sees_index:
+                index = np.arange(group.count, dtype=np.int32) if at is None else at
+                given[INDEX] = jnp.asarray(index) + _before(group.name, stacks)
             given |= {SLOT + k: load(_of_rows(stack, at), dtype) for k, stack in own.items()}
             given |= {SEEN + k: x for k, v in cut_seen.items() if (x := gathered(v)) is not None}
             if keys:
@@ -152,6 +155,8 @@ class StackKernel(Kernel):
         fields, scalars = (cast_values(part, real_dtype(x.dtype)) for part in values)
         if KEYS in given:
             scalars["keys"] = jax.random.wrap_key_data(given[KEYS])
+        if INDEX in given:
+            scalars["index"] = given[INDEX]
         own, seen = (
             {k.removeprefix(kind): v for k, v in given.items() if k.startswith(kind)} for kind in (SLOT, SEEN)
         )
@@ -180,6 +185,12 @@ def _rows(cuts: tuple[Cut, ...], group: Group, rows: list[Any] | None, own: dict
         return None
     first = [rows[p.leaf] if cuts[p.leaf].is_even else rows[p.leaf][p.part] for p in group.places]
     return jnp.concatenate([row + np.arange(p.count) for row, p in zip(first, group.places, strict=True)])
+
+
+def _before(name: str, stacks: dict[str, dict[str, jax.Array]]) -> int:
+    """How many matrices there are in the stacks whose names come before one."""
+    sizes = {k: len(stack) for column in stacks.values() for k, stack in column.items()}
+    return sum(size for k, size in sizes.items() if k < name)
 
 
 def _of_rows(stack: jax.Array, at: Any) -> jax.Array:
@@ -310,7 +321,7 @@ def _in_turn(one: Callable[[Values, Any], Values], given: Values, values: Any) -
     count, size = given["x"].shape[0], math.prod(given["x"].shape[1:])
     few = max(k for k in range(1, count + 1) if count % k == 0 and (k == 1 or k * size <= AT_ONCE))
 
-    looked_at = {k: v for k, v in given.items() if k == KEYS or k.startswith(SEEN)}
+    looked_at = {k: v for k, v in given.items() if k in (KEYS, INDEX) or k.startswith(SEEN)}
 
     def step(i: jax.Array, stack: Values) -> Values:
         parts = {**stack, **looked_at}
