@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,12 +34,31 @@ def within_columns(rule: Any, rows: int, columns: int) -> tuple[int, int] | None
     return (columns, columns) if columns <= rule.max_precond_dim else None
 
 
-def is_unset(x: jax.Array) -> jax.Array:
-    """For each of many, whether it is still the zeros of the start: nothing was computed for it yet.
+def is_unset(basis: jax.Array) -> jax.Array:
+    """For each of many bases, as (number, 1, 1), whether it is still the zeros of the start.
 
-    That is told by what is stored, since a gradient may come later than the first step.
+    That is told by what is stored, since a gradient may come later than the first step; by the first column,
+    which is zero in no basis.
     """
-    return jnp.all(x == 0, axis=tuple(range(1, x.ndim)), keepdims=True)
+    return jnp.all(basis[..., :1] == 0, axis=(-2, -1), keepdims=True)
+
+
+def is_zero(square: jax.Array) -> jax.Array:
+    """For each of many positive or triangular matrices, as (number, 1, 1), whether it is zero."""
+    diagonal = jnp.diagonal(square, axis1=-2, axis2=-1)
+    return jnp.all(diagonal == 0, axis=-1)[:, None, None]
+
+
+def is_set(bases: Pair) -> Any:
+    """For each of many, as (number, 1, 1), whether it has bases; False where both sides are too long."""
+    known = next((q for q in bases if q is not None), None)
+    return False if known is None else ~is_unset(known)
+
+
+def may_begin(bases: Pair, sides: Pair) -> Any:
+    """For each of many, as (number, 1, 1), whether it has no bases yet and can have them."""
+    known = next((pair for pair in zip(bases, sides, strict=True) if pair[0] is not None), None)
+    return False if known is None else is_unset(known[0]) & ~is_zero(known[1])
 
 
 def into(x: jax.Array, bases: Pair) -> jax.Array:
@@ -60,14 +80,23 @@ def eigenbasis(x: jax.Array) -> jax.Array:
     return jnp.linalg.eigh(x)[1][..., ::-1] if x.size else x
 
 
-def begun(begins: jax.Array, sides: Pair, bases: Pair) -> Pair:
-    """The bases, those of the matrices that begin by their eigenvectors, the largest eigenvalues first."""
+def eigenbases(sides: Pair) -> Pair:
+    """The eigenvectors of both sides."""
+    left, right = (None if side is None else eigenbasis(side) for side in sides)
+    return left, right
 
-    def make(sides: Pair, bases: Pair) -> Pair:
-        left, right = (
-            None if q is None else jnp.where(begins, eigenbasis(side), q)
-            for side, q in zip(sides, bases, strict=True)
-        )
-        return left, right
 
-    return jax.lax.cond(jnp.any(begins), make, lambda sides, bases: bases, sides, bases)
+def begun_or_turned(
+    old: tuple[Pair, Any], sides: Pair, turn: Callable[[tuple[Pair, Any], Pair], tuple[Pair, Any]]
+) -> tuple[Pair, Any]:
+    """Bases and what follows them: the eigenvectors where there are none yet, elsewhere what `turn` gives."""
+    has = is_set(old[0])
+    turned = jax.lax.cond(jnp.any(has), turn, lambda old, sides: old, old, sides)
+    bases = jax.lax.cond(
+        jnp.all(has),
+        lambda bases, sides: bases,
+        lambda bases, sides: jax.tree.map(lambda q, new: jnp.where(has, q, new), bases, eigenbases(sides)),
+        turned[0],
+        sides,
+    )
+    return bases, turned[1]

@@ -16,8 +16,18 @@ from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.polar import conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, Positive, ScalarOrSchedule
-from gradtx.transforms.eigenbases import back, begun, into, is_unset, of_columns, of_rows
-from gradtx.transforms.refreshes import is_turn, refreshed, turns
+from gradtx.transforms.eigenbases import (
+    Pair,
+    back,
+    begun_or_turned,
+    into,
+    is_set,
+    is_unset,
+    may_begin,
+    of_columns,
+    of_rows,
+)
+from gradtx.transforms.refreshes import is_turn, turns
 
 LEAST_BOUND, LARGEST_BOUND = 10, 4000
 """Between which the bound of one over the root of an eigenvalue lies, which is else the side's length."""
@@ -44,7 +54,17 @@ class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
     sees_index = True
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
-        return turns(now.exact_t - 1, self.precondition_frequency)
+        return turns(now.exact_t - 2, self.precondition_frequency)
+
+    def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
+        bases, sides = (slots.basis_left, slots.basis_right), (slots.left, slots.right)
+        due = (is_set(bases) & is_turn(stack, self.stagger)) | may_begin(bases, sides)
+        return due[:, 0, 0]
+
+    def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
+        bases, sides = (slots.basis_left, slots.basis_right), (slots.left, slots.right)
+        (left, right), mu = begun_or_turned((bases, slots.mu), sides, _turn)
+        return {"basis_left": left, "basis_right": right, "mu": mu}
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         begins = is_unset(slots.basis_left)
@@ -71,9 +91,6 @@ class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
             self._scale(scales[1], jnp.sum(abs_sq(for_right), axis=-2) / rows),
         )
         scales = tuple(jnp.where(begins[..., 0], *both) for both in zip(scales, learned, strict=True))
-        is_due = ~begins & is_turn(stack, self.stagger)
-        bases, mu = refreshed(is_due, _turn, (bases, mu), sides, stagger=self.stagger)
-        bases = begun(begins, sides, bases)
         names = ("left", "right", "basis_left", "basis_right", "scale_left", "scale_right", "mu", "nu")
         return u, dict(zip(names, (*sides, *bases, *scales, mu, nu), strict=True))
 
@@ -84,7 +101,7 @@ class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
         return 1 / sqrt(jnp.maximum(value, np.array(1 / most**2, value.dtype)))
 
 
-def _turn(old: Any, sides: Any) -> tuple[Any, jax.Array]:
+def _turn(old: tuple[Pair, Any], sides: Pair) -> tuple[Pair, Any]:
     """One step of a power iteration, to which the momentum follows."""
     bases, mu = old
     new: Any = tuple(jnp.linalg.qr(side @ basis)[0] for side, basis in zip(sides, bases, strict=True))

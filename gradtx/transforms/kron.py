@@ -30,7 +30,7 @@ from gradtx.core.spec.fields import (
     check_count,
 )
 from gradtx.core.spec.spec import show
-from gradtx.transforms.eigenbases import is_unset
+from gradtx.transforms.eigenbases import is_zero
 from gradtx.transforms.noise import typed_key
 
 MemorySaveMode = Literal["one_diag", "all_diag"]
@@ -96,20 +96,34 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
         mu = self.b1.mix(slots.mu, g)
         return leaf.of_mu * mu, {"mu": mu}
 
+    def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
+        return stack.is_due
+
+    def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
+        if not x.size:
+            return {}
+        drawn = noise(stack.keys, x.shape[1:], x.dtype)
+        left, right = _fitted(self._factors(slots), x, drawn, self.preconditioner_lr)
+        return {"left": left, "right": right}
+
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         if not x.size:
             return x, slots
-        scale = sqrt(self.preconditioner_init_scale)
-        factors: Any = tuple(jnp.where(is_unset(q), scale * _one(q), q) for q in (slots.left, slots.right))
-
-        def fit(factors: Any) -> Any:
-            return _fitted(factors, x, noise(stack.keys, x.shape[1:], x.dtype), self.preconditioner_lr)
-
-        left, right = jax.lax.cond(stack.is_due, fit, lambda factors: factors, factors)
+        left, right = self._factors(slots)
         u = _times(_times(x, left, 0), _starred(left), 0)
         u = _times(_times(u, right, 1), _starred(right), 1)
         size = norms_along(u, MATRIX) / math.sqrt(u.shape[-2] * u.shape[-1])
         return u / jnp.maximum(size / np.array(MOST, size.dtype), 1), {"left": left, "right": right}
+
+    def _factors(self, slots: Slots) -> Any:
+        """The factors, which at first are a multiple of what changes nothing."""
+        scale = sqrt(self.preconditioner_init_scale)
+        return tuple(jnp.where(_is_unset(q), scale * _one(q), q) for q in (slots.left, slots.right))
+
+
+def _is_unset(q: jax.Array) -> jax.Array:
+    """For each of many factors, whether it is still the zeros of the start."""
+    return jnp.all(q == 0, axis=-1, keepdims=True) if q.ndim == 2 else is_zero(q)
 
 
 def noise(keys: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
-from gradtx.core.compose.rule import Slot
 from gradtx.core.engine.matrix_views import Views
-from gradtx.core.engine.scope import Leaf, Now, Slots, Stack
+from gradtx.core.engine.scope import Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.views import Cut
 from gradtx.core.norms import norms_along
@@ -22,8 +21,8 @@ from gradtx.core.roots import MATRIX, RootMethod, inverse_root
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Period, ScalarOrSchedule, check_count
 from gradtx.core.spec.spec import show
-from gradtx.transforms.eigenbases import is_unset, of_columns, of_rows
-from gradtx.transforms.refreshes import is_turn, refreshed, turns
+from gradtx.transforms.eigenbases import is_zero, of_columns, of_rows
+from gradtx.transforms.refreshes import is_turn, turns
 
 Grafting = Literal["adagrad", "rmsprop", "adam", "sgd"]
 
@@ -31,8 +30,8 @@ LEAST = 1e-16
 """What the authors add to the norm that a direction is divided by."""
 
 
-def _of_graft(rule: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    return None if rule.grafting in (None, "sgd") else shape
+def _of_graft(rule: Any, rows: int, columns: int) -> tuple[int, int] | None:
+    return None if rule.grafting in (None, "sgd") else (rows, columns)
 
 
 class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
@@ -53,11 +52,10 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
     stagger: bool
     views: Any
 
-    mu, graft_nu = Slot(), Slot(real=True, shape=_of_graft)
+    mu, graft_nu = MatrixSlot(), MatrixSlot(real=True, of=_of_graft)
     left, root_left = MatrixSlot(of=of_rows), MatrixSlot(of=of_rows)
     right, root_right = MatrixSlot(of=of_columns), MatrixSlot(of=of_columns)
 
-    solve_sees = ("mu", "graft_nu")
     sees_index = True
 
     def check(self) -> None:
@@ -94,52 +92,44 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
             "of_graft": self.graft_beta.correction(now.t) if self.grafting == "adam" else one,
         }
 
-    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        new = {"mu": self.b1.mix(slots.mu, g)}
-        if slots.graft_nu is not None:
-            squares = abs_sq(g)
-            is_sum = self.grafting == "adagrad"
-            new["graft_nu"] = (
-                slots.graft_nu + squares if is_sum else self.graft_beta.mix(slots.graft_nu, squares)
-            )
-        return g, new
+    def observe(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
+        return {
+            "left": self._sides(slots.left, x @ conjugate(x)),
+            "right": self._sides(slots.right, conjugate(x) @ x),
+        }
+
+    def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
+        begins = is_zero(slots.root_left) & ~is_zero(slots.left)
+        return (stack.has_begun & (begins | is_turn(stack, self.stagger)))[:, 0, 0]
+
+    def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
+        method: Any = self.root
+        sides = {"root_left": slots.left, "root_right": slots.right}
+        return {
+            name: inverse_root(stack.of_sides * side, self.eps, self.exponent, method=method)
+            for name, side in sides.items()
+        }
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
-        m = stack.of_mu * slots.mu
-        sides = self._sides(slots.left, x @ conjugate(x)), self._sides(slots.right, conjugate(x) @ x)
-        old = slots.root_left, slots.root_right
-        is_turn_now = is_turn(stack, self.stagger)
-        roots = tuple(
-            self._root(side, root, stack.has_begun & (is_turn_now | is_unset(root)), stack)
-            for side, root in zip(sides, old, strict=True)
-        )
-        left, right = roots
-        u = left @ m @ right
+        new = {**vars(slots), "mu": self.b1.mix(slots.mu, x)}
+        if slots.graft_nu is not None:
+            nu, squares = slots.graft_nu, abs_sq(x)
+            new["graft_nu"] = nu + squares if self.grafting == "adagrad" else self.graft_beta.mix(nu, squares)
+        m = stack.of_mu * new["mu"]
+        u = slots.root_left @ m @ slots.root_right
         first = m
         if self.grafting is not None:
-            first = self._graft(m, slots, stack)
+            first = self._graft(m, new["graft_nu"], stack)
             least = np.array(LEAST, first.real.dtype)
             u = u * divide(norms_along(first, MATRIX), norms_along(u, MATRIX) + least)
-        new = dict(zip(("left", "right", "root_left", "root_right"), (*sides, *roots), strict=True))
-        return jnp.where(stack.has_begun, u, first), new
+        return jnp.where(stack.has_begun, u, first), {k: v for k, v in new.items() if v is not None}
 
     def _sides(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return old + new if self.b2 is None else self.b2.mix(old, new)
 
-    def _root(self, side: jax.Array, old: jax.Array, is_due: jax.Array, stack: Stack) -> jax.Array:
-        """The root, of those matrices for which it is due."""
-        method: Any = self.root
-
-        def make(old: jax.Array, side: jax.Array) -> jax.Array:
-            return inverse_root(stack.of_sides * side, self.eps, self.exponent, method=method)
-
-        return refreshed(is_due, make, old, side, stagger=self.stagger)
-
-    def _graft(self, m: jax.Array, slots: Slots, stack: Stack) -> jax.Array:
+    def _graft(self, m: jax.Array, nu: jax.Array | None, stack: Stack) -> jax.Array:
         """What the other method makes of the momentum."""
-        if slots.graft_nu is None:
-            return m
-        return divide(m, sqrt(slots.graft_nu / stack.of_graft) + self.graft_eps)
+        return m if nu is None else divide(m, sqrt(nu / stack.of_graft) + self.graft_eps)
 
 
 @builds(ScaleByShampoo)
@@ -193,8 +183,8 @@ def scale_by_shampoo(
             `gradtx.matrix_view`.
 
     Returns:
-        A transform with the slots `mu` and `graft_nu`, of each element, and `left`, `right`, `root_left` and
-        `root_right`, of each block.
+        A transform with the slots `mu`, `graft_nu`, `left`, `right`, `root_left` and `root_right`, of each
+        block.
 
     Raises:
         ValueError: another name, or a size that is none; at init, a leaf that has no view as a matrix.

@@ -15,8 +15,17 @@ from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
 from gradtx.core.polar import conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule, check_count
-from gradtx.transforms.eigenbases import Pair, back, begun, into, is_unset, within_columns, within_rows
-from gradtx.transforms.refreshes import is_turn, refreshed, turns
+from gradtx.transforms.eigenbases import (
+    Pair,
+    back,
+    begun_or_turned,
+    into,
+    is_set,
+    may_begin,
+    within_columns,
+    within_rows,
+)
+from gradtx.transforms.refreshes import is_turn, turns
 
 
 class ScaleBySoap(MatrixRule, name="scale_by_soap"):
@@ -47,46 +56,62 @@ class ScaleBySoap(MatrixRule, name="scale_by_soap"):
             updates = jnp.maximum(now.step, 1)
             factor = sqrt(self.b2.correction(updates)) / self.b1.correction(updates)
         return {
-            **turns(now.exact_t - 1, self.precondition_frequency),
+            **turns(now.exact_t - 2, self.precondition_frequency),
             "is_first": now.step == 0,
             "factor": factor,
         }
 
+    def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
+        bases, sides = _of(slots)
+        due = (is_set(bases) & is_turn(stack, self.stagger)) | may_begin(bases, sides)
+        return due[:, 0, 0]
+
+    def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
+        bases, sides = _of(slots)
+        (left, right), (mu, nu) = begun_or_turned((bases, (slots.mu, slots.nu)), sides, _turn)
+        return {"mu": mu, "nu": nu, **_present(basis_left=left, basis_right=right)}
+
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
-        bases = slots.basis_left, slots.basis_right
+        bases, sides = _of(slots)
         # The first gradient makes the bases, and moves nothing.
-        known = next((q for q in bases if q is not None), None)
-        begins = jnp.broadcast_to(stack.is_first, (len(x), 1, 1)) if known is None else is_unset(known)
+        has = ~stack.is_first if bases == (None, None) else is_set(bases)
         turned = into(x, bases)
-        mu = jnp.where(begins, slots.mu, self.b1.mix(slots.mu, turned))
-        nu = jnp.where(begins, slots.nu, self.b2.mix(slots.nu, abs_sq(turned)))
-        u = jnp.where(begins, 0, stack.factor * back(divide(mu, sqrt(nu) + self.eps), bases))
-        sides = (
-            None if slots.left is None else self.shampoo_beta.mix(slots.left, x @ conjugate(x)),
-            None if slots.right is None else self.shampoo_beta.mix(slots.right, conjugate(x) @ x),
+        mu = jnp.where(has, self.b1.mix(slots.mu, turned), slots.mu)
+        nu = jnp.where(has, self.b2.mix(slots.nu, abs_sq(turned)), slots.nu)
+        u = jnp.where(has, stack.factor * back(divide(mu, sqrt(nu) + self.eps), bases), 0)
+        left, right = (
+            None if side is None else self.shampoo_beta.mix(side, new)
+            for side, new in zip(sides, (x @ conjugate(x), conjugate(x) @ x), strict=True)
         )
-        is_due = ~begins & is_turn(stack, self.stagger)
-        bases, mu, nu = refreshed(is_due, _turn, (bases, mu, nu), sides, stagger=self.stagger)
-        bases = begun(begins, sides, bases)
-        kept = dict(zip(("left", "right", "basis_left", "basis_right"), (*sides, *bases), strict=True))
-        return u, {**{k: v for k, v in kept.items() if v is not None}, "mu": mu, "nu": nu}
+        kept = _present(left=left, right=right, basis_left=bases[0], basis_right=bases[1])
+        return u, {**kept, "mu": mu, "nu": nu}
 
 
-def _turn(old: Any, sides: Pair) -> tuple[Pair, jax.Array, jax.Array]:
+def _of(slots: Slots) -> tuple[Pair, Pair]:
+    """The bases and the sides."""
+    return (slots.basis_left, slots.basis_right), (slots.left, slots.right)
+
+
+def _present(**slots: Any) -> dict[str, Any]:
+    return {name: x for name, x in slots.items() if x is not None}
+
+
+def _turn(old: tuple[Pair, Any], sides: Pair) -> tuple[Pair, Any]:
     """One step of a power iteration, after the columns are put in the order of their eigenvalues."""
-    bases, mu, nu = old
+    bases, (mu, nu) = old
     made: list[Any] = []
     for axis, side, basis in zip((-2, -1), sides, bases, strict=True):
         if side is None:
             made.append(None)
             continue
-        values = jnp.real(jnp.sum(jnp.conj(basis) * (side @ basis), axis=-2))
+        product = side @ basis
+        values = jnp.real(jnp.sum(jnp.conj(basis) * product, axis=-2))
         order = jnp.argsort(values, axis=-1, descending=True)
         nu = jnp.take_along_axis(nu, jnp.expand_dims(order, -1 if axis == -2 else -2), axis=axis)
-        ordered = jnp.take_along_axis(basis, jnp.expand_dims(order, -2), axis=-1)
-        made.append(jnp.linalg.qr(side @ ordered)[0])
+        ordered = jnp.take_along_axis(product, jnp.expand_dims(order, -2), axis=-1)
+        made.append(jnp.linalg.qr(ordered)[0])
     new = made[0], made[1]
-    return new, into(back(mu, bases), new), nu
+    return new, (into(back(mu, bases), new), nu)
 
 
 @builds(ScaleBySoap)

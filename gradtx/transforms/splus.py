@@ -8,16 +8,24 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
-from gradtx.core.compose.rule import Slot
 from gradtx.core.engine.matrix_views import Views
-from gradtx.core.engine.scope import Leaf, Now, Slots, Stack
+from gradtx.core.engine.scope import Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, sign
 from gradtx.core.polar import conjugate, identity_like
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule, check_count
-from gradtx.transforms.eigenbases import Pair, back, eigenbasis, into, is_unset, within_columns, within_rows
-from gradtx.transforms.refreshes import is_turn, refreshed, turns
+from gradtx.transforms.eigenbases import (
+    back,
+    eigenbasis,
+    into,
+    is_set,
+    is_unset,
+    may_begin,
+    within_columns,
+    within_rows,
+)
+from gradtx.transforms.refreshes import is_turn, turns
 
 
 class ScaleBySplus(MatrixRule, name="scale_by_splus"):
@@ -31,45 +39,43 @@ class ScaleBySplus(MatrixRule, name="scale_by_splus"):
     stagger: bool
     views: Any
 
-    mu = Slot()
+    mu = MatrixSlot()
     left, basis_left = MatrixSlot(of=within_rows), MatrixSlot(of=within_rows)
     right, basis_right = MatrixSlot(of=within_columns), MatrixSlot(of=within_columns)
 
-    solve_sees = ("mu",)
     sees_index = True
 
     def check(self) -> None:
         check_count(f"{self.name}: max_precond_dim", self.max_precond_dim)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
-        return turns(now.exact_t, self.inverse_every)
+        return turns(now.exact_t - 1, self.inverse_every)
 
-    def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        return g, {"mu": self.b1.mix(slots.mu, g)}
+    def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
+        bases, sides = (slots.basis_left, slots.basis_right), (slots.left, slots.right)
+        due = (is_set(bases) & is_turn(stack, self.stagger)) | may_begin(bases, sides)
+        return due[:, 0, 0]
+
+    def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
+        sides = {"basis_left": slots.left, "basis_right": slots.right}
+        return {
+            name: eigenbasis(side + self.eps * identity_like(side))
+            for name, side in sides.items()
+            if side is not None
+        }
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
-        old: Any = slots.basis_left, slots.basis_right
-        begins: Any = [None if q is None else is_unset(q) for q in old]
+        mu = self.b1.mix(slots.mu, x)
         bases: Any = tuple(
-            None if q is None else jnp.where(new, identity_like(q), q)
-            for q, new in zip(old, begins, strict=True)
+            None if q is None else jnp.where(is_unset(q), identity_like(q), q)
+            for q in (slots.basis_left, slots.basis_right)
         )
-        u = back(sign(into(slots.mu, bases)), bases)
-        sides: Pair = (
-            None if slots.left is None else self.b2.mix(slots.left, x @ conjugate(x)),
-            None if slots.right is None else self.b2.mix(slots.right, conjugate(x) @ x),
-        )
-        is_due = is_turn(stack, self.stagger)
-
-        def make(old: Any, side: jax.Array) -> jax.Array:
-            return eigenbasis(side + self.eps * identity_like(side))
-
-        bases = tuple(
-            None if q is None else refreshed(is_due | new, make, q, side, stagger=self.stagger)
-            for side, q, new in zip(sides, bases, begins, strict=True)
-        )
-        kept = dict(zip(("left", "right", "basis_left", "basis_right"), (*sides, *bases), strict=True))
-        return u, {k: v for k, v in kept.items() if v is not None}
+        new = {"mu": mu}
+        if slots.left is not None:
+            new |= {"left": self.b2.mix(slots.left, x @ conjugate(x)), "basis_left": slots.basis_left}
+        if slots.right is not None:
+            new |= {"right": self.b2.mix(slots.right, conjugate(x) @ x), "basis_right": slots.basis_right}
+        return back(sign(into(mu, bases)), bases), new
 
 
 @builds(ScaleBySplus)
@@ -103,8 +109,7 @@ def scale_by_splus(
             `gradtx.matrix_view`.
 
     Returns:
-        A transform with the slots `mu`, of each element, and `left`, `right`, `basis_left` and
-        `basis_right`, of each matrix.
+        A transform with the slots `mu`, `left`, `right`, `basis_left` and `basis_right`, of each matrix.
 
     Raises:
         ValueError: `max_precond_dim` is no int >= 1; at init, a leaf that has no view as a matrix.

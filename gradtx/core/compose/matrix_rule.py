@@ -38,13 +38,19 @@ class MatrixSlot(Slot):
 class MatrixRule(Rule):
     """A transform of matrices, which are what a leaf consists of as `views` says.
 
-    A subclass has a field `views`, and gives `solve`, `apply` if something is done to each element first, and
-    `Slot`s and `MatrixSlot`s. For each update the engine calls, after `prepare`, for each leaf `apply`, with
-    the `Slot`s; then `solve(x, slots, stack)`. There `x` has what `apply` gave for many matrices of one size,
-    as an array of shape (number, rows, columns), and `slots` the `MatrixSlot`s, as (number, ...). It returns
-    the update of each, and the new `MatrixSlot`s by name. What it does to one matrix does not depend on the
-    others, and how many come at once is for the engine to say. `solve_sees` names `Slot`s that `solve` finds
-    in `slots` too, cut as `x` is, as `apply` left them. A rule with a `Key` finds one for each matrix in
+    A subclass has a field `views`, and gives `solve`, and the others when it needs them. `x` is what `apply`
+    gave for many matrices of one size, as an array of shape (number, rows, columns), and `slots` has the
+    `MatrixSlot`s, as (number, ...). What is done to one matrix does not depend on the others, and how many
+    come at once is for the engine to say. For each update it calls, after `prepare`:
+
+    1. `apply(g, slots, leaf)` for each leaf, with the `Slot`s.
+    2. `observe(x, slots, stack)`: new slots, of those that must be there before something is renewed.
+    3. `is_due(slots, stack)`: for each matrix, whether what costs much is to be made anew.
+    4. `renew(x, slots, stack)`, for those that are due: new slots.
+    5. `solve(x, slots, stack)`: the update of each matrix, and the new slots.
+
+    A rule with a field `stagger` that is true has few matrices due at a time, and each is renewed for itself.
+    `stack` has each scalar that `prepare` returned. A rule with a `Key` finds a key for each matrix in
     `stack.keys`.
 
     Examples:
@@ -66,11 +72,16 @@ class MatrixRule(Rule):
     says_views: ClassVar[str] = "views"
     """What the argument with the views is called, for errors."""
 
-    solve_sees: ClassVar[tuple[str, ...]] = ()
-    """The `Slot`s that `solve` looks at."""
-
     sees_index: ClassVar[bool] = False
     """Whether `solve` finds a number for each matrix in `stack.index`, from 0, which stays with it."""
+
+    observes: ClassVar[bool] = False
+    renews: ClassVar[bool] = False
+
+    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(name=name, **kwargs)
+        cls.observes = cls.observe is not MatrixRule.observe
+        cls.renews = cls.renew is not MatrixRule.renew
 
     def cut(self, cut: Cut) -> Cut:
         """How the matrices of a leaf are cut further: not at all."""
@@ -79,6 +90,18 @@ class MatrixRule(Rule):
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         """What is done to each element first: nothing."""
         return g, slots
+
+    def observe(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
+        """New slots by name, those that `renew` must see."""
+        raise NotImplementedError
+
+    def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
+        """Whether `renew` is called: for each matrix, or one for all."""
+        raise NotImplementedError
+
+    def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
+        """New slots by name, of those that cost much."""
+        raise NotImplementedError
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         """The update of each matrix, and the new slots of matrices by name."""

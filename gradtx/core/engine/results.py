@@ -40,6 +40,18 @@ def checked_update(
             f"{g.shape}. An update has the shape of the gradient; sums over a whole leaf or tree belong into "
             "`measure`."
         )
+    kept = checked_slots(where, method, own, slots)
+    for name, old in own.items():
+        if old is not None and name not in kept:
+            raise ValueError(
+                f"{where}: {method} returned {_listed(kept)}, without the slot {name!r}. Return all of "
+                f"{_listed(own)}; `slots.{name}` where it stays as it is."
+            )
+    return update, kept
+
+
+def checked_slots(where: str, method: str, own: Mapping[str, Any], slots: Any) -> Mapping[str, Any]:
+    """New slots by name, as a rule's method gave them: some of its own, each of its shape."""
     kept = slots if isinstance(slots, Mapping) else vars(slots) if hasattr(slots, "__dict__") else None
     if kept is None:
         raise TypeError(
@@ -53,14 +65,9 @@ def checked_update(
                 f"{_listed(own)}; add `{name} = gradtx.Slot()` to the class, or leave it out."
             )
     for name, old in own.items():
-        if old is not None and name not in kept:
-            raise ValueError(
-                f"{where}: {method} returned {_listed(kept)}, without the slot {name!r}. Return all of "
-                f"{_listed(own)}; `slots.{name}` where it stays as it is."
-            )
-        if old is not None:
+        if old is not None and name in kept:
             _check_shape(where, method, f"slot {name!r}", kept[name], old.shape)
-    return update, kept
+    return kept
 
 
 def checked_scalars(where: str, method: str, made: Any, kept: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,15 +23,15 @@ from gradtx.core.engine.leaves import varying
 from gradtx.core.engine.matrix_groups import Group, Place
 from gradtx.core.engine.placement import mesh_of, placed_as, resharded, sharded_like, typed_sharding, whole
 from gradtx.core.engine.raised import raised
-from gradtx.core.engine.results import checked_update
+from gradtx.core.engine.results import checked_slots, checked_update
 from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.slots import load, store
 from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.views import Cut
 from gradtx.core.numerics import like, real_dtype
 
-SLOT, SEEN = "slot ", "seen "
-"""Before the name of a slot of matrices, and of one that `solve` looks at, among what there is of them."""
+SLOT = "slot "
+"""Before the name of a slot, among what there is of the matrices."""
 
 KEYS, INDEX = "keys", "index"
 """The names of the keys and of the numbers of the matrices, among what there is of them."""
@@ -58,7 +58,6 @@ class StackKernel(Kernel):
         xs: list[jax.Array],
         stacks: dict[str, dict[str, jax.Array]],
         rows: list[jax.Array] | None,
-        seen: dict[str, list[Any]],
         values: tuple[Values, Values],
         numbers: list[Any],
         step: jax.Array,
@@ -71,7 +70,6 @@ class StackKernel(Kernel):
             xs: what `apply` gave for each leaf.
             stacks: by name, the slot of all matrices of each group, also of leaves that are not here.
             rows: the row of each leaf's first matrix in its stack, or of the first of each part.
-            seen: by name, the slot of each leaf that `solve` only looks at.
             values: the fields and the scalars of the rule.
             numbers: a number for each leaf, of which its keys are made; none for a rule without a key.
             step: the number of the update.
@@ -81,13 +79,6 @@ class StackKernel(Kernel):
         values, keys = self._keys(cuts, values, numbers)
         xs = [_by_matrix(cut, x) for cut, x in zip(cuts, xs, strict=True)]
         cut_xs = [cut.split(x) for cut, x in zip(cuts, xs, strict=True)]
-        cut_seen = {
-            k: [
-                [None] * len(cut.sizes) if s is None else cut.split(_by_matrix(cut, load(s, x.dtype)))
-                for cut, s, x in zip(cuts, column, xs, strict=True)
-            ]
-            for k, column in seen.items()
-        }
         made: list[list[Any]] = [[None] * len(parts) for parts in cut_xs]
         new = {k: dict(column) for k, column in stacks.items()}
         for group in groups:
@@ -104,11 +95,10 @@ class StackKernel(Kernel):
                 index = np.arange(group.count, dtype=np.int32) if at is None else at
                 given[INDEX] = jnp.asarray(index) + _before(group.name, stacks)
             given |= {SLOT + k: load(_of_rows(stack, at), dtype) for k, stack in own.items()}
-            given |= {SEEN + k: x for k, v in cut_seen.items() if (x := gathered(v)) is not None}
             if keys:
                 given[KEYS] = gathered(keys)
             with jax.named_scope(self.unit.where), mixing():
-                solved = _on_mesh(xs[0], self._of_one, given, values)
+                solved = _on_mesh(xs[0], self._of_matrices, given, values)
             for k, old in own.items():
                 new[k][group.name] = placed_as(_with_rows(old, store(solved[SLOT + k], old), at), old)
             update = _back(solved["x"], [xs[p.leaf] for p in places], [cuts[p.leaf] for p in places])
@@ -149,29 +139,58 @@ class StackKernel(Kernel):
                 "averaged first, by pmean."
             )
 
-    def _of_one(self, given: Values, values: tuple[Values, Values]) -> Values:
+    def _of_matrices(self, given: Values, values: tuple[Values, Values]) -> Values:
         """What the rule makes of matrices of one size, by name: the update and the slots."""
-        unit, x = self.unit, given["x"]
-        fields, scalars = (cast_values(part, real_dtype(x.dtype)) for part in values)
+        rule = self.unit.transform
+        names = [k for k in given if k.startswith(SLOT)]
+        if rule.observes:
+            given |= _each(self._observed, given, values, names)
+        if rule.renews:
+            due = _at_once(self._due, given, values)["due"]
+            given |= _renewed(
+                self._renewed, due, given, values, names, in_turn=getattr(rule, "stagger", False)
+            )
+        return _each(self._solved, given, values, ["x", *names])
+
+    def _observed(self, given: Values, values: tuple[Values, Values]) -> Values:
+        return self._new_slots("observe", given, values)
+
+    def _renewed(self, given: Values, values: tuple[Values, Values]) -> Values:
+        return self._new_slots("renew", given, values)
+
+    def _new_slots(self, method: str, given: Values, values: tuple[Values, Values]) -> Values:
+        """The slots, of which a method of the rule gave some anew."""
+        rule, slots, stack, own = self._seen(given, values)
+        with raised(f"by {method} of {self.unit.where}"):
+            made = getattr(rule, method)(given["x"], slots, stack)
+            new = {**own, **checked_slots(self.unit.where, method, own, made)}
+        return {SLOT + k: new[k].astype(own[k].dtype) for k in own}
+
+    def _due(self, given: Values, values: tuple[Values, Values]) -> Values:
+        """Of which matrices something is to be renewed."""
+        rule, slots, stack, _ = self._seen(given, values)
+        with raised(f"by is_due of {self.unit.where}"):
+            return {"due": jnp.broadcast_to(rule.is_due(slots, stack), (len(given["x"]),))}
+
+    def _solved(self, given: Values, values: tuple[Values, Values]) -> Values:
+        rule, slots, stack, own = self._seen(given, values)
+        x, where = given["x"], self.unit.where
+        with raised(f"by solve of {where}"):
+            update, new = checked_update(where, x, own, rule.solve(x, slots, stack), "solve")
+        update = update.astype(like(update.dtype, x.dtype))
+        return {"x": update, **{SLOT + k: new[k].astype(own[k].dtype) for k in own}}
+
+    def _seen(self, given: Values, values: tuple[Values, Values]) -> tuple[Any, Slots, Stack, Values]:
+        """What the methods of the rule see: itself with arrays for its fields, `slots` and `stack`."""
+        fields, scalars = (cast_values(part, real_dtype(given["x"].dtype)) for part in values)
+        rule: Any = self.unit.transform
         if KEYS in given:
             scalars["keys"] = jax.random.wrap_key_data(given[KEYS])
         if INDEX in given:
             scalars["index"] = given[INDEX]
-        own, seen = (
-            {k.removeprefix(kind): v for k, v in given.items() if k.startswith(kind)} for kind in (SLOT, SEEN)
-        )
-        absent = dict.fromkeys((*unit.transform.matrix_slots, *unit.transform.solve_sees))
-        with raised(f"by solve of {unit.where}"):
-            slots = Slots(**{**absent, **own, **seen})
-            update, new = checked_update(
-                unit.where,
-                x,
-                own,
-                unit.transform._with(**fields).solve(x, slots, Stack(**scalars)),
-                "solve",
-            )
-        update = update.astype(like(update.dtype, x.dtype))
-        return {"x": update, **{SLOT + k: new[k].astype(own[k].dtype) for k in own}}
+        own = {k.removeprefix(SLOT): v for k, v in given.items() if k.startswith(SLOT)}
+        slots = Slots(**{**dict.fromkeys(rule.matrix_slots), **own})
+        return rule._with(**fields), slots, Stack(**scalars), own
 
 
 def _joined(parts: list[Any]) -> Any:
@@ -256,14 +275,19 @@ def _back(y: jax.Array, xs: list[jax.Array], cuts: list[Cut]) -> jax.Array:
     return resharded(y, typed, [None, *(found.pop() if len(found) == 1 else (None, None))])
 
 
-def _on_mesh(leaf: Any, of_one: Callable[[Values, Any], Values], given: Values, values: Any) -> Values:
-    """What `of_one` makes of a stack, of which on a mesh each device has whole matrices.
+OfMatrices = Callable[[Values, Any], Values]
+"""What is made of some matrices, by name, from what there is of them and the numbers of the step."""
 
-    A stack that the devices do not divide is filled up with zeros. One matrix is solved by every device.
+
+def _on_mesh(leaf: Any, of_all: OfMatrices, given: Values, values: Any) -> Values:
+    """What is made of a stack, of which on a mesh each device has whole matrices.
+
+    A stack that the devices do not divide is filled up with its first matrix. One matrix is solved by every
+    device.
     """
     mesh, count = mesh_of(leaf), given["x"].shape[0]
     if mesh is None:
-        return _each(of_one, given, values)
+        return of_all(given, values)
     more = -count % mesh.size if count > 1 else 0
     if more:
         given = {k: _filled_up(v, more) for k, v in given.items()}
@@ -273,11 +297,7 @@ def _on_mesh(leaf: Any, of_one: Callable[[Values, Any], Values], given: Values, 
             k: resharded(v, typed_sharding(leaf), [*owned, *[None] * (v.ndim - 1)]) for k, v in given.items()
         }
     solve = jax.shard_map(
-        lambda given, values: _each(of_one, given, values),
-        mesh=mesh,
-        in_specs=(owned, PartitionSpec()),
-        out_specs=owned,
-        check_vma=False,
+        of_all, mesh=mesh, in_specs=(owned, PartitionSpec()), out_specs=owned, check_vma=False
     )
     solved = solve(given, values)
     return {k: whole(v)[:count] for k, v in solved.items()} if more else solved
@@ -285,26 +305,80 @@ def _on_mesh(leaf: Any, of_one: Callable[[Values, Any], Values], given: Values, 
 
 def _filled_up(stack: jax.Array, more: int) -> jax.Array:
     stack = whole(stack)
-    return jnp.concatenate([stack, jnp.zeros((more, *stack.shape[1:]), stack.dtype)])
+    return jnp.concatenate([stack, jnp.broadcast_to(stack[:1], (more, *stack.shape[1:]))])
 
 
-EACH, ONE = "each_matrix", "one_matrix"
+EACH, RENEWED, ONE = "each_matrix", "renewed_matrices", "one_matrix"
 """The names of the compiled functions by which a formula finds what is done to one matrix."""
 
 
-def _each(of_one: Callable[[Values, Any], Values], given: Values, values: Any) -> Values:
-    """What `of_one` makes of a stack: at once, or of one part of the stack after another."""
+def _each(of_one: OfMatrices, given: Values, values: Any, names: list[str]) -> Values:
+    """What is made of a stack under some names: at once, or of one part of the stack after another."""
     if given["x"].shape[0] <= 1:
         return of_one(given, values)
     one = jax.jit(_named(of_one, ONE))
 
     def each(given: Values, values: Any) -> Values:
         def in_turn(given: Values, values: Any) -> Values:
-            return _in_turn(one, given, values)
+            return _in_turn(one, given, values, names)
 
         return jax.lax.platform_dependent(given, values, cpu=in_turn, default=one)
 
     return jax.jit(_named(each, f"{EACH}_{len(given)}"))(given, values)
+
+
+def _at_once(of_one: OfMatrices, given: Values, values: Any) -> Values:
+    """What is made of a stack at once, since it is little."""
+    if given["x"].shape[0] <= 1:
+        return of_one(given, values)
+    one = jax.jit(_named(of_one, ONE))
+    return jax.jit(_named(lambda *args: one(*args), f"{EACH}_{len(given)}"))(given, values)
+
+
+def _renewed(
+    of_one: OfMatrices, due: jax.Array, given: Values, values: Any, names: list[str], *, in_turn: bool
+) -> Values:
+    """What there is of the matrices under some names, made anew for those that are due.
+
+    Args:
+        of_one: what is made of them.
+        due: which are.
+        given: what there is of the matrices.
+        values: the numbers of the step.
+        names: what of it is made anew.
+        in_turn: whether few are due at a time, so that each is made for itself; on a CPU each always is.
+    """
+    one = jax.jit(_named(of_one, ONE))
+
+    def renewed(due: jax.Array, given: Values, values: Any) -> Values:
+        looked_at = {k: v for k, v in given.items() if k not in names}
+
+        def each_in_turn(own: Values) -> Values:
+            def step(i: jax.Array, stack: Values) -> Values:
+                return jax.lax.cond(
+                    due[i], lambda stack: _at(one, i, 1, stack, looked_at, values), _same, stack
+                )
+
+            return jax.lax.fori_loop(0, len(due), step, own)
+
+        def all_at_once(own: Values) -> Values:
+            made = one({**own, **looked_at}, values)
+            return {k: jnp.where(due.reshape(-1, *[1] * (x.ndim - 1)), made[k], x) for k, x in own.items()}
+
+        def some(own: Values) -> Values:
+            if len(due) == 1:
+                return one({**own, **looked_at}, values)
+            default = each_in_turn if in_turn else all_at_once
+            return jax.lax.platform_dependent(own, cpu=each_in_turn, default=default)
+
+        # What is not due costs nothing: it is not even copied.
+        return jax.lax.cond(jnp.any(due), some, _same, {k: given[k] for k in names})
+
+    return jax.jit(_named(renewed, f"{RENEWED}_{len(given)}"))(due, given, values)
+
+
+def _same(x: Any) -> Any:
+    return x
 
 
 def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -316,16 +390,20 @@ def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return call
 
 
-def _in_turn(one: Callable[[Values, Any], Values], given: Values, values: Any) -> Values:
+def _in_turn(one: OfMatrices, given: Values, values: Any, names: list[str]) -> Values:
     """The same by a loop, which writes what it makes in the place of what it was given."""
     count, size = given["x"].shape[0], math.prod(given["x"].shape[1:])
     few = max(k for k in range(1, count + 1) if count % k == 0 and (k == 1 or k * size <= AT_ONCE))
-
-    looked_at = {k: v for k, v in given.items() if k in (KEYS, INDEX) or k.startswith(SEEN)}
+    looked_at = {k: v for k, v in given.items() if k not in names}
 
     def step(i: jax.Array, stack: Values) -> Values:
-        parts = {**stack, **looked_at}
-        made = one({k: jax.lax.dynamic_slice_in_dim(v, i * few, few) for k, v in parts.items()}, values)
-        return {k: jax.lax.dynamic_update_slice_in_dim(stack[k], x, i * few, 0) for k, x in made.items()}
+        return _at(one, i * few, few, stack, looked_at, values)
 
-    return jax.lax.fori_loop(0, count // few, step, {k: v for k, v in given.items() if k not in looked_at})
+    return jax.lax.fori_loop(0, count // few, step, {k: given[k] for k in names})
+
+
+def _at(one: OfMatrices, start: jax.Array, few: int, stack: Values, looked_at: Values, values: Any) -> Values:
+    """A stack in which a few matrices, from one on, are what is made of them."""
+    parts = {k: jax.lax.dynamic_slice_in_dim(v, start, few) for k, v in {**stack, **looked_at}.items()}
+    made = one(parts, values)
+    return {k: jax.lax.dynamic_update_slice_in_dim(x, made[k], start, 0) for k, x in stack.items()}

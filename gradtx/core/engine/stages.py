@@ -120,7 +120,6 @@ class StackStage:
             return
         cuts, groups = update.matrices(unit)
         columns = {name: update.slots[*unit.path, name] for name in unit.transform.matrix_slots}
-        seen = {name: update.slots[*unit.path, name] for name in unit.transform.solve_sees}
         rows = update.slots[*unit.path, ROWS] if columns else None
         updates, new = self.kernel.compiled(
             tuple(cuts),
@@ -128,7 +127,6 @@ class StackStage:
             [update.stacks[i][-1] for i in on],
             columns,
             None if rows is None else [rows[i] for i in on],
-            {name: [column[i] for i in on] for name, column in seen.items()},
             update.values(unit),
             [update.number(i) for i in on] if unit.transform.has_key else [],
             update.state["step"],
