@@ -488,6 +488,159 @@ def test_follows_the_authors_optimizer(case):
     )
 
 
+def test_a_state_says_which_matrices_are_of_which_leaf():
+    """Also where a leaf has no gradient, and nobody says what its shape is."""
+    params = {"a": {"kernel": jnp.ones((3, 2))}, "b": {"kernel": None}, "c": {"kernel": jnp.ones((2, 3, 2))}}
+    views = {"c/kernel": gradtx.matrix_view("brc")}
+    tx = gradtx.scale_by_soap(views=views)
+    state = tx.init(params)
+    slots = state["slots"]["scale_by_soap"]
+    assert {name: x.shape for name, x in slots["left"].items()} == {"3x2": (3, 3, 3)}
+    assert jax.tree.map(int, slots["rows"]) == {
+        "a": {"kernel": 0},
+        "b": {"kernel": None},
+        "c": {"kernel": 1},
+    }
+    rng = np.random.default_rng(0)
+    late = {**params, "a": {"kernel": None}, "c": {"kernel": jnp.asarray(rng.normal(size=(2, 3, 2)))}}
+    _, without = jax.jit(tx.update)(late, state)
+    _, given = jax.jit(tx.update)(late, state, params)
+    left = without["slots"]["scale_by_soap"]["left"]["3x2"]
+    np.testing.assert_array_equal(left, given["slots"]["scale_by_soap"]["left"]["3x2"])
+    assert not np.any(left[0]) and np.all(np.any(left[1:], axis=(1, 2)))
+    # As many as before, and not the same: b has taken the place of a.
+    moved = {**params, "a": {"kernel": None}, "b": {"kernel": jnp.ones((3, 2))}}
+    with pytest.raises(ValueError, match="the state has no 'rows' for the leaf 'b/kernel', which was None"):
+        tx.update(moved, state, moved)
+
+
+def test_slots_are_read_by_the_leaves():
+    params = of_sizes((3, 2), (2, 3, 2), (4, 6))
+    views = {"w1": gradtx.matrix_view("brc"), "w2": gradtx.matrix_view("rc", column_blocks=(4, 2))}
+    tx = gradtx.accumulate(gradtx.scale_by_soap(views=views), 2)
+    state = tx.init(params)
+    for _ in range(4):
+        _, state = tx.update(params, state, params)
+    (found,) = (
+        part["scale_by_soap"]
+        for slots in gradtx.slots_by_leaf(tx, params, state).values()
+        for part in slots.values()
+        if isinstance(part, dict) and "scale_by_soap" in part
+    )
+    left = found["left"]
+    assert left["w0"].shape == (3, 3) and left["w1"].shape == (2, 3, 3)
+    assert [x.shape for x in left["w2"]] == [(4, 4), (4, 4)]
+    np.testing.assert_allclose(left["w0"], (1 - 0.95**2) * params["w0"] @ params["w0"].T, rtol=1e-5)
+    np.testing.assert_allclose(left["w1"][1], (1 - 0.95**2) * params["w1"][1] @ params["w1"][1].T, rtol=1e-5)
+    blocks = params["w2"][:, :4], params["w2"][:, 4:]
+    for own, block in zip(left["w2"], blocks, strict=True):
+        np.testing.assert_allclose(own, (1 - 0.95**2) * block @ block.T, rtol=1e-5)
+    with pytest.raises(TypeError, match="slots_by_leaf takes a transform of gradtx"):
+        gradtx.slots_by_leaf(optax.adam(0.1), params, state)
+
+
+IN_TURN = {
+    "scale_by_soap": ("basis_left", {"precondition_frequency": 4}),
+    "scale_by_kl_soap": ("basis_left", {"precondition_frequency": 4}),
+    "scale_by_splus": ("basis_left", {"inverse_every": 4}),
+    "scale_by_shampoo": ("root_left", {"precondition_frequency": 4}),
+}
+
+
+@pytest.mark.parametrize("stagger", [True, False], ids=["in turn", "at once"])
+@pytest.mark.parametrize("name", IN_TURN)
+def test_what_costs_much_is_computed_once_in_a_period(name, stagger):
+    slot, settings = IN_TURN[name]
+    tx = getattr(gradtx, name)(stagger=stagger, **settings)
+    params = of_sizes((3, 5), (3, 5), (3, 5), (2, 4))
+    state, update, changed = tx.init(params), jax.jit(tx.update), []
+    for t in range(16):
+        _, new = update(of_sizes((3, 5), (3, 5), (3, 5), (2, 4), seed=t), state, params)
+        before, after = (gradtx.slots_by_leaf(tx, params, s)[name][slot] for s in (state, new))
+        changed.append([np.any(before[k] != after[k]) for k in params])
+        state = new
+    # After what begins, each once in four steps; at once all in one step, in turn one in each.
+    changed = np.array(changed[4:])
+    assert changed.sum(0).tolist() == [3, 3, 3, 3]
+    assert sorted(changed.sum(1).tolist()) == ([1] * 12 if stagger else [0] * 9 + [4] * 3)
+
+
+def test_a_rule_of_a_user_renews_what_is_due():
+    class OverNorm(gradtx.MatrixRule, name="over_norm"):
+        """u = g over a norm, which is measured at every third update."""
+
+        views: object = None
+
+        norm = gradtx.MatrixSlot(real=True, of=lambda rule, m, n: (), init=lambda rule, m, n: m * n)
+        seen = gradtx.MatrixSlot(real=True, of=lambda rule, m, n: ())
+
+        def prepare(self, now):
+            return {"is_third": now.step % 3 == 2}
+
+        def observe(self, x, slots, stack):
+            return {"seen": slots.seen + 1}
+
+        def is_due(self, slots, stack):
+            return stack.is_third
+
+        def renew(self, x, slots, stack):
+            return {"norm": jnp.linalg.norm(x, axis=(1, 2))}
+
+        def solve(self, x, slots, stack):
+            return x / slots.norm[:, None, None], slots
+
+    tx = OverNorm()
+    params = {"w0": jnp.full((2, 2), 3.0), "w1": jnp.full((2, 2), 0.5), "w2": jnp.ones((4, 1))}
+    state, update, sizes = tx.init(params), jax.jit(tx.update), []
+    for _ in range(3):
+        updates, state = update(params, state)
+        sizes.append([float(u[0, 0]) for u in updates.values()])
+    assert sizes == [[0.75, 0.125, 0.25]] * 2 + [[0.5, 0.5, 0.5]]
+    assert state["slots"]["over_norm"]["seen"]["2x2"].tolist() == [3.0, 3.0]
+
+    class Wrong(OverNorm, name="wrong"):
+        """As above, and a slot has another shape."""
+
+        def renew(self, x, slots, stack):
+            return {"norm": x}
+
+    with pytest.raises(ValueError, match=r"wrong: renew returned .* as the slot 'norm', which has shape"):
+        Wrong().update(params, Wrong().init(params))
+    with pytest.raises(TypeError, match="under 'rows' the state says which matrices"):
+        type("Rows", (gradtx.MatrixRule,), {"rows": gradtx.MatrixSlot()}, name="rows_of")
+
+
+@pytest.mark.by_turns(2)
+@pytest.mark.parametrize("make", OF_MATRICES, ids=lambda make: make.__name__)
+def test_on_a_mesh_no_method_moves_more_than_gradients_in_and_updates_out(make):
+    """Per size two exchanges; what is remembered stays where it is, on the device of its matrix."""
+    devices = jax.devices()[:4]
+    for kind in (jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit):
+        mesh = jax.make_mesh((4,), ("x",), axis_types=(kind,), devices=devices)
+        spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x", None))
+        sizes = (*[(8, 16)] * 8, *[(16, 8)] * 4)
+        params, tx = of_sizes(*sizes), make()
+        place = functools.partial(jax.tree.map, lambda x, spec=spec: jax.device_put(x, spec))
+        state, update = tx.init(params), jax.jit(tx.update)
+        with jax.set_mesh(mesh):
+            given = place(params)
+            own = tx.init(given)
+            compiled = jax.jit(tx.update).lower(given, own, given).compile()
+            for stack in jax.tree.leaves(own["slots"]):
+                if stack.ndim and stack.shape[0] in (4, 8) and stack.size > 64:
+                    assert not stack.sharding.is_fully_replicated
+        for seed in range(1, 4):
+            grads = of_sizes(*sizes, seed=seed)
+            expected, state = update(grads, state, params)
+            updates, own = compiled(place(grads), own, given)
+            for one, other in zip(updates.values(), expected.values(), strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+        text = compiled.as_text()
+        names = ("all-to-all", "all-gather", "all-reduce", "collective-permute", "reduce-scatter")
+        counts = {name: text.count(f" {name}(") + text.count(f" {name}-start(") for name in names}
+        assert sum(counts.values()) <= 4, (kind, counts)
+
+
 def test_on_a_mesh_each_device_solves_whole_matrices_and_moves_its_share_once_each_way():
     """Eight layers sharded over four devices: per size one exchange in and one out, of a shard each."""
     mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])

@@ -82,7 +82,7 @@ CORE = {
     "roots.py": 90,
     "spec": 520,
     "numbers": 750,
-    "engine": 2_900,
+    "engine": 3_100,
     "compose": 450,
 }
 """The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""

@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gradtx.core.engine.stacks import EACH, ONE
-from gradtx.formulas.expression import TRUE, Expression, fingerprint, intern, number, within
+from gradtx.core.engine.stacks import EACH, INDEX, ONE, RENEWED, matrix_index
+from gradtx.formulas.expression import TRUE, Expression, fingerprint, intern, number, symbol, within
 from gradtx.formulas.runs import CONSTANT, LONGEST, Runs, Value, constant, each, one, pieces, runs
 from gradtx.formulas.simplify import make
 
@@ -125,18 +125,23 @@ class _Reader:
                 return [TRUE]
             if params.get("name") in _OF_MATRICES:
                 return self.of_matrices(equation, args)
+            if params.get("name") == matrix_index.__name__:
+                return [symbol(INDEX)]
             if str(params.get("name")).startswith(EACH):
                 return self.each_matrix(equation, args)
+            if str(params.get("name")).startswith(RENEWED):
+                return self.renewed_matrices(equation, args)
             if params.get("name") in _RANDOM:
                 return [intern("noise", *(part for part, _ in pieces(args[0], 1)))]
             inner = next(params[key] for key in _CALLS if key in params)
             return self.run(inner, args)
         if name == "cond":
             return self.branches(params["branches"], args)
-        if name == "split" and equation.invars[0].aval.ndim == 1:
-            ends = list(itertools.accumulate(params["sizes"]))
+        if name == "split" and params["axis"] == 0:
+            sizes = [x.aval.size for x in equation.outvars]
+            ends = list(itertools.accumulate(sizes))
             whole = Runs(pieces(args[0], ends[-1]))
-            return [runs(whole.cut(end - n, end)) for n, end in zip(params["sizes"], ends, strict=True)]
+            return [runs(whole.cut(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
         read = getattr(self, f"read_{name}", None)
         result = None
         if read is not None:
@@ -158,16 +163,40 @@ class _Reader:
 
     def each_matrix(self, equation: Any, args: list[Value]) -> list[Value]:
         """What is done to each matrix of a stack, of which the first few arguments are made."""
-        own = int(equation.params["name"].removeprefix(f"{EACH}_"))
-        inner = _find(next(equation.params[key] for key in _CALLS if key in equation.params), ONE)
-        count = equation.invars[0].aval.shape[0]
-        sizes = [x.aval.size // count for x in equation.invars[:own]]
-        made = []
-        for i in range(count):
-            of_one = [one(x, i * n, (i + 1) * n) for x, n in zip(args[:own], sizes, strict=True)]
-            made.append(self.run(inner, [*of_one, *args[own:]]))
-        widths = [x.aval.size // count for x in equation.outvars]
+        made = self._of_each(equation, EACH, equation.invars, args)
+        widths = [x.aval.size // len(made) for x in equation.outvars]
         return [runs([(one(m[j], 0, n), n) for m in made]) for j, n in enumerate(widths)]
+
+    def renewed_matrices(self, equation: Any, args: list[Value]) -> list[Value]:
+        """What is made anew of each matrix of a stack that is due: some of the arguments, before the last."""
+        due, *given = args
+        made = self._of_each(equation, RENEWED, equation.invars[1:], given)
+        before = int(equation.params["name"].removeprefix(f"{RENEWED}_")) - 1 - len(equation.outvars)
+        results: list[Value] = []
+        for j, x in enumerate(equation.outvars):
+            n, old = x.aval.size // len(made), given[before + j]
+            parts = []
+            for i, new in enumerate(made):
+                cases = one(old, i * n, (i + 1) * n), one(new[j], 0, n)
+                parts.append((_choice(one(due, i, i + 1), *cases), n))
+            results.append(runs(parts))
+        return results
+
+    def _of_each(
+        self, equation: Any, name: str, invars: Sequence[Any], args: Sequence[Value]
+    ) -> list[list[Value]]:
+        """What a function of one matrix makes of each of a stack."""
+        own = int(equation.params["name"].removeprefix(f"{name}_"))
+        inner = _find(next(equation.params[key] for key in _CALLS if key in equation.params), ONE)
+        count = invars[0].aval.shape[0]
+        sizes = [x.aval.size // count for x in invars[:own]]
+        return [
+            self.run(
+                inner,
+                [*(one(x, i * n, (i + 1) * n) for x, n in zip(args[:own], sizes, strict=True)), *args[own:]],
+            )
+            for i in range(count)
+        ]
 
     def branches(self, branches: Sequence[Any], args: list[Value]) -> list[Value]:
         """A conditional: all of its branches, and a choice of results."""

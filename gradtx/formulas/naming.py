@@ -10,8 +10,11 @@ from typing import Any, Literal
 
 import jax
 
+from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
+from gradtx.core.engine.layout import active_leaves, matrices_at_init
 from gradtx.core.engine.program import Program
+from gradtx.core.engine.steps import Unit
 from gradtx.core.numbers.hyperparams import by_name, entries_of, hyperparams
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.schedule import order_in
@@ -78,7 +81,9 @@ class NamedState:
             for name, entry in self.entries.items()
         }
         self.given: dict[Any, list[Element]] = {}
-        self._walk(tx.program, state, (), True)
+        self.lengths: dict[Any, list[int]] = {}
+        """Of an array whose elements are several things, how many each has."""
+        self._walk(tx.program, state, tree, (), True)
         self.names = self._shortest()
         arrays = jax.tree_util.tree_flatten_with_path(state)[0]
         self.order = [(jax.tree_util.keystr(keys), x) for keys, x in arrays]
@@ -90,12 +95,19 @@ class NamedState:
         return name if name not in self.taken else scoped if scoped not in self.taken else f"{name}_"
 
     def _walk(
-        self, program: Program, state: Any, outer: tuple[Any, ...], leafwise: bool, parts: Path = ()
+        self,
+        program: Program,
+        state: Any,
+        tree: Any,
+        outer: tuple[Any, ...],
+        leafwise: bool,
+        parts: Path = (),
     ) -> None:
         """Notes for each array what its elements are: their path, kind and the prefix of their leaf."""
 
-        def note(keys: tuple[Any, ...], found: list[Element]) -> None:
-            self.given[jax.tree_util.keystr((*outer, *keys))] = found
+        def note(keys: tuple[Any, ...], found: list[Element], lengths: list[int] | None = None) -> None:
+            key = jax.tree_util.keystr((*outer, *keys))
+            self.given[key], self.lengths[key] = found, [1] * len(found) if lengths is None else lengths
 
         def dict_keys(*names: str) -> tuple[Any, ...]:
             return tuple(map(jax.tree_util.DictKey, names))
@@ -111,12 +123,40 @@ class NamedState:
             part = program.wrapped.get(path)
             if isinstance(part, Composed):
                 seen = program.unit_at[path[:-1]].transform.sees_leaves
-                self._walk(part.program, slot, (*outer, *where), leafwise and seen, (*parts, *path))
+                inner = (part.program, slot, tree, (*outer, *where), leafwise and seen, (*parts, *path))
+                self._walk(*inner)
                 continue
             unit = program.unit_at.get(path[:-1])
+            if path in program.stack_paths and leafwise:
+                assert unit is not None
+                for name, elements, lengths in self._of_stacks(program, unit, slot, tree, (*parts, *path)):
+                    note((*where, *dict_keys(name)), elements, lengths)
+                continue
             whole = unit is not None and path[-1] in unit.transform.scalars
             for keys, x in jax.tree_util.tree_flatten_with_path(slot)[0]:
-                note((*where, *keys), self._elements((*parts, *path), keys, x, leafwise, whole))
+                elements = self._elements((*parts, *path), keys, x, leafwise, whole)
+                are_leaves = len(elements) > 1 and elements[0][1] == "slot"
+                note((*where, *keys), elements, self.sizes if are_leaves else None)
+
+    def _of_stacks(
+        self, program: Program, unit: Unit, slot: Any, tree: Any, path: Path
+    ) -> Iterator[tuple[str, list[Element], list[int]]]:
+        """What the elements of each stack of a slot are; its name tells those of one leaf apart."""
+        leaves, _ = lv.flatten(tree)
+        prefixes = dict(zip((i for i, x in enumerate(leaves) if x is not None), self.prefixes, strict=True))
+        active = active_leaves(program, tree, leaves)
+        _, groups = matrices_at_init(program, unit, unit.transform, tree, active)
+        at = {group.name: [place.leaf for place in group.places] for group in groups if group.name in slot}
+        for group in groups:
+            if group.name not in slot:
+                continue
+            row = slot[group.name].size // max(group.count, 1)
+            named = [
+                (path if sum(p.leaf in own for own in at.values()) == 1 else (*path, group.name), p)
+                for p in group.places
+            ]
+            elements: list[Element] = [(own, "slot", prefixes[p.leaf]) for own, p in named]
+            yield group.name, elements, [row * p.count for p in group.places]
 
     def _elements(self, path: Path, keys: Any, x: Any, leafwise: bool, whole: bool) -> list[Element]:
         """What the elements of an array are; one of the whole tree may have the name of a leaf."""
@@ -159,15 +199,13 @@ class NamedState:
         parts = [_entered(self._name(path, prefix), kind) for path, kind, prefix in found]
         if len(parts) == 1:
             return parts[0]
-        lengths = self.sizes if found[0][1] == "slot" else [1] * len(parts)
-        return runs(list(zip(parts, lengths, strict=True)))
+        return runs(list(zip(parts, self.lengths[key], strict=True)))
 
     def cells(self, starts: list[Value], results: list[Value]) -> Iterator[Cell]:
         """What the state remembers, at first and after an update."""
         for (key, x), start, result in zip(self.order, starts, results, strict=True):
             elements, at = self.given[key], 0
-            sizes = self.sizes if elements[0][1] == "slot" and len(elements) > 1 else [1] * len(elements)
-            for (path, kind, prefix), size in zip(elements, sizes, strict=True):
+            for (path, kind, prefix), size in zip(elements, self.lengths[key], strict=True):
                 end = at + size if len(elements) > 1 else x.size
                 before, after = (one(v, at, end) for v in (start, result))
                 at = end

@@ -22,9 +22,9 @@ def slots_by_leaf(tx: Any, params: PyTree, state: Any) -> dict[str, Any]:
     for each block. What is kept by leaves is as it is.
 
     Args:
-        tx: the transform.
-        params: the parameters that `init` was called on, or what has their shapes.
-        state: a state of it, or what holds one.
+        tx: a transform of gradtx's.
+        params: the parameters, arrays or `jax.ShapeDtypeStruct`s; those that `init` was called on.
+        state: an optimizer state, or what holds one.
 
     Returns:
         By the name of each transform its slots by name, as in the state's `slots`; under the name of what a

@@ -56,7 +56,8 @@ def splus(
         nonstandard_constant: c above, >= 0.
         decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
             `"none"`; see `docs/conventions.md`.
-        stagger: whether new bases are computed matrix after matrix, a few at each step, or all at once.
+        stagger: whether what costs much is computed matrix after matrix, so that no step has all of it; else
+            for all at once, as the authors have it.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`. None for a leaf sends it to the rest.
 

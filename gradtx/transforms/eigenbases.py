@@ -34,19 +34,12 @@ def within_columns(rule: Any, rows: int, columns: int) -> tuple[int, int] | None
     return (columns, columns) if columns <= rule.max_precond_dim else None
 
 
-def is_unset(basis: jax.Array) -> jax.Array:
-    """For each of many bases, as (number, 1, 1), whether it is still the zeros of the start.
+def is_unset(x: jax.Array) -> jax.Array:
+    """For each of many, whether it is still the zeros of the start: nothing was computed for it yet.
 
-    That is told by what is stored, since a gradient may come later than the first step; by the first column,
-    which is zero in no basis.
+    That is told by what is stored, since a gradient may come later than the first step.
     """
-    return jnp.all(basis[..., :1] == 0, axis=(-2, -1), keepdims=True)
-
-
-def is_zero(square: jax.Array) -> jax.Array:
-    """For each of many positive or triangular matrices, as (number, 1, 1), whether it is zero."""
-    diagonal = jnp.diagonal(square, axis1=-2, axis2=-1)
-    return jnp.all(diagonal == 0, axis=-1)[:, None, None]
+    return jnp.all(x == 0, axis=tuple(range(1, x.ndim)), keepdims=True)
 
 
 def is_set(bases: Pair) -> Any:
@@ -58,7 +51,7 @@ def is_set(bases: Pair) -> Any:
 def may_begin(bases: Pair, sides: Pair) -> Any:
     """For each of many, as (number, 1, 1), whether it has no bases yet and can have them."""
     known = next((pair for pair in zip(bases, sides, strict=True) if pair[0] is not None), None)
-    return False if known is None else is_unset(known[0]) & ~is_zero(known[1])
+    return False if known is None else is_unset(known[0]) & ~is_unset(known[1])
 
 
 def into(x: jax.Array, bases: Pair) -> jax.Array:

@@ -143,9 +143,8 @@ def scale_by_kl_soap(
         eps: added to the denominator, >= 0.
         precondition_frequency: the number of updates from one basis to the next, >= 1.
         init_factor: the first eigenvalues, > 0.
-        stagger: whether the new bases come matrix after matrix, so that no step has all of them to compute;
-            else all come at the updates whose number less one `precondition_frequency` divides, as the
-            authors have it.
+        stagger: whether what costs much is computed matrix after matrix, so that no step has all of it; else
+            for all at once, as the authors have it.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.
 

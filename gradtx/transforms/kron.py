@@ -30,7 +30,7 @@ from gradtx.core.spec.fields import (
     check_count,
 )
 from gradtx.core.spec.spec import show
-from gradtx.transforms.eigenbases import is_zero
+from gradtx.transforms.eigenbases import is_unset
 from gradtx.transforms.noise import typed_key
 
 MemorySaveMode = Literal["one_diag", "all_diag"]
@@ -118,12 +118,7 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
     def _factors(self, slots: Slots) -> Any:
         """The factors, which at first are a multiple of what changes nothing."""
         scale = sqrt(self.preconditioner_init_scale)
-        return tuple(jnp.where(_is_unset(q), scale * _one(q), q) for q in (slots.left, slots.right))
-
-
-def _is_unset(q: jax.Array) -> jax.Array:
-    """For each of many factors, whether it is still the zeros of the start."""
-    return jnp.all(q == 0, axis=-1, keepdims=True) if q.ndim == 2 else is_zero(q)
+        return tuple(jnp.where(is_unset(q), scale * _one(q), q) for q in (slots.left, slots.right))
 
 
 def noise(keys: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -18,8 +18,7 @@ def turns(steps: Steps, period: Steps) -> dict[str, jax.Array]:
 def is_turn(stack: Stack, stagger: bool) -> jax.Array:
     """For each matrix, as (number, 1, 1), whether it is its turn, which is once in each period.
 
-    Not staggered, it is where the period is over for all; staggered, one matrix is a step before the next.
+    Not staggered, it is where the period is over; staggered, each matrix is a step before the next.
     """
-    ahead = jax.lax.rem(stack.index, jnp.broadcast_to(stack.period, stack.index.shape))
-    over = stack.phase + (ahead if stagger else jnp.zeros_like(ahead))
-    return ((over == 0) | (over == stack.period))[:, None, None]
+    over = stack.phase + stack.index if stagger else jnp.broadcast_to(stack.phase, stack.index.shape)
+    return (jax.lax.rem(over, jnp.broadcast_to(stack.period, over.shape)) == 0)[:, None, None]

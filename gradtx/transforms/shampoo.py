@@ -21,7 +21,7 @@ from gradtx.core.roots import MATRIX, RootMethod, inverse_root
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Period, ScalarOrSchedule, check_count
 from gradtx.core.spec.spec import show
-from gradtx.transforms.eigenbases import is_zero, of_columns, of_rows
+from gradtx.transforms.eigenbases import is_unset, of_columns, of_rows
 from gradtx.transforms.refreshes import is_turn, turns
 
 Grafting = Literal["adagrad", "rmsprop", "adam", "sgd"]
@@ -99,7 +99,7 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
         }
 
     def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
-        begins = is_zero(slots.root_left) & ~is_zero(slots.left)
+        begins = is_unset(slots.root_left) & ~is_unset(slots.left)
         return (stack.has_begun & (begins | is_turn(stack, self.stagger)))[:, 0, 0]
 
     def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
@@ -176,9 +176,8 @@ def scale_by_shampoo(
         root: how a root is computed: from eigenvalues, or `"newton"`, by products alone, which does without
             a decomposition where it converges and has no derivative backwards.
         bias_correction: correct averages for their start at zero; those of Shampoo itself.
-        stagger: whether the new roots come block after block, so that no step has all of them to compute;
-            else all come at the updates whose number `precondition_frequency` divides, as the authors have
-            it.
+        stagger: whether what costs much is computed matrix after matrix, so that no step has all of it; else
+            for all at once, as the authors have it.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.
 

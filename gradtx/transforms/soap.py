@@ -146,9 +146,8 @@ def scale_by_soap(
         precondition_frequency: the number of updates from one basis to the next, >= 1.
         max_precond_dim: a side that is longer has no basis.
         bias_correction: correct averages for their start at zero; as Adam does.
-        stagger: whether the new bases come matrix after matrix, so that no step has all of them to compute;
-            else all come at the updates whose number less one `precondition_frequency` divides, as the
-            authors have it.
+        stagger: whether what costs much is computed matrix after matrix, so that no step has all of it; else
+            for all at once, as the authors have it.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.
 

@@ -21,7 +21,15 @@ from jax.sharding import PartitionSpec
 from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
 from gradtx.core.engine.leaves import varying
 from gradtx.core.engine.matrix_groups import Group, Place
-from gradtx.core.engine.placement import mesh_of, placed_as, resharded, sharded_like, typed_sharding, whole
+from gradtx.core.engine.placement import (
+    mesh_of,
+    placed_as,
+    replicated,
+    resharded,
+    sharded_like,
+    typed_sharding,
+    whole,
+)
 from gradtx.core.engine.raised import raised
 from gradtx.core.engine.results import checked_slots, checked_update
 from gradtx.core.engine.scope import Slots, Stack
@@ -76,7 +84,7 @@ class StackKernel(Kernel):
         """
         originals = xs
         self._refuse_shards(xs)
-        values, keys = self._keys(cuts, values, numbers)
+        values, keys = self._keys(cuts, values, numbers, xs)
         xs = [_by_matrix(cut, x) for cut, x in zip(cuts, xs, strict=True)]
         cut_xs = [cut.split(x) for cut, x in zip(cuts, xs, strict=True)]
         made: list[list[Any]] = [[None] * len(parts) for parts in cut_xs]
@@ -93,7 +101,7 @@ class StackKernel(Kernel):
             at = _rows(cuts, group, rows, own)
             if self.unit.transform.sees_index:
                 index = np.arange(group.count, dtype=np.int32) if at is None else at
-                given[INDEX] = jnp.asarray(index) + _before(group.name, stacks)
+                given[INDEX] = matrix_index(index, np.int32(_before(group.name, stacks)))
             given |= {SLOT + k: load(_of_rows(stack, at), dtype) for k, stack in own.items()}
             if keys:
                 given[KEYS] = gathered(keys)
@@ -110,7 +118,7 @@ class StackKernel(Kernel):
         return updates, new
 
     def _keys(
-        self, cuts: tuple[Cut, ...], values: tuple[Values, Values], numbers: list[Any]
+        self, cuts: tuple[Cut, ...], values: tuple[Values, Values], numbers: list[Any], xs: list[jax.Array]
     ) -> tuple[tuple[Values, Values], list[list[jax.Array]]]:
         """The values without the key of the rule, and a key for each matrix of each part, as raw data.
 
@@ -124,7 +132,7 @@ class StackKernel(Kernel):
             counts = [cut.count(part) for part in range(len(cut.sizes))]
             own = jax.random.split(jax.random.fold_in(scalars["key"], number), sum(counts))
             ends = itertools.accumulate(counts)
-            data = jax.random.key_data(own)
+            data = replicated(jax.random.key_data(own), xs)
             keys.append([data[end - n : end] for n, end in zip(counts, ends, strict=True)])
         return (fields, {k: v for k, v in scalars.items() if k != "key"}), keys
 
@@ -212,6 +220,12 @@ def _before(name: str, stacks: dict[str, dict[str, jax.Array]]) -> int:
     return sum(size for k, size in sizes.items() if k < name)
 
 
+@jax.jit
+def matrix_index(rows: jax.Array, before: jax.Array) -> jax.Array:
+    """The numbers of matrices, from their rows in a stack and from how many are in the stacks before it."""
+    return before + rows
+
+
 def _of_rows(stack: jax.Array, at: Any) -> jax.Array:
     return stack if at is None else whole(stack)[at]
 
@@ -224,11 +238,12 @@ def _parted(whole: jax.Array, counts: list[int], step: jax.Array) -> list[jax.Ar
     """The parts of a stack.
 
     A part at a known place is a kernel of its own, which takes a while to compile; many are cut at places
-    that the compiler does not know, by one kernel for each size.
+    that the compiler does not know, by one kernel for each size. On a mesh a part at a known place is on one
+    device, which would send it to the others.
     """
     if len(counts) == 1:
         return [whole]
-    if len(counts) <= FEW:
+    if len(counts) <= FEW and mesh_of(whole) is None:
         return list(jax.lax.split(whole, counts))
     starts = [0, *itertools.accumulate(counts)][:-1]
 

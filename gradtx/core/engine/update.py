@@ -22,7 +22,7 @@ from gradtx.core.engine.transform import Call, PyTree, Shared, missing
 from gradtx.core.engine.views import Cut
 from gradtx.core.numbers.paths import Path, lookup, nest
 from gradtx.core.numbers.schedule import CALLABLE, with_number
-from gradtx.core.numerics import like, number_dtype, real_dtype, widest
+from gradtx.core.numerics import is_complex, number_dtype, real_dtype, widest
 
 State = dict[str, Any]
 
@@ -161,7 +161,7 @@ class Update:
         on = self.working(unit)
         wanted = [i in on for i in range(len(leaves))]
         cuts = [cut for cut in cuts_of(unit.transform, tree, wanted, unit.where) if cut is not None]
-        dtypes = [like(self.stacks[i][-1].dtype, real_dtype(lv.as_array(leaves[i]).dtype)) for i in on]
+        dtypes = [_with_form_of(self.stacks[i][-1].dtype, lv.as_array(leaves[i]).dtype) for i in on]
         groups = groups_of(cuts, dtypes)
         for name in unit.transform.matrix_slots:
             self._check_stacks(unit, name, groups)
@@ -310,3 +310,9 @@ def with_numbers(numbers: dict[str, Any], changed: dict[Path, Any]) -> dict[str,
     for path, value in changed.items():
         numbers = with_number(numbers, path, value)
     return numbers
+
+
+def _with_form_of(x: Any, dtype: Any) -> np.dtype:
+    """A dtype, complex if `x` is and real if it is not."""
+    real = real_dtype(dtype)
+    return widest(real, np.dtype(np.complex64)) if is_complex(x) else real
