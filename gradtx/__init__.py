@@ -66,9 +66,12 @@ from gradtx.optimizers.adaptive import adadelta, adagrad, rmsprop
 from gradtx.optimizers.ademamix import ademamix
 from gradtx.optimizers.adopt import adopt
 from gradtx.optimizers.amsgrad import amsgrad
+from gradtx.optimizers.aurora import aurora
 from gradtx.optimizers.came import came
 from gradtx.optimizers.cocob import cocob
+from gradtx.optimizers.contra_muon import contra_muon
 from gradtx.optimizers.dadapt import dadapt_adamw
+from gradtx.optimizers.dion import dion
 from gradtx.optimizers.dion2 import dion2
 from gradtx.optimizers.distance import dog, dowg
 from gradtx.optimizers.dpsgd import dpsgd
@@ -81,6 +84,7 @@ from gradtx.optimizers.lion import lion
 from gradtx.optimizers.madgrad import madgrad
 from gradtx.optimizers.mars import mars
 from gradtx.optimizers.muon import muon
+from gradtx.optimizers.muown import muown
 from gradtx.optimizers.normuon import normuon
 from gradtx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent
 from gradtx.optimizers.polyak import polyak_sgd
@@ -95,6 +99,7 @@ from gradtx.optimizers.sign import sign_sgd, signum
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix
 from gradtx.optimizers.sm3 import sm3
 from gradtx.optimizers.soap import soap
+from gradtx.optimizers.soap_muon import soap_muon
 from gradtx.optimizers.sophia import sophia
 from gradtx.optimizers.splus import splus
 from gradtx.optimizers.stable_adamw import stable_adamw
@@ -129,6 +134,7 @@ from gradtx.transforms.ademamix import scale_by_ademamix
 from gradtx.transforms.adopt import scale_by_adopt
 from gradtx.transforms.amsgrad import scale_by_amsgrad
 from gradtx.transforms.apply_every import apply_every
+from gradtx.transforms.aurora import scale_by_aurora
 from gradtx.transforms.average import ema
 from gradtx.transforms.belief import scale_by_belief
 from gradtx.transforms.block_rms import normalize_by_block_rms
@@ -138,8 +144,10 @@ from gradtx.transforms.center import centralize
 from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm, global_norm
 from gradtx.transforms.cocob import scale_by_cocob
 from gradtx.transforms.constrain import keep_params_nonnegative, zero_nans
+from gradtx.transforms.contra_muon import scale_by_contra_muon
 from gradtx.transforms.dadapt import scale_by_dadapt_adam
 from gradtx.transforms.decay import add_cautious_decayed_weights, add_decayed_weights
+from gradtx.transforms.dion import scale_by_dion
 from gradtx.transforms.dion2 import scale_by_dion2
 from gradtx.transforms.distance import scale_by_distance_over_gradients
 from gradtx.transforms.dog import scale_by_dog
@@ -170,6 +178,7 @@ from gradtx.transforms.matrix_size import scale_by_matrix_size
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.momo import momo, momo_adam
 from gradtx.transforms.muon import scale_by_muon
+from gradtx.transforms.muown import scale_by_muown
 from gradtx.transforms.noise import add_noise
 from gradtx.transforms.normalize import normalize, normalize_by_update_norm
 from gradtx.transforms.normuon import scale_by_normuon
@@ -190,6 +199,7 @@ from gradtx.transforms.shampoo import scale_by_shampoo
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
 from gradtx.transforms.sm3 import scale_by_sm3
 from gradtx.transforms.soap import scale_by_soap
+from gradtx.transforms.soap_muon import scale_by_soap_muon
 from gradtx.transforms.splus import scale_by_splus
 from gradtx.transforms.stable_adam import scale_by_stable_adam
 from gradtx.transforms.trust_ratio import scale_by_param_block_norm, scale_by_trust_ratio
@@ -359,6 +369,7 @@ __all__ = [
     "apply_gradients",
     "apply_if_finite",
     "apply_updates",
+    "aurora",
     "bias_correction",
     "came",
     "cautious",
@@ -372,6 +383,7 @@ __all__ = [
     "conditionally_mask",
     "conditionally_transform",
     "constant_schedule",
+    "contra_muon",
     "contrib",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
@@ -380,6 +392,7 @@ __all__ = [
     "describe",
     "diff",
     "differentially_private_aggregate",
+    "dion",
     "dion2",
     "dog",
     "dowg",
@@ -434,6 +447,7 @@ __all__ = [
     "monitor",
     "multi_transform",
     "muon",
+    "muown",
     "nadam",
     "nadamw",
     "named_chain",
@@ -490,11 +504,14 @@ __all__ = [
     "scale_by_ademamix",
     "scale_by_adopt",
     "scale_by_amsgrad",
+    "scale_by_aurora",
     "scale_by_backtracking_linesearch",
     "scale_by_belief",
     "scale_by_came",
     "scale_by_cocob",
+    "scale_by_contra_muon",
     "scale_by_dadapt_adam",
+    "scale_by_dion",
     "scale_by_dion2",
     "scale_by_distance_over_gradients",
     "scale_by_dog",
@@ -513,6 +530,7 @@ __all__ = [
     "scale_by_madgrad",
     "scale_by_matrix_size",
     "scale_by_muon",
+    "scale_by_muown",
     "scale_by_normuon",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
@@ -530,6 +548,7 @@ __all__ = [
     "scale_by_simplified_ademamix",
     "scale_by_sm3",
     "scale_by_soap",
+    "scale_by_soap_muon",
     "scale_by_sophia",
     "scale_by_splus",
     "scale_by_stable_adam",
@@ -559,6 +578,7 @@ __all__ = [
     "sm3",
     "snapshot",
     "soap",
+    "soap_muon",
     "sophia",
     "split_real_and_imaginary",
     "splus",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx
+import gradtx.transforms.dion
 import gradtx.transforms.kron
 from golden import MATRIX_CASES, load_matrices
 from trajectories import x64
@@ -18,18 +19,19 @@ RECORDED = load_matrices()
 
 
 def recorded_noise():
-    """The noise that the authors' Kron was given, by the keys that ours has for it."""
+    """The normal numbers that the authors' Kron and Dion were given, by the keys that ours have for them."""
     found = {}
     for t in range(RECORDED.steps[-1]):
         key = jax.random.fold_in(jax.random.key(0), t)
-        for i, p in enumerate(RECORDED.params):
+        for i in range(len(RECORDED.params)):
             (own,) = jax.random.split(jax.random.fold_in(key, np.uint32(zlib.crc32(str(i).encode()))), 1)
-            found[jax.random.key_data(own).tobytes()] = np.random.default_rng([t + 1, i]).normal(size=p.shape)
-
-    def look_up(data):
-        return np.stack([found[np.asarray(key).tobytes()] for key in data])
+            found[jax.random.key_data(own).tobytes()] = t + 1, i
 
     def noise(keys, shape, dtype):
+        def look_up(data):
+            seeds = [found[np.asarray(key).tobytes()] for key in data]
+            return np.stack([np.random.default_rng([*seed]).normal(size=shape) for seed in seeds])
+
         result = jax.ShapeDtypeStruct((len(keys), *shape), dtype)
         return jax.pure_callback(look_up, result, jax.random.key_data(keys))
 
@@ -56,7 +58,12 @@ def trajectory(case):
         return [x.T for x in tree.values()] if of_heads else tree
 
     found = []
-    with x64(), mock.patch.object(gradtx.transforms.kron, "noise", recorded_noise()):
+    noise = recorded_noise()
+    with (
+        x64(),
+        mock.patch.object(gradtx.transforms.kron, "normal_of_each", noise),
+        mock.patch.object(gradtx.transforms.dion, "normal_of_each", noise),
+    ):
         tx = getattr(gradtx, name)(**arguments)
         params = [jnp.asarray(p) for p in RECORDED.params]
         state, step = tx.init(given(params)), jax.jit(tx.update)

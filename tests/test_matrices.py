@@ -12,7 +12,9 @@ import optax.contrib
 import pytest
 
 import gradtx
+import gradtx.transforms.dion
 import gradtx.transforms.kron
+import kin_of_muon_references
 import matrix_references
 from golden import MATRIX_CASES
 from gradtx.core.engine.views import MatrixView
@@ -260,13 +262,80 @@ OF_MATRICES = [
     gradtx.scale_by_muon,
     gradtx.scale_by_normuon,
     gradtx.scale_by_adamuon,
+    gradtx.scale_by_dion,
     gradtx.scale_by_dion2,
+    gradtx.scale_by_contra_muon,
+    gradtx.scale_by_aurora,
+    gradtx.scale_by_soap_muon,
     gradtx.scale_by_soap,
     gradtx.scale_by_kl_soap,
     gradtx.scale_by_splus,
     gradtx.scale_by_shampoo,
     gradtx.scale_by_kron,
 ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"rank_fraction": 0.5, "eps": 1e-2},
+        {"rank_fraction": 0.3, "rank_multiple_of": 2, "power_iters": 3},
+    ],
+    ids=["of full rank", "of half rank", "iterated"],
+)
+def test_dion_follows_its_reference_from_the_same_start(settings, monkeypatch):
+    """Random is only the first Q."""
+
+    def drawn(shape):
+        return np.cos(np.arange(np.prod(shape)) ** 2).reshape(shape)
+
+    def of_each(keys, shape, dtype):
+        return jnp.broadcast_to(jnp.asarray(drawn(shape), dtype), (len(keys), *shape))
+
+    monkeypatch.setattr(gradtx.transforms.dion, "normal_of_each", of_each)
+    tx = gradtx.scale_by_dion(**settings, beta=0.9, views={"w3": gradtx.matrix_view("brc")})
+    reference = kin_of_muon_references.ScaleByDion(**settings, beta=0.9, first_q=drawn)
+    rng = np.random.default_rng(0)
+    params = {f"w{i}": rng.normal(size=s) for i, s in enumerate([(6, 4), (4, 6), (5, 5), (2, 3, 7)])}
+    z = rng.normal(size=(4, 3)) + 1j * rng.normal(size=(4, 3))
+    params["w4"] = z
+    reference.init([*params.values()])
+    with x64():
+        state, update = tx.init(jax.tree.map(jnp.asarray, params)), jax.jit(tx.update)
+        for t in range(100):
+            g = {
+                k: np.sin(np.arange(1, p.size + 1) * (t + 1)).reshape(p.shape) + p for k, p in params.items()
+            }
+            expected = reference.update([*g.values()], [*params.values()])
+            updates, state = update(jax.tree.map(jnp.asarray, g), state, params)
+            for u, e in zip(updates.values(), expected, strict=True):
+                np.testing.assert_allclose(u, e, rtol=1e-8, atol=1e-9)
+
+
+def test_dion_draws_by_the_path_and_the_key():
+    params = of_sizes((6, 4), (6, 4))
+    first = {}
+    for name, tx in {"0": gradtx.scale_by_dion(0.5), "1": gradtx.scale_by_dion(0.5, key=1)}.items():
+        _, state = tx.update(params, tx.init(params), params)
+        first[name] = state["slots"]["scale_by_dion"]["basis"]["6x4"]
+    assert np.any(first["0"][0] != first["0"][1]) and np.any(first["0"] != first["1"])
+    alone = {"w1": params["w1"]}
+    tx = gradtx.scale_by_dion(0.5)
+    _, state = tx.update(alone, tx.init(alone), alone)
+    np.testing.assert_allclose(state["slots"]["scale_by_dion"]["basis"]["6x4"][0], first["0"][1], rtol=1e-5)
+
+
+def test_muown_takes_an_output_of_zeros_along():
+    """Elsewhere it is NaN, and all of the matrix with it."""
+    p = {"kernel": jnp.array([[1.0, 0.0], [2.0, 0.0], [0.5, 0.0]])}
+    tx = gradtx.scale_by_muown(0.1)
+    state, update = tx.init(p), jax.jit(tx.update)
+    for t in range(5):
+        # At first it has no gradient either.
+        updates, state = update(jax.tree.map(lambda x, t=t: jnp.sin(x) + (t > 1) * jnp.cos(x), p), state, p)
+        p = gradtx.apply_updates(p, updates)
+        assert np.isfinite(p["kernel"]).all() and np.any(p["kernel"][:, 1]) == (t > 1)
 
 
 def steps_of(tx, params, grads):
@@ -282,7 +351,8 @@ def steps_of(tx, params, grads):
 def test_scanned_layers_are_what_layers_apart_are(make, monkeypatch):
     # What is drawn depends on the path of a leaf.
     ones = lambda keys, shape, dtype: jnp.ones((len(keys), *shape), dtype)  # noqa: E731
-    monkeypatch.setattr(gradtx.transforms.kron, "noise", ones)
+    for module in (gradtx.transforms.kron, gradtx.transforms.dion):
+        monkeypatch.setattr(module, "normal_of_each", ones)
     said = "weight_dimension_numbers" if make is gradtx.scale_by_muon else "views"
     together = make(**{said: {"w": gradtx.matrix_view("brc")}})
     grads = [of_sizes((3, 5), (3, 5), (3, 5), (3, 5), seed=seed) for seed in range(4)]

@@ -93,3 +93,23 @@ def begun_or_turned(
         sides,
     )
     return bases, turned[1]
+
+
+def in_order(old: tuple[Pair, jax.Array], sides: Pair) -> tuple[Pair, jax.Array]:
+    """Bases after a step of a power iteration, their columns put in the order of their eigenvalues before.
+
+    What is kept of the squares of each element in the bases is put in the same order.
+    """
+    bases, nu = old
+    made: list[Any] = []
+    for axis, side, basis in zip((-2, -1), sides, bases, strict=True):
+        if side is None:
+            made.append(None)
+            continue
+        product = side @ basis
+        values = jnp.real(jnp.sum(jnp.conj(basis) * product, axis=-2))
+        order = jnp.argsort(values, axis=-1, descending=True)
+        nu = jnp.take_along_axis(nu, jnp.expand_dims(order, -1 if axis == -2 else -2), axis=axis)
+        ordered = jnp.take_along_axis(product, jnp.expand_dims(order, -2), axis=-1)
+        made.append(jnp.linalg.qr(ordered)[0])
+    return (made[0], made[1]), nu

@@ -31,7 +31,7 @@ from gradtx.core.spec.fields import (
 )
 from gradtx.core.spec.spec import show
 from gradtx.transforms.eigenbases import is_unset
-from gradtx.transforms.noise import typed_key
+from gradtx.transforms.noise import normal_of_each, typed_key
 
 MemorySaveMode = Literal["one_diag", "all_diag"]
 
@@ -102,7 +102,7 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
     def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
         if not x.size:
             return {}
-        drawn = noise(stack.keys, x.shape[1:], x.dtype)
+        drawn = normal_of_each(stack.keys, x.shape[1:], x.dtype)
         left, right = _fitted(self._factors(slots), x, drawn, self.preconditioner_lr)
         return {"left": left, "right": right}
 
@@ -119,11 +119,6 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
         """The factors, which at first are a multiple of what changes nothing."""
         scale = sqrt(self.preconditioner_init_scale)
         return tuple(jnp.where(is_unset(q), scale * _one(q), q) for q in (slots.left, slots.right))
-
-
-def noise(keys: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Normal numbers for each matrix, by its key."""
-    return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
 
 
 def _one(q: jax.Array) -> jax.Array:

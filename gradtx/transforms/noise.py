@@ -33,6 +33,11 @@ def typed_key(key: Any) -> jax.Array:
     return jax.random.wrap_key_data(jnp.asarray(data))
 
 
+def normal_of_each(keys: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Normal numbers for each of many matrices, by its key, as (number, *shape)."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
+
+
 class AddNoise(Rule, name="add_noise"):
     """u = g + n,  n ~ N(0, eta / t^gamma)."""
 

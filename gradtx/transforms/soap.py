@@ -19,6 +19,7 @@ from gradtx.transforms.eigenbases import (
     Pair,
     back,
     begun_or_turned,
+    in_order,
     into,
     is_set,
     may_begin,
@@ -97,20 +98,9 @@ def _present(**slots: Any) -> dict[str, Any]:
 
 
 def _turn(old: tuple[Pair, Any], sides: Pair) -> tuple[Pair, Any]:
-    """One step of a power iteration, after the columns are put in the order of their eigenvalues."""
+    """New bases, which the moments follow."""
     bases, (mu, nu) = old
-    made: list[Any] = []
-    for axis, side, basis in zip((-2, -1), sides, bases, strict=True):
-        if side is None:
-            made.append(None)
-            continue
-        product = side @ basis
-        values = jnp.real(jnp.sum(jnp.conj(basis) * product, axis=-2))
-        order = jnp.argsort(values, axis=-1, descending=True)
-        nu = jnp.take_along_axis(nu, jnp.expand_dims(order, -1 if axis == -2 else -2), axis=axis)
-        ordered = jnp.take_along_axis(product, jnp.expand_dims(order, -2), axis=-1)
-        made.append(jnp.linalg.qr(ordered)[0])
-    new = made[0], made[1]
+    new, nu = in_order((bases, nu), sides)
     return new, (into(back(mu, bases), new), nu)
 
 

@@ -952,6 +952,79 @@ MATRIX_CASES = {
             **_IN_TORCH,
         },
     ),
+    "dion": ("dion", {"learning_rate": 0.02, **_IN_TORCH}),
+    "dion_half": (
+        "dion",
+        {"learning_rate": 0.05, "rank_fraction": 0.5, "beta": 0.8, "weight_decay": 0.1, **_IN_TORCH},
+    ),
+    "dion_low": (
+        "dion",
+        {
+            "learning_rate": 0.02,
+            "rank_fraction": 0.25,
+            "beta": 0.9,
+            "eps": 1e-2,
+            "weight_decay": 0.0,
+            **_IN_TORCH,
+        },
+    ),
+    "dion_iterated": (
+        "dion",
+        {
+            "learning_rate": 0.02,
+            "rank_fraction": 0.5,
+            "rank_multiple_of": 2,
+            "power_iters": 3,
+            "beta": 0.9,
+            "weight_decay": 0.1,
+            **_IN_TORCH,
+        },
+    ),
+    "muown": ("muown", {"learning_rate": 0.01, **_IN_TORCH}),
+    "muown_plain": (
+        "muown",
+        {
+            "learning_rate": 0.05,
+            "beta": 0.8,
+            "nesterov": False,
+            "gain_b1": 0.8,
+            "gain_b2": 0.9,
+            "gain_eps": 1e-3,
+            "ns_steps": 4,
+            **_IN_TORCH,
+        },
+    ),
+    "muown_decay": ("muown", {"learning_rate": 0.02, "beta": 0.9, "weight_decay": 0.5, **_IN_TORCH}),
+    "aurora": ("aurora", {"learning_rate": 0.02, **_IN_TORCH}),
+    "aurora_more": (
+        "aurora",
+        {
+            "learning_rate": 0.05,
+            "weight_decay": 0.1,
+            "beta": 0.8,
+            "nesterov": False,
+            "balancing_steps": 4,
+            "balancing_power": 0.3,
+            **_IN_TORCH,
+        },
+    ),
+    "soap_muon": ("soap_muon", {"learning_rate": 0.02, **_OF_SOAP}),
+    "soap_muon_seldom": (
+        "soap_muon",
+        {
+            "learning_rate": 0.03,
+            "beta": 0.8,
+            "b2": 0.7,
+            "shampoo_beta": 0.7,
+            "precondition_frequency": 3,
+            **_OF_SOAP,
+        },
+    ),
+    "contra_muon": ("contra_muon", {"learning_rate": 0.02, **_IN_TORCH}),
+    "contra_muon_strong": (
+        "contra_muon",
+        {"learning_rate": 0.05, "beta": 0.8, "contra": 0.8, "nesterov": False, **_IN_TORCH},
+    ),
 }
 """What each case of `matrices.npz` is here. A weight of torch has the outputs first."""
 
@@ -966,6 +1039,11 @@ MATRIX_SOURCES = {
     "splus": "kvfrans/splus",
     "adamuon": "Chongjie-Si/AdaMuon",
     "dion2": "microsoft/dion",
+    "dion": "microsoft/dion",
+    "muown": "kcc-lion/muown",
+    "aurora": "tilde-research/aurora-release",
+    "soap_muon": "KellerJordan/modded-nanogpt",
+    "contra_muon": "KellerJordan/modded-nanogpt",
 }
 """The repository of each optimizer; torch has the others."""
 

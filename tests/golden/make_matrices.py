@@ -1,21 +1,26 @@
 """Record how the authors' optimizers of matrices move: `matrices.npz`.
 
     pip install torch==2.13.0 numpy==2.4.6
-    python tests/golden/make_matrices.py torch FOLDER
+    python tests/golden/make_matrices.py torch FOLDER [CASE ...]
     pip install jax==0.4.38 optax==0.2.4 flax==0.10.2 chex numpy
-    python tests/golden/make_matrices.py jax FOLDER
+    python tests/golden/make_matrices.py jax FOLDER [CASE ...]
 
-Either adds its cases to the file. FOLDER has a folder `OWNER+NAME` for each repository of `COMMITS`, at that
-commit; none of them is on a package index.
+Either adds its cases, or some of them, to the file. FOLDER has a folder `OWNER+NAME` for each repository of
+`COMMITS`, at that commit; none of them is on a package index.
 
 Needed only to record anew: the tests read the file. It holds 100 steps of each case in float64: parameters
 after every step of `STEPS`. Muon and its kin take their products in bfloat16, and others decompose matrices
-in float32, of which little could be compared; here they are kept from that. Kron's noise is numpy's, of the
-number of the update and of the leaf; it balances its factors, which changes no update but for rounding, at
-the updates that a case names. Everything else is theirs. `golden.load_matrices` reads the file, and
-`golden.MATRIX_CASES` says each case in this library's names.
+in float32, of which little could be compared; here they are kept from that. A record of modded-nanogpt is a
+whole training script: of it only imports, constants of capital letters, functions and classes are run, and a
+case says which constants have another value, so that nothing follows its direction. Dion's first Q is
+numpy's, of the number of the leaf. Kron's noise is numpy's, of the number of the update and of the leaf; it
+balances its factors, which changes no update but for rounding, at the updates that a case names. Everything
+else is theirs. `golden.load_matrices` reads the file, and `golden.MATRIX_CASES` says each case in this
+library's names.
 """
 
+import ast
+import functools
 import importlib
 import json
 import math
@@ -39,6 +44,14 @@ COMMITS = {
     "kvfrans+splus": "d96bd16bc6c937256e2a28e5bf2cbd8c4984da68",
     "Chongjie-Si+AdaMuon": "369f0b3bd9d97f82bb8ba81664207ac513e233b0",
     "microsoft+dion": "0a059a4542e5aa74b40dcd1dce363836c7afcd48",
+    "kcc-lion+muown": "3bd0c054ea97fae7005f76d6bb83dc0e3e99cfd2",
+    "tilde-research+aurora-release": "3d79a5c75c055e7e83cdd9dfa500ea37f41cc8cb",
+    "KellerJordan+modded-nanogpt": "f411b3d346aa52d3504324ca93c230fd84c6c07f",
+}
+RECORDS = "KellerJordan+modded-nanogpt/records/track_3_optimization/results"
+SCRIPTS = {
+    "soap_muon": f"{RECORDS}/20260619_cwd_rowfloor_tailema/train_gpt_cwd_SOTA.py",
+    "contra_muon": f"{RECORDS}/20260501_contra_muon/train_gpt_simple_contra_muon_2.py",
 }
 
 LENGTH = 100
@@ -152,6 +165,54 @@ TORCH_CASES = {
             "use_polar_express": False,
         },
     ),
+    # Ranks 3, 5 and 4; 2, 3 and 2; 1, 2 and 1; and in another module of theirs 2, 4 and 2.
+    "dion": ("dion", {"lr": 0.02}),
+    "dion_half": ("dion", {"lr": 0.05, "rank_fraction": 0.5, "mu": 0.8, "weight_decay": 0.1}),
+    "dion_low": (
+        "dion",
+        {"lr": 0.02, "rank_fraction": 0.25, "mu": 0.9, "epsilon": 1e-2, "weight_decay": 0.0},
+    ),
+    "dion_iterated": (
+        "dion_reference",
+        {
+            "lr": 0.02,
+            "rank_fraction": 0.5,
+            "rank_multiple_of": 2,
+            "mu": 0.9,
+            "power_iters": 3,
+            "qr_method": "qr",
+            "weight_decay": 0.1,
+        },
+    ),
+    "muown": ("muown", {"lr": 0.01}),
+    "muown_plain": (
+        "muown",
+        {
+            "lr": 0.05,
+            "momentum": 0.8,
+            "nesterov": False,
+            "betas": (0.8, 0.9),
+            "adam_eps": 1e-3,
+            "ns_steps": 4,
+        },
+    ),
+    "muown_decay": ("muown", {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.5}),
+    "aurora": ("aurora", {"eta": 0.02}),
+    "aurora_more": (
+        "aurora",
+        {"eta": 0.05, "weight_decay": 0.1, "mu": 0.8, "nesterov": False, "pp_iterations": 4, "pp_beta": 0.3},
+    ),
+    "soap_muon": ("soap_muon", {"lr": 0.02, "mu": 0.95, "script": {}}),
+    "soap_muon_seldom": (
+        "soap_muon",
+        {"lr": 0.03, "mu": 0.8, "script": {"SOAP_BETA2": 0.7, "SOAP_PRECONDITION_FREQUENCY": 3}},
+    ),
+    # Its own square of the norms never moves at beta2 = 1, and is then the same for all elements.
+    "contra_muon": ("contra_muon", {"lr": 0.02, "mu": 0.95, "script": {"beta2": 1.0}}),
+    "contra_muon_strong": (
+        "contra_muon",
+        {"lr": 0.05, "mu": 0.8, "script": {"CONTRA_MUON": 1.6, "beta2": 1.0, "nesterov": False}},
+    ),
 }
 
 # Case: arguments, and the updates before which the factors are balanced.
@@ -183,12 +244,17 @@ def first_parameters() -> list[np.ndarray]:
     return [rng.normal(size=shape) for shape in SHAPES]
 
 
+def first_q(index: int, shape: tuple) -> np.ndarray:
+    """Dion's Q before the first step, of the leaf that is `index`-th: the shorter side by the rank."""
+    return np.random.default_rng([1, index]).normal(size=shape)
+
+
 def flat(params: list) -> np.ndarray:
     return np.concatenate([np.asarray(p).ravel() for p in params])
 
 
 def torch_classes(folder: Path) -> dict:
-    """The authors' classes, which compute in float64 whatever they ask for."""
+    """What gives the authors' classes, which compute in float64 whatever they ask for."""
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
     import torch
     import torch.distributed.tensor
@@ -206,28 +272,92 @@ def torch_classes(folder: Path) -> dict:
 
     torch.distributed.all_gather_into_tensor = gather
 
-    def of(where: str, module: str, name: str) -> type:
-        """A class of a module in a folder, of which nothing else is run."""
-        package = types.ModuleType(where.replace("+", "_").replace("/", "_"))
-        package.__path__ = [str(folder / where)]
-        sys.modules[package.__name__] = package
-        return getattr(importlib.import_module(f"{package.__name__}.{module}"), name)
+    torch.distributed.all_gather = lambda into, own: into[0] is own or into[0].copy_(own)
+
+    def of(where: str, module: str, name: str):
+        """Gives a class of a module in a folder, of which nothing else is run."""
+
+        def load() -> type:
+            package = types.ModuleType(where.replace("+", "_").replace("/", "_"))
+            package.__path__ = [str(folder / where)]
+            sys.modules[package.__name__] = package
+            return getattr(importlib.import_module(f"{package.__name__}.{module}"), name)
+
+        return load
 
     package = types.ModuleType("dion")
     package.__path__ = [str(folder / "microsoft+dion" / "dion")]
     sys.modules["dion"] = package
     sys.path.insert(0, str(folder / "facebookresearch+optimizers"))
     return {
-        "muon": torch.optim.Muon,
+        "muon": lambda: torch.optim.Muon,
         "normuon": of("zichongli5+NorMuon", "normuon", "SingleDeviceNorMuon"),
         "soap": of("nikhilvyas+SOAP", "soap", "SOAP"),
-        "shampoo": shampoo,
+        "shampoo": lambda: shampoo,
         "scion": of("LIONS-EPFL+scion", "scion", "Scion"),
         "kl_soap": of("yorkerlin+KL-Methods/optim", "kl_opt", "KLOpt"),
         "splus": of("kvfrans+splus/torch", "splus", "SPlus"),
         "adamuon": of("Chongjie-Si+AdaMuon/gpt2/models/optimizers", "adamuon", "AdaMuon"),
-        "dion2": importlib.import_module("dion.dion2").Dion2,
+        "dion2": lambda: importlib.import_module("dion.dion2").Dion2,
+        "dion": lambda: importlib.import_module("dion.dion").Dion,
+        "dion_reference": lambda: importlib.import_module("dion.dion_reference").Dion,
+        "muown": of("kcc-lion+muown/optim", "muown", "Muown"),
+        "aurora": lambda: OfFunction.of(folder / "tilde-research+aurora-release" / "src"),
+        **{name: functools.partial(of_script, folder / path) for name, path in SCRIPTS.items()},
     }
+
+
+class OfFunction:
+    """An optimizer of a function for one weight, which is called with its gradient and its momentum."""
+
+    def __init__(self, params: list, update=None, **arguments) -> None:
+        import torch
+
+        self.update = functools.partial(update, **arguments)
+        self.pairs = [(p, torch.zeros_like(p)) for p in params]
+
+    def step(self) -> None:
+        for p, momentum in self.pairs:
+            self.update(p.data, p.grad, momentum)
+
+    @classmethod
+    def of(cls, folder: Path):
+        sys.path.insert(0, str(folder))
+        return functools.partial(cls, update=importlib.import_module("aurora").aurora)
+
+
+# What follows the direction: a brake, a floor, a radius and a decay.
+OFF = {
+    "RADIAL_OUTWARD_SCALE": 1.0,
+    "ROWFLOOR": False,
+    "TARGET_UW": 0.0,
+    "CWD": 0.0,
+    "rescale_to_radius": lambda *a, **k: None,
+}
+
+
+def of_script(path: Path):
+    """The optimizer of a training script, of which some settings are others."""
+
+    def make(params: list, script: dict, **arguments):
+        settings, space = {**OFF, **script}, {"__name__": path.stem}
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign):
+                asks = any(isinstance(part, ast.Call | ast.Attribute) for part in ast.walk(node.value))
+                if asks or not getattr(node.targets[0], "id", "").isupper():
+                    continue
+            elif not isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
+                continue
+            exec(compile(ast.Module([node], []), str(path), "exec"), space)
+            space.update({k: v for k, v in settings.items() if k in space})
+        given = {k: v for k, v in script.items() if not k.isupper()}
+        if given:
+            space["muon_update"] = functools.partial(space["muon_update"], **given)
+        if "soap" in path.read_text().lower():  # it goes by the names of the weights
+            params = [(f"{i}.mlp.fc.weight", p) for i, p in enumerate(params)]
+        return space["Muon"](params, **arguments)
+
+    return make
 
 
 def shampoo(params: list, grafting=None, root="EigenConfig", **arguments):
@@ -257,11 +387,14 @@ def record_torch(kind: type, arguments: dict) -> np.ndarray:
     import torch
 
     params = [torch.nn.Parameter(torch.tensor(x)) for x in first_parameters()]
-    empty = torch.empty
-    if kind.__name__ == "AdaMuon":
+    empty, randn, drawn = torch.empty, torch.randn, iter(range(len(SHAPES)))
+    torch.manual_seed(0)  # for sketches, which change nothing but rounding
+    torch.randn = lambda shape, **_: torch.tensor(first_q(next(drawn), tuple(shape)))
+    name = getattr(kind, "__name__", "")
+    if name == "AdaMuon":
         arguments = {**arguments, "rank": 0, "world_size": 1}
         torch.empty = lambda *a, device=None, **k: empty(*a, **k)  # it asks for a GPU
-    if kind.__name__ == "KLOpt":
+    if name == "KLOpt":
         arguments = {**arguments, "cast_dtype": torch.float64}
     optimizer = kind(params, **arguments)
     torch.empty = empty
@@ -272,6 +405,7 @@ def record_torch(kind: type, arguments: dict) -> np.ndarray:
         optimizer.step()
         if t + 1 in STEPS:
             history.append(flat([p.detach() for p in params]))
+    torch.randn = randn
     return np.stack(history)
 
 
@@ -313,14 +447,16 @@ def record_kron(arguments: dict, balances: tuple) -> np.ndarray:
     return np.stack(history)
 
 
-def main(library: str, folder: str) -> None:
+def main(library: str, folder: str, *chosen: str) -> None:
     path = Path(folder).resolve()
     if library == "torch":
         kinds = torch_classes(path)
-        made = {name: record_torch(kinds[kind], args) for name, (kind, args) in TORCH_CASES.items()}
+        cases = {name: case for name, case in TORCH_CASES.items() if name in chosen or not chosen}
+        made = {name: record_torch(kinds[kind](), args) for name, (kind, args) in cases.items()}
     else:
         sys.path.insert(0, str(path / "evanatyourservice+psgd_jax"))
-        made = {name: record_kron(*case) for name, case in JAX_CASES.items()}
+        cases = {name: case for name, case in JAX_CASES.items() if name in chosen or not chosen}
+        made = {name: record_kron(*case) for name, case in cases.items()}
     before = dict(np.load(FILE)) if FILE.exists() else {}
     about = json.loads(str(before.pop("about", "{}")))
     module = importlib.import_module(library)

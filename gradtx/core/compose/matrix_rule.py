@@ -72,6 +72,9 @@ class MatrixRule(Rule):
     says_views: ClassVar[str] = "views"
     """What the argument with the views is called, for errors."""
 
+    sees_param: ClassVar[bool] = False
+    """Whether it finds the parameters of each matrix in `stack.param`; for a rule that needs `"params"`."""
+
     sees_index: ClassVar[bool] = False
     """Whether `solve` finds a number for each matrix in `stack.index`, from 0, which stays with it."""
 

@@ -51,10 +51,12 @@ class Stack(Scope):
     Attributes:
         keys: a random key of this step for each matrix, for a rule that has a `Key`.
         index: a number for each matrix, for a rule that asks for it by `sees_index`.
+        param: the parameters of each matrix, for a rule that asks for them by `sees_param`.
     """
 
     keys: jax.Array
     index: jax.Array
+    param: jax.Array
 
 
 class Slots(Scope):

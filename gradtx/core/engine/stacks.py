@@ -36,13 +36,13 @@ from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.slots import load, store
 from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.views import Cut
-from gradtx.core.numerics import like, real_dtype
+from gradtx.core.numerics import cast, like, real_dtype
 
 SLOT = "slot "
 """Before the name of a slot, among what there is of the matrices."""
 
-KEYS, INDEX = "keys", "index"
-"""The names of the keys and of the numbers of the matrices, among what there is of them."""
+KEYS, INDEX, PARAM = "keys", "index", "param"
+"""The names of the keys, of the numbers and of the parameters, among what there is of the matrices."""
 
 FEW = 4
 """How many parts of a stack are cut at places that the compiler knows."""
@@ -64,6 +64,7 @@ class StackKernel(Kernel):
         cuts: tuple[Cut, ...],
         groups: tuple[Group, ...],
         xs: list[jax.Array],
+        params: list[jax.Array] | None,
         stacks: dict[str, dict[str, jax.Array]],
         rows: list[jax.Array] | None,
         values: tuple[Values, Values],
@@ -76,6 +77,7 @@ class StackKernel(Kernel):
             cuts: the matrices of each leaf.
             groups: which of these are of one size.
             xs: what `apply` gave for each leaf.
+            params: the parameters of each, for a rule that asks for them.
             stacks: by name, the slot of all matrices of each group, also of leaves that are not here.
             rows: the row of each leaf's first matrix in its stack, or of the first of each part.
             values: the fields and the scalars of the rule.
@@ -87,6 +89,10 @@ class StackKernel(Kernel):
         values, keys = self._keys(cuts, values, numbers, xs)
         xs = [_by_matrix(cut, x) for cut, x in zip(cuts, xs, strict=True)]
         cut_xs = [cut.split(x) for cut, x in zip(cuts, xs, strict=True)]
+        cut_params = [
+            cut.split(_by_matrix(cut, cast(p, like(p.dtype, x.dtype))))
+            for cut, p, x in zip(cuts, params or (), xs, strict=False)
+        ]
         made: list[list[Any]] = [[None] * len(parts) for parts in cut_xs]
         new = {k: dict(column) for k, column in stacks.items()}
         for group in groups:
@@ -105,6 +111,8 @@ class StackKernel(Kernel):
             given |= {SLOT + k: load(_of_rows(stack, at), dtype) for k, stack in own.items()}
             if keys:
                 given[KEYS] = gathered(keys)
+            if params is not None:
+                given[PARAM] = gathered(cut_params)
             with jax.named_scope(self.unit.where), mixing():
                 solved = _on_mesh(xs[0], self._of_matrices, given, values)
             for k, old in own.items():
@@ -194,8 +202,7 @@ class StackKernel(Kernel):
         rule: Any = self.unit.transform
         if KEYS in given:
             scalars["keys"] = jax.random.wrap_key_data(given[KEYS])
-        if INDEX in given:
-            scalars["index"] = given[INDEX]
+        scalars |= {name: given[name] for name in (INDEX, PARAM) if name in given}
         own = {k.removeprefix(SLOT): v for k, v in given.items() if k.startswith(SLOT)}
         slots = Slots(**{**dict.fromkeys(rule.matrix_slots), **own})
         return rule._with(**fields), slots, Stack(**scalars), own

@@ -125,6 +125,7 @@ class StackStage:
             tuple(cuts),
             groups,
             [update.stacks[i][-1] for i in on],
+            [update.ps[i] for i in on] if unit.transform.sees_param else None,
             columns,
             None if rows is None else [rows[i] for i in on],
             update.values(unit),
