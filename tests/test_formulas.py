@@ -278,6 +278,8 @@ def test_only_what_is_random_has_no_reference():
         "dpsgd",
         "scale_by_kron",
         "kron",
+        "scale_by_dion",
+        "dion",
     }
 
 

@@ -333,7 +333,9 @@ def test_muown_takes_an_output_of_zeros_along():
     state, update = tx.init(p), jax.jit(tx.update)
     for t in range(5):
         # At first it has no gradient either.
-        updates, state = update(jax.tree.map(lambda x, t=t: jnp.sin(x) + (t > 1) * jnp.cos(x), p), state, p)
+        updates, state = update(
+            jax.tree.map(lambda x, t=t: jnp.sin(x) + float(t > 1) * jnp.cos(x), p), state, p
+        )
         p = gradtx.apply_updates(p, updates)
         assert np.isfinite(p["kernel"]).all() and np.any(p["kernel"][:, 1]) == (t > 1)
 

@@ -140,6 +140,7 @@ def test_each_leaf_of_a_model_goes_where_it_belongs(model):
 
 METHODS = [
     *(gradtx.muon, gradtx.normuon, gradtx.adamuon, gradtx.dion2, gradtx.scion),
+    *(gradtx.dion, gradtx.muown, gradtx.contra_muon, gradtx.aurora, gradtx.soap_muon),
     *(gradtx.soap, gradtx.kl_soap, gradtx.splus, gradtx.shampoo, gradtx.kron),
 ]
 

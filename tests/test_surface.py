@@ -980,6 +980,7 @@ SEVERAL_MEANINGS = {
         "the factor of its change",
         "decay of the average of the gradients, in [0, 1)",
         "decay of both averages, in [0, 1)",
+        "decay of the momentum, in [0, 1)",
     ],
     "peak_value": [
         "the largest value",
@@ -1090,6 +1091,7 @@ SEVERAL_MEANINGS = {
         "which metrics to draw",
         "what torch calls each leaf",
     ],
+    "nu_eps": ["added to the denominators, >= 0", "the least root of the second moment, >= 0"],
     "order": [
         "the power",
         "torch's names in the order in which the optimizer got the parameters, where its state dict has none",

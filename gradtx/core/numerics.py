@@ -95,6 +95,21 @@ def usually(condition: jax.Array) -> jax.Array:
     return condition
 
 
+@jax.custom_batching.custom_vmap
+def anywhere(condition: jax.Array) -> jax.Array:
+    """The condition itself; in a sweep by `vmap`, whether it holds for one of all.
+
+    So one branch is taken for a whole sweep, which would else take both. What follows must be the same where
+    the condition does not hold.
+    """
+    return condition
+
+
+@anywhere.def_vmap
+def _anywhere_in_a_sweep(size: int, batched: Any, condition: jax.Array) -> Any:
+    return anywhere(jnp.any(condition, axis=0)), False
+
+
 def bounded(x: jax.Array) -> jax.Array:
     """`x`, or what is large beyond use but has an inverse and can be summed; NaN stays."""
     bound = np.array(np.ldexp(1.0, jnp.finfo(x.dtype).maxexp * 7 // 8), x.dtype)

@@ -46,7 +46,7 @@ def dion(
         learning_rate: the size of the steps, >= 0 or a schedule; eta above.
         rank_fraction: the rank, as a part of the shorter side, in (0, 1]; rounded up.
         beta: decay of the momentum, in [0, 1); of what was used of it.
-        eps: added to the norm of a column, >= 0.
+        eps: added to the norm, >= 0; of each column of Q.
         weight_decay: lambda, the strength of the weight decay, >= 0; of the matrices.
         mask: which leaves to decay, as `gradtx.masked` takes it; of the matrices, by default all.
         rank_multiple_of: the rank is rounded up to a multiple of it, >= 1, if the side is as long.

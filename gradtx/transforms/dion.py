@@ -100,7 +100,7 @@ def scale_by_dion(
     Args:
         rank_fraction: the rank, as a part of the shorter side, in (0, 1]; rounded up.
         beta: decay of the momentum, in [0, 1); of what was used of it.
-        eps: added to the norm of a column, >= 0.
+        eps: added to the norm, >= 0; of each column of Q.
         rank_multiple_of: the rank is rounded up to a multiple of it, >= 1, if the side is as long.
         power_iters: how often P and R are computed, each from the one before, >= 1.
         key: the key to draw the first Q by, or an int to make one of.

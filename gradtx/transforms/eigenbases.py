@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.numerics import anywhere
 from gradtx.core.polar import conjugate
 
 Pair = tuple[Any, Any]
@@ -84,11 +85,11 @@ def begun_or_turned(
 ) -> tuple[Pair, Any]:
     """Bases and what follows them: the eigenvectors where there are none yet, elsewhere what `turn` gives."""
     has = is_set(old[0])
-    turned = jax.lax.cond(jnp.any(has), turn, lambda old, sides: old, old, sides)
+    turned = jax.lax.cond(anywhere(jnp.any(has)), turn, lambda old, sides: old, old, sides)
     bases = jax.lax.cond(
-        jnp.all(has),
-        lambda bases, sides: bases,
+        anywhere(jnp.any(~has)),
         lambda bases, sides: jax.tree.map(lambda q, new: jnp.where(has, q, new), bases, eigenbases(sides)),
+        lambda bases, sides: bases,
         turned[0],
         sides,
     )

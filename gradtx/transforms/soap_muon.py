@@ -123,7 +123,7 @@ def scale_by_soap_muon(
         beta: decay of the average of the gradients, in [0, 1).
         b2: decay of the second moment, in [0, 1).
         shampoo_beta: decay of L and R, in [0, 1).
-        eps: the least sum that a root is taken of, or added to the norm; see `orthogonalize`; >= 0.
+        eps: added to the norm, >= 0; of `"schatten"` the least sum that a root is taken of.
         nu_eps: the least root of the second moment, >= 0.
         precondition_frequency: the number of updates from one basis to the next, >= 1.
         max_precond_dim: a side that is longer has no basis.

@@ -36,13 +36,14 @@ from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.slots import load, store
 from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.views import Cut
-from gradtx.core.numerics import cast, like, real_dtype
+from gradtx.core.numerics import anywhere, cast, like, real_dtype
 
 SLOT = "slot "
 """Before the name of a slot, among what there is of the matrices."""
 
-KEYS, INDEX, PARAM = "keys", "index", "param"
-"""The names of the keys, of the numbers and of the parameters, among what there is of the matrices."""
+KEYS, INDEX, PARAM, DUE = "keys", "index", "param", "due"
+"""The names of the keys, of the numbers and of the parameters, among what there is of the matrices, and of
+which are due."""
 
 FEW = 4
 """How many parts of a stack are cut at places that the compiler knows."""
@@ -162,7 +163,7 @@ class StackKernel(Kernel):
         if rule.observes:
             given |= _each(self._observed, given, values, names)
         if rule.renews:
-            due = _at_once(self._due, given, values)["due"]
+            due = _at_once(self._due, given, values)[DUE]
             given |= _renewed(
                 self._renewed, due, given, values, names, in_turn=getattr(rule, "stagger", False)
             )
@@ -186,7 +187,7 @@ class StackKernel(Kernel):
         """Of which matrices something is to be renewed."""
         rule, slots, stack, _ = self._seen(given, values)
         with raised(f"by is_due of {self.unit.where}"):
-            return {"due": jnp.broadcast_to(rule.is_due(slots, stack), (len(given["x"]),))}
+            return {DUE: jnp.broadcast_to(rule.is_due(slots, stack), (len(given["x"]),))}
 
     def _solved(self, given: Values, values: tuple[Values, Values]) -> Values:
         rule, slots, stack, own = self._seen(given, values)
@@ -375,26 +376,36 @@ def _renewed(
     def renewed(due: jax.Array, given: Values, values: Any) -> Values:
         looked_at = {k: v for k, v in given.items() if k not in names}
 
+        def where_due(parts: Values, values: Any) -> Values:
+            own, made = {k: parts[k] for k in names}, one(looked_at_of(parts), values)
+            which = parts[DUE]
+            return {k: jnp.where(which.reshape(-1, *[1] * (x.ndim - 1)), made[k], x) for k, x in own.items()}
+
+        def looked_at_of(parts: Values) -> Values:
+            return {k: v for k, v in parts.items() if k != DUE}
+
         def each_in_turn(own: Values) -> Values:
             def step(i: jax.Array, stack: Values) -> Values:
                 return jax.lax.cond(
-                    due[i], lambda stack: _at(one, i, 1, stack, looked_at, values), _same, stack
+                    anywhere(due[i]),
+                    lambda stack: _at(where_due, i, 1, stack, {**looked_at, DUE: due}, values),
+                    _same,
+                    stack,
                 )
 
             return jax.lax.fori_loop(0, len(due), step, own)
 
         def all_at_once(own: Values) -> Values:
-            made = one({**own, **looked_at}, values)
-            return {k: jnp.where(due.reshape(-1, *[1] * (x.ndim - 1)), made[k], x) for k, x in own.items()}
+            return where_due({**own, **looked_at, DUE: due}, values)
 
         def some(own: Values) -> Values:
             if len(due) == 1:
-                return one({**own, **looked_at}, values)
+                return all_at_once(own)
             default = each_in_turn if in_turn else all_at_once
             return jax.lax.platform_dependent(own, cpu=each_in_turn, default=default)
 
         # What is not due costs nothing: it is not even copied.
-        return jax.lax.cond(jnp.any(due), some, _same, {k: given[k] for k in names})
+        return jax.lax.cond(anywhere(jnp.any(due)), some, _same, {k: given[k] for k in names})
 
     return jax.jit(_named(renewed, f"{RENEWED}_{len(given)}"))(due, given, values)
 
