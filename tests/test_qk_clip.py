@@ -62,6 +62,7 @@ def test_follows_official_code(name):
         close(new["layer"], after, rtol=LIMITS.get(name, 1e-12))
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("name", [name for name in RECORDED if "mla" in name])
 @pytest.mark.parametrize("as_torch", [False, True])
 def test_follows_official_code_where_weights_are_parts_of_one(name, as_torch):
@@ -95,6 +96,7 @@ def attention(queries=4, keys=2, size=3, inputs=5):
 LOGITS = np.array([250.0, 90.0, 160.0, 105.0])
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("sharing", ["group", "key", "query"])
 @pytest.mark.parametrize("keys", [1, 2, 4])
 def test_follows_its_reference(sharing, keys):
@@ -177,6 +179,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("sharing", ["group", "key"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_layout_of_the_weights_changes_nothing(layout, sharing):
@@ -200,6 +203,7 @@ def test_a_module_of_layers_with_one_head_each():
         close(found["key"].transpose(0, 2, 1), new["key"])
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("axis", [0, 1])
 def test_scanned_layers_are_each_as_alone(axis):
     """Flax's scan stacks along any axis; what it has sown is (layers, heads)."""
@@ -220,6 +224,7 @@ def bits(x):
     return np.asarray(x).view(np.uint32).tolist()
 
 
+@pytest.mark.by_turns(4)
 @pytest.mark.parametrize("logit", [100.0, -3.0, -500.0, -math.inf, math.nan, math.inf])
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_head_that_is_not_clipped_gets_its_update_bit_for_bit(logit, compiled):
@@ -236,6 +241,7 @@ def test_a_head_that_is_not_clipped_gets_its_update_bit_for_bit(logit, compiled)
     assert bits(found["value"]) == bits(grads["value"])
 
 
+@pytest.mark.wide
 def test_a_bad_logit_does_not_reach_the_other_heads_of_its_group():
     weights = attention()
     for bad in (math.nan, math.inf):
@@ -244,6 +250,7 @@ def test_a_bad_logit_does_not_reach_the_other_heads_of_its_group():
         close(found, expected, rtol=0)
 
 
+@pytest.mark.wide
 def test_a_guard_skips_what_went_wrong():
     tx = gradtx.guard(gradtx.chain(gradtx.sgd(0.1), gradtx.qk_clip(ROLES)))
     params = jax.tree.map(jnp.asarray, attention())
@@ -294,6 +301,7 @@ GIVEN = {
 }
 
 
+@pytest.mark.by_turns(2)
 @pytest.mark.parametrize("form", GIVEN)
 @pytest.mark.parametrize("params_in_a_collection", [False, True])
 def test_the_largest_logits_in_every_form(form, params_in_a_collection):
@@ -463,6 +471,7 @@ def test_sharing_is_one_of_three():
         gradtx.qk_clip(ROLES, sharing="mean")
 
 
+@pytest.mark.wide
 def test_heads_in_every_form():
     """As patterns, as a tree or a prefix of one, and as a function of a leaf or of all."""
     params = {"a": attention(), "b": attention(keys=4)}
@@ -549,6 +558,7 @@ def test_nothing_may_change_the_update_afterwards():
     close(gradtx.eval_params(state, new), mean, rtol=1e-6)
 
 
+@pytest.mark.wide
 def test_accumulation_sees_the_logits_of_the_step_that_completes_it():
     params, logits = both()
     tx = gradtx.accumulate(gradtx.chain(gradtx.sgd(0.1), gradtx.qk_clip(ROLES)), 2)
@@ -597,6 +607,7 @@ def test_another_bound_compiles_nothing():
     assert not np.array_equal(first["b"]["query"], second["b"]["query"])
 
 
+@pytest.mark.wide
 def test_it_can_be_mapped_over_models():
     """Their weights and logits have a leading axis that the heads do not know of."""
     params, logits = both()
@@ -639,6 +650,7 @@ def trained(tx, steps=100):
     return np.asarray(jax.jit(lambda c: jax.lax.scan(step, c, length=steps))((params, tx.init(params)))[1])
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("sharing", ["group", "key"])
 def test_the_logits_of_a_model_stay_near_the_bound(sharing):
     """At a high rate they grow without it, as the softmax wants to be sharper."""
