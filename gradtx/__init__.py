@@ -216,6 +216,7 @@ from gradtx.tree.moving import incremental_update, periodic_update
 from gradtx.tree.safe import safe_norm, safe_root_mean_squares
 from gradtx.tree_map_params import tree_map_params
 from gradtx.wrappers.accumulate import accumulate
+from gradtx.wrappers.attention_heads import heads
 from gradtx.wrappers.averages import ema_params, polyak_average
 from gradtx.wrappers.conditional import apply_if_finite, conditionally_mask, conditionally_transform
 from gradtx.wrappers.differential_privacy import differentially_private_aggregate
@@ -231,6 +232,7 @@ from gradtx.wrappers.lookahead import lookahead
 from gradtx.wrappers.measure import measure_with_ema, monitor, snapshot
 from gradtx.wrappers.mechanize import mechanize
 from gradtx.wrappers.multi_steps import MultiSteps
+from gradtx.wrappers.qk_clip import qk_clip
 from gradtx.wrappers.real_and_imaginary import split_real_and_imaginary
 from gradtx.wrappers.report import report
 from gradtx.wrappers.sam import sam
@@ -414,6 +416,7 @@ __all__ = [
     "grams",
     "guard",
     "half_life_schedule",
+    "heads",
     "hutchinson_estimator_diag_hessian",
     "hyperparams",
     "identity",
@@ -475,6 +478,7 @@ __all__ = [
     "polyak_sgd",
     "polynomial_schedule",
     "prodigy",
+    "qk_clip",
     "radam",
     "radial_brake",
     "ratio",

@@ -1,4 +1,4 @@
-"""Flax: a `TrainState` and an NNX `Optimizer` that update and apply in one.
+"""Flax: a `TrainState` and an NNX `Optimizer` that update and apply in one, and views that a model keeps.
 
 Flax's own classes take gradtx's transforms as they are. These differ in three ways: they call
 `gradtx.apply_gradients`; transforms that differ in numbers alone share one compiled step; and a new `tx`
@@ -13,16 +13,22 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-from flax import nnx
+import numpy as np
+from flax import nnx, struct
+from flax.core import meta
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 from flax.training import train_state
 
 from gradtx.core.engine.composed import Composed
+from gradtx.core.engine.leaves import path_parts
 from gradtx.core.engine.rebase import rebase
 from gradtx.core.engine.structure import Structure
 from gradtx.core.engine.transform import apply_gradients
+from gradtx.core.engine.views import MatrixView
 from gradtx.core.numbers.states import is_state
+from gradtx.core.spec.spec import show
 from gradtx.micro_batches import check_count, combined
 
 _pure: Any = getattr(nnx, "as_pure", None) or getattr(nnx, "pure")  # noqa: B009 - by Flax's version
@@ -171,3 +177,189 @@ def accumulate_gradients(grad_fn: Callable[..., Any], n: int) -> Callable[..., A
         return result
 
     return over_micro_batches
+
+
+VIEW = "matrix_view"
+"""The name of the metadata that says how a parameter is a matrix."""
+
+NAMES = ("out_sharding", "sharding", "sharding_names", "names")
+"""What the names of axes are called: in the metadata of NNX's variables, by Flax's version, and in boxes."""
+
+
+class Viewed(struct.PyTreeNode, meta.AxisMetadata[Any]):  # type: ignore[misc]
+    """A parameter of Linen in a box that says how it is a matrix; `with_matrix_view` makes it.
+
+    An axis that `nn.scan` or `nn.vmap` adds is a batch in the view. Another box may be inside.
+    """
+
+    value: Any
+    view: MatrixView | None = struct.field(pytree_node=False)
+
+    def unbox(self) -> Any:
+        """What is in the box."""
+        return self.value
+
+    def replace_boxed(self, val: Any) -> Viewed:
+        """The box with something else in it."""
+        return self.replace(value=val)
+
+    def add_axis(self, index: int, params: dict[Any, Any]) -> Viewed:
+        """The box of layers that are stacked along an axis."""
+        return self.replace(
+            value=meta.add_axis(self.value, index, params), view=_with_batch(self.view, index, 1)
+        )
+
+    def remove_axis(self, index: int, params: dict[Any, Any]) -> Viewed:
+        """The box of one of them."""
+        return self.replace(
+            value=meta.remove_axis(self.value, index, params), view=_without_axis(self.view, index)
+        )
+
+    def get_partition_spec(self) -> Any:
+        """How it is sharded, which a box inside says."""
+        return meta.get_partition_spec(self.value)
+
+    def get_sharding(self, mesh: Any) -> Any:
+        """The same on a mesh."""
+        return meta.get_sharding(self.value, mesh)
+
+    def to_nnx_metadata(self) -> dict[str, Any]:
+        """The same as the metadata of a variable of NNX."""
+        inside = self.value.to_nnx_metadata() if hasattr(self.value, "to_nnx_metadata") else {}
+        return {"value": self.value, **inside, VIEW: self.view}
+
+
+def _with_batch(view: Any, index: int, number: int) -> Any:
+    """The view of a leaf with more axes at a place, which are a batch."""
+    if not isinstance(view, MatrixView):
+        return view
+    at = index if index >= 0 else index + len(view.axes) + 1
+    return view._with(axes=f"{view.axes[:at]}{'b' * number}{view.axes[at:]}")
+
+
+def _without_axis(view: Any, index: int) -> Any:
+    if not isinstance(view, MatrixView):
+        return view
+    at = index if index >= 0 else index + len(view.axes)
+    return view._with(axes=view.axes[:at] + view.axes[at + 1 :])
+
+
+def with_matrix_view(init: Callable[..., Any], view: MatrixView | None) -> Callable[..., Any]:
+    """An initializer of Linen whose parameters say how they are matrices, in a box.
+
+    `views` reads it. Around `nn.with_partitioning` both are kept. In NNX a view is metadata of the parameter:
+    `nnx.Param(value, matrix_view=...)`, or `nnx.with_metadata(init, matrix_view=...)`.
+
+    Args:
+        init: the initializer.
+        view: a `gradtx.matrix_view` of one layer, or None for what is no matrix.
+
+    Returns:
+        The initializer, which gives a `Viewed`.
+
+    Examples:
+        >>> import gradtx, gradtx.flax, jax, jax.numpy as jnp
+        >>> from flax import linen as nn
+        >>> view = gradtx.matrix_view("rc", column_blocks=3)
+        >>> init = gradtx.flax.with_matrix_view(nn.initializers.lecun_normal(), view)
+        >>> variables = nn.Dense(12, kernel_init=init).init(jax.random.key(0), jnp.ones((1, 4)))
+        >>> gradtx.flax.views(variables["params"])
+        {'kernel': matrix_view('rc', column_blocks=3)}
+        >>> params = nn.unbox(variables["params"])
+    """
+
+    @functools.wraps(init)
+    def boxed(*args: Any, **kwargs: Any) -> Viewed:
+        return Viewed(init(*args, **kwargs), view)
+
+    return boxed
+
+
+def views(
+    params: Any,
+    *,
+    of_names: Callable[[str, tuple[Any, ...]], MatrixView | None] | None = None,
+    layers: int | None = None,
+) -> dict[str, MatrixView | None]:
+    """What the parameters of a model say of themselves as matrices, for the optimizers that take `views`.
+
+    A parameter says it by the metadata `matrix_view` of NNX, or by the box of `with_matrix_view`; of the
+    others the optimizer reads what it can from names and shapes.
+
+    Args:
+        params: a model of NNX, of which its `nnx.Param` are meant; or what the optimizer gets, an `nnx.State`
+            or a tree of Linen before `nn.unbox`; abstract ones will do.
+        of_names: a function of the path and of the names of the axes, as `nn.with_partitioning` and its like
+            give them, for parameters that have names and no view; it gives a view, or None to say nothing.
+        layers: the axis along which layers are stacked in a parameter that has more axes than its view, as
+            `nnx.vmap` and `nnx.scan` stack them, usually 0. Boxes of Linen know of theirs.
+
+    Returns:
+        A dict from paths to views, to be given as `views=` or as `muon_weight_dimension_numbers=`.
+
+    Raises:
+        TypeError: what a parameter has as `matrix_view` is no view.
+        ValueError: a parameter has more axes than its view, and `layers` is not given.
+
+    Examples:
+        >>> import gradtx, gradtx.flax, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> class Model(nnx.Module):
+        ...     def __init__(self):
+        ...         view = gradtx.matrix_view("rc", column_blocks=3)
+        ...         self.qkv = nnx.Param(jnp.ones((4, 12)), matrix_view=view)
+        ...         self.scale = nnx.Param(jnp.ones(4))
+        >>> model = Model()
+        >>> gradtx.flax.views(model)
+        {'qkv': matrix_view('rc', column_blocks=3)}
+        >>> tx = gradtx.soap(3e-3, views=gradtx.flax.views(model))
+    """
+    tree = nnx.state(params, nnx.Param) if isinstance(params, nnx.Module) else params
+    found: dict[str, MatrixView | None] = {}
+    for keys, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_says_something)[0]:
+        path, said = "/".join(path_parts(keys)), _metadata(leaf)
+        names = next((said[name] for name in NAMES if said.get(name)), None)
+        if VIEW in said:
+            view = said[VIEW]
+            if not (view is None or isinstance(view, MatrixView)):
+                raise TypeError(
+                    f"views: the leaf {path!r} has matrix_view={show(view)}, which is no view. Give "
+                    f"gradtx.matrix_view('rc'), or None for what is no matrix."
+                )
+            found[path] = _stacked(path, view, leaf, layers)
+        elif of_names is not None and names is not None:
+            view = of_names(path, tuple(names))
+            if view is not None:
+                found[path] = view
+    return found
+
+
+def _says_something(x: Any) -> bool:
+    return isinstance(x, meta.AxisMetadata) or hasattr(x, "get_metadata")
+
+
+def _metadata(leaf: Any) -> dict[str, Any]:
+    """What a variable of NNX says of itself, or a box and those inside of it say of a leaf."""
+    if hasattr(leaf, "get_metadata"):
+        return dict(leaf.get_metadata())
+    found: dict[str, Any] = {}
+    while isinstance(leaf, meta.AxisMetadata):
+        box: Any = leaf
+        own = {VIEW: box.view} if isinstance(box, Viewed) else {"names": getattr(box, "names", None)}
+        found, leaf = {**own, **found}, getattr(box, "value", None)
+    return found
+
+
+def _stacked(path: str, view: MatrixView | None, leaf: Any, layers: int | None) -> MatrixView | None:
+    """The view of a leaf in which layers may be stacked."""
+    arrays = jax.tree.leaves(leaf)
+    more = np.ndim(arrays[0]) - len(view.axes) if view is not None and arrays else 0
+    if more <= 0:
+        return view
+    if layers is None:
+        raise ValueError(
+            f"views: the leaf {path!r} of shape {np.shape(arrays[0])} has more axes than its view {view!r}. "
+            f"Where layers are stacked say along which axis, as in gradtx.flax.views(model, layers=0); "
+            f"otherwise give the view a letter for each axis."
+        )
+    return _with_batch(view, layers, more)

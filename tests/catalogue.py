@@ -141,6 +141,13 @@ def is_matrix(path: str, leaf: Any) -> bool:
     return leaf.ndim > 1
 
 
+def one_head(path: str, leaf: Any) -> Any:
+    """Heads: of a matrix the first column is the query of one head, and the others are its key."""
+    if leaf.ndim < 2 or leaf.shape[-1] < 2:
+        return None
+    return gradtx.heads({"query": 1, "key": leaf.shape[-1] - 1}, "i" * (leaf.ndim - 1) + "d")
+
+
 def axes_or_none(path: str, leaf: Any) -> str:
     """Labels by whether a leaf is a scalar."""
     return "axes" if leaf.ndim else "none"
@@ -807,6 +814,19 @@ TRANSFORMS = [
         {"learning_rate": 0.5, "b1": 0.7, "b2": 0.9, "eps": 1e-2, "estim_lr0": 3e-2, "weight_decay": 0.2},
         {"b3 and warmup": {"b3": 0.8, "safeguard_warmup": True, "estim_lr_coef": 2.0}},
         reference=lambda b1, b2, b3=None, **rest: references.Prodigy(betas=(b1, b2), beta3=b3, **rest),
+    ),
+    Entry(
+        "qk_clip",
+        {"tau": 0.12, "alpha": 0.3},
+        {"tau": 0.14, "alpha": 0.6},
+        {
+            "scheduled": {"tau": gradtx.linear_schedule(0.16, 0.11, 7.3)},
+            "by the key": {"sharing": "key"},
+        },
+        make=lambda **kwargs: gradtx.qk_clip(one_head, **kwargs),
+        reference=modern_references.QkClipOfOneHead,
+        extra={"max_logits": 0.15},
+        loops=True,
     ),
     Entry(
         "add_cautious_decayed_weights",

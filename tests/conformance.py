@@ -2,7 +2,8 @@
 
     python tests/conformance.py
 
-The recordings are those of `golden/make_torch.py`, `golden/make_official.py` and `golden/make_matrices.py`.
+The recordings are those of `golden/make_torch.py`, `golden/make_official.py`, `golden/make_matrices.py` and
+`golden/make_qk_clip.py`.
 """
 
 from __future__ import annotations
@@ -18,23 +19,28 @@ from golden import (
     MATRIX_CASES,
     MATRIX_SOURCES,
     OFFICIAL_CASES,
+    QK_CASES,
     RECORDED_ONLY,
     TORCH_CASES,
     load_official,
+    load_qk_clip,
     load_torch,
 )
 from matrix_trajectories import RECORDED, trajectory
 from trajectories import x64
 
+LAYERS, QK_COMMITS = load_qk_clip()
 PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
 
 HEAD = """# Conformance
 
 Optimizers beside official implementations, or well-known ones where an algorithm's authors published no
 package: recorded once by committed scripts, which name the versions (`tests/golden/make_torch.py`,
-`tests/golden/make_official.py`, `tests/golden/make_matrices.py`), and compared in every run of the tests.
+`tests/golden/make_official.py`, `tests/golden/make_matrices.py`, `tests/golden/make_qk_clip.py`), and
+compared in every run of the tests.
 Each recording has 100 steps in float64 on quadratics with noise, on a matrix and a vector, of which one
-element never has a gradient; those of methods on matrices are on three matrices, with gradients that wander.
+element never has a gradient; those of methods on matrices are on three matrices, with gradients that wander,
+and those of QK-clip are of one step, on the weights of a layer.
 The deviation is the largest one of a parameter at a recorded step, relative to the largest value that this
 parameter has had. Every rule also follows a reference in numpy that was written apart from it, to 1e-12
 over 120 steps, or 1e-9 where matrices are multiplied or decomposed (`tests/test_formulas.py`).
@@ -100,28 +106,49 @@ def of_matrices(case) -> float:
     return worst
 
 
+def of_qk_clip(case) -> float:
+    """The same for what QK-clip makes of weights, without a step of an optimizer."""
+    recorded = LAYERS[case]
+    names = [name.removesuffix("_new") for name in recorded if name.endswith("_new")]
+    tx = gradtx.qk_clip(dict(zip(names, names, strict=True)), **QK_CASES[case][1])
+    with x64():
+        params = {name: jnp.asarray(recorded[name]) for name in names}
+        still, largest = jax.tree.map(jnp.zeros_like, params), jnp.asarray(recorded["max_logits"])
+        new, _ = gradtx.apply_gradients(tx, still, tx.init(params), params, max_logits=largest)
+        return max(
+            float(np.max(np.abs(np.asarray(new[n]) - recorded[f"{n}_new"]) / np.abs(recorded[n])))
+            for n in names
+        )
+
+
 def rows():
     """The rows of the table."""
     torch, official = load_torch(), load_official()
     version = torch.versions["torch"].partition("+")[0]
     for case, entry in TORCH_CASES.items():
         worst = deviation(built(entry), torch, torch.grads_by_step, torch.trajectories[case])
-        yield case, entry[0], f"torch {version}", worst
+        yield case, entry[0], f"torch {version}", 100, worst
     for case, entry in OFFICIAL_CASES.items():
         source = official.sources[case]
         where = f"{source['package']} {source['version'].partition('+')[0]}, `{source['class']}`"
         expected = official.trajectories[case]
-        yield case, entry[0], where, deviation(built(entry), official, official.grads_by_step(case), expected)
+        worst = deviation(built(entry), official, official.grads_by_step(case), expected)
+        yield case, entry[0], where, 100, worst
     for case, (name, _) in MATRIX_CASES.items():
         repository = MATRIX_SOURCES.get(name, "")
         commit = RECORDED.commits.get(repository.replace("/", "+"), "")
-        yield case, name, f"{repository} {commit[:7]}" if commit else f"torch {version}", of_matrices(case)
+        where = f"{repository} {commit[:7]}" if commit else f"torch {version}"
+        yield case, name, where, 100, of_matrices(case)
+    for case, (repository, _) in QK_CASES.items():
+        commit = QK_COMMITS[repository.replace("/", "+")]
+        yield case, "qk_clip", f"{repository} {commit[:7]}", 1, of_qk_clip(case)
 
 
 def main() -> None:
     """Writes the page."""
     lines = [
-        f"| {case} | `{name}` | {source} | 100 | {worst:.1e} |\n" for case, name, source, worst in rows()
+        f"| {case} | `{name}` | {source} | {steps} | {worst:.1e} |\n"
+        for case, name, source, steps, worst in rows()
     ]
     reasons = [f"| {case} | {why} |\n" for case, why in RECORDED_ONLY]
     PAGE.write_text(HEAD + "".join(lines) + TAIL + "".join(reasons))

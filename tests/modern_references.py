@@ -629,3 +629,92 @@ def half_life(
         return 0.5 ** (1 / ((1 - share) * first + share * last))
 
     return value
+
+
+def qk_gamma(max_logits, tau):
+    """tau / s for each head whose largest logit s is above tau, and 1 for the others."""
+    s = np.asarray(max_logits, float)
+    return tau / np.where(s > tau, s, tau)
+
+
+def qk_factors(gamma, key_heads, alpha, sharing):
+    """What query heads and key heads are multiplied by; a key head serves several query heads in a row.
+
+    "group": all heads of a group use its least gamma; "key": the key head alone does; "query": a query head
+    takes the whole of its gamma, and a key head that is shared none. Without sharing the first two are one.
+    """
+    groups = gamma.reshape(key_heads, -1)
+    least = groups.min(axis=1, keepdims=True)
+    if sharing == "query" and groups.shape[1] > 1:
+        return gamma, np.ones(key_heads)
+    queries = np.broadcast_to(least, groups.shape) if sharing == "group" else groups
+    return queries.ravel() ** alpha, least.ravel() ** (1 - alpha)
+
+
+@dataclasses.dataclass
+class QkClip(Reference):
+    """f (theta + u) - theta, u being the update of the optimizer and f gamma to a power, head by head.
+
+    `roles` has for each leaf None, which leaves it alone, or a layer and a role: of a "query" f is
+    gamma^alpha, of a "key" gamma^(1 - alpha), of a "rotary_query", whose keys all heads share, gamma. Such a
+    leaf is (..., heads, size of a head). `max_logits` has for each layer the largest logit of each query
+    head. Su 2025, kexue.fm/archives/11126, and Kimi K2, arXiv:2507.20534.
+    """
+
+    roles: list
+    tau: Number = 100.0
+    alpha: Number = 0.5
+    sharing: str = "group"
+
+    def update(self, grads, params, max_logits=None, **extra):
+        h = self.numbers()
+        key_heads = {
+            role[0]: p.shape[-2]
+            for role, p in zip(self.roles, params, strict=True)
+            if role and role[1] == "key"
+        }
+        updates = []
+        for role, u, p in zip(self.roles, grads, params, strict=True):
+            u, p = wide(u), wide(p)
+            if role is not None:
+                layer, kind = role
+                gamma = qk_gamma(max_logits[layer], h.tau)
+                shared = qk_factors(gamma, key_heads.get(layer, len(gamma)), h.alpha, self.sharing)
+                f = {"query": shared[0], "key": shared[1], "rotary_query": gamma}[kind]
+                u = f[:, None] * (p + u) - p
+            updates.append(u)
+        return updates
+
+
+class QkClipOfOneHead(Reference):
+    """The same of matrices that are a head each: the first column is its query, the others are its key."""
+
+    def __init__(self, **numbers):
+        self.numbers_given = numbers
+
+    def init(self, params):
+        self.is_head = [p.ndim > 1 and p.shape[-1] > 1 for p in params]
+        roles = [
+            role
+            for i, is_head in enumerate(self.is_head)
+            for role in ([(i, "query"), (i, "key")] if is_head else [None])
+        ]
+        self.inner = QkClip(roles, **self.numbers_given)
+        self.inner.init(roles)
+
+    def parts(self, tree):
+        return [
+            part
+            for x, is_head in zip(tree, self.is_head, strict=True)
+            for part in ([x[..., None, :1], x[..., None, 1:]] if is_head else [x])
+        ]
+
+    def update(self, grads, params, max_logits=None, **extra):
+        layers = {i: [max_logits] for i in range(len(params))}
+        moved = iter(self.inner.update(self.parts(grads), self.parts(params), layers))
+        return [
+            np.concatenate([next(moved)[..., 0, :], next(moved)[..., 0, :]], axis=-1)
+            if is_head
+            else next(moved)
+            for is_head in self.is_head
+        ]

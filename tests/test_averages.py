@@ -349,14 +349,14 @@ def test_an_average_narrower_than_float32_is_refused():
 CHANGED = {
     "in a chain": (
         lambda: gradtx.chain(gradtx.ema_params(gradtx.sgd(1.0), 0.9), gradtx.clip(1.0)),
-        "ema_params remembers the new parameters, but clip changes the update of the leaf 'b' after it. "
-        "Put ema_params around everything that changes the update",
+        "ema_params needs the new parameters, but clip changes the update of the leaf 'b' after it. "
+        "Put ema_params around, or behind, everything that changes the update",
     ),
     "on one leaf": (
         lambda: gradtx.chain(
             gradtx.masked(gradtx.polyak_average(gradtx.sgd(1.0)), "w"), gradtx.masked(gradtx.clip(1.0), "w")
         ),
-        "polyak_average remembers the new parameters, but clip changes the update of the leaf 'w'",
+        "polyak_average needs the new parameters, but clip changes the update of the leaf 'w'",
     ),
     "by another library": (
         lambda: gradtx.chain(gradtx.ema_params(gradtx.sgd(1.0), 0.9), optax.clip(1.0)),
@@ -372,25 +372,25 @@ CHANGED = {
         lambda: gradtx.chain(
             gradtx.accumulate(gradtx.ema_params(gradtx.sgd(1.0), 0.9), 2), gradtx.scale(0.5)
         ),
-        "accumulate.inner.ema_params remembers the new parameters, but scale changes",
+        "accumulate.inner.ema_params needs the new parameters, but scale changes",
     ),
     "by lookahead": (
         lambda: gradtx.lookahead(gradtx.ema_params(gradtx.sgd(1.0), 0.9), 2, 0.5),
-        "lookahead.inner.ema_params remembers the new parameters, but lookahead changes the update after it",
+        "lookahead.inner.ema_params needs the new parameters, but lookahead changes the update after it",
     ),
     "after lookahead": (
         lambda: gradtx.chain(gradtx.lookahead(gradtx.sgd(1.0), 2, 0.5), gradtx.clip(1.0)),
-        "lookahead remembers the new parameters, but clip changes",
+        "lookahead needs the new parameters, but clip changes",
     ),
     "by the join of branches": (
         lambda: gradtx.add(gradtx.ema_params(gradtx.sgd(1.0), 0.9), gradtx.scale(1.0)),
-        "ema_params remembers the new parameters, but add changes",
+        "ema_params needs the new parameters, but add changes",
     ),
     "by the join of nested branches": (
         lambda: gradtx.add(
             gradtx.scale(1.0), gradtx.ema_params(gradtx.add(gradtx.sgd(1.0), gradtx.sign()), 0.9)
         ),
-        "ema_params remembers the new parameters, but add_1 changes",
+        "ema_params needs the new parameters, but add_1 changes",
     ),
 }
 
@@ -440,7 +440,7 @@ def test_a_slot_of_this_name_is_an_average_of_the_parameters():
     tx = gradtx.chain(gradtx.sgd(1.0), Largest())
     params, state = gradtx.apply_gradients(tx, PARAMS, tx.init(PARAMS), PARAMS)
     assert_equal(gradtx.eval_params(state, params), jax.tree.map(jnp.maximum, PARAMS, params))
-    with pytest.raises(ValueError, match="largest remembers the new parameters, but clip changes"):
+    with pytest.raises(ValueError, match="largest needs the new parameters, but clip changes"):
         gradtx.chain(tx, gradtx.clip(1.0)).init(PARAMS)
     state = gradtx.named_chain(("eval_params", gradtx.sgd(0.1))).init(PARAMS)
     assert_equal(gradtx.eval_params(state, PARAMS), PARAMS)

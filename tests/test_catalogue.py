@@ -41,6 +41,7 @@ NOT_TRANSFORMS = {
             "Rule",
             "Slot",
             "WholeScalar",
+            "heads",
             "matrix_view",
             "recipe",
         )

@@ -31,6 +31,7 @@ FUNCTIONS = {
         "as_matrices",
         "has_axes",
         "is_matrix",
+        "one_head",
         "slower_rate",
         "has_no_axes",
         "too_large",

@@ -930,6 +930,11 @@ SEVERAL_MEANINGS = {
         "lambda, the strength of the weight decay, >= 0",
         "the strength of the regularization, >= 0",
     ],
+    "axes": [
+        "a letter for each axis, `'h'` for heads, `'d'` for the size of each, `'i'` for inputs, `'b'` for a "
+        "batch of layers that are scanned",
+        "a letter for each axis, `'r'` for rows, `'c'` for columns, `'b'` for a batch",
+    ],
     "axis": ["the axes along which the elements of one unit lie", "the axes to take it over"],
     "max_norm": ["the bound of the norm, >= 0", "the largest that each may have"],
     "x": ["an optimizer state, or what holds one", "an array"],
@@ -1000,6 +1005,7 @@ SEVERAL_MEANINGS = {
     ],
     "*transforms": ["transforms, in order", "pairs `(name, transform)`", "at least one transform"],
     "alpha": [
+        "the part of the queries in the factor of a logit, in [0, 1]",
         "how small the first bets are, >= 0",
         "weight of the gradient beside the sum, >= 0",
         "weight of the slow average, >= 0",

@@ -1065,3 +1065,28 @@ def load_matrices():
         commits=about["commits"],
         trajectories={case: list(map(leaves, rows)) for case, rows in arrays.items()},
     )
+
+
+QK_CASES = {
+    "megatron_mha": ("NVIDIA/Megatron-LM", {"tau": 10.0}),
+    "megatron_gqa": ("NVIDIA/Megatron-LM", {"tau": 10.0, "alpha": 0.3, "sharing": "group"}),
+    "megatron_mla": ("NVIDIA/Megatron-LM", {"tau": 10.0}),
+    "megatron_mla_alpha": ("NVIDIA/Megatron-LM", {"tau": 10.0, "alpha": 0.3}),
+    "llm_quest_gqa": ("casinca/LLM-quest", {"tau": 10.0, "alpha": 0.3, "sharing": "key"}),
+    "maxtext_mla": ("AI-Hypercomputer/maxtext", {"tau": 10.0}),
+}
+"""What each case of `qk_clip.npz` is here, and whose code it is from."""
+
+
+def load_qk_clip():
+    """`qk_clip.npz`: for each case `max_logits`, weights by their role, and these after, with `_new`.
+
+    And the commit of each repository.
+    """
+    with np.load(Path(__file__).parent / "qk_clip.npz") as file:
+        arrays = dict(file)
+    commits, cases = json.loads(str(arrays.pop("about")))["commits"], {}
+    for name, x in arrays.items():
+        case, _, key = name.partition("/")
+        cases.setdefault(case, {})[key] = x
+    return cases, commits

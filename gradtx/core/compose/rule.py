@@ -115,7 +115,7 @@ class Slotted(Declared, Composed):
     """Whether, as the first of a chain, it takes gradients with the examples along axis 0, and gives none."""
 
     last: ClassVar[bool] = False
-    """Whether it remembers `param + update`, as an average of the parameters does.
+    """Whether it remembers `param + update`, as an average of the parameters does, or changes them.
 
     That is right only if nothing changes the update afterwards, so `init` refuses it anywhere but at the end.
     """

@@ -55,6 +55,9 @@ class Wrapper(Slotted):
         """The wrapped transforms by name, `inner` or `inner_...`; each has a state of its own under it."""
         return {}
 
+    def check_leaves(self, params: Any, on: list[bool], where: str) -> None:
+        """Raises for parameters, of which it works on some, that it cannot be for; `init` asks."""
+
     def view(self, params: Any) -> Any:
         """The tree that the wrapped transforms see of the parameters; another one unless `sees_leaves`."""
         return params

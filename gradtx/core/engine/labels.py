@@ -1,10 +1,12 @@
-"""Labels: which group each leaf belongs to, and the leaves of one group as a mask."""
+"""Labels: which group each leaf belongs to, a group as a mask, and what else is said of each leaf."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
+
+import jax
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT, SCHEDULES
@@ -113,12 +115,14 @@ def _labels_of(
         ) from error
 
 
-def check_patterns(where: str, whose: str, pairs: list[tuple[str, Any]], known_paths: list[str]) -> None:
-    """Raises for a pattern that matches no leaf."""
+def check_patterns(
+    where: str, whose: str, pairs: list[tuple[str, Any]], known_paths: list[str], what: str = "leaf"
+) -> None:
+    """Raises for a pattern that matches no leaf, or nothing else that has a path."""
     for pattern, _ in pairs:
         if known_paths and not any(lv.matches((pattern,), path) for path in known_paths):
             raise ValueError(
-                f"{where}: {whose} pattern {pattern!r} matches no leaf. There are {', '.join(known_paths)}."
+                f"{where}: {whose} pattern {pattern!r} matches no {what}. There are {', '.join(known_paths)}."
             )
 
 
@@ -131,3 +135,58 @@ def patterns_of(labels: Labels) -> list[tuple[str, Any]] | None:
         return None
     has_wildcard = any(c in pattern for pattern, _ in pairs for c in "*?[!")
     return list(pairs) if has_wildcard else None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """What stands for one value in a tree, whose parts are no leaves of it."""
+
+    value: Any
+
+
+def said_of_each(
+    said: Any,
+    tree: lv.PyTree,
+    asked: list[bool],
+    where: str,
+    what: str,
+    one: str,
+    is_one: Callable[[Any], bool] = lambda x: False,
+) -> list[tuple[Any, ...]]:
+    """What was said of each leaf of a tree: a tuple of it, or an empty one where no pattern matches.
+
+    Args:
+        said: path patterns or paths with a value for each, a tree of values or a prefix of it, or a function
+            of (path, leaf) or of the parameters.
+        tree: the parameters, or what has their shapes.
+        asked: for each leaf, whether a function of (path, leaf) is asked; of the others it says None.
+        where: who asks, for errors.
+        what: what the values are together, for errors.
+        one: how one is written, for errors.
+        is_one: whether something is a value and no part of the tree, though JAX would look into it.
+
+    Raises:
+        ValueError: a pattern matches no leaf, or a tree is another one.
+    """
+    paths, (leaves, _) = lv.paths(tree), lv.flatten(tree)
+    pairs = patterns_of(said)
+    function: Any = said if lv.is_function(said) else None
+    if pairs is None and isinstance(said, Mapping) and {*said} <= {*paths}:
+        pairs = list(said.items())  # paths themselves
+    if pairs is not None:
+        check_patterns(where, f"the {what}'", pairs, paths)
+        return [next(((v,) for pattern, v in pairs if lv.matches((pattern,), path)), ()) for path in paths]
+    if function is not None and lv.positional(function) == 2:
+        given = zip(paths, leaves, asked, strict=True)
+        return [(function(path, x) if wanted else None,) for path, x, wanted in given]
+    chosen = said if function is None else function(tree)
+    kept = jax.tree.map(_Kept, chosen, is_leaf=lambda x: x is None or is_one(x))
+    try:
+        return [(x.value if isinstance(x, _Kept) else x,) for x in lv.broadcast_prefix(kept, tree)]
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: the tree of {what} does not fit the parameters: "
+            f"{lv.misfit(f'the {what} have', kept, tree)}. {what.capitalize()} are a tree of the "
+            f"parameters' structure, or a prefix of it, a function of (path, leaf), a function of the "
+            f"parameters, or path patterns, and {one} for each."
+        ) from error

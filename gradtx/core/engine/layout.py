@@ -50,6 +50,7 @@ def initial_state(program: Program, params: PyTree) -> State:
             slots[unit.path] = unit.transform.init(kept)
             continue
         if not is_rule(unit):
+            unit.transform.check_leaves(params, on, unit.where)
             for name, part in unit.transform.wrapped().items():
                 slots[*unit.path, name] = part.init(unit.transform.view(kept))
         rule = with_values(unit, arguments)

@@ -38,8 +38,8 @@ def flatten(tree: PyTree) -> tuple[list[Any], Any]:
 
 
 def _to_leaf(path: Sequence[Any]) -> tuple[Any, ...]:
-    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
-        path = path[:-1]  # the array inside a variable of the model: the variable is the leaf
+    while path and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]  # the array inside a variable of the model, or a box: that is the leaf
     return tuple(path)
 
 

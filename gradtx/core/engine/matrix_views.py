@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.labels import check_patterns, patterns_of
+from gradtx.core.engine.labels import said_of_each
 from gradtx.core.engine.named_views import Reading, readings
 from gradtx.core.engine.views import Cut, MatrixView
 from gradtx.core.spec.spec import show
@@ -41,43 +38,14 @@ def told(views: Views, tree: Any, where: str) -> list[Reading | None]:
     if views is None:
         return found
     paths, (leaves, _) = lv.paths(tree), lv.flatten(tree)
-    pairs = patterns_of(views)
-    function: Any = views if lv.is_function(views) else None
-    if pairs is None and isinstance(views, Mapping) and {*views} <= {*paths}:
-        pairs = list(views.items())  # paths themselves
-    if pairs is not None:
-        check_patterns(where, "the views'", pairs, paths)
-        first = [next(((v,) for pattern, v in pairs if lv.matches((pattern,), path)), ()) for path in paths]
-    elif function is not None and lv.positional(function) == 2:
-        first = [
-            (function(path, x) if r is not None else None,)
-            for path, x, r in zip(paths, leaves, found, strict=True)
-        ]
-    else:
-        chosen = views if function is None else function(tree)
-        kept = jax.tree.map(_Kept, chosen, is_leaf=lambda x: x is None or _is_view(x))
-        try:
-            first = [(x.view if isinstance(x, _Kept) else x,) for x in lv.broadcast_prefix(kept, tree)]
-        except ValueError as error:
-            raise ValueError(
-                f"{where}: the tree of views does not fit the parameters: "
-                f"{lv.misfit('the views have', kept, tree)}. Views are a tree of the parameters' structure, "
-                "or a prefix of it, a function of (path, leaf), a function of the parameters, or path "
-                "patterns, and a view for each."
-            ) from error
+    asked = [reading is not None for reading in found]
+    first = said_of_each(views, tree, asked, where, "views", "a view", _is_view)
     result: list[Reading | None] = []
     for path, x, said, reading in zip(paths, leaves, first, found, strict=True):
         if reading is not None and said:
             reading = _said(where, path, x, said[0])
         result.append(reading)
     return result
-
-
-@dataclasses.dataclass(frozen=True)
-class _Kept:
-    """What stands for one view in a tree, whose parts are no leaves of it."""
-
-    view: Any
 
 
 def _is_view(x: Any) -> bool:

@@ -249,11 +249,11 @@ def _last_units(step: Any) -> list[str]:
 
 
 def changed_after(name: str, later: str, leaf: str = "") -> str:
-    """The error for an update that `later` changes after `name` has remembered the parameters it makes."""
+    """The error for an update that `later` changes after `name` has seen the parameters that it makes."""
     of = f" of the leaf {leaf!r}" if leaf else ""
     return (
-        f"{name} remembers the new parameters, but {later} changes the update{of} after it. Put "
-        f"{name.rpartition('.')[-1]} around everything that changes the update."
+        f"{name} needs the new parameters, but {later} changes the update{of} after it. Put "
+        f"{name.rpartition('.')[-1]} around, or behind, everything that changes the update."
     )
 
 

@@ -202,6 +202,7 @@ class WrapperStage:
             gs=gs,
             given=[update.us[i] for i in on],
             params=None if update.params is None and on else [update.ps[i] for i in on],
+            all_params=update.ps,
             every=update.every(unit, on),
             step=update.state["step"],
             extra=update.extra_for(unit, on),

@@ -201,7 +201,7 @@ class Transform(Spec):
         builder.add_tree(TRANSFORM, adapted(self))
 
     def last_units(self) -> list[str]:
-        """The names of what is in it that remembers the new parameters, and must see the final update."""
+        """The names of what is in it that needs the new parameters, and must see the final update."""
         return []
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:

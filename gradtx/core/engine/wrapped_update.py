@@ -39,6 +39,7 @@ class WrappedUpdate:
         gs: the gradients, in the dtype to compute in; what the transforms before the wrapper made of them.
         given: the gradients that the chain was given.
         params: the parameters, in their own dtypes; None where the caller gave none.
+        all_params: the parameter of each leaf of the tree, also of those that the wrapper does not work on.
         every: for each leaf that the wrapper has state for, its parameter (None where the caller gave none)
             and its place in the lists, None where it has no gradient this time.
         step: the number of updates before this one.
@@ -53,6 +54,7 @@ class WrappedUpdate:
     gs: Leaves
     given: Leaves
     params: Leaves | None
+    all_params: Leaves
     every: list[tuple[Any, int | None]]
     step: Any
     extra: dict[str, Any]
