@@ -113,9 +113,16 @@ def rows():
         expected = official.trajectories[case]
         yield case, entry[0], where, deviation(built(entry), official, official.grads_by_step(case), expected)
     for case, (name, _) in MATRIX_CASES.items():
-        repository = MATRIX_SOURCES.get(name, "")
-        commit = RECORDED.commits.get(repository.replace("/", "+"), "")
-        yield case, name, f"{repository} {commit[:7]}" if commit else f"torch {version}", of_matrices(case)
+        yield case, name, source_of(case, name, version), of_matrices(case)
+
+
+def source_of(case, name, version) -> str:
+    """Where a case of matrices comes from."""
+    if case.startswith("optax"):
+        return f"optax {RECORDED.versions['optax']}"
+    repository = MATRIX_SOURCES.get(name, "")
+    commit = RECORDED.commits.get(repository.replace("/", "+"), "")
+    return f"{repository} {commit[:7]}" if commit else f"torch {version}"
 
 
 def main() -> None:

@@ -114,7 +114,7 @@ LIMITS = {
     "momo": {"mild": True, "double": 1e-10, "single": 1e-4},
     "orthogonalize": MATRICES,
     "muon": MATRICES,
-    **dict.fromkeys(["soap", "shampoo", "splus", "dion2", "adamuon", "scion"], MATRICES),
+    **dict.fromkeys(["soap", "shampoo", "splus", "dion2", "adamuon", "scion", "galore full"], MATRICES),
     "stddev": CENTERED,
     "centered": CENTERED,
     "prodigy": PRODIGY,
@@ -286,7 +286,10 @@ def test_follows_its_reference(name):
     assert case.deviation(small=ENTRIES[name].kind == "schedule") <= case.double
 
 
-OF_EIGENVECTORS = ("scale_by_soap", "soap", "scale_by_kl_soap", "kl_soap", "scale_by_splus", "splus")
+OF_EIGENVECTORS = (
+    *("scale_by_soap", "soap", "scale_by_kl_soap", "kl_soap", "scale_by_splus", "splus"),
+    *("scale_by_galore", "galore"),
+)
 """In single precision near eigenvalues have other eigenvectors, and what Adam makes of them is another."""
 
 

@@ -49,8 +49,8 @@ def galore(
             a learning rate; by default `scale_by_adam()`.
         weight_decay: lambda, the strength of the weight decay, >= 0; of whole matrices.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
-        weight_dimension_numbers: which leaves are matrices, and how, where names and shapes do not say it;
-            see `scale_by_galore`. By default those of two axes.
+        weight_dimension_numbers: which leaves are matrices, and how; by default those of two axes, as they
+            are; see `scale_by_galore`.
         proj_type: which side is projected; see `scale_by_galore`.
         decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
             `"none"`; see `docs/conventions.md`.

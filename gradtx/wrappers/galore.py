@@ -372,11 +372,11 @@ def scale_by_galore(
         scale: the factor of what was projected; the authors begin with 0.25.
         base_optimizer: the optimizer, of any library; one that makes a direction of gradients alone, since
             there are no parameters of the shape of R; by default `scale_by_adam()`.
-        weight_dimension_numbers: which leaves are matrices, and how, where names and shapes do not say it: a
-            view by pattern, `{"layers/*kernel": gradtx.matrix_view("brc")}`, with None for what is none; or
-            for all leaves a tree or a function, also of `gradtx.contrib.GaLoreDimensionNumbers`. One view
-            alone is that of all leaves of two axes or more. Of which nothing is said, a leaf of two axes is
-            a matrix, and no other.
+        weight_dimension_numbers: which leaves are matrices, and how; by default those of two axes. A view by
+            pattern, `{"layers/*kernel": gradtx.matrix_view("brc")}`, with None for what is no matrix, leaves
+            the others at that. A tree, or a function of (path, leaf) or of the parameters, says it of all
+            leaves, and one view alone is that of all with two axes or more. A view may be Optax's
+            `gradtx.contrib.GaLoreDimensionNumbers`.
         proj_type: which side is projected; as above.
 
     Returns:
