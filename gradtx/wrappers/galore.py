@@ -18,7 +18,7 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.matrix_views import Views, is_view, told
 from gradtx.core.engine.named_views import Reading
-from gradtx.core.engine.placement import Placement, Size, placed_as, sharded_along, sharded_like, whole
+from gradtx.core.engine.placement import Placement, Size, sharded_along, sharded_like, whole
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.update import GRAD, OF_PARAMS
@@ -80,15 +80,16 @@ class Projection:
     def leading(self) -> Shape:
         """What stands before the rows: the batch, and the number of blocks."""
         shape, cut = Size.of(self.cut.shape), self.cut
-        blocks = (len(sizes) for sizes in (cut.row_sizes, cut.column_sizes) if len(sizes) > 1)
+        cuts = ((cut.rows, cut.row_sizes), (cut.columns, cut.column_sizes))
+        blocks = (Size.along(len(sizes), axes[0]) for axes, sizes in cuts if len(sizes) > 1)
         return (*(shape[i] for i in cut.batch), *blocks)
 
     @functools.cached_property
     def sides(self) -> tuple[int, int]:
-        """The rows and the columns, which remember their axis where it is one of the leaf."""
-        shape = Size.of(self.cut.shape)
-        axes = zip(self.cut.sizes[0], self.cut.matrix_axes, strict=True)
-        rows, columns = (size if axis is None else shape[axis] for size, axis in axes)
+        """The rows and the columns, which remember the first axis of the leaf in them unless they are cut."""
+        cut, (m, n) = self.cut, self.cut.sizes[0]
+        rows = Size.along(m, cut.rows[0]) if len(cut.row_sizes) == 1 else m
+        columns = Size.along(n, cut.columns[0]) if len(cut.column_sizes) == 1 else n
         return rows, columns
 
     @property
@@ -161,8 +162,7 @@ def _projected(how: Projection, g: jax.Array, old: Bases, due: jax.Array) -> tup
         x,
         old,
     )
-    rows, columns = (None if q is None else placed_as(new, q) for new, q in zip(bases, old, strict=True))
-    return sharded_along(into(x, _whole((rows, columns))), how.small, g), (rows, columns)
+    return sharded_along(into(x, _whole(bases)), how.small, g), bases
 
 
 @functools.partial(jax.jit, static_argnums=0)

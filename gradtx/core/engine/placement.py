@@ -27,10 +27,14 @@ class Size(int):
     @classmethod
     def of(cls, shape: tuple[int, ...]) -> tuple[Size, ...]:
         """A shape of such sizes."""
-        sizes = tuple(map(cls, shape))
-        for i, size in enumerate(sizes):
-            size.axis = i
-        return sizes
+        return tuple(cls.along(size, i) for i, size in enumerate(shape))
+
+    @classmethod
+    def along(cls, size: int, axis: int) -> Size:
+        """A size of which an axis of the leaf is all, or the first of several that are one."""
+        made = cls(size)
+        made.axis = axis
+        return made
 
 
 class Placement:
@@ -104,7 +108,14 @@ def _kept_parts(shape: tuple[int, ...], sharding: NamedSharding) -> list[Any]:
     kept = [getattr(n, "axis", len(sharding.spec)) for n in shape]
     # What is remembered may have an axis of the leaf twice, and a mesh axis shards one axis only.
     kept = [a if a not in kept[:i] else len(sharding.spec) for i, a in enumerate(kept)]
-    return [sharding.spec[i] if i < len(sharding.spec) else None for i in kept]
+    parts = [sharding.spec[i] if i < len(sharding.spec) else None for i in kept]
+    return [part if _divides(sharding.mesh, part, n) else None for part, n in zip(parts, shape, strict=True)]
+
+
+def _divides(mesh: Any, part: Any, size: int) -> bool:
+    """Whether the devices along some axes of a mesh divide an axis of an array."""
+    names = () if part is None else part if isinstance(part, tuple) else (part,)
+    return size % math.prod(mesh.shape[name] for name in names) == 0
 
 
 def _dividing(mesh: Any, count: int, axes: Sequence[str]) -> tuple[str, ...]:
