@@ -247,6 +247,22 @@ def test_a_step_between_pays_nothing_for_the_decomposition():
     assert update._cache_size() == 1
 
 
+def test_a_sweep_decomposes_no_more_often():
+    """The conditional is on what is due for one of them; each has its own period."""
+    sweep, g = jnp.array([2, 3]), random((4, 3))
+    tx = gradtx.scale_by_galore(2)
+    states = jax.vmap(lambda gap: gradtx.set_hyperparams(tx.init(g), update_proj_gap=gap))(sweep)
+    step = jax.vmap(lambda g, state: tx.update(g, state)[1], in_axes=(None, 0))
+    text = str(jax.make_jaxpr(step)(g, states))
+    assert "svd" in text and "select_n" in text and text.count("cond[") == 1
+    changed = []
+    for t in range(7):
+        new = step(random((4, 3), t), states)
+        changed.append(np.any(projectors(new) != projectors(states), axis=(1, 2)).tolist())
+        states = new
+    assert changed == [[t % 2 == 0, t % 3 == 0] for t in range(7)]
+
+
 def test_a_gradient_that_says_no_directions_leaves_those_that_are_known():
     tx = gradtx.scale_by_galore(1, 2)
     w, g = jnp.ones((4, 3)), random((4, 3))

@@ -35,10 +35,10 @@ def _quotient(*parts: Expression) -> list[Expression]:
     return [make("floor", make("div", _sum(*parts[:2]), _sum(*parts[2:])))]
 
 
-_CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+_CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
 _INLINED = {
     *("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"),
-    *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
+    *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_vmap_call"),
 }
 _PASSED = {
     *("convert_element_type", "copy", "copy_p", "device_put", "stop_gradient", "optimization_barrier"),

@@ -151,12 +151,23 @@ def _unset(bases: Bases) -> jax.Array:
     return _over(jnp.all, whole(known) == 0)
 
 
+@jax.custom_batching.custom_vmap
+def _for_one(is_true: jax.Array) -> jax.Array:
+    """Whether something is true for one of a sweep: a conditional on it stays one."""
+    return is_true
+
+
+@_for_one.def_vmap
+def _for_one_of_all(size: int, batched: Any, are_true: jax.Array) -> tuple[jax.Array, bool]:
+    return _for_one(jnp.any(are_true, axis=0)), False
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _projected(how: Projection, g: jax.Array, old: Bases, due: jax.Array) -> tuple[jax.Array, Bases]:
     """The small matrices of a leaf, and the directions by which they were made."""
     x = how.cut.arranged(how.cut.split(whole(g)))
     bases = jax.lax.cond(
-        due | jnp.any(_unset(old)),
+        _for_one(jax.lax.stop_gradient(due | jnp.any(_unset(old)))),
         lambda x, old: _renewed(how, due, x, old),
         lambda x, old: old,
         x,
