@@ -75,6 +75,7 @@ from gradtx.optimizers.dion import dion
 from gradtx.optimizers.dion2 import dion2
 from gradtx.optimizers.distance import dog, dowg
 from gradtx.optimizers.dpsgd import dpsgd
+from gradtx.optimizers.galore import galore
 from gradtx.optimizers.kl_soap import kl_soap
 from gradtx.optimizers.kron import kron
 from gradtx.optimizers.laprop import laprop
@@ -224,6 +225,7 @@ from gradtx.wrappers.ema_nesterov import ema_nesterov
 from gradtx.wrappers.evaluation import eval_params, schedule_free_eval_params
 from gradtx.wrappers.extra_args import with_extra_args_support
 from gradtx.wrappers.flatten import flatten
+from gradtx.wrappers.galore import scale_by_galore
 from gradtx.wrappers.groups import freeze, multi_transform, partition, selective_transform
 from gradtx.wrappers.guard import guard
 from gradtx.wrappers.hessian import hutchinson_estimator_diag_hessian
@@ -412,6 +414,7 @@ __all__ = [
     "from_state_dict",
     "from_torch_state_dict",
     "fromage",
+    "galore",
     "global_norm",
     "grams",
     "guard",
@@ -522,6 +525,7 @@ __all__ = [
     "scale_by_dowg",
     "scale_by_factored_rms",
     "scale_by_fromage",
+    "scale_by_galore",
     "scale_by_group",
     "scale_by_hyperball",
     "scale_by_kl_soap",

@@ -57,13 +57,6 @@ OTHERS = frozenset(
 )
 
 IN_NAMESPACES = {
-    "contrib": frozenset(
-        [
-            "GaLoreDimensionNumbers",
-            "galore",
-            "scale_by_galore",
-        ]
-    ),
     "schedules": frozenset(["StatefulSchedule"]),
     "transforms": frozenset(["ConditionFn"]),
 }

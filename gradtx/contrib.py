@@ -8,6 +8,7 @@ from gradtx.optimizers.cocob import cocob
 from gradtx.optimizers.dadapt import dadapt_adamw
 from gradtx.optimizers.distance import dog, dowg
 from gradtx.optimizers.dpsgd import dpsgd
+from gradtx.optimizers.galore import galore
 from gradtx.optimizers.madgrad import madgrad
 from gradtx.optimizers.muon import muon
 from gradtx.optimizers.prodigy import prodigy
@@ -27,6 +28,8 @@ from gradtx.transforms.plateau import reduce_on_plateau
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
 from gradtx.wrappers.differential_privacy import differentially_private_aggregate
 from gradtx.wrappers.evaluation import schedule_free_eval_params
+from gradtx.wrappers.galore import scale_by_galore
+from gradtx.wrappers.galore_dimensions import GaLoreDimensionNumbers
 from gradtx.wrappers.hessian import hutchinson_estimator_diag_hessian
 from gradtx.wrappers.mechanize import mechanize
 from gradtx.wrappers.real_and_imaginary import split_real_and_imaginary
@@ -36,6 +39,7 @@ from gradtx.wrappers.schedule_free import schedule_free
 __getattr__ = explaining("contrib")
 
 __all__ = [
+    "GaLoreDimensionNumbers",
     "MuonDimensionNumbers",
     "acprop",
     "ademamix",
@@ -46,6 +50,7 @@ __all__ = [
     "dog",
     "dowg",
     "dpsgd",
+    "galore",
     "hutchinson_estimator_diag_hessian",
     "madgrad",
     "mechanize",
@@ -60,6 +65,7 @@ __all__ = [
     "scale_by_ademamix",
     "scale_by_adopt",
     "scale_by_cocob",
+    "scale_by_galore",
     "scale_by_madgrad",
     "scale_by_muon",
     "scale_by_simplified_ademamix",

@@ -90,19 +90,29 @@ class Entry:
         kwargs = {k: as_reference(v) for k, v in self.arguments(variant).items() if k not in STORAGE}
         make = self.reference
         if make == "":
-            camel = "".join(part.capitalize() for part in self.name.split("_"))
-            make = getattr(references, camel)
+            make = reference_of(self.name)
         assert callable(make), self.no_reference
         return make(**kwargs)
 
 
 def as_reference(value: Any) -> Any:
-    """An argument as the references take it: a schedule as a function from the step to a float."""
+    """An argument as the references take it: a schedule as a function from the step to a float.
+
+    A transform is a reference too.
+    """
     if isinstance(value, gradtx.Schedule):
         (entry,) = (e for e in SCHEDULES if e.name == value.name)
         _, args, kwargs = value._call()
         return entry.reference(*args, **kwargs)
+    if isinstance(value, gradtx.Transform):
+        name, args, kwargs = value._call()
+        return reference_of(name)(*args, **kwargs)
     return value
+
+
+def reference_of(name: str) -> Any:
+    """The class in `references` of a public name."""
+    return getattr(references, "".join(part.capitalize() for part in name.split("_")))
 
 
 def slower_rate(step: Any, rate: Any) -> Any:
@@ -1830,6 +1840,30 @@ WRAPPERS = [
         ),
     ),
     Entry(
+        "scale_by_galore",
+        {"rank": 2, "update_proj_gap": 3, "scale": 0.5},
+        {"rank": 2, "update_proj_gap": 2, "scale": 0.3},
+        {
+            "one direction": {"rank": 1, "base_optimizer": gradtx.trace(0.9)},
+            "std": {"rank": 1, "proj_type": "std"},
+            "reverse_std": {"rank": 1, "proj_type": "reverse_std"},
+            "right": {"proj_type": "right"},
+            "left": {"proj_type": "left", "rank": 9},
+            # The first gradient is diagonal there, but for rounding, which a small eps would magnify.
+            "full": {"proj_type": "full", "base_optimizer": gradtx.scale_by_adam(eps=1e-2)},
+            "scheduled": {
+                "update_proj_gap": gradtx.piecewise_constant_schedule(2, {5: 2}),
+                "scale": FALLING,
+            },
+            "uncorrected": {"base_optimizer": gradtx.scale_by_adam(eps=1e-3, eps_scaled=True)},
+        },
+        # Not all of this is in Optax, whose state of a form is asked for otherwise.
+        make=lambda **kwargs: gradtx.scale_by_galore(**kwargs),
+        reference=wrapper_references.ScaleByGalore,
+        rough=("update_proj_gap",),
+        loops=True,
+    ),
+    Entry(
         "inject_hyperparams",
         {"learning_rate": 0.1, "momentum": 0.9},
         {"learning_rate": 0.03, "momentum": 0.4},
@@ -1974,6 +2008,15 @@ MATRIX_RULES = [
         rough=("one_minus_shampoo_beta", "precondition_frequency"),
         reference=matrix_references.Soap,
         kind="optimizer",
+        loops=True,
+    ),
+    Entry(
+        "galore",
+        {"learning_rate": 0.1, "rank": 2, "update_proj_gap": 3, "scale": 0.5, "weight_decay": 0.1},
+        {"learning_rate": 0.03, "rank": 2, "update_proj_gap": 2, "scale": 0.3, "weight_decay": 0.2},
+        reference=wrapper_references.Galore,
+        kind="optimizer",
+        rough=("update_proj_gap",),
         loops=True,
     ),
     Entry(

@@ -135,13 +135,19 @@ def rows():
         worst = deviation(built(entry), official, official.grads_by_step(case), expected)
         yield case, entry[0], where, 100, worst
     for case, (name, _) in MATRIX_CASES.items():
-        repository = MATRIX_SOURCES.get(name, "")
-        commit = RECORDED.commits.get(repository.replace("/", "+"), "")
-        where = f"{repository} {commit[:7]}" if commit else f"torch {version}"
-        yield case, name, where, 100, of_matrices(case)
+        yield case, name, source_of(case, name, version), 100, of_matrices(case)
     for case, (repository, _) in QK_CASES.items():
         commit = QK_COMMITS[repository.replace("/", "+")]
         yield case, "qk_clip", f"{repository} {commit[:7]}", 1, of_qk_clip(case)
+
+
+def source_of(case, name, version) -> str:
+    """Where a case of matrices comes from."""
+    if case.startswith("optax"):
+        return f"optax {RECORDED.versions['optax']}"
+    repository = MATRIX_SOURCES.get(name, "")
+    commit = RECORDED.commits.get(repository.replace("/", "+"), "")
+    return f"{repository} {commit[:7]}" if commit else f"torch {version}"
 
 
 def main() -> None:

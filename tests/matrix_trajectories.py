@@ -38,15 +38,20 @@ def recorded_noise():
     return noise
 
 
+def built(x):
+    """What an argument of a case stands for: views by pattern, or a transform by its name and arguments."""
+    match x:
+        case (str(name), dict(kwargs)):
+            return getattr(gradtx, name)(**kwargs)
+        case dict():
+            return {pattern: built(value) for pattern, value in x.items()}
+    return x
+
+
 def trajectory(case):
     """The parameters of a case after each of the recorded steps."""
     name, arguments = MATRIX_CASES[case]
-    arguments = {
-        key: {pattern: getattr(gradtx, view)(**kwargs) for pattern, (view, kwargs) in value.items()}
-        if isinstance(value, dict)
-        else value
-        for key, value in arguments.items()
-    }
+    arguments = {key: built(value) for key, value in arguments.items()}
     of_heads = case == "scion_sign"
     if of_heads:  # which a name says; a view is of a matrix that goes to the method
         arguments.pop("views")

@@ -114,7 +114,8 @@ LIMITS = {
     "momo": {"mild": True, "double": 1e-10, "single": 1e-4},
     "orthogonalize": MATRICES,
     "muon": MATRICES,
-    **dict.fromkeys(["soap", "shampoo", "splus", "dion2", "adamuon", "scion", "aurora"], MATRICES),
+    **dict.fromkeys(["soap", "shampoo", "splus", "dion2", "adamuon", "scion"], MATRICES),
+    **dict.fromkeys(["aurora", "galore full"], MATRICES),
     # The step is a difference of parameters, too.
     "muown": MATRICES,
     "stddev": CENTERED,
@@ -293,6 +294,7 @@ def test_follows_its_reference(name):
 OF_EIGENVECTORS = (
     *("scale_by_soap", "soap", "scale_by_kl_soap", "kl_soap", "scale_by_splus", "splus"),
     *("scale_by_soap_muon", "soap_muon"),
+    *("scale_by_galore", "galore"),
 )
 """In single precision near eigenvalues have other eigenvectors, and what Adam makes of them is another."""
 

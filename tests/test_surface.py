@@ -1064,6 +1064,11 @@ SEVERAL_MEANINGS = {
         "the least norm of parameters, >= 0, so that those that start at 0 can move",
         "added to the diagonals of L and R, >= 0",
     ],
+    "weight_dimension_numbers": [
+        "which leaves are matrices, and how, where names and shapes do not say it, as `gradtx.matrix_view` "
+        "or `gradtx.contrib.MuonDimensionNumbers`",
+        "which leaves are matrices, and how",
+    ],
     "every": [
         "the number k of micro-steps for an update, a whole number from 1 to 2^31 - 1",
         "the number of updates from one measurement to the next, a whole number from 1 to 2^31 - 1",

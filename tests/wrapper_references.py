@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
-from references import Reference, square, wide
+from references import Number, Reference, ScaleByAdam, sign, square, wide
 
 
 class Accumulate(Reference):
@@ -230,3 +232,107 @@ class ApplyEvery(Reference):
         sums = [sum(gs) for gs in zip(*self.kept, strict=True)]
         self.kept = []
         return sums
+
+
+SIDES = {
+    "optax": lambda m, n: (m >= n, m < n),
+    "std": lambda m, n: (m <= n, m > n),
+    "reverse_std": lambda m, n: (m > n, m <= n),
+    "right": lambda m, n: (True, False),
+    "left": lambda m, n: (False, True),
+    "full": lambda m, n: (True, True),
+}
+"""Whether the rows, and whether the columns, of an m x n matrix are projected.
+
+All but the first are the names of the authors, whose matrices have the outputs first: their right is here
+the side of the rows.
+"""
+
+
+def upright(x):
+    """Columns turned so that the largest entry of each, the first among equals, is positive."""
+    largest = np.take_along_axis(x, np.abs(x).argmax(axis=-2, keepdims=True), axis=-2)
+    return x * np.conj(sign(largest))
+
+
+def singular_vectors(g, rank):
+    """The first left and right singular vectors of each matrix, as columns; signs as in `upright`."""
+    u, _, vh = np.linalg.svd(g, full_matrices=False)
+    return upright(u[..., :rank]), upright(adjoint(vh)[..., :rank])
+
+
+def adjoint(x):
+    """The conjugate transpose of each matrix."""
+    return np.conj(np.swapaxes(x, -1, -2))
+
+
+@dataclasses.dataclass
+class ScaleByGalore(Reference):
+    """c P b(P* g Q) Q*, b being another rule, which sees nothing but the small matrices.
+
+    Of P and Q the one on a side that is not projected is 1; the other has the first `rank` singular vectors
+    of g, those of updates 1, 1 + k, 1 + 2 k, ... with k the gap. Both are 0 until a gradient says some, and
+    one of zeros says none. The slots of b stay as they are when the vectors change. What is no matrix goes to
+    b whole, and is not scaled; with `batches` the last two axes of any leaf are one.
+    """
+
+    rank: int = 128
+    update_proj_gap: Number = 200
+    scale: Number = 1.0
+    base_optimizer: Reference | None = None
+    proj_type: str = "optax"
+    batches: bool = False
+
+    def init(self, params):
+        super().init(params)
+        self.base = ScaleByAdam() if self.base_optimizer is None else self.base_optimizer
+        self.base.init(params)
+
+    def is_matrix(self, x):
+        return (x.ndim == 2 or (self.batches and x.ndim > 2)) and x.size
+
+    def project(self, g, s, h):
+        if "p" not in vars(s):
+            r = min(self.rank, *g.shape[-2:])
+            s.p, s.q = (np.zeros((*g.shape[:-2], side, r)) for side in g.shape[-2:])
+        due = (h.t - 1) % h.update_proj_gap == 0
+        unset = ~s.p.any(axis=(-2, -1)) & ~s.q.any(axis=(-2, -1))
+        taken = (g != 0).any(axis=(-2, -1)) & (due | unset)
+        new = singular_vectors(g, self.rank)
+        s.p, s.q = (np.where(taken[..., None, None], y, x) for x, y in zip((s.p, s.q), new, strict=True))
+        return adjoint(self.sides(s, g)[0]) @ g @ self.sides(s, g)[1]
+
+    def sides(self, s, g):
+        """P and Q."""
+        chosen = zip((s.p, s.q), SIDES[self.proj_type](*g.shape[-2:]), g.shape[-2:], strict=True)
+        return [x if on else np.eye(size) for x, on, size in chosen]
+
+    def directions(self, grads, h):
+        grads = [wide(g) for g in grads]
+        pairs = list(zip(grads, self.slots, strict=True))
+        small = [self.project(g, s, h) if self.is_matrix(g) else g for g, s in pairs]
+        moved = self.base.update(small, small)
+        return [
+            h.scale * (self.sides(s, g)[0] @ u @ adjoint(self.sides(s, g)[1])) if self.is_matrix(g) else u
+            for u, (g, s) in zip(moved, pairs, strict=True)
+        ]
+
+    def update(self, grads, params, **extra):
+        return self.directions(grads, self.numbers())
+
+
+@dataclasses.dataclass
+class Galore(ScaleByGalore):
+    """-eta (u + lambda theta)."""
+
+    learning_rate: Number = 0.0
+    weight_decay: Number = 0.0
+    mask: list[bool] | None = None
+
+    def update(self, grads, params, **extra):
+        h = self.numbers()
+        updates = []
+        for i, (u, p) in enumerate(zip(self.directions(grads, h), params, strict=True)):
+            decay = h.weight_decay if h.mask is None or h.mask[i] else 0.0
+            updates.append(-h.learning_rate * (u + decay * wide(p)))
+        return updates

@@ -122,9 +122,10 @@ class NamedState:
             slot, where = lookup(state["slots"], path), dict_keys("slots", *path)
             part = program.wrapped.get(path)
             if isinstance(part, Composed):
-                seen = program.unit_at[path[:-1]].transform.sees_leaves
-                inner = (part.program, slot, tree, (*outer, *where), leafwise and seen, (*parts, *path))
-                self._walk(*inner)
+                wrapper = program.unit_at[path[:-1]].transform
+                seen = leafwise and wrapper.sees_leaves
+                of = wrapper.view(tree) if seen else tree
+                self._walk(part.program, slot, of, (*outer, *where), seen, (*parts, *path))
                 continue
             unit = program.unit_at.get(path[:-1])
             if path in program.stack_paths and leafwise:

@@ -78,11 +78,9 @@ def signatures(tx: Composed, params: Any) -> list[tuple[bool, ...] | None]:
         for path, part in program.wrapped.items():
             unit = program.unit_at[path[:-1]]
             if isinstance(part, Composed) and unit.transform.sees_leaves:
-                on = active[unit.path]
-                visit(
-                    part.program,
-                    structure.unflatten([x if a else None for x, a in zip(leaves, on, strict=True)]),
-                )
+                on = zip(lv.flatten(tree)[0], active[unit.path], strict=True)
+                kept = structure.unflatten([x if a else None for x, a in on])
+                visit(part.program, unit.transform.view(kept))
 
     visit(tx.program, params)
     rows = zip(*columns, strict=True) if columns else [()] * len(leaves)

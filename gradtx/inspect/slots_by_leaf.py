@@ -62,7 +62,8 @@ def _by_leaf(program: Program, params: PyTree, state: Any) -> dict[str, Any]:
         elif path in program.wrapped and unit is not None and unit.transform.sees_leaves:
             inside, on = program.wrapped[path], active[unit.path]
             kept = structure.unflatten([x if a else None for x, a in zip(leaves, on, strict=True)])
-            found[path] = _by_leaf(inside.program, kept, old) if isinstance(inside, Composed) else old
+            seen = unit.transform.view(kept)
+            found[path] = _by_leaf(inside.program, seen, old) if isinstance(inside, Composed) else old
         elif path not in program.row_paths:
             found[path] = old
     return nest(found)

@@ -93,14 +93,19 @@ class Case:
         self.ours = is_ours(tx)
 
     @functools.cached_property
-    def rules(self) -> list[Any]:
-        """The rules in it, those in wrappers too."""
+    def parts(self) -> list[Any]:
+        """The rules and wrappers in it, those in wrappers too."""
 
         def of(program: Program) -> list[Any]:
-            inner = [rule for tx in program.wrapped.values() for rule in of(tx.program)]
-            return [*(unit.transform for unit in program.rules), *inner]
+            inner = [part for tx in program.wrapped.values() for part in of(tx.program)]
+            return [*(unit.transform for unit in program.units), *inner]
 
         return of(self.tx.program) if self.ours else []
+
+    @property
+    def rules(self) -> list[Any]:
+        """The rules among these."""
+        return [part for part in self.parts if not part.whole]
 
     @property
     def rounding(self) -> dict[str, Any]:
@@ -109,7 +114,7 @@ class Case:
         A product of matrices is summed in another order elsewhere, with a rounding of its largest element, of
         which an iteration makes more.
         """
-        of_matrices = any(rule.is_of_matrices for rule in self.rules)
+        of_matrices = any(part.is_of_matrices for part in self.parts)
         return {"ulp": 32, "of_leaf": True} if of_matrices else {}
 
     def concerns(self, name: str) -> bool:

@@ -827,6 +827,30 @@ _OF_NORMUON = {"eps": 1e-7, "views": _TRANSPOSED}
 _OF_SHAMPOO = {"stagger": False, "views": _TRANSPOSED}
 _OF_SOAP = {"weight_decay": 0.0, **_OF_SHAMPOO}
 
+
+def _galore(learning_rate, rank, gap, scale, proj_type, b1=0.9, b2=0.999, eps=1e-6):
+    """GaLore with the authors' Adam, whose eps is added before the bias is corrected."""
+    adam = {"b1": b1, "b2": b2, "eps": eps, "eps_scaled": True}
+    return "galore", {
+        "learning_rate": learning_rate,
+        "rank": rank,
+        "update_proj_gap": gap,
+        "scale": scale,
+        "proj_type": proj_type,
+        "base_optimizer": ("scale_by_adam", adam),
+        "weight_dimension_numbers": _TRANSPOSED,
+    }
+
+
+def _decayed_after(case, weight_decay):
+    """With the authors' decay, (1 - eta lambda) (theta - eta u), where all leaves are projected."""
+    name, arguments = case
+    scale = arguments["scale"] * (1 - arguments["learning_rate"] * weight_decay)
+    return name, {**arguments, "scale": scale, "weight_decay": weight_decay}
+
+
+_OF_OPTAX = {"learning_rate": 0.02, "rank": 2, "update_proj_gap": 7}
+
 MATRIX_CASES = {
     "muon": ("muon", {"learning_rate": 0.02, "weight_decay": 0.1, **_OF_TORCH}),
     "muon_rms": (
@@ -1025,6 +1049,37 @@ MATRIX_CASES = {
         "contra_muon",
         {"learning_rate": 0.05, "beta": 0.8, "contra": 0.8, "nesterov": False, **_IN_TORCH},
     ),
+    "galore": _galore(0.05, 2, 7, 0.25, "std"),
+    "galore_reverse": _galore(0.02, 1, 10, 1.0, "reverse_std", 0.8, 0.9, 1e-4),
+    "galore_right": _galore(0.02, 2, 5, 0.5, "right", 0.8, 0.95),
+    "galore_left": _galore(0.02, 1, 7, 1.0, "left"),
+    "galore_full": _galore(0.05, 2, 7, 0.25, "full", eps=1e-3),
+    "galore_decay": _decayed_after(_galore(0.05, 3, 30, 0.25, "std"), 0.1),
+    "optax_galore": ("galore", {**_OF_OPTAX, "learning_rate": 0.05, "scale": 0.25}),
+    "optax_galore_one": (
+        "galore",
+        {
+            "learning_rate": 0.02,
+            "rank": 1,
+            "update_proj_gap": 10,
+            "base_optimizer": ("scale_by_adam", {"b1": 0.8, "b2": 0.9, "eps": 1e-4}),
+            "weight_decay": 0.1,
+        },
+    ),
+    "optax_galore_trace": (
+        "galore",
+        {**_OF_OPTAX, "scale": 0.5, "base_optimizer": ("trace", {"decay": 0.9, "nesterov": True})},
+    ),
+    # There the first leaf was a vector, the second of three axes, and the third had its axes exchanged.
+    "optax_galore_axes": (
+        "galore",
+        {
+            **_OF_OPTAX,
+            "scale": 0.25,
+            "weight_decay": 0.05,
+            "weight_dimension_numbers": {"0": None, "2": ("matrix_view", {"axes": "cr"})},
+        },
+    ),
 }
 """What each case of `matrices.npz` is here. A weight of torch has the outputs first."""
 
@@ -1044,12 +1099,13 @@ MATRIX_SOURCES = {
     "aurora": "tilde-research/aurora-release",
     "soap_muon": "KellerJordan/modded-nanogpt",
     "contra_muon": "KellerJordan/modded-nanogpt",
+    "galore": "jiaweizzhao/GaLore",
 }
-"""The repository of each optimizer; torch has the others."""
+"""The repository of each optimizer; torch has the others, and Optax what is called after it."""
 
 
 def load_matrices():
-    """`matrices.npz`: params, steps, and for each case the parameters after each of the steps."""
+    """`matrices.npz`: params, steps, sources, and for each case the parameters after each of the steps."""
     with np.load(Path(__file__).parent / "matrices.npz") as file:
         arrays = dict(file)
     about = json.loads(str(arrays.pop("about")))
@@ -1063,6 +1119,7 @@ def load_matrices():
         params=leaves(arrays.pop("start")),
         steps=about["steps"],
         commits=about["commits"],
+        versions={library: about[library] for library in ("torch", "jax", "optax")},
         trajectories={case: list(map(leaves, rows)) for case, rows in arrays.items()},
     )
 

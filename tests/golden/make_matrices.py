@@ -4,8 +4,10 @@
     python tests/golden/make_matrices.py torch FOLDER [CASE ...]
     pip install jax==0.4.38 optax==0.2.4 flax==0.10.2 chex numpy
     python tests/golden/make_matrices.py jax FOLDER [CASE ...]
+    pip install optax==0.2.8 jax==0.10.2 numpy==2.4.6
+    python tests/golden/make_matrices.py optax FOLDER [CASE ...]
 
-Either adds its cases, or some of them, to the file. FOLDER has a folder `OWNER+NAME` for each repository of
+Each adds its cases, or some of them, to the file. FOLDER has a folder `OWNER+NAME` for each repository of
 `COMMITS`, at that commit; none of them is on a package index.
 
 Needed only to record anew: the tests read the file. It holds 100 steps of each case in float64: parameters
@@ -14,9 +16,10 @@ in float32, of which little could be compared; here they are kept from that. A r
 whole training script: of it only imports, constants of capital letters, functions and classes are run, and a
 case says which constants have another value, so that nothing follows its direction. Dion's first Q is
 numpy's, of the number of the leaf. Kron's noise is numpy's, of the number of the update and of the leaf; it
-balances its factors, which changes no update but for rounding, at the updates that a case names. Everything
-else is theirs. `golden.load_matrices` reads the file, and `golden.MATRIX_CASES` says each case in this
-library's names.
+balances its factors, which changes no update but for rounding, at the updates that a case names. Of each
+singular vector that GaLore asks for, whose sign is free, the largest entry is made positive, of left and
+right ones each for itself. Everything else is theirs. `golden.load_matrices` reads the file, and
+`golden.MATRIX_CASES` says each case in this library's names.
 """
 
 import ast
@@ -47,6 +50,7 @@ COMMITS = {
     "kcc-lion+muown": "3bd0c054ea97fae7005f76d6bb83dc0e3e99cfd2",
     "tilde-research+aurora-release": "3d79a5c75c055e7e83cdd9dfa500ea37f41cc8cb",
     "KellerJordan+modded-nanogpt": "f411b3d346aa52d3504324ca93c230fd84c6c07f",
+    "jiaweizzhao+GaLore": "2cc66f88cce189e505affbb91042a8e77f5bf4e9",
 }
 RECORDS = "KellerJordan+modded-nanogpt/records/track_3_optimization/results"
 SCRIPTS = {
@@ -213,6 +217,60 @@ TORCH_CASES = {
         "contra_muon",
         {"lr": 0.05, "mu": 0.8, "script": {"CONTRA_MUON": 1.6, "beta2": 1.0, "nesterov": False}},
     ),
+    "galore": (
+        "galore",
+        {"lr": 0.05, "rank": 2, "update_proj_gap": 7, "scale": 0.25, "proj_type": "std"},
+    ),
+    "galore_reverse": (
+        "galore",
+        {
+            "lr": 0.02,
+            "betas": (0.8, 0.9),
+            "eps": 1e-4,
+            "rank": 1,
+            "update_proj_gap": 10,
+            "scale": 1.0,
+            "proj_type": "reverse_std",
+        },
+    ),
+    "galore_right": (
+        "galore",
+        {
+            "lr": 0.02,
+            "betas": (0.8, 0.95),
+            "rank": 2,
+            "update_proj_gap": 5,
+            "scale": 0.5,
+            "proj_type": "right",
+        },
+    ),
+    "galore_left": (
+        "galore",
+        {"lr": 0.02, "rank": 1, "update_proj_gap": 7, "scale": 1.0, "proj_type": "left"},
+    ),
+    # A new gradient is diagonal there, but for rounding, which a small eps would magnify.
+    "galore_full": (
+        "galore",
+        {
+            "lr": 0.05,
+            "eps": 1e-3,
+            "rank": 2,
+            "update_proj_gap": 7,
+            "scale": 0.25,
+            "proj_type": "full",
+        },
+    ),
+    "galore_decay": (
+        "galore",
+        {
+            "lr": 0.05,
+            "weight_decay": 0.1,
+            "rank": 3,
+            "update_proj_gap": 30,
+            "scale": 0.25,
+            "proj_type": "std",
+        },
+    ),
 }
 
 # Case: arguments, and the updates before which the factors are balanced.
@@ -232,6 +290,36 @@ JAX_CASES = {
         (12,),
     ),
 }
+
+
+# Case: arguments; of the base optimizer a name and arguments, of dimension numbers the arguments.
+OPTAX_CASES = {
+    "optax_galore": {"learning_rate": 0.05, "rank": 2, "update_proj_gap": 7, "scale": 0.25},
+    "optax_galore_one": {
+        "learning_rate": 0.02,
+        "rank": 1,
+        "update_proj_gap": 10,
+        "base_optimizer": ("scale_by_adam", {"b1": 0.8, "b2": 0.9, "eps": 1e-4}),
+        "weight_decay": 0.1,
+    },
+    "optax_galore_trace": {
+        "learning_rate": 0.02,
+        "rank": 2,
+        "update_proj_gap": 7,
+        "scale": 0.5,
+        "base_optimizer": ("trace", {"decay": 0.9, "nesterov": True}),
+    },
+    "optax_galore_axes": {
+        "learning_rate": 0.02,
+        "rank": 2,
+        "update_proj_gap": 7,
+        "scale": 0.25,
+        "weight_decay": 0.05,
+        "weight_dimension_numbers": [None, (0, (1, 2)), (1, 0)],
+    },
+}
+# In what shapes the leaves of a case are given, where these are others.
+RESHAPED = {"optax_galore_axes": ((12,), (5, 2, 3), (4, 4))}
 
 
 def gradient(x: np.ndarray, t: int) -> np.ndarray:
@@ -303,6 +391,7 @@ def torch_classes(folder: Path) -> dict:
         "dion_reference": lambda: importlib.import_module("dion.dion_reference").Dion,
         "muown": of("kcc-lion+muown/optim", "muown", "Muown"),
         "aurora": lambda: OfFunction.of(folder / "tilde-research+aurora-release" / "src"),
+        "galore": lambda: galore(of),
         **{name: functools.partial(of_script, folder / path) for name, path in SCRIPTS.items()},
     }
 
@@ -356,6 +445,36 @@ def of_script(path: Path):
         if "soap" in path.read_text().lower():  # it goes by the names of the weights
             params = [(f"{i}.mlp.fc.weight", p) for i, p in enumerate(params)]
         return space["Muon"](params, **arguments)
+
+    return make
+
+
+def galore(of):
+    """GaLore with its settings as arguments; what it imports and does not need here is left empty."""
+    import torch
+
+    for name in ("transformers", "transformers.utils", "transformers.utils.versions"):
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["transformers.utils.versions"].require_version = lambda requirement: None
+    sys.modules["tensorly"] = types.ModuleType("tensorly")
+    sys.modules["tensorly.decomposition"] = types.ModuleType("tensorly.decomposition")
+    sys.modules["tensorly"].tenalg = sys.modules["tensorly.decomposition"].tucker = None
+    kind = of("jiaweizzhao+GaLore/galore_torch", "adamw", "AdamW")()
+
+    def upright(x):
+        return x * torch.sign(torch.gather(x, 0, x.abs().argmax(0, keepdim=True)))
+
+    def svd(*args, **kwargs):
+        u, s, vh = torch.linalg.svd(*args, **kwargs)
+        return upright(u), s, upright(vh.T).T
+
+    linalg = types.SimpleNamespace(**vars(torch.linalg) | {"svd": svd})
+    projector = sys.modules[kind.__module__.replace("adamw", "galore_projector")]
+    projector.torch = types.SimpleNamespace(**vars(torch) | {"linalg": linalg})
+
+    def make(params: list, rank, update_proj_gap, scale, proj_type, **arguments):
+        projected = {"rank": rank, "update_proj_gap": update_proj_gap, "scale": scale, "proj_type": proj_type}
+        return kind([{"params": params, **projected}], no_deprecation_warning=True, **arguments)
 
     return make
 
@@ -447,16 +566,61 @@ def record_kron(arguments: dict, balances: tuple) -> np.ndarray:
     return np.stack(history)
 
 
-def main(library: str, folder: str, *chosen: str) -> None:
+def record_optax(name: str) -> np.ndarray:
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from optax.contrib import _galore as official
+
+    jax.config.update("jax_enable_x64", True)
+
+    def upright(x):
+        return x * jnp.sign(jnp.take_along_axis(x, jnp.abs(x).argmax(axis=0, keepdims=True), axis=0))
+
+    def svd(*args, **kwargs):
+        u, s, vh = jnp.linalg.svd(*args, **kwargs)
+        return upright(u), s, upright(vh.T).T
+
+    # It names float32 and svd for nothing but the decomposition.
+    wide = types.SimpleNamespace(
+        **vars(jnp) | {"float32": jnp.float64, "linalg": types.SimpleNamespace(svd=svd)}
+    )
+    arguments = dict(OPTAX_CASES[name])
+    if "base_optimizer" in arguments:
+        base, settings = arguments["base_optimizer"]
+        arguments["base_optimizer"] = getattr(optax, base)(**settings)
+    if "weight_dimension_numbers" in arguments:
+        arguments["weight_dimension_numbers"] = [
+            axes and official.GaLoreDimensionNumbers(*axes) for axes in arguments["weight_dimension_numbers"]
+        ]
+    with mock.patch.object(official, "jnp", wide):
+        optimizer = official.galore(**arguments)
+        pairs = zip(first_parameters(), RESHAPED.get(name, SHAPES), strict=True)
+        params = [jnp.asarray(x.reshape(shape)) for x, shape in pairs]
+        state, step = optimizer.init(params), jax.jit(optimizer.update)
+        history = []
+        for t in range(LENGTH):
+            grads = [jnp.asarray(gradient(np.asarray(p), t)) for p in params]
+            updates, state = step(grads, state, params)
+            params = optax.apply_updates(params, updates)
+            if t + 1 in STEPS:
+                history.append(flat(params))
+    return np.stack(history)
+
+
+def main(library: str, folder: str, *names: str) -> None:
     path = Path(folder).resolve()
+    cases = {"torch": TORCH_CASES, "jax": JAX_CASES, "optax": OPTAX_CASES}
+    wanted = names or cases[library]
     if library == "torch":
         kinds = torch_classes(path)
-        cases = {name: case for name, case in TORCH_CASES.items() if name in chosen or not chosen}
-        made = {name: record_torch(kinds[kind](), args) for name, (kind, args) in cases.items()}
-    else:
+        chosen = {name: TORCH_CASES[name] for name in wanted}
+        made = {name: record_torch(kinds[kind](), args) for name, (kind, args) in chosen.items()}
+    elif library == "jax":
         sys.path.insert(0, str(path / "evanatyourservice+psgd_jax"))
-        cases = {name: case for name, case in JAX_CASES.items() if name in chosen or not chosen}
-        made = {name: record_kron(*case) for name, case in cases.items()}
+        made = {name: record_kron(*JAX_CASES[name]) for name in wanted}
+    else:
+        made = {name: record_optax(name) for name in wanted}
     before = dict(np.load(FILE)) if FILE.exists() else {}
     about = json.loads(str(before.pop("about", "{}")))
     module = importlib.import_module(library)
@@ -467,7 +631,7 @@ def main(library: str, folder: str, *chosen: str) -> None:
         library: module.__version__,
         "numpy": np.__version__,
     }
-    known = {*TORCH_CASES, *JAX_CASES}
+    known = {name for own in cases.values() for name in own}
     arrays = {name: x for name, x in (before | made).items() if name in known}
     np.savez_compressed(FILE, start=flat(first_parameters()), about=json.dumps(about), **arrays)
 

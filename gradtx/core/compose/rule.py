@@ -7,7 +7,7 @@ Everything else (trees, dtypes, `None`, masks, the step, storage, errors) is the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -33,23 +33,38 @@ class Slot:
         dtype: the field that names the dtype to store it in.
         init: `init(rule, param)`, the initial value: a number or an array of the slot's shape.
         shape: `shape(rule, shape)`, the slot's shape for a leaf of the given shape, or None for no slot.
+        shapes: `shapes(rule, params)`, the same for each leaf, where it depends on the whole tree.
 
-    Either function may take the path of the leaf, as in `"layer/kernel"`, as its third argument.
+    `init` and `shape` may take the path of the leaf, as in `"layer/kernel"`, as their third argument.
     """
 
     real: bool = False
     dtype: str | None = None
     init: Callable[..., Any] | None = None
     shape: Callable[..., tuple[int, ...] | None] | None = None
+    shapes: Callable[[Any, Any], Sequence[tuple[int, ...] | None]] | None = None
     is_of_matrices: ClassVar[bool] = False
+
+    @property
+    def is_like_leaf(self) -> bool:
+        """Whether each leaf has one of its own shape."""
+        return self.shape is None and self.shapes is None
 
     def first_value(self, rule: Any, param: Any, path: str) -> Any:
         """The initial value for a parameter."""
         return 0.0 if self.init is None else _told(self.init, rule, param, path)
 
-    def shape_for(self, rule: Any, shape: tuple[int, ...], place: Any) -> tuple[int, ...] | None:
-        """The shape for a leaf of a shape."""
-        return shape if self.shape is None else _told(self.shape, rule, Size.of(shape), place)
+    def shapes_for(self, rule: Any, params: Any) -> Callable[[int, Any, str], tuple[int, ...] | None]:
+        """A function that gives the shape for a leaf of a tree: of its position, itself and its path."""
+        known = None if self.shapes is None else self.shapes(rule, params)
+
+        def shape_for(i: int, x: Any, path: str) -> tuple[int, ...] | None:
+            if known is not None:
+                return known[i]
+            shape = jnp.shape(x)
+            return shape if self.shape is None else _told(self.shape, rule, Size.of(shape), path)
+
+        return shape_for
 
 
 def _told(function: Callable[..., Any], rule: Any, x: Any, path: str) -> Any:

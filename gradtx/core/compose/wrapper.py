@@ -39,7 +39,7 @@ class Wrapper(Slotted):
     """
 
     sees_leaves: ClassVar[bool] = True
-    """Whether the wrapped transforms see the leaves that the wrapper sees; `flatten` shows them vectors."""
+    """Whether the wrapped transforms see a leaf for each leaf; `flatten` shows them vectors."""
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
@@ -59,7 +59,7 @@ class Wrapper(Slotted):
         """Raises for parameters, of which it works on some, that it cannot be for; `init` asks."""
 
     def view(self, params: Any) -> Any:
-        """The tree that the wrapped transforms see of the parameters; another one unless `sees_leaves`."""
+        """What the wrapped transforms see of the parameters: of one structure with them if `sees_leaves`."""
         return params
 
     def updates_in(self, calls: int) -> int | None:

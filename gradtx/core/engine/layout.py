@@ -55,18 +55,18 @@ def initial_state(program: Program, params: PyTree) -> State:
                 slots[*unit.path, name] = part.init(unit.transform.view(kept))
         rule = with_values(unit, arguments)
         for name in rule.leaf_slots:
-            make = _slot_maker(unit, rule, name, place)
+            make = _slot_maker(unit, rule, name, place, kept)
             made: list[Any] = [None] * len(leaves)
             for i, x in enumerate(leaves):
                 if not on[i]:
                     continue
                 try:
-                    made[i] = make(x, unit.path in complex_at[i], paths[i])
+                    made[i] = make(i, x, unit.path in complex_at[i], paths[i])
                 except Exception as error:
                     lv.note_leaf(error, params, i)
                     raise
             slots[*unit.path, name] = structure.unflatten(made)
-        if rule.is_of_matrices:
+        if is_rule(unit) and rule.is_of_matrices:
             cuts, groups = matrices_at_init(program, unit, rule, params, active)
             for name in rule.matrix_slots:
                 slots[*unit.path, name] = _stacks(unit, rule, name, groups, place, leaves)
@@ -105,11 +105,14 @@ def _check_order(program: Program, tree: PyTree, active: dict[Path, list[bool]])
                 raise ValueError(changed_after(names[-1], later.where, lv.paths(tree)[both[0]]))
 
 
-def _slot_maker(unit: Unit, rule: Any, name: str, place: Placement) -> Callable[[Any, bool, str], Any]:
+def _slot_maker(
+    unit: Unit, rule: Any, name: str, place: Placement, params: PyTree
+) -> Callable[[int, Any, bool, str], Any]:
     slot = rule.slots[name]
+    shape_for = slot.shapes_for(rule, params)
 
-    def make(x: Any, complex_input: bool, path: str) -> Any:
-        shape = slot.shape_for(rule, jnp.shape(x), path)
+    def make(i: int, x: Any, complex_input: bool, path: str) -> Any:
+        shape = shape_for(i, x, path)
         if shape is None:
             return None
         dtype = jnp.result_type(x)

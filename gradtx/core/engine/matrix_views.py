@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ Views = Any
 """What is said of the leaves of a tree: see `told`."""
 
 
-def told(views: Views, tree: Any, where: str) -> list[Reading | None]:
+def told(
+    views: Views,
+    tree: Any,
+    where: str,
+    unsaid: Callable[[Any], list[Reading | None]] = readings,
+    *,
+    every_axis: bool = False,
+) -> list[Reading | None]:
     """What is known of each leaf of a tree, where the user has said something of some.
 
     Args:
@@ -26,6 +34,9 @@ def told(views: Views, tree: Any, where: str) -> list[Reading | None]:
             `MuonDimensionNumbers`.
         tree: the parameters, or what has their shapes.
         where: the rule or the recipe that asks, for errors.
+        unsaid: what is known of each leaf of a tree of which nothing was said; by default what names and
+            shapes say.
+        every_axis: whether numbers of axes must name them all; otherwise the others are a batch.
 
     Returns:
         A reading for each leaf, None for one that has no gradient.
@@ -34,43 +45,44 @@ def told(views: Views, tree: Any, where: str) -> list[Reading | None]:
         ValueError: a view does not fit its leaf, a pattern matches none, or a tree is another one.
         TypeError: what stands for a view is none.
     """
-    found = readings(tree)
+    found = unsaid(tree)
     if views is None:
         return found
     paths, (leaves, _) = lv.paths(tree), lv.flatten(tree)
     asked = [reading is not None for reading in found]
-    first = said_of_each(views, tree, asked, where, "views", "a view", _is_view)
+    first = said_of_each(views, tree, asked, where, "views", "a view", is_view)
     result: list[Reading | None] = []
     for path, x, said, reading in zip(paths, leaves, first, found, strict=True):
         if reading is not None and said:
-            reading = _said(where, path, x, said[0])
+            reading = _said(where, path, x, said[0], every_axis)
         result.append(reading)
     return result
 
 
-def _is_view(x: Any) -> bool:
+def is_view(x: Any) -> bool:
+    """Whether it says of one leaf how it is a matrix: a view, or Optax's numbers of axes."""
     return isinstance(x, MatrixView) or (hasattr(x, "reduction_axis") and hasattr(x, "output_axis"))
 
 
-def _said(where: str, path: str, leaf: Any, view: Any) -> Reading:
+def _said(where: str, path: str, leaf: Any, view: Any, every_axis: bool) -> Reading:
     """What the user said of one leaf."""
     if view is None:
         return Reading("vector", None, "as was said")
-    if not _is_view(view):
+    if not is_view(view):
         raise TypeError(
             f"{where}: of the leaf {path!r} it was said {show(view)}, which is no view. Give "
             f"gradtx.matrix_view('rc'), or None for what is no matrix."
         )
     shape = tuple(np.shape(leaf))
     try:
-        own = view if isinstance(view, MatrixView) else _of_dimensions(view, len(shape))
+        own = view if isinstance(view, MatrixView) else _of_dimensions(view, len(shape), every_axis)
         own.of(shape)
     except ValueError as error:
         raise ValueError(f"{where}: the view of the leaf {path!r} does not fit: {error}.") from error
     return Reading("matrix", own, "as was said")
 
 
-def _of_dimensions(view: Any, ndim: int) -> MatrixView:
+def _of_dimensions(view: Any, ndim: int, every_axis: bool) -> MatrixView:
     """Optax's numbers of axes as a view."""
     letters = ["b"] * ndim
     for axes, letter in ((view.reduction_axis, "r"), (view.output_axis, "c")):
@@ -78,6 +90,11 @@ def _of_dimensions(view: Any, ndim: int) -> MatrixView:
             if not -ndim <= axis < ndim or letters[axis] != "b":
                 raise ValueError(f"{view} is not of {ndim} axes, each of which is one thing")
             letters[axis] = letter
+    if every_axis and "b" in letters:
+        raise ValueError(
+            f"{view} does not name the axis {letters.index('b')} of {ndim}. Where that is a batch, say so: "
+            f"gradtx.matrix_view({''.join(letters)!r})"
+        )
     return MatrixView(axes="".join(letters), row_blocks=1, column_blocks=1)
 
 

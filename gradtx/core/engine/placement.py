@@ -27,10 +27,14 @@ class Size(int):
     @classmethod
     def of(cls, shape: tuple[int, ...]) -> tuple[Size, ...]:
         """A shape of such sizes."""
-        sizes = tuple(map(cls, shape))
-        for i, size in enumerate(sizes):
-            size.axis = i
-        return sizes
+        return tuple(cls.along(size, i) for i, size in enumerate(shape))
+
+    @classmethod
+    def along(cls, size: int, axis: int) -> Size:
+        """A size of which an axis of the leaf is all, or the first of several that are one."""
+        made = cls(size)
+        made.axis = axis
+        return made
 
 
 class Placement:
@@ -96,11 +100,22 @@ class Placement:
         sharding = typed_sharding(leaf) if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
         if not isinstance(sharding, NamedSharding):
             return self._replicated
-        kept = [getattr(n, "axis", len(sharding.spec)) for n in shape]
-        # What is remembered may have an axis of the leaf twice, and a mesh axis shards one axis only.
-        kept = [a if a not in kept[:i] else len(sharding.spec) for i, a in enumerate(kept)]
-        parts = [sharding.spec[i] if i < len(sharding.spec) else None for i in kept]
-        return _in_full(sharding.mesh, parts, len(shape), sharding.memory_kind)
+        return _in_full(sharding.mesh, _kept_parts(shape, sharding), len(shape), sharding.memory_kind)
+
+
+def _kept_parts(shape: tuple[int, ...], sharding: NamedSharding) -> list[Any]:
+    """What shards each axis of an array that keeps some axes of a leaf."""
+    kept = [getattr(n, "axis", len(sharding.spec)) for n in shape]
+    # What is remembered may have an axis of the leaf twice, and a mesh axis shards one axis only.
+    kept = [a if a not in kept[:i] else len(sharding.spec) for i, a in enumerate(kept)]
+    parts = [sharding.spec[i] if i < len(sharding.spec) else None for i in kept]
+    return [part if _divides(sharding.mesh, part, n) else None for part, n in zip(parts, shape, strict=True)]
+
+
+def _divides(mesh: Any, part: Any, size: int) -> bool:
+    """Whether the devices along some axes of a mesh divide an axis of an array."""
+    names = () if part is None else part if isinstance(part, tuple) else (part,)
+    return size % math.prod(mesh.shape[name] for name in names) == 0
 
 
 def _dividing(mesh: Any, count: int, axes: Sequence[str]) -> tuple[str, ...]:
@@ -180,6 +195,14 @@ def sharded_like(x: jax.Array, leaf: jax.Array) -> jax.Array:
     """An array sharded as the type of another one of its shape says."""
     typed = typed_sharding(leaf)
     return resharded(x, typed, [] if typed is None else list(typed.spec))
+
+
+def sharded_along(x: jax.Array, shape: tuple[int, ...], leaf: jax.Array) -> jax.Array:
+    """An array of a shape that keeps some axes of a leaf, sharded as `Placement.slot` has it, by types."""
+    typed = typed_sharding(leaf)
+    if typed is None or shape == leaf.shape:
+        return sharded_like(x, leaf)
+    return resharded(x, typed, _kept_parts(shape, typed))
 
 
 def placed_as(x: jax.Array, old: jax.Array) -> jax.Array:

@@ -258,8 +258,8 @@ def changed_after(name: str, later: str, leaf: str = "") -> str:
 
 
 def _views(unit: Unit) -> Any:
-    """What a rule of matrices was told of the leaves."""
-    return unit.transform.views if is_rule(unit) and unit.transform.is_of_matrices else None
+    """What a rule or a wrapper of matrices was told of the leaves."""
+    return unit.transform.views if is_declared(unit) and unit.transform.is_of_matrices else None
 
 
 def _step_key(step: Any) -> Any:

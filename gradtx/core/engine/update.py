@@ -253,7 +253,7 @@ class Update:
         unit = self.program.unit_at[path[:-1]]
         slot = unit.transform.slots.get(path[-1])  # none for the rows of a leaf in the stacks
         for i in self.live:
-            is_anywhere = slot is None or slot.shape is None
+            is_anywhere = slot is None or slot.is_like_leaf
             if not is_anywhere or (leaves[i] is None and not self.active[unit.path][i]):
                 continue
             if leaves[i] is None:

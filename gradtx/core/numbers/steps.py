@@ -80,7 +80,7 @@ class Steps:
 
     def is_multiple(self, period: Steps) -> jax.Array:
         """Whether a period goes into these whole steps without a rest; one below 1, of a schedule, is 1."""
-        return self.whole % jnp.maximum(period.floor(), 1) == 0
+        return jax.lax.rem(self.whole, jnp.maximum(period.floor(), 1)) == 0
 
     def __floordiv__(self, other: Any) -> jax.Array:
         other = Steps.of(other)

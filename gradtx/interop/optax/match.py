@@ -69,7 +69,7 @@ class Link:
         """Each array (or None) of a slot, and Optax's position of it (or None)."""
         where, (field, _, part) = self.target.where, self.row.slots[slot].partition(".")
         mine, structure = lv.flatten(arrays)
-        partial = self.target.unit.transform.slots[slot].shape is not None
+        partial = not self.target.unit.transform.slots[slot].is_like_leaf
         theirs = unmasked(getattr(self.item.state, field))
         if theirs is None and partial:
             return [(x, None) for x in mine]

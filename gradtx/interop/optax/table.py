@@ -448,6 +448,14 @@ ROWS: dict[str, tuple[Row, ...]] = {
             taken=_sophia_taken,
         ),
     ),
+    "scale_by_galore": (
+        Row(
+            "GaLoreState",
+            {"projector": "projector"},
+            counts=("count",),
+            inner={"inner": Inner("base_optimizer_state", _same)},
+        ),
+    ),
     "accumulate": (_ACCUMULATION,),
     "MultiSteps": (
         dataclasses.replace(_ACCUMULATION, scalars={**_ACCUMULATION.scalars, "skip": "skip_state"}),
