@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gradtx.core.engine.stacks import EACH, INDEX, ONE, RENEWED, matrix_index
+from gradtx.core.engine.stacks import EACH, INDEX, INDICES, ONE, RENEWED
 from gradtx.formulas.expression import TRUE, Expression, fingerprint, intern, number, symbol, within
 from gradtx.formulas.runs import CONSTANT, LONGEST, Runs, Value, constant, each, one, pieces, runs
 from gradtx.formulas.simplify import make
@@ -125,7 +125,7 @@ class _Reader:
                 return [TRUE]
             if params.get("name") in _OF_MATRICES:
                 return self.of_matrices(equation, args)
-            if params.get("name") == matrix_index.__name__:
+            if params.get("name") == INDICES:
                 return [symbol(INDEX)]
             if str(params.get("name")).startswith(EACH):
                 return self.each_matrix(equation, args)

@@ -60,10 +60,10 @@ def _by_leaf(program: Program, params: PyTree, state: Any) -> dict[str, Any]:
             cuts, groups = matrices_at_init(program, unit, unit.transform, params, active)
             found[path] = structure.unflatten(by_leaf(old, groups, cuts))
         elif path in program.wrapped and unit is not None and unit.transform.sees_leaves:
-            inside, on = program.wrapped[path], active[unit.path]
+            inside: Program | None = getattr(program.wrapped[path], "program", None)
+            on = active[unit.path]
             kept = structure.unflatten([x if a else None for x, a in zip(leaves, on, strict=True)])
-            seen = unit.transform.view(kept)
-            found[path] = _by_leaf(inside.program, seen, old) if isinstance(inside, Composed) else old
+            found[path] = old if inside is None else _by_leaf(inside, unit.transform.view(kept), old)
         elif path not in program.row_paths:
             found[path] = old
     return nest(found)

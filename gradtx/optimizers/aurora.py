@@ -47,7 +47,7 @@ def aurora(
         learning_rate: the size of the steps, >= 0 or a schedule; eta above.
         beta: decay of the average of the gradients, in [0, 1).
         balancing_steps: how many polar factors are taken, >= 1.
-        balancing_power: how much of a difference in length one of them evens out, >= 0; 0.5 all.
+        balancing_power: the power of a difference in length that one of them evens out, >= 0; 0.5 is all.
         eps: added to the norm, >= 0; and the least length of a slice.
         weight_decay: lambda, the strength of the weight decay, >= 0; of the matrices.
         mask: which leaves to decay, as `gradtx.masked` takes it; of the matrices, by default all.

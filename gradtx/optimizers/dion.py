@@ -51,7 +51,7 @@ def dion(
         mask: which leaves to decay, as `gradtx.masked` takes it; of the matrices, by default all.
         rank_multiple_of: the rank is rounded up to a multiple of it, >= 1, if the side is as long.
         power_iters: how often P and R are computed, each from the one before, >= 1.
-        key: the key to draw the first Q by, or an int to make one of.
+        key: an int, a `jax.random.key`, or a key's raw data; for the first Q.
         adam_learning_rate: AdamW's rate, >= 0 or a schedule; by default `learning_rate`.
         adam_b1: AdamW's decay of the first moment, in [0, 1).
         adam_b2: AdamW's decay of the second moment, in [0, 1).

@@ -52,7 +52,7 @@ def muown(
         ns_coeffs: the coefficients a, b and c of the steps; see `orthogonalize`.
         ns_steps: the number of steps, >= 1, where `ns_coeffs` does not say it.
         nesterov: use Nesterov momentum.
-        consistent_rms: c of sigma = c sqrt(max(m, n)), >= 0, for m inputs and n outputs; None for
+        consistent_rms: c of sigma = c sqrt(max(m, n)), >= 0; for m inputs and n outputs. None is for
             sqrt(max(1, n / m)). With 0.2 the rate is AdamW's.
         matmul_dtype: dtype of the products, such as `"bfloat16"`; by default that of the computation.
         adam_learning_rate: AdamW's rate, >= 0 or a schedule; by default `learning_rate`.

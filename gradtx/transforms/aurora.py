@@ -85,7 +85,7 @@ def scale_by_aurora(
         ns_steps: the number of steps, >= 1, where `ns_coeffs` does not say it.
         beta: decay of the average of the gradients, in [0, 1).
         balancing_steps: how many polar factors are taken, >= 1; K above.
-        balancing_power: p above, >= 0.
+        balancing_power: the power of a difference in length that one of them evens out, >= 0; p above.
         eps: added to the norm, >= 0; and the least length of a slice.
         mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
             float32.

@@ -86,7 +86,7 @@ def scale_by_contra_muon(
         ns_coeffs: the coefficients a, b and c of the steps; see `orthogonalize`.
         ns_steps: the number of steps, >= 1, where `ns_coeffs` does not say it.
         beta: decay of the average of the gradients, in [0, 1).
-        contra: c above, >= 0.
+        contra: the part of the momentum, of norm 1, that is taken away, >= 0; c above.
         eps: added to the norm, >= 0.
         mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
             float32.

@@ -64,7 +64,7 @@ class ScaleByDion(MatrixRule, name="scale_by_dion"):
         b = b.mT if turned else b
         drawn = normal_of_each(stack.keys, slots.basis.shape[1:], x.real.dtype)
         basis = jnp.where(is_unset(slots.basis), drawn.astype(slots.basis.dtype), slots.basis)
-        r = basis
+        r, p = basis, b
         for _ in range(self.power_iters):
             p = jnp.linalg.qr(b @ r)[0]
             r = conjugate(b) @ p
@@ -103,7 +103,7 @@ def scale_by_dion(
         eps: added to the norm, >= 0; of each column of Q.
         rank_multiple_of: the rank is rounded up to a multiple of it, >= 1, if the side is as long.
         power_iters: how often P and R are computed, each from the one before, >= 1.
-        key: the key to draw the first Q by, or an int to make one of.
+        key: an int, a `jax.random.key`, or a key's raw data; for the first Q.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.
 

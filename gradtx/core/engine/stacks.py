@@ -108,7 +108,7 @@ class StackKernel(Kernel):
             at = _rows(cuts, group, rows, own)
             if self.unit.transform.sees_index:
                 index = np.arange(group.count, dtype=np.int32) if at is None else at
-                given[INDEX] = matrix_index(index, np.int32(_before(group.name, stacks)))
+                given[INDEX] = _INDICES(index, np.int32(_before(group.name, stacks)))
             given |= {SLOT + k: load(_of_rows(stack, at), dtype) for k, stack in own.items()}
             if keys:
                 given[KEYS] = gathered(keys)
@@ -210,8 +210,8 @@ class StackKernel(Kernel):
 
 
 def _joined(parts: list[Any]) -> Any:
-    """The matrices of one group, None where there is nothing of them."""
-    return parts[0] if len(parts) == 1 or parts[0] is None else jnp.concatenate(parts)
+    """The matrices of one group."""
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
 def _rows(cuts: tuple[Cut, ...], group: Group, rows: list[Any] | None, own: dict[str, jax.Array]) -> Any:
@@ -226,12 +226,6 @@ def _before(name: str, stacks: dict[str, dict[str, jax.Array]]) -> int:
     """How many matrices there are in the stacks whose names come before one."""
     sizes = {k: len(stack) for column in stacks.values() for k, stack in column.items()}
     return sum(size for k, size in sizes.items() if k < name)
-
-
-@jax.jit
-def matrix_index(rows: jax.Array, before: jax.Array) -> jax.Array:
-    """The numbers of matrices, from their rows in a stack and from how many are in the stacks before it."""
-    return before + rows
 
 
 def _of_rows(stack: jax.Array, at: Any) -> jax.Array:
@@ -331,7 +325,7 @@ def _filled_up(stack: jax.Array, more: int) -> jax.Array:
     return jnp.concatenate([stack, jnp.broadcast_to(stack[:1], (more, *stack.shape[1:]))])
 
 
-EACH, RENEWED, ONE = "each_matrix", "renewed_matrices", "one_matrix"
+EACH, RENEWED, ONE, INDICES = "each_matrix", "renewed_matrices", "one_matrix", "indices_of_matrices"
 """The names of the compiled functions by which a formula finds what is done to one matrix."""
 
 
@@ -440,3 +434,7 @@ def _at(one: OfMatrices, start: jax.Array, few: int, stack: Values, looked_at: V
     parts = {k: jax.lax.dynamic_slice_in_dim(v, start, few) for k, v in {**stack, **looked_at}.items()}
     made = one(parts, values)
     return {k: jax.lax.dynamic_update_slice_in_dim(x, made[k], start, 0) for k, x in stack.items()}
+
+
+_INDICES = jax.jit(_named(lambda rows, before: before + rows, INDICES))
+"""The numbers of matrices, from their rows in a stack and from how many are in the stacks before it."""
