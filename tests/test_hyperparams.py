@@ -105,7 +105,7 @@ RECIPES = [
     and n != "dpsgd"  # its gradients have examples
 ]
 OPTIONS = {"adafactor": {"min_dim_size_to_factor": 2}}
-WHOLE = {"precondition_frequency", "update_interval", "inverse_every"}
+WHOLE = {"precondition_frequency", "update_interval", "inverse_every", "update_proj_gap"}
 """Arguments that are a number of calls, which 0.5 is not."""
 # Used by init alone, or not by this step, at which all numbers are 0.5.
 WITHOUT_EFFECT = {

@@ -177,7 +177,8 @@ def test_one_step_serves_new_numbers_of_every_optimizer(name):
     tx, extra = getattr(gradtx, name)(**rate, **OPTIONS.get(name, {})), ENTRIES[name].extra
     step = jax.jit(tx.update)
     state = tx.init(PARAMS)
-    calls = ("precondition_frequency", "update_interval", "inverse_every")  # numbers of calls
+    # Numbers of calls.
+    calls = ("precondition_frequency", "update_interval", "inverse_every", "update_proj_gap")
     names = [k for k in gradtx.hyperparams(state) if k not in calls]
     for i in range(4):
         state = gradtx.set_hyperparams(state, **{k: 0.125 + 0.25 * i for k in names})

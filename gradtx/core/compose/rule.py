@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import positional
@@ -82,7 +83,11 @@ class WholeScalar:
 
     def initial(self, rule: Any, params: Any) -> jax.Array:
         """The first value, as it is stored: in the dtype of hyperparameters unless it has another."""
-        return jnp.array(self.init(rule), self.dtype or number_dtype(), copy=True)
+        value, dtype = self.init(rule), self.dtype or number_dtype()
+        if isinstance(value, int | float):
+            # Not converted by JAX: infinity is no fault here, and `jax.debug_infs` would take it for one.
+            return jax.device_put(np.array(value, dtype))
+        return jnp.array(value, dtype, copy=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.experimental.shard_alike import shard_alike
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -53,7 +54,10 @@ class Placement:
             sharding = _in_full(sharding.mesh, list(parts), x.ndim, sharding.memory_kind)
         if self.abstract:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-        return jnp.array(x) if sharding is None else jax.device_put(x, sharding)
+        if sharding is not None:
+            return jax.device_put(x, sharding)
+        # A copy that JAX does not compute: `jax.debug_infs` would take an infinity in it for a fault.
+        return jnp.array(x) if isinstance(x, Tracer) else jax.device_put(np.array(x))
 
     def slot(self, shape: tuple[int, ...], dtype: Any, value: Any, leaf: Any) -> Any:
         """A new array of `value`, sharded like `leaf` if it has the leaf's shape; it aliases nothing."""
