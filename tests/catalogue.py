@@ -28,6 +28,7 @@ import wrapper_references
 
 STORAGE = (
     *("mu_dtype", "nu_dtype", "accumulator_dtype", "dtype_momentum", "param_dtype", "state_dtype", "gram"),
+    "projector_dtype",
     *("views", "weight_dimension_numbers", "muon_weight_dimension_numbers"),
 )
 """Arguments that no formula depends on: how a slot is stored, the order of operations, what is a matrix."""
@@ -1857,6 +1858,7 @@ WRAPPERS = [
             },
             "uncorrected": {"base_optimizer": gradtx.scale_by_adam(eps=1e-3, eps_scaled=True)},
         },
+        {"bfloat16 slot": {"projector_dtype": "bfloat16"}},
         # Not all of this is in Optax, whose state of a form is asked for otherwise.
         make=lambda **kwargs: gradtx.scale_by_galore(**kwargs),
         reference=wrapper_references.ScaleByGalore,

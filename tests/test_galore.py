@@ -322,6 +322,26 @@ def test_parameters_of_16_bits_take_gradients_of_32():
     np.testing.assert_array_equal(updates["w"], expected["w"])
 
 
+def test_directions_may_be_stored_in_16_bits():
+    params = {"w": random((6, 4))}
+    short, whole = (gradtx.galore(0.1, 2, 4, projector_dtype=dtype) for dtype in ("bfloat16", None))
+    ends, (state, _) = together([short, whole], params, 3)
+    assert projectors(state)["w"].dtype == "bfloat16"
+    np.testing.assert_allclose(*(end["w"] for end in ends), atol=0.02)
+
+
+def test_a_shard_is_not_taken_for_a_matrix():
+    mesh = Mesh(np.array(jax.devices()[:2]), ("x",))
+    spec, tx = PartitionSpec("x"), gradtx.scale_by_galore(2)
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=spec, out_specs=spec)
+    def step(x):
+        return tx.update(x, tx.init(x))[0]
+
+    with pytest.raises(ValueError, match="the leaves vary over the axis x, so that a leaf may be a shard"):
+        step(jnp.ones((4, 3)))
+
+
 def test_a_leaf_without_a_gradient_keeps_its_own_and_may_begin_late():
     params = {"a": jnp.ones((4, 3)), "b": jnp.ones((3, 5)), "c": jnp.ones(2)}
     tx = gradtx.galore(0.1, 2, 10, weight_dimension_numbers={"a": gradtx.matrix_view("cr")})

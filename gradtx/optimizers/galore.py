@@ -8,7 +8,7 @@ from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.transform import Transform
-from gradtx.core.spec.fields import ScalarOrSchedule
+from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.optimizers.descent import Coupling, descent
 from gradtx.wrappers.galore import ProjType, scale_by_galore
 
@@ -25,6 +25,7 @@ def galore(
     weight_dimension_numbers: Views = None,
     *,
     proj_type: ProjType = "optax",
+    projector_dtype: DType | None = None,
     decay_coupling: Coupling = "rate",
 ) -> Transform:
     """GaLore: Adam, or another optimizer, on gradients in a few directions; see `scale_by_galore`.
@@ -52,6 +53,7 @@ def galore(
         weight_dimension_numbers: which leaves are matrices, and how; by default those of two axes, as they
             are; see `scale_by_galore`.
         proj_type: which side is projected; see `scale_by_galore`.
+        projector_dtype: dtype to store the directions in; by default the parameter's, at least float32.
         decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
             `"none"`; see `docs/conventions.md`.
 
@@ -71,6 +73,12 @@ def galore(
         https://arxiv.org/abs/2403.03507.
     """
     direction = scale_by_galore(
-        rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers, proj_type=proj_type
+        rank,
+        update_proj_gap,
+        scale,
+        base_optimizer,
+        weight_dimension_numbers,
+        proj_type=proj_type,
+        projector_dtype=projector_dtype,
     )
     return descent("galore", direction, learning_rate, weight_decay, mask, decay_coupling)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from gradtx.core.numbers.steps import Steps
 from gradtx.core.numerics import cast, like, real_dtype, sign
 from gradtx.core.polar import conjugate
 from gradtx.core.spec.arguments import builds
-from gradtx.core.spec.fields import Number, Period, ScalarOrSchedule, check_count
+from gradtx.core.spec.fields import DType, DTypeName, Number, Period, ScalarOrSchedule, check_count
 from gradtx.core.spec.spec import show
 from gradtx.core.spec.words import some
 from gradtx.transforms.adam import scale_by_adam
@@ -214,17 +214,18 @@ class ScaleByGalore(Wrapper, name="scale_by_galore"):
     base_optimizer: Any
     weight_dimension_numbers: Any
     proj_type: str
+    projector_dtype: DTypeName
 
     in_place = False
     is_of_matrices = True
 
-    projector = Slot(shapes=lambda rule, params: rule.slot_shapes(params)[0])
-    column_projector = Slot(shapes=lambda rule, params: rule.slot_shapes(params)[1])
+    projector = Slot(dtype="projector_dtype", shapes=lambda rule, params: rule.slot_shapes(params)[0])
+    column_projector = Slot(dtype="projector_dtype", shapes=lambda rule, params: rule.slot_shapes(params)[1])
 
     def check(self) -> None:
         check_count(f"{self.name}: rank", self.rank)
-        if self.proj_type not in SIDES:
-            known = ", ".join(map(repr, SIDES))
+        if self.proj_type not in get_args(ProjType):
+            known = ", ".join(map(repr, get_args(ProjType)))
             raise ValueError(f"{self.name}: proj_type must be one of {known}, got {show(self.proj_type)}.")
         for where, needs in _needing(self.base):
             if lacks := NO_PARAMETERS & {*needs}:
@@ -293,6 +294,7 @@ class ScaleByGalore(Wrapper, name="scale_by_galore"):
         tree = call.tree(gs if call.params is None else call.params)
         every = self.projections(tree)
         hows = [every[i] for i in call.positions]
+        self._refuse_shards([g for g, how in zip(gs, hows, strict=True) if how is not None])
         remembered = list(zip(slots.projector, slots.column_projector, strict=True))
         self._check_slots(hows, remembered, tree, call.positions)
         due = Steps.of(call.step).is_multiple(self.update_proj_gap)
@@ -326,6 +328,16 @@ class ScaleByGalore(Wrapper, name="scale_by_galore"):
             )
         return moved, after
 
+    def _refuse_shards(self, gs: Leaves) -> None:
+        """Raises inside of a user's `shard_map` for what may be a shard of a matrix."""
+        axes = sorted({axis for g in gs for axis in lv.varying(g)})
+        if axes:
+            raise ValueError(
+                f"{self.name}: inside shard_map the leaves vary over the axis {', '.join(axes)}, so that a "
+                f"leaf may be a shard, of which no matrix is whole. Update outside of shard_map; gradients "
+                f"that are equal on all devices are averaged first, by pmean."
+            )
+
     def _check_slots(self, hows: list[Any], slots: list[Any], tree: Any, positions: list[int]) -> None:
         """Raises where a state was made for leaves that are projected otherwise."""
         for how, own, i in zip(hows, slots, positions, strict=True):
@@ -357,6 +369,7 @@ def scale_by_galore(
     weight_dimension_numbers: Views = None,
     *,
     proj_type: ProjType = "optax",
+    projector_dtype: DType | None = None,
 ) -> Transform:
     """Runs an optimizer on gradients of matrices in a few directions, those of their largest singular values.
 
@@ -389,6 +402,7 @@ def scale_by_galore(
             leaves, and one view alone is that of all with two axes or more. A view may be Optax's
             `gradtx.contrib.GaLoreDimensionNumbers`.
         proj_type: which side is projected; as above.
+        projector_dtype: dtype to store the directions in; by default the parameter's, at least float32.
 
     Returns:
         A transform with the slot `projector`, of each matrix that of the rows or that of the columns, and
