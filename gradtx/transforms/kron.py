@@ -237,8 +237,8 @@ def scale_by_kron(
         >>> import gradtx, jax.numpy as jnp
         >>> tx, w = gradtx.scale_by_kron(memory_save_mode="one_diag"), {"kernel": jnp.ones((8, 3))}
         >>> slots = tx.init(w)["slots"]["scale_by_kron"]
-        >>> slots["left"]["kernel"].shape, slots["right"]["kernel"].shape
-        ((8,), (3, 3))
+        >>> slots["left"]["8x3"].shape, slots["right"]["8x3"].shape
+        ((1, 8), (1, 3, 3))
 
     References:
         Li, Preconditioned Stochastic Gradient Descent, 2018, https://arxiv.org/abs/1512.04202; Pooladzandi

@@ -95,8 +95,8 @@ def scale_by_normuon(
     Examples:
         >>> import gradtx, jax.numpy as jnp
         >>> tx, w = gradtx.scale_by_normuon(), {"kernel": jnp.ones((4, 3))}
-        >>> tx.init(w)["slots"]["scale_by_normuon"]["nu"]["kernel"].shape
-        (3,)
+        >>> tx.init(w)["slots"]["scale_by_normuon"]["nu"]["4x3"].shape
+        (1, 3)
 
     References:
         Li et al., NorMuon: Making Muon more efficient and scalable, 2025, https://arxiv.org/abs/2510.05491.
