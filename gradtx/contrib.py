@@ -19,17 +19,16 @@ from gradtx.transforms.acprop import scale_by_acprop
 from gradtx.transforms.ademamix import scale_by_ademamix
 from gradtx.transforms.adopt import scale_by_adopt
 from gradtx.transforms.cocob import scale_by_cocob
+from gradtx.transforms.dimension_numbers import GaLoreDimensionNumbers, MuonDimensionNumbers
 from gradtx.transforms.madgrad import scale_by_madgrad
 from gradtx.transforms.momo import momo, momo_adam
 from gradtx.transforms.muon import scale_by_muon
-from gradtx.transforms.muon_dimensions import MuonDimensionNumbers
 from gradtx.transforms.normalize import normalize
 from gradtx.transforms.plateau import reduce_on_plateau
 from gradtx.transforms.simplified_ademamix import scale_by_simplified_ademamix
 from gradtx.wrappers.differential_privacy import differentially_private_aggregate
 from gradtx.wrappers.evaluation import schedule_free_eval_params
 from gradtx.wrappers.galore import scale_by_galore
-from gradtx.wrappers.galore_dimensions import GaLoreDimensionNumbers
 from gradtx.wrappers.hessian import hutchinson_estimator_diag_hessian
 from gradtx.wrappers.mechanize import mechanize
 from gradtx.wrappers.real_and_imaginary import split_real_and_imaginary

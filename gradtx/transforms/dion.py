@@ -54,6 +54,13 @@ class ScaleByDion(MatrixRule, name="scale_by_dion"):
         check_count(f"{self.name}: rank_multiple_of", self.rank_multiple_of)
         check_count(f"{self.name}: power_iters", self.power_iters)
 
+    def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
+        return is_unset(slots.basis)[:, 0, 0]
+
+    def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
+        drawn = normal_of_each(stack.keys, slots.basis.shape[1:], x.real.dtype)
+        return {"basis": drawn.astype(slots.basis.dtype)}
+
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         rows, columns = x.shape[-2:]
         if not x.size:
@@ -62,14 +69,12 @@ class ScaleByDion(MatrixRule, name="scale_by_dion"):
         turned = rows <= columns
         b = slots.mu + x
         b = b.mT if turned else b
-        drawn = normal_of_each(stack.keys, slots.basis.shape[1:], x.real.dtype)
-        basis = jnp.where(is_unset(slots.basis), drawn.astype(slots.basis.dtype), slots.basis)
-        r, p = basis, b
+        r, p = slots.basis, b
         for _ in range(self.power_iters):
             p = jnp.linalg.qr(b @ r)[0]
             r = conjugate(b) @ p
         nothing = jnp.all(b == 0, axis=(-2, -1), keepdims=True)
-        p, r = jnp.where(nothing, 0, p), jnp.where(nothing, basis, r)
+        p, r = jnp.where(nothing, 0, p), jnp.where(nothing, slots.basis, r)
         mu = b - self.beta.complement * (p @ conjugate(r))
         basis = divide(r, norms_along(r, (-2,)) + self.eps)
         u = math.sqrt(columns / rows) * (p @ conjugate(basis))

@@ -8,8 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.numerics import anywhere
+from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
+from gradtx.core.engine.scope import Slots, Stack
+from gradtx.core.numerics import Decay, anywhere
 from gradtx.core.polar import conjugate
+from gradtx.transforms.refreshes import is_turn
 
 Pair = tuple[Any, Any]
 """Of the rows and of the columns, None for a side that is too long."""
@@ -49,10 +52,40 @@ def is_set(bases: Pair) -> Any:
     return False if known is None else ~is_unset(known)
 
 
-def may_begin(bases: Pair, sides: Pair) -> Any:
-    """For each of many, as (number, 1, 1), whether it has no bases yet and can have them."""
-    known = next((pair for pair in zip(bases, sides, strict=True) if pair[0] is not None), None)
-    return False if known is None else is_unset(known[0]) & ~is_unset(known[1])
+def bases_and_sides(slots: Slots) -> tuple[Pair, Pair]:
+    """The bases, and what they are the eigenvectors of."""
+    return (slots.basis_left, slots.basis_right), (slots.left, slots.right)
+
+
+def present(**slots: Any) -> dict[str, Any]:
+    """New slots by name, without those of a side that is too long."""
+    return {name: x for name, x in slots.items() if x is not None}
+
+
+def with_sides(new: dict[str, Any], x: jax.Array, decay: Decay) -> dict[str, Any]:
+    """Slots in which the sides, of those that there are, are averages with one more gradient in it."""
+    products = {"left": x @ conjugate(x), "right": conjugate(x) @ x}
+    return {**new, **{name: decay.mix(new[name], y) for name, y in products.items() if name in new}}
+
+
+class OfEigenbases(MatrixRule):
+    """What rules have in common that remember the eigenbases of both sides, and make them anew in turn."""
+
+    stagger: bool
+
+    left, basis_left = MatrixSlot(of=within_rows), MatrixSlot(of=within_rows)
+    right, basis_right = MatrixSlot(of=within_columns), MatrixSlot(of=within_columns)
+
+    sees_index = True
+
+    def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
+        """Whether it is a matrix's turn; of one without bases whether there is something to make them of."""
+        pairs = zip(*bases_and_sides(slots), strict=True)
+        basis, side = next((pair for pair in pairs if pair[0] is not None), (None, None))
+        if basis is None or side is None:
+            return jnp.zeros((), bool)
+        due = jnp.where(is_unset(basis), ~is_unset(side), is_turn(stack, self.stagger))
+        return due[:, 0, 0]
 
 
 def into(x: jax.Array, bases: Pair) -> jax.Array:

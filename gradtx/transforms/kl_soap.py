@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
+from gradtx.core.compose.matrix_rule import MatrixSlot
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
@@ -17,23 +17,23 @@ from gradtx.core.polar import conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, Positive, ScalarOrSchedule
 from gradtx.transforms.eigenbases import (
+    OfEigenbases,
     Pair,
     back,
+    bases_and_sides,
     begun_or_turned,
     into,
-    is_set,
     is_unset,
-    may_begin,
     of_columns,
     of_rows,
 )
-from gradtx.transforms.refreshes import is_turn, turns
+from gradtx.transforms.refreshes import turns
 
 LEAST_BOUND, LARGEST_BOUND = 10, 4000
 """Between which the bound of one over the root of an eigenvalue lies, which is else the side's length."""
 
 
-class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
+class ScaleByKlSoap(OfEigenbases, name="scale_by_kl_soap"):
     """L = b L + (1 - b) g R^-1 g* / n, R = b R + (1 - b) g* L^-1 g / m;  u = Q_L adam(Q_L* g Q_R) Q_R*."""
 
     b1: Decay
@@ -42,7 +42,6 @@ class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
     eps: NonNegative
     precondition_frequency: Period
     init_factor: Positive
-    stagger: bool
     views: Any
 
     left, basis_left = MatrixSlot(of=of_rows), MatrixSlot(of=of_rows)
@@ -51,18 +50,11 @@ class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
     scale_right = MatrixSlot(real=True, of=lambda rule, rows, columns: (columns,))
     mu, nu = MatrixSlot(), MatrixSlot(real=True)
 
-    sees_index = True
-
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return turns(now.exact_t - 2, self.precondition_frequency)
 
-    def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
-        bases, sides = (slots.basis_left, slots.basis_right), (slots.left, slots.right)
-        due = (is_set(bases) & is_turn(stack, self.stagger)) | may_begin(bases, sides)
-        return due[:, 0, 0]
-
     def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
-        bases, sides = (slots.basis_left, slots.basis_right), (slots.left, slots.right)
+        bases, sides = bases_and_sides(slots)
         (left, right), mu = begun_or_turned((bases, slots.mu), sides, _turn)
         return {"basis_left": left, "basis_right": right, "mu": mu}
 
@@ -71,7 +63,7 @@ class ScaleByKlSoap(MatrixRule, name="scale_by_kl_soap"):
         # The first gradient makes the bases, and moves nothing.
         first = 1 / sqrt(self.init_factor)
         scales = tuple(jnp.where(begins[..., 0], first, s) for s in (slots.scale_left, slots.scale_right))
-        bases: Any = slots.basis_left, slots.basis_right
+        bases, _ = bases_and_sides(slots)
         turned = into(x, bases)
         mu = jnp.where(begins, slots.mu, self.b1.mix(slots.mu, turned))
         nu = jnp.where(begins, slots.nu, self.b2.mix(slots.nu, abs_sq(turned)))

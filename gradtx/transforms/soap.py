@@ -7,29 +7,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
+from gradtx.core.compose.matrix_rule import MatrixSlot
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.polar import conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule, check_count
 from gradtx.transforms.eigenbases import (
+    OfEigenbases,
     Pair,
     back,
+    bases_and_sides,
     begun_or_turned,
     in_order,
     into,
     is_set,
-    may_begin,
-    within_columns,
-    within_rows,
+    present,
+    with_sides,
 )
-from gradtx.transforms.refreshes import is_turn, turns
+from gradtx.transforms.refreshes import turns
 
 
-class ScaleBySoap(MatrixRule, name="scale_by_soap"):
+class ScaleBySoap(OfEigenbases, name="scale_by_soap"):
     """L = b L + (1 - b) g g*, R = b R + (1 - b) g* g;  u = Q_L adam(Q_L* g Q_R) Q_R*, Q of eigenvectors."""
 
     b1: Decay
@@ -39,14 +39,9 @@ class ScaleBySoap(MatrixRule, name="scale_by_soap"):
     precondition_frequency: Period
     max_precond_dim: int
     bias_correction: bool
-    stagger: bool
     views: Any
 
-    left, basis_left = MatrixSlot(of=within_rows), MatrixSlot(of=within_rows)
-    right, basis_right = MatrixSlot(of=within_columns), MatrixSlot(of=within_columns)
     mu, nu = MatrixSlot(), MatrixSlot(real=True)
-
-    sees_index = True
 
     def check(self) -> None:
         check_count(f"{self.name}: max_precond_dim", self.max_precond_dim)
@@ -62,39 +57,20 @@ class ScaleBySoap(MatrixRule, name="scale_by_soap"):
             "factor": factor,
         }
 
-    def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
-        bases, sides = _of(slots)
-        due = (is_set(bases) & is_turn(stack, self.stagger)) | may_begin(bases, sides)
-        return due[:, 0, 0]
-
     def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
-        bases, sides = _of(slots)
+        bases, sides = bases_and_sides(slots)
         (left, right), (mu, nu) = begun_or_turned((bases, (slots.mu, slots.nu)), sides, _turn)
-        return {"mu": mu, "nu": nu, **_present(basis_left=left, basis_right=right)}
+        return {"mu": mu, "nu": nu, **present(basis_left=left, basis_right=right)}
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
-        bases, sides = _of(slots)
+        bases, _ = bases_and_sides(slots)
         # The first gradient makes the bases, and moves nothing.
         has = ~stack.is_first if bases == (None, None) else is_set(bases)
         turned = into(x, bases)
         mu = jnp.where(has, self.b1.mix(slots.mu, turned), slots.mu)
         nu = jnp.where(has, self.b2.mix(slots.nu, abs_sq(turned)), slots.nu)
         u = jnp.where(has, stack.factor * back(divide(mu, sqrt(nu) + self.eps), bases), 0)
-        left, right = (
-            None if side is None else self.shampoo_beta.mix(side, new)
-            for side, new in zip(sides, (x @ conjugate(x), conjugate(x) @ x), strict=True)
-        )
-        kept = _present(left=left, right=right, basis_left=bases[0], basis_right=bases[1])
-        return u, {**kept, "mu": mu, "nu": nu}
-
-
-def _of(slots: Slots) -> tuple[Pair, Pair]:
-    """The bases and the sides."""
-    return (slots.basis_left, slots.basis_right), (slots.left, slots.right)
-
-
-def _present(**slots: Any) -> dict[str, Any]:
-    return {name: x for name, x in slots.items() if x is not None}
+        return u, with_sides({**present(**vars(slots)), "mu": mu, "nu": nu}, x, self.shampoo_beta)
 
 
 def _turn(old: tuple[Pair, Any], sides: Pair) -> tuple[Pair, Any]:

@@ -12,25 +12,25 @@ from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.polar import Normalization, conjugate
+from gradtx.core.polar import Normalization
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, NonNegative, Period, ScalarOrSchedule, check_count
 from gradtx.transforms.eigenbases import (
-    Pair,
+    OfEigenbases,
     back,
+    bases_and_sides,
     begun_or_turned,
     in_order,
     into,
     is_set,
-    may_begin,
-    within_columns,
-    within_rows,
+    present,
+    with_sides,
 )
 from gradtx.transforms.orthogonalize import NsCoeffs, Scaled, Scaling
-from gradtx.transforms.refreshes import is_turn, turns
+from gradtx.transforms.refreshes import turns
 
 
-class ScaleBySoapMuon(Scaled, name="scale_by_soap_muon"):
+class ScaleBySoapMuon(OfEigenbases, Scaled, name="scale_by_soap_muon"):
     """m' = Q_L* m Q_R;  v = b2 v + (1 - b2) |m'|²;  u = sigma pol(Q_L (m' / sqrt(v)) Q_R*)."""
 
     beta: Decay
@@ -40,14 +40,9 @@ class ScaleBySoapMuon(Scaled, name="scale_by_soap_muon"):
     precondition_frequency: Period
     max_precond_dim: int
     nesterov: bool
-    stagger: bool
     views: Any
 
-    left, basis_left = MatrixSlot(of=within_rows), MatrixSlot(of=within_rows)
-    right, basis_right = MatrixSlot(of=within_columns), MatrixSlot(of=within_columns)
     mu, nu = MatrixSlot(), MatrixSlot(real=True)
-
-    sees_index = True
 
     def check(self) -> None:
         super().check()
@@ -56,30 +51,21 @@ class ScaleBySoapMuon(Scaled, name="scale_by_soap_muon"):
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return turns(now.exact_t - 2, self.precondition_frequency)
 
-    def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
-        bases, sides = (slots.basis_left, slots.basis_right), (slots.left, slots.right)
-        due = (is_set(bases) & is_turn(stack, self.stagger)) | may_begin(bases, sides)
-        return due[:, 0, 0]
-
     def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
-        bases, sides = (slots.basis_left, slots.basis_right), (slots.left, slots.right)
+        bases, sides = bases_and_sides(slots)
         (left, right), nu = begun_or_turned((bases, slots.nu), sides, in_order)
-        made = {"basis_left": left, "basis_right": right, "nu": nu}
-        return {name: x for name, x in made.items() if x is not None}
+        return present(basis_left=left, basis_right=right, nu=nu)
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
-        new = {name: y for name, y in vars(slots).items() if y is not None}
+        new = present(**vars(slots))
         new["mu"] = self.beta.mix(slots.mu, x)
         m = self.beta.mix(new["mu"], x) if self.nesterov else new["mu"]
-        bases: Pair = slots.basis_left, slots.basis_right
+        bases, _ = bases_and_sides(slots)
         has = is_set(bases)
         turned = into(m, bases)
         new["nu"] = jnp.where(has, self.b2.mix(slots.nu, abs_sq(turned)), slots.nu)
         whitened = back(divide(turned, jnp.maximum(sqrt(new["nu"]), self.nu_eps)), bases)
-        for name, product in (("left", x @ conjugate(x)), ("right", conjugate(x) @ x)):
-            if name in new:
-                new[name] = self.shampoo_beta.mix(new[name], product)
-        return self.scaled(self.polar(jnp.where(has, whitened, m))), new
+        return self.scaled(self.polar(jnp.where(has, whitened, m))), with_sides(new, x, self.shampoo_beta)
 
 
 @builds(ScaleBySoapMuon)

@@ -7,28 +7,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
+from gradtx.core.compose.matrix_rule import MatrixSlot
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, sign
-from gradtx.core.polar import conjugate, identity_like
+from gradtx.core.polar import identity_like
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule, check_count
 from gradtx.transforms.eigenbases import (
+    OfEigenbases,
     back,
-    eigenbasis,
+    bases_and_sides,
+    eigenbases,
     into,
-    is_set,
     is_unset,
-    may_begin,
-    within_columns,
-    within_rows,
+    present,
+    with_sides,
 )
-from gradtx.transforms.refreshes import is_turn, turns
+from gradtx.transforms.refreshes import turns
 
 
-class ScaleBySplus(MatrixRule, name="scale_by_splus"):
+class ScaleBySplus(OfEigenbases, name="scale_by_splus"):
     """u = Q_L sign(Q_L* m Q_R) Q_R*, with the eigenvectors of L = b2 L + (1 - b2) g g*, and of R alike."""
 
     b1: Decay
@@ -36,14 +36,9 @@ class ScaleBySplus(MatrixRule, name="scale_by_splus"):
     eps: NonNegative
     inverse_every: Period
     max_precond_dim: int
-    stagger: bool
     views: Any
 
     mu = MatrixSlot()
-    left, basis_left = MatrixSlot(of=within_rows), MatrixSlot(of=within_rows)
-    right, basis_right = MatrixSlot(of=within_columns), MatrixSlot(of=within_columns)
-
-    sees_index = True
 
     def check(self) -> None:
         check_count(f"{self.name}: max_precond_dim", self.max_precond_dim)
@@ -51,18 +46,10 @@ class ScaleBySplus(MatrixRule, name="scale_by_splus"):
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return turns(now.exact_t - 1, self.inverse_every)
 
-    def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
-        bases, sides = (slots.basis_left, slots.basis_right), (slots.left, slots.right)
-        due = (is_set(bases) & is_turn(stack, self.stagger)) | may_begin(bases, sides)
-        return due[:, 0, 0]
-
     def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
-        sides = {"basis_left": slots.left, "basis_right": slots.right}
-        return {
-            name: eigenbasis(side + self.eps * identity_like(side))
-            for name, side in sides.items()
-            if side is not None
-        }
+        _, sides = bases_and_sides(slots)
+        left, right = eigenbases(jax.tree.map(lambda side: side + self.eps * identity_like(side), sides))
+        return present(basis_left=left, basis_right=right)
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         mu = self.b1.mix(slots.mu, x)
@@ -70,11 +57,7 @@ class ScaleBySplus(MatrixRule, name="scale_by_splus"):
             None if q is None else jnp.where(is_unset(q), identity_like(q), q)
             for q in (slots.basis_left, slots.basis_right)
         )
-        new = {"mu": mu}
-        if slots.left is not None:
-            new |= {"left": self.b2.mix(slots.left, x @ conjugate(x)), "basis_left": slots.basis_left}
-        if slots.right is not None:
-            new |= {"right": self.b2.mix(slots.right, conjugate(x) @ x), "basis_right": slots.basis_right}
+        new = with_sides({**present(**vars(slots)), "mu": mu}, x, self.b2)
         return back(sign(into(mu, bases)), bases), new
 
 

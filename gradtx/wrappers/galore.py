@@ -25,7 +25,7 @@ from gradtx.core.engine.update import GRAD, OF_PARAMS
 from gradtx.core.engine.views import Cut, matrix_view
 from gradtx.core.engine.wrapped_update import Leaves, WrappedUpdate
 from gradtx.core.numbers.steps import Steps
-from gradtx.core.numerics import cast, like, real_dtype, sign
+from gradtx.core.numerics import anywhere, cast, like, real_dtype, sign
 from gradtx.core.polar import conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, Number, Period, ScalarOrSchedule, check_count
@@ -151,23 +151,12 @@ def _unset(bases: Bases) -> jax.Array:
     return _over(jnp.all, whole(known) == 0)
 
 
-@jax.custom_batching.custom_vmap
-def _for_one(is_true: jax.Array) -> jax.Array:
-    """Whether something is true for one of a sweep: a conditional on it stays one."""
-    return is_true
-
-
-@_for_one.def_vmap
-def _for_one_of_all(size: int, batched: Any, are_true: jax.Array) -> tuple[jax.Array, bool]:
-    return _for_one(jnp.any(are_true, axis=0)), False
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _projected(how: Projection, g: jax.Array, old: Bases, due: jax.Array) -> tuple[jax.Array, Bases]:
     """The small matrices of a leaf, and the directions by which they were made."""
     x = how.cut.arranged(how.cut.split(whole(g)))
     bases = jax.lax.cond(
-        _for_one(jax.lax.stop_gradient(due | jnp.any(_unset(old)))),
+        anywhere(jax.lax.stop_gradient(due | jnp.any(_unset(old)))),
         lambda x, old: _renewed(how, due, x, old),
         lambda x, old: old,
         x,
@@ -294,7 +283,7 @@ class ScaleByGalore(Wrapper, name="scale_by_galore"):
         tree = call.tree(gs if call.params is None else call.params)
         every = self.projections(tree)
         hows = [every[i] for i in call.positions]
-        self._refuse_shards([g for g, how in zip(gs, hows, strict=True) if how is not None])
+        lv.refuse_shards(self.name, [g for g, how in zip(gs, hows, strict=True) if how is not None])
         remembered = list(zip(slots.projector, slots.column_projector, strict=True))
         self._check_slots(hows, remembered, tree, call.positions)
         due = Steps.of(call.step).is_multiple(self.update_proj_gap)
@@ -327,16 +316,6 @@ class ScaleByGalore(Wrapper, name="scale_by_galore"):
                 f"shape of each leaf."
             )
         return moved, after
-
-    def _refuse_shards(self, gs: Leaves) -> None:
-        """Raises inside of a user's `shard_map` for what may be a shard of a matrix."""
-        axes = sorted({axis for g in gs for axis in lv.varying(g)})
-        if axes:
-            raise ValueError(
-                f"{self.name}: inside shard_map the leaves vary over the axis {', '.join(axes)}, so that a "
-                f"leaf may be a shard, of which no matrix is whole. Update outside of shard_map; gradients "
-                f"that are equal on all devices are averaged first, by pmean."
-            )
 
     def _check_slots(self, hows: list[Any], slots: list[Any], tree: Any, positions: list[int]) -> None:
         """Raises where a state was made for leaves that are projected otherwise."""

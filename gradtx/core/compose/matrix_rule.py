@@ -49,9 +49,9 @@ class MatrixRule(Rule):
     4. `renew(x, slots, stack)`, for those that are due: new slots.
     5. `solve(x, slots, stack)`: the update of each matrix, and the new slots.
 
-    A rule with a field `stagger` that is true has few matrices due at a time, and each is renewed for itself.
     `stack` has each scalar that `prepare` returned. A rule with a `Key` finds a key for each matrix in
-    `stack.keys`.
+    `stack.keys`. Where a field `stagger` is true few matrices are due at a time, and each is renewed for
+    itself; elsewhere than on a CPU all are renewed at once if one is due, and those that are not stay.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

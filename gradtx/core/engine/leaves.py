@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -291,3 +291,14 @@ def varying(x: jax.Array) -> frozenset[str]:
     aval = jax.typeof(x)
     manual = getattr(aval, "manual_axis_type", None)
     return getattr(aval, "vma", frozenset()) if manual is None else manual.varying
+
+
+def refuse_shards(where: str, leaves: Iterable[Any]) -> None:
+    """Raises inside of a user's `shard_map` for leaves that may be shards of matrices."""
+    axes = sorted({axis for x in leaves for axis in varying(x)})
+    if axes:
+        raise ValueError(
+            f"{where}: inside shard_map the leaves vary over the axis {', '.join(axes)}, so that a leaf may "
+            f"be a shard, of which no matrix is whole. Update outside of shard_map, where each device is "
+            f"given whole matrices; gradients that are equal on all devices are averaged first, by pmean."
+        )

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
-from gradtx.core.engine.leaves import varying
+from gradtx.core.engine.leaves import refuse_shards
 from gradtx.core.engine.matrix_groups import Group, Place
 from gradtx.core.engine.placement import (
     mesh_of,
@@ -86,7 +86,7 @@ class StackKernel(Kernel):
             step: the number of the update.
         """
         originals = xs
-        self._refuse_shards(xs)
+        refuse_shards(self.unit.where, xs)
         values, keys = self._keys(cuts, values, numbers, xs)
         xs = [_by_matrix(cut, x) for cut, x in zip(cuts, xs, strict=True)]
         cut_xs = [cut.split(x) for cut, x in zip(cuts, xs, strict=True)]
@@ -144,17 +144,6 @@ class StackKernel(Kernel):
             data = replicated(jax.random.key_data(own), xs)
             keys.append([data[end - n : end] for n, end in zip(counts, ends, strict=True)])
         return (fields, {k: v for k, v in scalars.items() if k != "key"}), keys
-
-    def _refuse_shards(self, xs: list[jax.Array]) -> None:
-        """Raises inside of a user's `shard_map` for what may be a shard of a matrix."""
-        axes = sorted({axis for x in xs for axis in varying(x)})
-        if axes:
-            raise ValueError(
-                f"{self.unit.where}: inside shard_map the leaves vary over the axis {', '.join(axes)}, so "
-                "that a leaf may be a shard, of which no matrix is whole. Update outside of shard_map, "
-                "where each device is given whole matrices; gradients that are equal on all devices are "
-                "averaged first, by pmean."
-            )
 
     def _of_matrices(self, given: Values, values: tuple[Values, Values]) -> Values:
         """What the rule makes of matrices of one size, by name: the update and the slots."""
