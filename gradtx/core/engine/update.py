@@ -23,6 +23,7 @@ from gradtx.core.engine.views import Cut
 from gradtx.core.numbers.paths import Path, lookup, nest
 from gradtx.core.numbers.schedule import CALLABLE, with_number
 from gradtx.core.numerics import is_complex, number_dtype, real_dtype, widest
+from gradtx.core.spec.words import some
 
 State = dict[str, Any]
 
@@ -171,15 +172,20 @@ class Update:
         """Raises where a state has no room in its stacks for the matrices of the leaves."""
         stacks = self.slots[*unit.path, name]
         found = {k: np.shape(x) for k, x in stacks.items()} if isinstance(stacks, Mapping) else {}
-        rows = self.slots[*unit.path, ROWS]
-        are_all = sum(row is not None for row in rows) == len(self.working(unit))
-        for key, wanted in stack_shapes(unit.transform, name, groups).items():
-            own = found.get(key, ())
+        rows, on = self.slots[*unit.path, ROWS], self.working(unit)
+        are_all = sum(row is not None for row in rows) == len(on)
+        shapes = stack_shapes(unit.transform, name, groups)
+        for group in groups:
+            wanted, own = shapes.get(group.name), found.get(group.name, ())
+            if wanted is None:
+                continue
             if own[1:] != wanted[1:] or own[0] < wanted[0] or (are_all and own[0] != wanted[0]):
+                paths = lv.paths(self.grads)
+                leaves = dict.fromkeys(paths[on[place.leaf]] for place in group.places)
                 raise ValueError(
-                    f"{unit.where}: the matrices of the leaves make a stack {name!r} of {key} with the shape "
-                    f"{wanted}, and the state has {own or 'none'}. Pass the state that init made for these "
-                    f"parameters, and the parameters themselves."
+                    f"{unit.where}: the matrices of {group.name} of the leaves {some([*leaves])} make a stack "
+                    f"{name!r} of shape {wanted}, and the state has {own or 'none'}. Pass the state that init "
+                    f"made for these parameters, and the parameters themselves."
                 )
 
     def working(self, unit: Unit) -> list[int]:
