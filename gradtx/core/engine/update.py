@@ -183,9 +183,9 @@ class Update:
                 paths = lv.paths(self.grads)
                 leaves = dict.fromkeys(paths[on[place.leaf]] for place in group.places)
                 raise ValueError(
-                    f"{unit.where}: the matrices of {group.name} of the leaves {some([*leaves])} make a stack "
-                    f"{name!r} of shape {wanted}, and the state has {own or 'none'}. Pass the state that init "
-                    f"made for these parameters, and the parameters themselves."
+                    f"{unit.where}: the matrices of {group.name} in the leaves {some([*leaves])} make a "
+                    f"stack {name!r} of shape {wanted}, and the state has {own or 'none'}. Pass the state that "
+                    f"init made for these parameters, and the parameters themselves."
                 )
 
     def working(self, unit: Unit) -> list[int]:
