@@ -184,8 +184,8 @@ class Update:
                 leaves = dict.fromkeys(paths[on[place.leaf]] for place in group.places)
                 raise ValueError(
                     f"{unit.where}: the matrices of {group.name} in the leaves {some([*leaves])} make a "
-                    f"stack {name!r} of shape {wanted}, and the state has {own or 'none'}. Pass the state that "
-                    f"init made for these parameters, and the parameters themselves."
+                    f"stack {name!r} of shape {wanted}, and the state has {own or 'none'}. Pass the state "
+                    f"that init made for these parameters, and the parameters themselves."
                 )
 
     def working(self, unit: Unit) -> list[int]:
