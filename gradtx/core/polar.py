@@ -128,7 +128,8 @@ def polar(
 ) -> jax.Array:
     """About U V* for x = U S V*, of matrices along the last two axes.
 
-    From x over its norm, each step is x <- a x + (b X + c X²) x with X = x x*, of the side that is shorter.
+    From x over its norm, each step is x <- a x + (b X + c X²) x with X = x x*; where columns are the shorter
+    side, x <- a x + x (b X + c X²) with X = x* x.
 
     Args:
         x: matrices, of shape (..., rows, columns).
@@ -147,11 +148,15 @@ def polar(
 def _polar(x: Any, eps: Any, coefficients: Any, margin: float, normalization: str, gram: bool) -> jax.Array:
     if not x.size:
         return x
-    tall = x.shape[-2] > x.shape[-1]
-    x = conjugate(x) if tall else x
-    x, square = _normalized(x, eps, margin, normalization)
-    x = _by_gram(x, square, coefficients) if gram else _by_steps(x, square, coefficients)
-    return conjugate(x) if tall else x
+    # The squares of a matrix over its largest element are in range.
+    largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
+    largest = jnp.where(largest > 0, largest, jnp.ones_like(largest))
+    x = x / largest
+    square = _square(x)
+    by = _over_norm(x, square, eps / largest, largest, margin, normalization)
+    # Twice one after the other: the square of a large factor is not in range.
+    square = square * by * by.mT
+    return (_by_gram if gram else _by_steps)(x, square, by, coefficients)
 
 
 def conjugate(x: jax.Array) -> jax.Array:
@@ -164,52 +169,68 @@ def identity_like(x: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape)
 
 
+def _is_tall(x: jax.Array) -> bool:
+    return x.shape[-2] > x.shape[-1]
+
+
 def _square(x: jax.Array) -> jax.Array:
-    return x @ conjugate(x)
+    """X, of the shorter side: x x*, or x* x; without a transposed copy."""
+    other = jnp.conj(x) if jnp.iscomplexobj(x) else x
+    if _is_tall(x):
+        return jnp.einsum("...ki,...kj->...ij", other, x)
+    return jnp.einsum("...ik,...jk->...ij", x, other)
 
 
-def _normalized(x: jax.Array, eps: jax.Array, margin: float, normalization: str) -> tuple[jax.Array, Any]:
-    """The matrix that the steps begin with, and its X where that is known."""
-    # The squares of a matrix over its largest element are in range.
-    largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
-    largest = jnp.where(largest > 0, largest, jnp.ones_like(largest))
-    x, eps = x / largest, eps / largest
+def _times(q: jax.Array, x: jax.Array) -> jax.Array:
+    """What a polynomial of X makes of x, on the side of X."""
+    return x @ q if _is_tall(x) else q @ x
+
+
+def _scaled(q: jax.Array, x: jax.Array, by: jax.Array) -> jax.Array:
+    """What is to be multiplied with x in place of q where x is to be scaled first."""
+    return by * q if _is_tall(x) else q * by.mT
+
+
+def _over_norm(
+    x: jax.Array, square: jax.Array, eps: jax.Array, largest: jax.Array, margin: float, normalization: str
+) -> jax.Array:
+    """What x is multiplied with at first, along the shorter side: one number, or for `aol` a column."""
     if normalization in ("aol", "schatten"):
         # Of squares eps is a bound of its own, of which the largest element is taken out twice.
         least = jnp.maximum(eps / largest, np.array(jnp.finfo(eps.dtype).tiny, eps.dtype))
-        square = _square(x)
         if normalization == "aol":
             sums = jnp.sum(jnp.abs(square), axis=-1, keepdims=True)
-            by = jax.lax.rsqrt(jnp.maximum(sums, least))
-            return x * by, square * by * by.mT
+            return jax.lax.rsqrt(jnp.maximum(sums, least))
         norm = sqrt(jnp.sum(abs_sq(square), axis=(-2, -1), keepdims=True))
-        by = jax.lax.rsqrt(jnp.maximum(norm, least))
-        return x * by, square * (by * by)
+        return jax.lax.rsqrt(jnp.maximum(norm, least))
     if normalization == "spectral":
         norm = jnp.linalg.norm(x, ord=2, axis=(-2, -1), keepdims=True)
     else:
-        norm = sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True))
-    return divide(x, margin * norm + eps), None
+        norm = sqrt(jnp.sum(_on_diagonal(square.real, 0.0), axis=(-2, -1), keepdims=True))
+    return divide(jnp.ones_like(norm), margin * norm + eps)
 
 
-def _by_steps(x: jax.Array, square: Any, coefficients: tuple[Coefficients, ...]) -> jax.Array:
-    is_cubic = all(c == 0 for _, _, c in coefficients)
-
-    def step(x: jax.Array, row: Any, known: Any = None) -> tuple[jax.Array, None]:
-        a, b, c = row
-        square = _square(x) if known is None else known
-        return a * x + (b * square if is_cubic else b * square + c * (square @ square)) @ x, None
-
-    if square is not None:
-        x, _ = step(x, coefficients[0], square)
-        coefficients = coefficients[1:]
-    if len({*coefficients}) == 1:
-        return jax.lax.fori_loop(0, len(coefficients), lambda i, x: step(x, coefficients[0])[0], x)
-    rows = jnp.asarray(coefficients, real_dtype(x.dtype)).reshape(-1, 3)
-    return jax.lax.scan(step, x, rows)[0]
+def _on_diagonal(x: jax.Array, other: Any) -> jax.Array:
+    """The diagonal of each square matrix, and another value elsewhere."""
+    return jnp.where(jnp.eye(x.shape[-1], dtype=bool), x, other)
 
 
-def _by_gram(x: jax.Array, square: Any, coefficients: tuple[Coefficients, ...]) -> jax.Array:
+def _by_steps(
+    x: jax.Array, square: jax.Array, by: jax.Array, coefficients: tuple[Coefficients, ...]
+) -> jax.Array:
+    for i, (a, b, c) in enumerate(coefficients):
+        if i:
+            square = _square(x)
+        q = b * square + c * (square @ square) if c else b * square
+        # With a on the diagonal no sum is as large as x.
+        q = _on_diagonal(a + q, q)
+        x = _times(q if i else _scaled(q, x, by), x)
+    return x
+
+
+def _by_gram(
+    x: jax.Array, square: jax.Array, by: jax.Array, coefficients: tuple[Coefficients, ...]
+) -> jax.Array:
     """The same steps on X and on what x is to be multiplied by."""
 
     def step(carry: Any, row: Any) -> tuple[Any, None]:
@@ -219,8 +240,8 @@ def _by_gram(x: jax.Array, square: Any, coefficients: tuple[Coefficients, ...]) 
         rz = r @ z + a * r
         return (a * rz + z @ rz, q @ z + a * q), None
 
-    for rows in filter(None, (coefficients[:RESTART], coefficients[RESTART:])):
-        r = _square(x) if square is None else square
+    for i, rows in enumerate(filter(None, (coefficients[:RESTART], coefficients[RESTART:]))):
+        r = _square(x) if i else square
         (_, q), _ = jax.lax.scan(step, (r, identity_like(r)), jnp.asarray(rows, real_dtype(x.dtype)))
-        x, square = q @ x, None
+        x = _times(q if i else _scaled(q, x, by), x)
     return x

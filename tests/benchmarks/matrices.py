@@ -24,7 +24,7 @@ from . import trees
 from .cases import stepping
 from .measure import BASE, Row, rows, show_seconds, take_turns, wall
 
-SHAPES = {"a": (256, 768), "b": (256, 256), "c": (256, 1024), "d": (1024, 256)}
+SHAPES = {"qkv": (256, 768), "proj": (256, 256), "up": (256, 1024), "down": (1024, 256)}
 DEVICES = 8
 
 

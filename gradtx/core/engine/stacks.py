@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -45,8 +45,11 @@ KEYS, INDEX, PARAM, DUE = "keys", "index", "param", "due"
 """The names of the keys, of the numbers and of the parameters, among what there is of the matrices, and of
 which are due."""
 
-FEW = 4
+FEW = 2
 """How many parts of a stack are cut at places that the compiler knows."""
+
+TOGETHER, ELEMENTS = 8, 2**23
+"""How many matrices are one stack where nothing is remembered of them: these, or more if they are small."""
 
 AT_ONCE = 2**16
 """How many elements a CPU's loop takes at once, at the least: many small matrices, or one large one."""
@@ -96,11 +99,14 @@ class StackKernel(Kernel):
         ]
         made: list[list[Any]] = [[None] * len(parts) for parts in cut_xs]
         new = {k: dict(column) for k, column in stacks.items()}
-        for group in groups:
+        last, on_mesh = None, mesh_of(xs[0]) is not None
+        for group in self._in_order(groups, on_mesh=on_mesh):
             places = group.places
+            starts = _starts([p.count for p in places], step, last, on_mesh=on_mesh)
+            to = None if on_mesh else starts
 
-            def gathered(parts: list[list[Any]], places: tuple[Place, ...] = places) -> Any:
-                return _joined([parts[p.leaf][p.part] for p in places])
+            def gathered(parts: list[list[Any]], places: tuple[Place, ...] = places, to: Any = to) -> Any:
+                return _joined([parts[p.leaf][p.part] for p in places], to)
 
             given = {"x": gathered(cut_xs)}
             dtype = given["x"].dtype
@@ -119,12 +125,26 @@ class StackKernel(Kernel):
             for k, old in own.items():
                 new[k][group.name] = placed_as(_with_rows(old, store(solved[SLOT + k], old), at), old)
             update = _back(solved["x"], [xs[p.leaf] for p in places], [cuts[p.leaf] for p in places])
-            for p, x in zip(places, _parted(update, [p.count for p in places], step), strict=True):
+            for p, x in zip(places, _parted(update, [p.count for p in places], starts), strict=True):
                 made[p.leaf][p.part] = x
+            last = None if on_mesh else update
         updates = [
             sharded_like(cut.join(parts), x) for cut, parts, x in zip(cuts, made, originals, strict=True)
         ]
         return updates, new
+
+    def _in_order(self, groups: tuple[Group, ...], *, on_mesh: bool) -> Iterator[Group]:
+        """The matrices that are one stack, one stack after another.
+
+        A large group of which nothing is remembered is several, so that what is held at a time does not grow
+        with the layers; but not on a mesh, where each is an exchange.
+        """
+        rule = self.unit.transform
+        is_whole = rule.matrix_slots or rule.sees_index or on_mesh
+        for group in groups:
+            yield from (
+                [group] if is_whole else group.parts(max(TOGETHER, ELEMENTS // max(1, math.prod(group.size))))
+            )
 
     def _keys(
         self, cuts: tuple[Cut, ...], values: tuple[Values, Values], numbers: list[Any], xs: list[jax.Array]
@@ -198,9 +218,19 @@ class StackKernel(Kernel):
         return rule._with(**fields), slots, Stack(**scalars), own
 
 
-def _joined(parts: list[Any]) -> Any:
+def _joined(parts: list[Any], starts: list[jax.Array] | None) -> Any:
     """The matrices of one group."""
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+    if len(parts) == 1:
+        return parts[0]
+    if starts is None:
+        return jnp.concatenate(parts)
+    count, first = sum(map(len, parts)), parts[0]
+    # Of zeros that the compiler does not know, so that no stack is made before its time.
+    zero, *starts = starts
+    stack = jnp.broadcast_to(zero.astype(first.dtype), (count, *first.shape[1:]))
+    for part, start in zip(parts, starts, strict=True):
+        stack = jax.lax.dynamic_update_slice_in_dim(stack, part, start, 0)
+    return stack
 
 
 def _rows(cuts: tuple[Cut, ...], group: Group, rows: list[Any] | None, own: dict[str, jax.Array]) -> Any:
@@ -225,35 +255,53 @@ def _with_rows(old: jax.Array, new: jax.Array, at: Any) -> jax.Array:
     return new if at is None else whole(old).at[at].set(whole(new))
 
 
-def _parted(whole: jax.Array, counts: list[int], step: jax.Array) -> list[jax.Array]:
-    """The parts of a stack.
+def _starts(
+    counts: list[int], step: jax.Array, last: jax.Array | None, *, on_mesh: bool
+) -> list[jax.Array] | None:
+    """A zero, and where in a stack the parts begin, as numbers that the compiler does not know.
 
-    A part at a known place is a kernel of its own, which takes a while to compile; many are cut at places
-    that the compiler does not know, by one kernel for each size. On a mesh a part at a known place is on one
+    None if it is to know them.
+
+    To put a part at a known place, or to cut it from there, is a kernel of its own, which takes a while to
+    compile; at unknown ones it is one kernel for each size. On a mesh a part at a known place is on one
     device, which would send it to the others.
+
+    Args:
+        counts: how many matrices the parts have.
+        step: the number of the update.
+        last: what must be made before, so that no two stacks are held at a time.
+        on_mesh: whether the stack is on a mesh.
     """
+    if len(counts) == 1 or (len(counts) <= FEW and not on_mesh):
+        return None
+    known = [np.uint32(0), *np.array([0, *itertools.accumulate(counts)][:-1], np.uint32)]
+
+    def places(step: jax.Array, seen: jax.Array) -> list[jax.Array]:
+        # No step is negative, which the compiler cannot know.
+        return jax.lax.cond(
+            (step < 0) & (seen > 0), lambda: [jnp.uint32(1)] * len(known), lambda: [*map(jnp.asarray, known)]
+        )
+
+    seen = step if last is None or not last.size else jnp.real(last[(0,) * last.ndim])
+    return _unbatched(places)(jax.lax.stop_gradient(step), jax.lax.stop_gradient(seen))
+
+
+def _parted(whole: jax.Array, counts: list[int], starts: list[jax.Array] | None) -> list[jax.Array]:
+    """The parts of a stack."""
     if len(counts) == 1:
         return [whole]
-    if len(counts) <= FEW and mesh_of(whole) is None:
+    if starts is None:
         return list(jax.lax.split(whole, counts))
-    starts = [0, *itertools.accumulate(counts)][:-1]
-
-    def places(step: jax.Array) -> list[jax.Array]:
-        # No step is negative, which the compiler cannot know.
-        known = [np.int32(start) for start in starts]
-        return jax.lax.cond(step < 0, lambda: [jnp.int32(0)] * len(known), lambda: [*map(jnp.int32, known)])
-
-    found = _unbatched(places)(jax.lax.stop_gradient(step))
-    return [jax.lax.dynamic_slice_in_dim(whole, i, n) for i, n in zip(found, counts, strict=True)]
+    return [jax.lax.dynamic_slice_in_dim(whole, i, n) for i, n in zip(starts[1:], counts, strict=True)]
 
 
-def _unbatched(function: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
+def _unbatched(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of the step, called once for a whole sweep, for which it gives the same."""
     once = jax.custom_batching.custom_vmap(function)
 
     @once.def_vmap
-    def of_all(size: int, batched: Any, steps: Any) -> Any:
-        result = once(steps.max(0))
+    def of_all(size: int, batched: Any, *args: Any) -> Any:
+        result = once(*[x.max(0) if own else x for x, own in zip(args, batched, strict=True)])
         return result, jax.tree.map(lambda _: False, result)
 
     return once
@@ -376,7 +424,7 @@ def _renewed(
                     stack,
                 )
 
-            return jax.lax.fori_loop(0, len(due), step, own)
+            return _for_each(len(due), step, own)
 
         def all_at_once(own: Values) -> Values:
             return where_due({**own, **looked_at, DUE: due}, values)
@@ -415,7 +463,12 @@ def _in_turn(one: OfMatrices, given: Values, values: Any, names: list[str]) -> V
     def step(i: jax.Array, stack: Values) -> Values:
         return _at(one, i * few, few, stack, looked_at, values)
 
-    return jax.lax.fori_loop(0, count // few, step, {k: given[k] for k in names})
+    return _for_each(count // few, step, {k: given[k] for k in names})
+
+
+def _for_each(count: int, step: Callable[[jax.Array, Values], Values], stack: Values) -> Values:
+    """A loop over unsigned numbers: a place that may be negative is first compared with 0."""
+    return jax.lax.fori_loop(0, count, lambda i, stack: step(i.astype(jnp.uint32), stack), stack)
 
 
 def _at(one: OfMatrices, start: jax.Array, few: int, stack: Values, looked_at: Values, values: Any) -> Values:

@@ -96,7 +96,10 @@ class Update:
             numbers, program.called(numbers, step), step, self.kept, self.wanted
         )
         self.given_fields = fields
-        self.fields, self.scalars = made_once((fields, scalars))
+        # What works on no leaf is not asked for, and not computed.
+        busy = [path for path in scalars if any(self.active[path][i] for i in self.live)]
+        once = made_once([{path: values[path] for path in busy} for values in (fields, scalars)])
+        self.fields, self.scalars = {**fields, **once[0]}, {**scalars, **once[1]}
         for stage in program.stages:
             stage.run(self)
         for unit in program.rules:
