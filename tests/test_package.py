@@ -78,6 +78,7 @@ CORE = {
     "numerics.py": 130,
     "summing.py": 60,
     "norms.py": 160,
+    "products.py": 40,
     "polar.py": 160,
     "roots.py": 90,
     "spec": 520,

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.numerics import abs_sq, divide, real_dtype, sqrt
+from gradtx.core.numerics import abs_sq, divide, sqrt
+from gradtx.core.products import conjugate_times, on_diagonal, times_conjugate
 
 Coefficients = tuple[float, float, float]
 Normalization = Literal["frobenius", "spectral", "aol", "schatten"]
@@ -77,6 +78,9 @@ MARGINS = {"polar_express": 1.02}
 
 RESTART = 2
 """After how many steps the Gram form begins anew, since what it accumulates loses digits."""
+
+LONG = 2
+"""How many times the shorter side the longer one is for two steps on X to be faster than two on x."""
 
 
 def coefficients_of(where: str, ns_coeffs: Any, ns_steps: int) -> tuple[tuple[Coefficients, ...], float]:
@@ -156,17 +160,17 @@ def _polar(x: Any, eps: Any, coefficients: Any, margin: float, normalization: st
     by = _over_norm(x, square, eps / largest, largest, margin, normalization)
     # Twice one after the other: the square of a large factor is not in range.
     square = square * by * by.mT
-    return (_by_gram if gram else _by_steps)(x, square, by, coefficients)
-
-
-def conjugate(x: jax.Array) -> jax.Array:
-    """The conjugate transpose of each matrix."""
-    return jnp.conj(x.mT) if jnp.iscomplexobj(x) else x.mT
-
-
-def identity_like(x: jax.Array) -> jax.Array:
-    """The identity for each of many square matrices."""
-    return jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape)
+    if gram:
+        return _by_steps(
+            x, square, by, rows=(coefficients[:RESTART], *filter(None, [coefficients[RESTART:]]))
+        )
+    one_by_one = functools.partial(_by_steps, rows=tuple((row,) for row in coefficients))
+    if min(x.shape[-2:]) * LONG > max(x.shape[-2:]) or jnp.finfo(x.dtype).bits < 32:
+        return one_by_one(x, square, by)
+    # Two steps together lose a digit, which does not matter where a product is not of rounded factors.
+    pairs = tuple(coefficients[i : i + 2] for i in range(0, len(coefficients), 2))
+    in_pairs = functools.partial(_by_steps, rows=pairs)
+    return jax.lax.platform_dependent(x, square, by, cpu=in_pairs, default=one_by_one)
 
 
 def _is_tall(x: jax.Array) -> bool:
@@ -174,11 +178,8 @@ def _is_tall(x: jax.Array) -> bool:
 
 
 def _square(x: jax.Array) -> jax.Array:
-    """X, of the shorter side: x x*, or x* x; without a transposed copy."""
-    other = jnp.conj(x) if jnp.iscomplexobj(x) else x
-    if _is_tall(x):
-        return jnp.einsum("...ki,...kj->...ij", other, x)
-    return jnp.einsum("...ik,...jk->...ij", x, other)
+    """X, of the shorter side."""
+    return conjugate_times(x, x) if _is_tall(x) else times_conjugate(x, x)
 
 
 def _times(q: jax.Array, x: jax.Array) -> jax.Array:
@@ -206,42 +207,26 @@ def _over_norm(
     if normalization == "spectral":
         norm = jnp.linalg.norm(x, ord=2, axis=(-2, -1), keepdims=True)
     else:
-        norm = sqrt(jnp.sum(_on_diagonal(square.real, 0.0), axis=(-2, -1), keepdims=True))
+        norm = sqrt(jnp.sum(on_diagonal(square.real, 0.0), axis=(-2, -1), keepdims=True))
     return divide(jnp.ones_like(norm), margin * norm + eps)
 
 
-def _on_diagonal(x: jax.Array, other: Any) -> jax.Array:
-    """The diagonal of each square matrix, and another value elsewhere."""
-    return jnp.where(jnp.eye(x.shape[-1], dtype=bool), x, other)
-
-
 def _by_steps(
-    x: jax.Array, square: jax.Array, by: jax.Array, coefficients: tuple[Coefficients, ...]
+    x: jax.Array, square: jax.Array, by: jax.Array, *, rows: tuple[tuple[Coefficients, ...], ...]
 ) -> jax.Array:
-    for i, (a, b, c) in enumerate(coefficients):
-        if i:
-            square = _square(x)
-        q = b * square + c * (square @ square) if c else b * square
-        # With a on the diagonal no sum is as large as x.
-        q = _on_diagonal(a + q, q)
-        x = _times(q if i else _scaled(q, x, by), x)
+    """The matrix after the steps; those of one row are taken on X, and x is multiplied with what they make."""
+    for i, (first, *others) in enumerate(rows):
+        square = _square(x) if i else square
+        q = product = _factor(square, *first)
+        for row in others:
+            square = q @ square @ q
+            q = _factor(square, *row)
+            product = q @ product
+        x = _times(product if i else _scaled(product, x, by), x)
     return x
 
 
-def _by_gram(
-    x: jax.Array, square: jax.Array, by: jax.Array, coefficients: tuple[Coefficients, ...]
-) -> jax.Array:
-    """The same steps on X and on what x is to be multiplied by."""
-
-    def step(carry: Any, row: Any) -> tuple[Any, None]:
-        r, q = carry
-        a, b, c = row
-        z = b * r + c * (r @ r)
-        rz = r @ z + a * r
-        return (a * rz + z @ rz, q @ z + a * q), None
-
-    for i, rows in enumerate(filter(None, (coefficients[:RESTART], coefficients[RESTART:]))):
-        r = _square(x) if i else square
-        (_, q), _ = jax.lax.scan(step, (r, identity_like(r)), jnp.asarray(rows, real_dtype(x.dtype)))
-        x = _times(q if i else _scaled(q, x, by), x)
-    return x
+def _factor(square: jax.Array, a: float, b: float, c: float) -> jax.Array:
+    """What a step multiplies x with, a I + b X + c X²: with a on the diagonal no sum is as large as x."""
+    q = b * square + c * (square @ square) if c else b * square
+    return on_diagonal(a + q, q)

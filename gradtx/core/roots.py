@@ -10,7 +10,7 @@ import numpy as np
 
 from gradtx.core.norms import norms_along
 from gradtx.core.numerics import abs_sq, real_dtype
-from gradtx.core.polar import conjugate, identity_like
+from gradtx.core.products import identity_like, times_conjugate
 
 RootMethod = Literal["eigen", "newton"]
 
@@ -69,7 +69,7 @@ def _by_eigenvalues(x: jax.Array, eps: jax.Array, exponent: float) -> jax.Array:
     # An eps of 0 gives 0 where there is nothing.
     is_positive = values > 0
     powers = jnp.where(is_positive, jnp.where(is_positive, values, 1) ** -exponent, 0)
-    return (vectors * jnp.expand_dims(powers, -2).astype(x.dtype)) @ conjugate(vectors)
+    return times_conjugate(vectors * jnp.expand_dims(powers, -2).astype(x.dtype), vectors)
 
 
 def _by_newton(x: jax.Array, p: int, most_steps: int, tolerance: float) -> tuple[jax.Array, jax.Array]:

@@ -168,13 +168,12 @@ class _Reader:
         return [runs([(one(m[j], 0, n), n) for m in made]) for j, n in enumerate(widths)]
 
     def renewed_matrices(self, equation: Any, args: list[Value]) -> list[Value]:
-        """What is made anew of each matrix of a stack that is due: some of the arguments, before the last."""
+        """What is made anew of each matrix of a stack that is due: the first of the other arguments."""
         due, *given = args
         made = self._of_each(equation, RENEWED, equation.invars[1:], given)
-        before = int(equation.params["name"].removeprefix(f"{RENEWED}_")) - 1 - len(equation.outvars)
         results: list[Value] = []
         for j, x in enumerate(equation.outvars):
-            n, old = x.aval.size // len(made), given[before + j]
+            n, old = x.aval.size // len(made), given[j]
             parts = []
             for i, new in enumerate(made):
                 cases = one(old, i * n, (i + 1) * n), one(new[j], 0, n)

@@ -11,7 +11,8 @@ from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import norms_along
-from gradtx.core.polar import Normalization, conjugate
+from gradtx.core.polar import Normalization
+from gradtx.core.products import conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, NonNegative, ScalarOrSchedule, check_count
 from gradtx.transforms.muon import OfMomentum

@@ -13,7 +13,8 @@ from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import norms_along
 from gradtx.core.numerics import divide
-from gradtx.core.polar import Normalization, conjugate
+from gradtx.core.polar import Normalization
+from gradtx.core.products import conjugate_times
 from gradtx.core.roots import MATRIX
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, NonNegative, ScalarOrSchedule, check_count
@@ -50,9 +51,9 @@ class ScaleByContraMuon(OfMomentum, Scaled, name="scale_by_contra_muon"):
         """The largest singular value of each matrix, about."""
         v = jnp.ones((len(x), x.shape[-2], 1), x.dtype)
         for _ in range(self.power_steps):
-            v = x @ (conjugate(x) @ v)
+            v = x @ conjugate_times(x, v)
             v = divide(v, norms_along(v, MATRIX))
-        return norms_along(conjugate(x) @ v, MATRIX)
+        return norms_along(conjugate_times(x, v), MATRIX)
 
 
 @builds(ScaleByContraMuon)

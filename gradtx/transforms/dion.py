@@ -15,7 +15,7 @@ from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import norms_along
 from gradtx.core.numerics import Decay, divide
-from gradtx.core.polar import conjugate
+from gradtx.core.products import conjugate_times, times_conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule, check_count
 from gradtx.core.spec.spec import show
@@ -72,12 +72,12 @@ class ScaleByDion(MatrixRule, name="scale_by_dion"):
         r, p = slots.basis, b
         for _ in range(self.power_iters):
             p = jnp.linalg.qr(b @ r)[0]
-            r = conjugate(b) @ p
+            r = conjugate_times(b, p)
         nothing = jnp.all(b == 0, axis=(-2, -1), keepdims=True)
         p, r = jnp.where(nothing, 0, p), jnp.where(nothing, slots.basis, r)
-        mu = b - self.beta.complement * (p @ conjugate(r))
+        mu = b - self.beta.complement * times_conjugate(p, r)
         basis = divide(r, norms_along(r, (-2,)) + self.eps)
-        u = math.sqrt(columns / rows) * (p @ conjugate(basis))
+        u = math.sqrt(columns / rows) * times_conjugate(p, basis)
         mu, u = (mu.mT, u.mT) if turned else (mu, u)
         return u, {"mu": mu, "basis": basis}
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
 from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.numerics import Decay, anywhere
-from gradtx.core.polar import conjugate
+from gradtx.core.products import conjugate_times, diagonal, times_conjugate
 from gradtx.transforms.refreshes import is_turn
 
 Pair = tuple[Any, Any]
@@ -46,10 +46,20 @@ def is_unset(x: jax.Array) -> jax.Array:
     return jnp.all(x == 0, axis=tuple(range(1, x.ndim)), keepdims=True)
 
 
+def is_no_basis(basis: jax.Array) -> jax.Array:
+    """The same of a basis, which has no column of zeros."""
+    return is_unset(basis[..., :1])
+
+
+def is_no_side(side: jax.Array) -> jax.Array:
+    """The same of a positive semidefinite matrix, which has a diagonal of zeros only if it is zero."""
+    return is_unset(diagonal(side)[..., None])
+
+
 def is_set(bases: Pair) -> Any:
     """For each of many, as (number, 1, 1), whether it has bases; False where both sides are too long."""
     known = next((q for q in bases if q is not None), None)
-    return False if known is None else ~is_unset(known)
+    return False if known is None else ~is_no_basis(known)
 
 
 def bases_and_sides(slots: Slots) -> tuple[Pair, Pair]:
@@ -64,7 +74,7 @@ def present(**slots: Any) -> dict[str, Any]:
 
 def with_sides(new: dict[str, Any], x: jax.Array, decay: Decay) -> dict[str, Any]:
     """Slots in which the sides, of those that there are, are averages with one more gradient in it."""
-    products = {"left": x @ conjugate(x), "right": conjugate(x) @ x}
+    products = {"left": times_conjugate(x, x), "right": conjugate_times(x, x)}
     return {**new, **{name: decay.mix(new[name], y) for name, y in products.items() if name in new}}
 
 
@@ -84,14 +94,14 @@ class OfEigenbases(MatrixRule):
         basis, side = next((pair for pair in pairs if pair[0] is not None), (None, None))
         if basis is None or side is None:
             return jnp.zeros((), bool)
-        due = jnp.where(is_unset(basis), ~is_unset(side), is_turn(stack, self.stagger))
+        due = jnp.where(is_no_basis(basis), ~is_no_side(side), is_turn(stack, self.stagger))
         return due[:, 0, 0]
 
 
 def into(x: jax.Array, bases: Pair) -> jax.Array:
     """A matrix in the bases."""
     left, right = bases
-    x = x if left is None else conjugate(left) @ x
+    x = x if left is None else conjugate_times(left, x)
     return x if right is None else x @ right
 
 
@@ -99,7 +109,7 @@ def back(x: jax.Array, bases: Pair) -> jax.Array:
     """A matrix that is in the bases."""
     left, right = bases
     x = x if left is None else left @ x
-    return x if right is None else x @ conjugate(right)
+    return x if right is None else times_conjugate(x, right)
 
 
 def eigenbasis(x: jax.Array) -> jax.Array:

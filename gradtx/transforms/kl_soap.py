@@ -13,7 +13,7 @@ from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.polar import conjugate
+from gradtx.core.products import conjugate_times, times_conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, Positive, ScalarOrSchedule
 from gradtx.transforms.eigenbases import (
@@ -23,7 +23,7 @@ from gradtx.transforms.eigenbases import (
     bases_and_sides,
     begun_or_turned,
     into,
-    is_unset,
+    is_no_basis,
     of_columns,
     of_rows,
 )
@@ -59,7 +59,7 @@ class ScaleByKlSoap(OfEigenbases, name="scale_by_kl_soap"):
         return {"basis_left": left, "basis_right": right, "mu": mu}
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
-        begins = is_unset(slots.basis_left)
+        begins = is_no_basis(slots.basis_left)
         # The first gradient makes the bases, and moves nothing.
         first = 1 / sqrt(self.init_factor)
         scales = tuple(jnp.where(begins[..., 0], first, s) for s in (slots.scale_left, slots.scale_right))
@@ -73,10 +73,10 @@ class ScaleByKlSoap(OfEigenbases, name="scale_by_kl_soap"):
         for_right = turned * jnp.expand_dims(scales[0], -1)
         rows, columns = (max(n, 1) for n in x.shape[-2:])
         a = jnp.where(begins, x, slots.basis_left @ for_left)
-        b = jnp.where(begins, x, for_right @ conjugate(slots.basis_right))
+        b = jnp.where(begins, x, times_conjugate(for_right, slots.basis_right))
         sides = (
-            self.shampoo_beta.mix(slots.left, (a @ conjugate(a)) / columns),
-            self.shampoo_beta.mix(slots.right, (conjugate(b) @ b) / rows),
+            self.shampoo_beta.mix(slots.left, times_conjugate(a, a) / columns),
+            self.shampoo_beta.mix(slots.right, conjugate_times(b, b) / rows),
         )
         learned = (
             self._scale(scales[0], jnp.sum(abs_sq(for_left), axis=-1) / columns),

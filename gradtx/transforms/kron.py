@@ -17,7 +17,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import norms_along
 from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import Decay, abs_sq, divide, real_dtype, sqrt
-from gradtx.core.polar import conjugate, identity_like
+from gradtx.core.products import conjugate, conjugate_times, identity_like, times_conjugate
 from gradtx.core.roots import MATRIX, norm_bound
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import (
@@ -135,7 +135,7 @@ def _times(x: jax.Array, q: jax.Array, side: int) -> jax.Array:
     """The product q x on the side of the rows, or x q^T on that of the columns."""
     if q.ndim == 2:
         return x * jnp.expand_dims(q, -1 if side == 0 else -2)
-    return q @ x if side == 0 else x @ q.mT
+    return q @ x if side == 0 else jnp.einsum("...ik,...jk->...ij", x, q)
 
 
 def _over(x: jax.Array, q: jax.Array, side: int) -> jax.Array:
@@ -182,9 +182,9 @@ def _moved(q: jax.Array, a: jax.Array, b: jax.Array, rate: jax.Array, side: int)
         largest = jnp.max(of_a + of_b, axis=-1, keepdims=True)
         return q - divide(rate * (of_a - of_b), largest + tiny) * q
     if side == 0:
-        of_a, of_b = a @ conjugate(a), jnp.conj(b) @ b.mT
+        of_a, of_b = times_conjugate(a, a), jnp.conj(times_conjugate(b, b))
     else:
-        of_a, of_b = a.mT @ jnp.conj(a), conjugate(b) @ b
+        of_a, of_b = jnp.conj(conjugate_times(a, a)), conjugate_times(b, b)
     step = jnp.triu(rate * (of_a - of_b))
     return q - divide(step, norm_bound(of_a + of_b) + tiny) @ q
 

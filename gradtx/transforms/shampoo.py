@@ -16,12 +16,12 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.views import Cut
 from gradtx.core.norms import norms_along
 from gradtx.core.numerics import Decay, abs_sq, divide, sqrt
-from gradtx.core.polar import conjugate
+from gradtx.core.products import conjugate_times, times_conjugate
 from gradtx.core.roots import MATRIX, RootMethod, inverse_root
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, NonNegativeSteps, Period, ScalarOrSchedule, check_count
 from gradtx.core.spec.spec import show
-from gradtx.transforms.eigenbases import is_unset, of_columns, of_rows
+from gradtx.transforms.eigenbases import is_no_side, of_columns, of_rows
 from gradtx.transforms.refreshes import is_turn, turns
 
 Grafting = Literal["adagrad", "rmsprop", "adam", "sgd"]
@@ -94,12 +94,12 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
 
     def observe(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
         return {
-            "left": self._sides(slots.left, x @ conjugate(x)),
-            "right": self._sides(slots.right, conjugate(x) @ x),
+            "left": self._sides(slots.left, times_conjugate(x, x)),
+            "right": self._sides(slots.right, conjugate_times(x, x)),
         }
 
     def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
-        begins = is_unset(slots.root_left) & ~is_unset(slots.left)
+        begins = is_no_side(slots.root_left) & ~is_no_side(slots.left)
         return (stack.has_begun & (begins | is_turn(stack, self.stagger)))[:, 0, 0]
 
     def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:

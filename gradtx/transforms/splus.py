@@ -12,7 +12,7 @@ from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay, sign
-from gradtx.core.polar import identity_like
+from gradtx.core.products import identity_like
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Period, ScalarOrSchedule, check_count
 from gradtx.transforms.eigenbases import (
@@ -21,7 +21,7 @@ from gradtx.transforms.eigenbases import (
     bases_and_sides,
     eigenbases,
     into,
-    is_unset,
+    is_no_basis,
     present,
     with_sides,
 )
@@ -54,7 +54,7 @@ class ScaleBySplus(OfEigenbases, name="scale_by_splus"):
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         mu = self.b1.mix(slots.mu, x)
         bases: Any = tuple(
-            None if q is None else jnp.where(is_unset(q), identity_like(q), q)
+            None if q is None else jnp.where(is_no_basis(q), identity_like(q), q)
             for q in (slots.basis_left, slots.basis_right)
         )
         new = with_sides({**present(**vars(slots)), "mu": mu}, x, self.b2)

@@ -26,7 +26,7 @@ from gradtx.core.engine.views import Cut, matrix_view
 from gradtx.core.engine.wrapped_update import Leaves, WrappedUpdate
 from gradtx.core.numbers.steps import Steps
 from gradtx.core.numerics import anywhere, cast, like, real_dtype, sign
-from gradtx.core.polar import conjugate
+from gradtx.core.products import conjugate
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, Number, Period, ScalarOrSchedule, check_count
 from gradtx.core.spec.spec import show

@@ -51,7 +51,7 @@ FEW = 2
 TOGETHER, ELEMENTS = 8, 2**23
 """How many matrices are one stack where nothing is remembered of them: these, or more if they are small."""
 
-AT_ONCE = 2**16
+AT_ONCE = 2**18
 """How many elements a CPU's loop takes at once, at the least: many small matrices, or one large one."""
 
 
@@ -123,7 +123,8 @@ class StackKernel(Kernel):
             with jax.named_scope(self.unit.where), mixing():
                 solved = _on_mesh(xs[0], self._of_matrices, given, values)
             for k, old in own.items():
-                new[k][group.name] = placed_as(_with_rows(old, store(solved[SLOT + k], old), at), old)
+                if SLOT + k in solved:
+                    new[k][group.name] = placed_as(_with_rows(old, store(solved[SLOT + k], old), at), old)
             update = _back(solved["x"], [xs[p.leaf] for p in places], [cuts[p.leaf] for p in places])
             for p, x in zip(places, _parted(update, [p.count for p in places], starts), strict=True):
                 made[p.leaf][p.part] = x
@@ -166,17 +167,16 @@ class StackKernel(Kernel):
         return (fields, {k: v for k, v in scalars.items() if k != "key"}), keys
 
     def _of_matrices(self, given: Values, values: tuple[Values, Values]) -> Values:
-        """What the rule makes of matrices of one size, by name: the update and the slots."""
+        """What the rule makes of matrices of one size, by name: the update, and the slots that are new."""
         rule = self.unit.transform
-        names = [k for k in given if k.startswith(SLOT)]
+        made: Values = {}
         if rule.observes:
-            given |= _each(self._observed, given, values, names)
+            made |= _each(self._observed, {**given, **made}, values)
         if rule.renews:
-            due = _at_once(self._due, given, values)[DUE]
-            given |= _renewed(
-                self._renewed, due, given, values, names, in_turn=getattr(rule, "stagger", False)
-            )
-        return _each(self._solved, given, values, ["x", *names])
+            due = _at_once(self._due, {**given, **made}, values)[DUE]
+            in_turn = getattr(rule, "stagger", False)
+            made |= _renewed(self._renewed, due, {**given, **made}, values, in_turn=in_turn)
+        return made | _each(self._solved, {**given, **made}, values)
 
     def _observed(self, given: Values, values: tuple[Values, Values]) -> Values:
         return self._new_slots("observe", given, values)
@@ -185,12 +185,12 @@ class StackKernel(Kernel):
         return self._new_slots("renew", given, values)
 
     def _new_slots(self, method: str, given: Values, values: tuple[Values, Values]) -> Values:
-        """The slots, of which a method of the rule gave some anew."""
+        """The slots that a method of the rule gave anew."""
         rule, slots, stack, own = self._seen(given, values)
         with raised(f"by {method} of {self.unit.where}"):
             made = getattr(rule, method)(given["x"], slots, stack)
-            new = {**own, **checked_slots(self.unit.where, method, own, made)}
-        return {SLOT + k: new[k].astype(own[k].dtype) for k in own}
+            new = checked_slots(self.unit.where, method, own, made)
+        return _changed(own, new)
 
     def _due(self, given: Values, values: tuple[Values, Values]) -> Values:
         """Of which matrices something is to be renewed."""
@@ -203,8 +203,7 @@ class StackKernel(Kernel):
         x, where = given["x"], self.unit.where
         with raised(f"by solve of {where}"):
             update, new = checked_update(where, x, own, rule.solve(x, slots, stack), "solve")
-        update = update.astype(like(update.dtype, x.dtype))
-        return {"x": update, **{SLOT + k: new[k].astype(own[k].dtype) for k in own}}
+        return {"x": update.astype(like(update.dtype, x.dtype)), **_changed(own, new)}
 
     def _seen(self, given: Values, values: tuple[Values, Values]) -> tuple[Any, Slots, Stack, Values]:
         """What the methods of the rule see: itself with arrays for its fields, `slots` and `stack`."""
@@ -216,6 +215,11 @@ class StackKernel(Kernel):
         own = {k.removeprefix(SLOT): v for k, v in given.items() if k.startswith(SLOT)}
         slots = Slots(**{**dict.fromkeys(rule.matrix_slots), **own})
         return rule._with(**fields), slots, Stack(**scalars), own
+
+
+def _changed(own: Values, new: Values) -> Values:
+    """Those slots that a rule did not give back as it got them, by name."""
+    return {SLOT + k: v.astype(own[k].dtype) for k, v in new.items() if v is not own[k]}
 
 
 def _joined(parts: list[Any], starts: list[jax.Array] | None) -> Any:
@@ -366,83 +370,101 @@ EACH, RENEWED, ONE, INDICES = "each_matrix", "renewed_matrices", "one_matrix", "
 """The names of the compiled functions by which a formula finds what is done to one matrix."""
 
 
-def _each(of_one: OfMatrices, given: Values, values: Any, names: list[str]) -> Values:
-    """What is made of a stack under some names: at once, or of one part of the stack after another."""
+def _each(of_some: OfMatrices, given: Values, values: Any) -> Values:
+    """What is made of a stack, under some names: at once, or of one part of the stack after another."""
     if given["x"].shape[0] <= 1:
-        return of_one(given, values)
-    one = jax.jit(_named(of_one, ONE))
+        return of_some(given, values)
+    one, own, others = _apart(of_some, given, values)
+    count, size = given["x"].shape[0], math.prod(given["x"].shape[1:])
+    few = max(k for k in range(1, count + 1) if count % k == 0 and (k == 1 or k * size <= AT_ONCE))
 
-    def each(given: Values, values: Any) -> Values:
-        def in_turn(given: Values, values: Any) -> Values:
-            return _in_turn(one, given, values, names)
+    def each(own: Values, others: Values, values: Any) -> Values:
+        def in_turn(own: Values, others: Values, values: Any) -> Values:
+            def step(i: jax.Array, own: Values) -> Values:
+                return _at(one, i.astype(jnp.uint32) * few, few, own, others, values)
 
-        return jax.lax.platform_dependent(given, values, cpu=in_turn, default=one)
+            return jax.lax.fori_loop(0, count // few, step, own)
 
-    return jax.jit(_named(each, f"{EACH}_{len(given)}"))(given, values)
+        return jax.lax.platform_dependent(own, others, values, cpu=in_turn, default=one)
+
+    return jax.jit(_named(each, f"{EACH}_{len(given)}"))(own, others, values)
 
 
-def _at_once(of_one: OfMatrices, given: Values, values: Any) -> Values:
+def _at_once(of_some: OfMatrices, given: Values, values: Any) -> Values:
     """What is made of a stack at once, since it is little."""
     if given["x"].shape[0] <= 1:
-        return of_one(given, values)
-    one = jax.jit(_named(of_one, ONE))
+        return of_some(given, values)
+    one = jax.jit(_named(of_some, ONE))
     return jax.jit(_named(lambda *args: one(*args), f"{EACH}_{len(given)}"))(given, values)
 
 
-def _renewed(
-    of_one: OfMatrices, due: jax.Array, given: Values, values: Any, names: list[str], *, in_turn: bool
-) -> Values:
+def _renewed(of_some: OfMatrices, due: jax.Array, given: Values, values: Any, *, in_turn: bool) -> Values:
     """What there is of the matrices under some names, made anew for those that are due.
 
+    What is not due costs nothing: it is not even copied.
+
     Args:
-        of_one: what is made of them.
+        of_some: what is made of them, and under which names.
         due: which are.
         given: what there is of the matrices.
         values: the numbers of the step.
-        names: what of it is made anew.
         in_turn: whether few are due at a time, so that each is made for itself; on a CPU each always is.
     """
-    one = jax.jit(_named(of_one, ONE))
+    one, own, others = _apart(of_some, given, values)
 
-    def renewed(due: jax.Array, given: Values, values: Any) -> Values:
-        looked_at = {k: v for k, v in given.items() if k not in names}
+    def where_due(own: Values, others: Values, values: Any) -> Values:
+        others = {**others}
+        which, made = others.pop(DUE), one(own, others, values)
+        return {k: jnp.where(which.reshape(-1, *[1] * (x.ndim - 1)), made[k], x) for k, x in own.items()}
 
-        def where_due(parts: Values, values: Any) -> Values:
-            own, made = {k: parts[k] for k in names}, one(looked_at_of(parts), values)
-            which = parts[DUE]
-            return {k: jnp.where(which.reshape(-1, *[1] * (x.ndim - 1)), made[k], x) for k, x in own.items()}
+    def all_at_once(due: jax.Array, own: Values, others: Values, values: Any) -> Values:
+        others = {**others, DUE: due}
+        return jax.lax.cond(anywhere(jnp.any(due)), where_due, lambda own, *_: own, own, others, values)
 
-        def looked_at_of(parts: Values) -> Values:
-            return {k: v for k, v in parts.items() if k != DUE}
+    @jax.custom_jvp
+    def each_in_turn(due: jax.Array, own: Values, others: Values, values: Any) -> Values:
+        others = {**others, DUE: due}
 
-        def each_in_turn(own: Values) -> Values:
-            def step(i: jax.Array, stack: Values) -> Values:
-                return jax.lax.cond(
-                    anywhere(due[i]),
-                    lambda stack: _at(where_due, i, 1, stack, {**looked_at, DUE: due}, values),
-                    _same,
-                    stack,
-                )
+        def step(carry: Any) -> Any:
+            left, own = carry
+            i = jnp.argmax(left).astype(jnp.uint32)
+            return left.at[i].set(False), _at(where_due, i, 1, own, others, values)
 
-            return _for_each(len(due), step, own)
+        return jax.lax.while_loop(lambda carry: jnp.any(carry[0]), step, (anywhere(due), own))[1]
 
-        def all_at_once(own: Values) -> Values:
-            return where_due({**own, **looked_at, DUE: due}, values)
+    def all_in_turn(due: jax.Array, own: Values, others: Values, values: Any) -> Values:
+        """The same with a known number of steps, of which each may be empty."""
+        others = {**others, DUE: due}
 
-        def some(own: Values) -> Values:
-            if len(due) == 1:
-                return all_at_once(own)
-            default = each_in_turn if in_turn else all_at_once
-            return jax.lax.platform_dependent(own, cpu=each_in_turn, default=default)
+        def step(i: jax.Array, own: Values) -> Values:
+            def at_i(own: Values) -> Values:
+                return _at(where_due, i.astype(jnp.uint32), 1, own, others, values)
 
-        # What is not due costs nothing: it is not even copied.
-        return jax.lax.cond(anywhere(jnp.any(due)), some, _same, {k: given[k] for k in names})
+            return jax.lax.cond(anywhere(due[i]), at_i, lambda own: own, own)
 
-    return jax.jit(_named(renewed, f"{RENEWED}_{len(given)}"))(due, given, values)
+        return jax.lax.fori_loop(0, len(due), step, own)
+
+    # A loop has derivatives in both directions only if the number of its steps is known.
+    each_in_turn.defjvp(lambda primals, tangents: jax.jvp(all_in_turn, primals, tangents))
+
+    def renewed(due: jax.Array, own: Values, others: Values, values: Any) -> Values:
+        if len(due) == 1:
+            return all_at_once(due, own, others, values)
+        default = each_in_turn if in_turn else all_at_once
+        return jax.lax.platform_dependent(due, own, others, values, cpu=each_in_turn, default=default)
+
+    return jax.jit(_named(renewed, f"{RENEWED}_{len(given)}"))(due, own, others, values)
 
 
-def _same(x: Any) -> Any:
-    return x
+def _apart(of_some: OfMatrices, given: Values, values: Any) -> tuple[Callable[..., Values], Values, Values]:
+    """A function of what it makes anew, of what else it looks at and of numbers, and the two parts."""
+    names = jax.eval_shape(of_some, given, values).keys()
+
+    def one(own: Values, others: Values, values: Any) -> Values:
+        return of_some({**own, **others}, values)
+
+    own, others = {k: given[k] for k in names}, {k: v for k, v in given.items() if k not in names}
+    return jax.jit(_named(one, ONE)), own, others
 
 
 def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -454,28 +476,22 @@ def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return call
 
 
-def _in_turn(one: OfMatrices, given: Values, values: Any, names: list[str]) -> Values:
-    """The same by a loop, which writes what it makes in the place of what it was given."""
-    count, size = given["x"].shape[0], math.prod(given["x"].shape[1:])
-    few = max(k for k in range(1, count + 1) if count % k == 0 and (k == 1 or k * size <= AT_ONCE))
-    looked_at = {k: v for k, v in given.items() if k not in names}
-
-    def step(i: jax.Array, stack: Values) -> Values:
-        return _at(one, i * few, few, stack, looked_at, values)
-
-    return _for_each(count // few, step, {k: given[k] for k in names})
+def _held(given: Values) -> Values:
+    """What there is of some matrices, with the slots as arrays of their own."""
+    slots = {k: v for k, v in given.items() if k.startswith(SLOT)}
+    return {**given, **jax.lax.optimization_barrier(slots)} if slots else given
 
 
-def _for_each(count: int, step: Callable[[jax.Array, Values], Values], stack: Values) -> Values:
-    """A loop over unsigned numbers: a place that may be negative is first compared with 0."""
-    return jax.lax.fori_loop(0, count, lambda i, stack: step(i.astype(jnp.uint32), stack), stack)
-
-
-def _at(one: OfMatrices, start: jax.Array, few: int, stack: Values, looked_at: Values, values: Any) -> Values:
+def _at(
+    one: Callable[..., Values], start: jax.Array, few: int, own: Values, others: Values, values: Any
+) -> Values:
     """A stack in which a few matrices, from one on, are what is made of them."""
-    parts = {k: jax.lax.dynamic_slice_in_dim(v, start, few) for k, v in {**stack, **looked_at}.items()}
-    made = one(parts, values)
-    return {k: jax.lax.dynamic_update_slice_in_dim(x, made[k], start, 0) for k, x in stack.items()}
+    parts = [
+        {k: jax.lax.dynamic_slice_in_dim(v, start, few) for k, v in part.items()} for part in (own, others)
+    ]
+    # Slots are cut out once: to read a stack that is written in its place again is to copy all of it.
+    made = one(*(_held(part) for part in parts), values)
+    return {k: jax.lax.dynamic_update_slice_in_dim(x, made[k], start, 0) for k, x in own.items()}
 
 
 _INDICES = jax.jit(_named(lambda rows, before: before + rows, INDICES))
