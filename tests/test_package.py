@@ -83,7 +83,7 @@ CORE = {
     "roots.py": 90,
     "spec": 520,
     "numbers": 750,
-    "engine": 3_100,
+    "engine": 3_200,
     "compose": 450,
 }
 """The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""

@@ -214,7 +214,7 @@ def _over_norm(
 def _by_steps(
     x: jax.Array, square: jax.Array, by: jax.Array, *, rows: tuple[tuple[Coefficients, ...], ...]
 ) -> jax.Array:
-    """The matrix after the steps; those of one row are taken on X, and x is multiplied with what they make."""
+    """The matrix after the steps: those of a row are taken on X, then x is multiplied with what they make."""
     for i, (first, *others) in enumerate(rows):
         square = _square(x) if i else square
         q = product = _factor(square, *first)

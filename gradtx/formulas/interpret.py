@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gradtx.core.engine.stacks import EACH, INDEX, INDICES, ONE, RENEWED
+from gradtx.core.engine.each_matrix import EACH, INDICES, ONE, RENEWED
+from gradtx.core.engine.stacks import INDEX
 from gradtx.formulas.expression import TRUE, Expression, fingerprint, intern, number, symbol, within
 from gradtx.formulas.runs import CONSTANT, LONGEST, Runs, Value, constant, each, one, pieces, runs
 from gradtx.formulas.simplify import make

@@ -102,17 +102,22 @@ def muon(quick: bool) -> list[Row]:
     return result
 
 
-def on_a_mesh(call: str) -> Any:
-    """What a call of this module prints last in a process that has eight devices, read as JSON."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
+def in_a_process(call: str, **environment: str) -> Any:
+    """What a call of this module prints last in a process of its own, read as JSON."""
     done = subprocess.run(
         [sys.executable, "-c", f"from tests.benchmarks import matrices; matrices.{call}"],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def on_a_mesh(call: str) -> Any:
+    """The same in a process that has eight devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
+    return in_a_process(call, XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
 
 
 def muon_on_a_mesh(quick: bool) -> list[Row]:
@@ -191,9 +196,24 @@ PRECONDITIONERS = {
 
 
 def preconditioners(quick: bool) -> list[Row]:
-    """The mean step against AdamW's and the products that it consists of, and the worst against the mean."""
+    """The mean step against AdamW's and the products that it consists of, and the worst against the mean.
+
+    In a process whose LAPACK has one thread: others would wait for work on the cores of the products.
+    """
+    result = []
+    for name, found in in_a_process(f"steps({quick})", OPENBLAS_NUM_THREADS="1").items():
+        case = f"{{}} step: {name} every {INTERVAL}, 4 matrices of {SIDE}, against {{}}"
+        of_base = case.format("mean", f"AdamW and {PRECONDITIONERS[name][1]} products")
+        mean, worst = found["mean"], found["worst"]
+        result.append(counted(of_base, mean, found["beside"], 1.5, show_seconds))
+        result.append(counted(case.format("worst", "its mean"), worst, mean, 3.0, show_seconds))
+    return result
+
+
+def steps(quick: bool) -> None:
+    """Prints the seconds of the mean and the worst step of each, and of what they are compared with."""
     shapes = {f"layer {i}": {"kernel": (SIDE // 16, SIDE // 16) if quick else (SIDE, SIDE)} for i in range(4)}
-    params, result = trees.filled(shapes, seed=0), []
+    params, found = trees.filled(shapes, seed=0), {}
     for name, (tx, products) in PRECONDITIONERS.items():
 
         @jax.jit
@@ -208,13 +228,12 @@ def preconditioners(quick: bool) -> list[Row]:
         # The first interval has the steps that begin, and compilation.
         take_turns(running, INTERVAL + 1)
         seconds = take_turns(running, INTERVAL if quick else 3 * INTERVAL)
-        mean = statistics.fmean(seconds["own"])
-        beside = statistics.median(seconds["products"]) + statistics.median(seconds["adamw"])
-        case = f"{{}} step: {name} every {INTERVAL}, 4 matrices of {SIDE}, against {{}}"
-        of_base = case.format("mean", f"AdamW and {products} products")
-        result.append(counted(of_base, mean, beside, 1.5, show_seconds))
-        result.append(counted(case.format("worst", "its mean"), max(seconds["own"]), mean, 3.0, show_seconds))
-    return result
+        found[name] = {
+            "mean": statistics.fmean(seconds["own"]),
+            "worst": max(seconds["own"]),
+            "beside": statistics.median(seconds["products"]) + statistics.median(seconds["adamw"]),
+        }
+    print(json.dumps(found))
 
 
 def in_place(tx: Any) -> tuple[Any, Callable[..., Any]]:

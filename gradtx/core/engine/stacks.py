@@ -1,8 +1,6 @@
 """Stacks: all matrices of one size, whatever leaf they are of, as one array that a rule solves.
 
-What is compiled grows with the sizes that there are, not with the layers. On a CPU, whose cores share the
-work of one product, a loop takes one matrix after another, in the place of the stack; elsewhere a product is
-of the whole stack.
+What is compiled grows with the sizes that there are, not with the layers.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from gradtx.core.engine.each_matrix import DUE, SLOT, OfMatrices, at_once, each, indices, renewed
 from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
 from gradtx.core.engine.leaves import refuse_shards
 from gradtx.core.engine.matrix_groups import Group, Place
@@ -36,23 +35,16 @@ from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.slots import load, store
 from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.views import Cut
-from gradtx.core.numerics import anywhere, cast, like, real_dtype
+from gradtx.core.numerics import cast, like, real_dtype
 
-SLOT = "slot "
-"""Before the name of a slot, among what there is of the matrices."""
-
-KEYS, INDEX, PARAM, DUE = "keys", "index", "param", "due"
-"""The names of the keys, of the numbers and of the parameters, among what there is of the matrices, and of
-which are due."""
+KEYS, INDEX, PARAM = "keys", "index", "param"
+"""The names of the keys, of the numbers and of the parameters, among what there is of the matrices."""
 
 FEW = 2
 """How many parts of a stack are cut at places that the compiler knows."""
 
 TOGETHER, ELEMENTS = 8, 2**23
 """How many matrices are one stack where nothing is remembered of them: these, or more if they are small."""
-
-AT_ONCE = 2**18
-"""How many elements a CPU's loop takes at once, at the least: many small matrices, or one large one."""
 
 
 class StackKernel(Kernel):
@@ -103,23 +95,19 @@ class StackKernel(Kernel):
         for group in self._in_order(groups, on_mesh=on_mesh):
             places = group.places
             starts = _starts([p.count for p in places], step, last, on_mesh=on_mesh)
-            to = None if on_mesh else starts
-
-            def gathered(parts: list[list[Any]], places: tuple[Place, ...] = places, to: Any = to) -> Any:
-                return _joined([parts[p.leaf][p.part] for p in places], to)
-
-            given = {"x": gathered(cut_xs)}
+            joined = functools.partial(_joined, places, None if on_mesh else starts)
+            given = {"x": joined(cut_xs)}
             dtype = given["x"].dtype
             own = {k: column[group.name] for k, column in stacks.items() if group.name in column}
             at = _rows(cuts, group, rows, own)
             if self.unit.transform.sees_index:
                 index = np.arange(group.count, dtype=np.int32) if at is None else at
-                given[INDEX] = _INDICES(index, np.int32(_before(group.name, stacks)))
+                given[INDEX] = indices(index, np.int32(_before(group.name, stacks)))
             given |= {SLOT + k: load(_of_rows(stack, at), dtype) for k, stack in own.items()}
             if keys:
-                given[KEYS] = gathered(keys)
+                given[KEYS] = joined(keys)
             if params is not None:
-                given[PARAM] = gathered(cut_params)
+                given[PARAM] = joined(cut_params)
             with jax.named_scope(self.unit.where), mixing():
                 solved = _on_mesh(xs[0], self._of_matrices, given, values)
             for k, old in own.items():
@@ -171,12 +159,12 @@ class StackKernel(Kernel):
         rule = self.unit.transform
         made: Values = {}
         if rule.observes:
-            made |= _each(self._observed, {**given, **made}, values)
+            made |= each(self._observed, {**given, **made}, values)
         if rule.renews:
-            due = _at_once(self._due, {**given, **made}, values)[DUE]
+            due = at_once(self._due, {**given, **made}, values)[DUE]
             in_turn = getattr(rule, "stagger", False)
-            made |= _renewed(self._renewed, due, {**given, **made}, values, in_turn=in_turn)
-        return made | _each(self._solved, {**given, **made}, values)
+            made |= renewed(self._renewed, due, {**given, **made}, values, in_turn=in_turn)
+        return made | each(self._solved, {**given, **made}, values)
 
     def _observed(self, given: Values, values: tuple[Values, Values]) -> Values:
         return self._new_slots("observe", given, values)
@@ -217,13 +205,14 @@ class StackKernel(Kernel):
         return rule._with(**fields), slots, Stack(**scalars), own
 
 
-def _changed(own: Values, new: Values) -> Values:
+def _changed(own: Values, new: Mapping[str, Any]) -> Values:
     """Those slots that a rule did not give back as it got them, by name."""
     return {SLOT + k: v.astype(own[k].dtype) for k, v in new.items() if v is not own[k]}
 
 
-def _joined(parts: list[Any], starts: list[jax.Array] | None) -> Any:
-    """The matrices of one group."""
+def _joined(places: tuple[Place, ...], starts: list[jax.Array] | None, by_leaf: list[list[Any]]) -> Any:
+    """The matrices of one group, of the parts of each leaf."""
+    parts = [by_leaf[p.leaf][p.part] for p in places]
     if len(parts) == 1:
         return parts[0]
     if starts is None:
@@ -333,10 +322,6 @@ def _back(y: jax.Array, xs: list[jax.Array], cuts: list[Cut]) -> jax.Array:
     return resharded(y, typed, [None, *(found.pop() if len(found) == 1 else (None, None))])
 
 
-OfMatrices = Callable[[Values, Any], Values]
-"""What is made of some matrices, by name, from what there is of them and the numbers of the step."""
-
-
 def _on_mesh(leaf: Any, of_all: OfMatrices, given: Values, values: Any) -> Values:
     """What is made of a stack, of which on a mesh each device has whole matrices.
 
@@ -364,135 +349,3 @@ def _on_mesh(leaf: Any, of_all: OfMatrices, given: Values, values: Any) -> Value
 def _filled_up(stack: jax.Array, more: int) -> jax.Array:
     stack = whole(stack)
     return jnp.concatenate([stack, jnp.broadcast_to(stack[:1], (more, *stack.shape[1:]))])
-
-
-EACH, RENEWED, ONE, INDICES = "each_matrix", "renewed_matrices", "one_matrix", "indices_of_matrices"
-"""The names of the compiled functions by which a formula finds what is done to one matrix."""
-
-
-def _each(of_some: OfMatrices, given: Values, values: Any) -> Values:
-    """What is made of a stack, under some names: at once, or of one part of the stack after another."""
-    if given["x"].shape[0] <= 1:
-        return of_some(given, values)
-    one, own, others = _apart(of_some, given, values)
-    count, size = given["x"].shape[0], math.prod(given["x"].shape[1:])
-    few = max(k for k in range(1, count + 1) if count % k == 0 and (k == 1 or k * size <= AT_ONCE))
-
-    def each(own: Values, others: Values, values: Any) -> Values:
-        def in_turn(own: Values, others: Values, values: Any) -> Values:
-            def step(i: jax.Array, own: Values) -> Values:
-                return _at(one, i.astype(jnp.uint32) * few, few, own, others, values)
-
-            return jax.lax.fori_loop(0, count // few, step, own)
-
-        return jax.lax.platform_dependent(own, others, values, cpu=in_turn, default=one)
-
-    return jax.jit(_named(each, f"{EACH}_{len(given)}"))(own, others, values)
-
-
-def _at_once(of_some: OfMatrices, given: Values, values: Any) -> Values:
-    """What is made of a stack at once, since it is little."""
-    if given["x"].shape[0] <= 1:
-        return of_some(given, values)
-    one = jax.jit(_named(of_some, ONE))
-    return jax.jit(_named(lambda *args: one(*args), f"{EACH}_{len(given)}"))(given, values)
-
-
-def _renewed(of_some: OfMatrices, due: jax.Array, given: Values, values: Any, *, in_turn: bool) -> Values:
-    """What there is of the matrices under some names, made anew for those that are due.
-
-    What is not due costs nothing: it is not even copied.
-
-    Args:
-        of_some: what is made of them, and under which names.
-        due: which are.
-        given: what there is of the matrices.
-        values: the numbers of the step.
-        in_turn: whether few are due at a time, so that each is made for itself; on a CPU each always is.
-    """
-    one, own, others = _apart(of_some, given, values)
-
-    def where_due(own: Values, others: Values, values: Any) -> Values:
-        others = {**others}
-        which, made = others.pop(DUE), one(own, others, values)
-        return {k: jnp.where(which.reshape(-1, *[1] * (x.ndim - 1)), made[k], x) for k, x in own.items()}
-
-    def all_at_once(due: jax.Array, own: Values, others: Values, values: Any) -> Values:
-        others = {**others, DUE: due}
-        return jax.lax.cond(anywhere(jnp.any(due)), where_due, lambda own, *_: own, own, others, values)
-
-    @jax.custom_jvp
-    def each_in_turn(due: jax.Array, own: Values, others: Values, values: Any) -> Values:
-        others = {**others, DUE: due}
-
-        def step(carry: Any) -> Any:
-            left, own = carry
-            i = jnp.argmax(left).astype(jnp.uint32)
-            return left.at[i].set(False), _at(where_due, i, 1, own, others, values)
-
-        return jax.lax.while_loop(lambda carry: jnp.any(carry[0]), step, (anywhere(due), own))[1]
-
-    def all_in_turn(due: jax.Array, own: Values, others: Values, values: Any) -> Values:
-        """The same with a known number of steps, of which each may be empty."""
-        others = {**others, DUE: due}
-
-        def step(i: jax.Array, own: Values) -> Values:
-            def at_i(own: Values) -> Values:
-                return _at(where_due, i.astype(jnp.uint32), 1, own, others, values)
-
-            return jax.lax.cond(anywhere(due[i]), at_i, lambda own: own, own)
-
-        return jax.lax.fori_loop(0, len(due), step, own)
-
-    # A loop has derivatives in both directions only if the number of its steps is known.
-    each_in_turn.defjvp(lambda primals, tangents: jax.jvp(all_in_turn, primals, tangents))
-
-    def renewed(due: jax.Array, own: Values, others: Values, values: Any) -> Values:
-        if len(due) == 1:
-            return all_at_once(due, own, others, values)
-        default = each_in_turn if in_turn else all_at_once
-        return jax.lax.platform_dependent(due, own, others, values, cpu=each_in_turn, default=default)
-
-    return jax.jit(_named(renewed, f"{RENEWED}_{len(given)}"))(due, own, others, values)
-
-
-def _apart(of_some: OfMatrices, given: Values, values: Any) -> tuple[Callable[..., Values], Values, Values]:
-    """A function of what it makes anew, of what else it looks at and of numbers, and the two parts."""
-    names = jax.eval_shape(of_some, given, values).keys()
-
-    def one(own: Values, others: Values, values: Any) -> Values:
-        return of_some({**own, **others}, values)
-
-    own, others = {k: given[k] for k in names}, {k: v for k, v in given.items() if k not in names}
-    return jax.jit(_named(one, ONE)), own, others
-
-
-def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def call(*args: Any) -> Any:
-        return function(*args)
-
-    call.__name__ = name
-    return call
-
-
-def _held(given: Values) -> Values:
-    """What there is of some matrices, with the slots as arrays of their own."""
-    slots = {k: v for k, v in given.items() if k.startswith(SLOT)}
-    return {**given, **jax.lax.optimization_barrier(slots)} if slots else given
-
-
-def _at(
-    one: Callable[..., Values], start: jax.Array, few: int, own: Values, others: Values, values: Any
-) -> Values:
-    """A stack in which a few matrices, from one on, are what is made of them."""
-    parts = [
-        {k: jax.lax.dynamic_slice_in_dim(v, start, few) for k, v in part.items()} for part in (own, others)
-    ]
-    # Slots are cut out once: to read a stack that is written in its place again is to copy all of it.
-    made = one(*(_held(part) for part in parts), values)
-    return {k: jax.lax.dynamic_update_slice_in_dim(x, made[k], start, 0) for k, x in own.items()}
-
-
-_INDICES = jax.jit(_named(lambda rows, before: before + rows, INDICES))
-"""The numbers of matrices, from their rows in a stack and from how many are in the stacks before it."""
