@@ -158,14 +158,14 @@ def _polar(x: Any, eps: Any, coefficients: Any, margin: float, normalization: st
     x = x / largest
     square = _square(x)
     by = _over_norm(x, square, eps / largest, largest, margin, normalization)
-    # Twice one after the other: the square of a large factor is not in range.
-    square = square * by * by.mT
+    is_narrow = jnp.finfo(x.dtype).bits < 32
+    if normalization == "aol" or is_narrow:
+        x, square, by = x * (by.mT if _is_tall(x) else by), square * by * by.mT, jnp.ones_like(largest)
     if gram:
-        return _by_steps(
-            x, square, by, rows=(coefficients[:RESTART], *filter(None, [coefficients[RESTART:]]))
-        )
+        rows = coefficients[:RESTART], *filter(None, [coefficients[RESTART:]])
+        return _by_steps(x, square, by, rows=rows)
     one_by_one = functools.partial(_by_steps, rows=tuple((row,) for row in coefficients))
-    if min(x.shape[-2:]) * LONG > max(x.shape[-2:]) or jnp.finfo(x.dtype).bits < 32:
+    if min(x.shape[-2:]) * LONG > max(x.shape[-2:]) or is_narrow:
         return one_by_one(x, square, by)
     # Two steps together lose a digit, which does not matter where a product is not of rounded factors.
     pairs = tuple(coefficients[i : i + 2] for i in range(0, len(coefficients), 2))
@@ -187,15 +187,10 @@ def _times(q: jax.Array, x: jax.Array) -> jax.Array:
     return x @ q if _is_tall(x) else q @ x
 
 
-def _scaled(q: jax.Array, x: jax.Array, by: jax.Array) -> jax.Array:
-    """What is to be multiplied with x in place of q where x is to be scaled first."""
-    return by * q if _is_tall(x) else q * by.mT
-
-
 def _over_norm(
     x: jax.Array, square: jax.Array, eps: jax.Array, largest: jax.Array, margin: float, normalization: str
 ) -> jax.Array:
-    """What x is multiplied with at first, along the shorter side: one number, or for `aol` a column."""
+    """What x is multiplied with at first: a number of at most 1; for `aol` a column of the shorter side."""
     if normalization in ("aol", "schatten"):
         # Of squares eps is a bound of its own, of which the largest element is taken out twice.
         least = jnp.maximum(eps / largest, np.array(jnp.finfo(eps.dtype).tiny, eps.dtype))
@@ -203,30 +198,37 @@ def _over_norm(
             sums = jnp.sum(jnp.abs(square), axis=-1, keepdims=True)
             return jax.lax.rsqrt(jnp.maximum(sums, least))
         norm = sqrt(jnp.sum(abs_sq(square), axis=(-2, -1), keepdims=True))
-        return jax.lax.rsqrt(jnp.maximum(norm, least))
-    if normalization == "spectral":
-        norm = jnp.linalg.norm(x, ord=2, axis=(-2, -1), keepdims=True)
+        by = jax.lax.rsqrt(jnp.maximum(norm, least))
     else:
-        norm = sqrt(jnp.sum(on_diagonal(square.real, 0.0), axis=(-2, -1), keepdims=True))
-    return divide(jnp.ones_like(norm), margin * norm + eps)
+        norm = (
+            jnp.linalg.norm(x, ord=2, axis=(-2, -1), keepdims=True)
+            if normalization == "spectral"
+            else sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True))
+        )
+        by = divide(jnp.ones_like(norm), margin * norm + eps)
+    # It is only more where all is zero, since the largest element is 1; its powers are to be finite there.
+    return jnp.minimum(by, 1)
 
 
 def _by_steps(
     x: jax.Array, square: jax.Array, by: jax.Array, *, rows: tuple[tuple[Coefficients, ...], ...]
 ) -> jax.Array:
-    """The matrix after the steps: those of a row are taken on X, then x is multiplied with what they make."""
-    for i, (first, *others) in enumerate(rows):
-        square = _square(x) if i else square
-        q = product = _factor(square, *first)
+    """Steps from x times a number: those of a row are taken on X, and x is multiplied with what they make."""
+    for i, ((a, b, c), *others) in enumerate(rows):
+        if i:
+            square = _square(x)
+            q = product = _factor(square, a, b, c)
+        else:
+            q = product = _factor(square, a * by, b * by**3, c * by**5 if c else 0.0)
         for row in others:
             square = q @ square @ q
             q = _factor(square, *row)
             product = q @ product
-        x = _times(product if i else _scaled(product, x, by), x)
+        x = _times(product, x)
     return x
 
 
-def _factor(square: jax.Array, a: float, b: float, c: float) -> jax.Array:
+def _factor(square: jax.Array, a: Any, b: Any, c: Any) -> jax.Array:
     """What a step multiplies x with, a I + b X + c X²: with a on the diagonal no sum is as large as x."""
-    q = b * square + c * (square @ square) if c else b * square
+    q = b * square if isinstance(c, float) and c == 0 else b * square + c * (square @ square)
     return on_diagonal(a + q, q)

@@ -26,7 +26,7 @@ SLOT = "slot "
 DUE = "due"
 """The name of which are due, among it."""
 
-AT_ONCE = 2**18
+AT_ONCE = 2**16
 """How many elements a CPU's loop takes at once: those of many small matrices, or of one large one."""
 
 EACH, RENEWED, ONE, INDICES = "each_matrix", "renewed_matrices", "one_matrix", "indices_of_matrices"

@@ -7,7 +7,7 @@ tree, and in a leaf in the order of its batch and its blocks.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,16 +51,6 @@ class Group:
     dtype: np.dtype
     count: int
     places: tuple[Place, ...]
-
-    def parts(self, most: int) -> Iterator[Group]:
-        """Groups of consecutive leaves, each of at most so many matrices, or of one leaf."""
-        own: list[Place] = []
-        for place in (*self.places, None):
-            count = sum(p.count for p in own)
-            if own and (place is None or count + place.count > most):
-                yield dataclasses.replace(self, places=tuple(own), count=count)
-                own = []
-            own += [] if place is None else [place]
 
 
 def groups_of(cuts: Sequence[Cut | None], dtypes: Sequence[Any]) -> tuple[Group, ...]:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -42,9 +41,6 @@ KEYS, INDEX, PARAM = "keys", "index", "param"
 
 FEW = 2
 """How many parts of a stack are cut at places that the compiler knows."""
-
-TOGETHER, ELEMENTS = 8, 2**23
-"""How many matrices are one stack where nothing is remembered of them: these, or more if they are small."""
 
 
 class StackKernel(Kernel):
@@ -92,7 +88,7 @@ class StackKernel(Kernel):
         made: list[list[Any]] = [[None] * len(parts) for parts in cut_xs]
         new = {k: dict(column) for k, column in stacks.items()}
         last, on_mesh = None, mesh_of(xs[0]) is not None
-        for group in self._in_order(groups, on_mesh=on_mesh):
+        for group in groups:
             places = group.places
             starts = _starts([p.count for p in places], step, last, on_mesh=on_mesh)
             joined = functools.partial(_joined, places, None if on_mesh else starts)
@@ -121,19 +117,6 @@ class StackKernel(Kernel):
             sharded_like(cut.join(parts), x) for cut, parts, x in zip(cuts, made, originals, strict=True)
         ]
         return updates, new
-
-    def _in_order(self, groups: tuple[Group, ...], *, on_mesh: bool) -> Iterator[Group]:
-        """The matrices that are one stack, one stack after another.
-
-        A large group of which nothing is remembered is several, so that what is held at a time does not grow
-        with the layers; but not on a mesh, where each is an exchange.
-        """
-        rule = self.unit.transform
-        is_whole = rule.matrix_slots or rule.sees_index or on_mesh
-        for group in groups:
-            yield from (
-                [group] if is_whole else group.parts(max(TOGETHER, ELEMENTS // max(1, math.prod(group.size))))
-            )
 
     def _keys(
         self, cuts: tuple[Cut, ...], values: tuple[Values, Values], numbers: list[Any], xs: list[jax.Array]
