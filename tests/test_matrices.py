@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import gradtx.transforms.kron
 import kin_of_muon_references
 import matrix_references
 from golden import MATRIX_CASES
+from gradtx.core.engine import each_matrix
 from gradtx.core.engine.views import MatrixView
 from gradtx.core.polar import COEFFICIENTS
 from gradtx.core.roots import inverse_root
@@ -482,6 +484,37 @@ def test_what_is_compiled_grows_with_the_sizes_and_not_with_the_layers():
         return text.count("dot_general")
 
     assert products(3) == products(30) > 0
+
+
+def compiled_in_place(tx, params):
+    """The compiled step, which gets the parameters and the state and gives them back in the same order."""
+
+    def step(params, state, grads):
+        return gradtx.apply_gradients(tx, grads, state, params)
+
+    return jax.jit(step, donate_argnums=(0, 1)).lower(params, tx.init(params), params).compile()
+
+
+@pytest.mark.by_turns(3)
+@pytest.mark.parametrize("make", OF_MATRICES, ids=lambda make: make.__name__)
+def test_a_loop_over_matrices_copies_no_stack(monkeypatch, make):
+    """What is written in the place of a stack is not read of it again, which XLA would copy it for."""
+    monkeypatch.setattr(each_matrix, "AT_ONCE", 1)
+    params, tx = of_sizes(*[(18, 14)] * 5), make()
+    text = compiled_in_place(tx, params).as_text()
+    assert " while(" in text
+    within = text[: text.index("\nENTRY ")]
+    assert not re.findall(r"= \S*\[5,\d+,\d+\]\S* copy\(.*", within)
+
+
+def test_what_a_step_holds_does_not_grow_with_the_sizes(monkeypatch):
+    """One stack at a time: the largest, and what one matrix of it takes."""
+    monkeypatch.setattr(each_matrix, "AT_ONCE", 1)
+    sizes = ((64, 96), (96, 64), (64, 128), (128, 64))
+    params, tx = of_sizes(*sizes * 8), gradtx.scale_by_muon()
+    memory = compiled_in_place(tx, params).memory_analysis()
+    one = 4 * 64 * 128
+    assert memory.temp_size_in_bytes <= (8 + 3) * one + 65536
 
 
 def test_muon_is_optax_s_step_by_step():

@@ -79,7 +79,7 @@ CORE = {
     "summing.py": 60,
     "norms.py": 160,
     "products.py": 40,
-    "polar.py": 160,
+    "polar.py": 175,
     "roots.py": 90,
     "spec": 520,
     "numbers": 750,

@@ -139,21 +139,17 @@ def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return call
 
 
-def _held(given: Values) -> Values:
-    """What there is of some matrices, with the slots as arrays of their own."""
-    slots = {k: v for k, v in given.items() if k.startswith(SLOT)}
-    return {**given, **jax.lax.optimization_barrier(slots)} if slots else given
-
-
 def _at(
     one: Callable[..., Values], start: jax.Array, few: int, own: Values, others: Values, values: Any
 ) -> Values:
     """A stack in which a few matrices, from one on, are what is made of them."""
-    parts = [
-        {k: jax.lax.dynamic_slice_in_dim(v, start, few) for k, v in part.items()} for part in (own, others)
-    ]
-    # Slots are cut out once: to read a stack that is written in its place again is to copy all of it.
-    made = one(*(_held(part) for part in parts), values)
+
+    def cut(parts: tuple[Values, Values]) -> tuple[Values, Values]:
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, few), parts)
+
+    # Cut out in the kernels that use it, it would be read while the stack is written, and so of a copy of
+    # all of it. XLA does not look into a conditional; both branches of this one are the same.
+    made = one(*jax.lax.cond(start == 0, cut, lambda parts: cut(parts), (own, others)), values)
     return {k: jax.lax.dynamic_update_slice_in_dim(x, made[k], start, 0) for k, x in own.items()}
 
 
