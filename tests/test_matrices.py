@@ -653,6 +653,7 @@ IN_TURN = {
     "scale_by_kl_soap": ("basis_left", {"precondition_frequency": 4}),
     "scale_by_splus": ("basis_left", {"inverse_every": 4}),
     "scale_by_shampoo": ("root_left", {"precondition_frequency": 4}),
+    "scale_by_kron": ("left", {"preconditioner_update_probability": 0.25}),
 }
 
 

@@ -34,6 +34,7 @@ def kron(
     memory_save_mode: MemorySaveMode | None = None,
     mu_dtype: DType | None = None,
     key: Any = 0,
+    stagger: bool = True,
     adam_learning_rate: ScalarOrSchedule | None = None,
     adam_b1: ScalarOrSchedule = 0.9,
     adam_b2: ScalarOrSchedule = 0.999,
@@ -64,6 +65,8 @@ def kron(
         mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
             float32.
         key: an int, a `jax.random.key`, or a key's raw data; for the noise.
+        stagger: whether what costs much is computed matrix after matrix, so that no step has all of it; else
+            for all at once, as the authors have it.
         adam_learning_rate: AdamW's rate, >= 0 or a schedule; by default `learning_rate`.
         adam_b1: AdamW's decay of the first moment, in [0, 1).
         adam_b2: AdamW's decay of the second moment, in [0, 1).
@@ -99,6 +102,7 @@ def kron(
         memory_save_mode=memory_save_mode,
         mu_dtype=mu_dtype,
         key=key,
+        stagger=stagger,
         views=views,
     )
     return beside_adam(

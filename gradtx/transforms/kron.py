@@ -17,7 +17,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import norms_along
 from gradtx.core.numbers.steps import next_count
 from gradtx.core.numerics import Decay, abs_sq, divide, real_dtype, sqrt
-from gradtx.core.products import conjugate, conjugate_times, identity_like, times_conjugate
+from gradtx.core.products import conjugate, conjugate_times, diagonal, identity_like, times_conjugate
 from gradtx.core.roots import MATRIX, norm_bound
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import (
@@ -32,11 +32,15 @@ from gradtx.core.spec.fields import (
 from gradtx.core.spec.spec import show
 from gradtx.transforms.eigenbases import is_unset
 from gradtx.transforms.noise import normal_of_each, typed_key
+from gradtx.transforms.refreshes import is_turn
 
 MemorySaveMode = Literal["one_diag", "all_diag"]
 
 DAMPING = math.sqrt(2**-23)
 """How much noise is added to what the factors are fitted to, in units of its mean absolute value."""
+
+LONGEST = 2.0**30
+"""The longest period, in updates, that is told from no update at all."""
 
 MOST = 1.1
 """The largest root mean square of an update."""
@@ -65,6 +69,7 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
     memory_save_mode: str | None
     mu_dtype: DTypeName
     key: Any
+    stagger: bool
     views: Any
 
     mu = Slot(dtype="mu_dtype")
@@ -72,6 +77,8 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
     right = MatrixSlot(of=lambda rule, rows, columns: _factor(rule, columns, rows, True))
     age = WholeScalar(dtype="int32")
     rng_key = Key(lambda rule: typed_key(rule.key))
+
+    sees_index = True
 
     def check(self) -> None:
         if self.memory_save_mode not in (None, *get_args(MemorySaveMode)):
@@ -82,22 +89,20 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
         check_count(f"{self.name}: max_size_triangular", self.max_size_triangular, 0)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
-        age = next_count(now.age)
         # A probability of 1 / k, rounded, is every k-th update.
         rounding = 4 * np.array(jnp.finfo(now.t.dtype).eps, now.t.dtype)
-        is_due = age.astype(now.t.dtype) * self.preconditioner_update_probability >= 1 - rounding
-        return {
-            "age": jnp.where(is_due, 0, age),
-            "is_due": is_due,
-            "of_mu": 1 / self.b1.correction(now.t),
-        }
+        period = jnp.minimum(jnp.ceil((1 - rounding) / self.preconditioner_update_probability), LONGEST)
+        period = period.astype(jnp.int32)
+        age = next_count(now.age)
+        age = jnp.where(age >= period, 0, age)
+        return {"age": age, "phase": age, "period": period, "of_mu": 1 / self.b1.correction(now.t)}
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         mu = self.b1.mix(slots.mu, g)
         return leaf.of_mu * mu, {"mu": mu}
 
     def is_due(self, slots: Slots, stack: Stack) -> jax.Array:
-        return stack.is_due
+        return is_turn(stack, self.stagger)[:, 0, 0]
 
     def renew(self, x: jax.Array, slots: Slots, stack: Stack) -> Any:
         if not x.size:
@@ -109,16 +114,24 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         if not x.size:
             return x, slots
-        left, right = self._factors(slots)
-        u = _times(_times(x, left, 0), _starred(left), 0)
-        u = _times(_times(u, right, 1), _starred(right), 1)
+        u = x
+        for side, q in enumerate((slots.left, slots.right)):
+            # Where a factor has not moved it is a multiple of what changes nothing.
+            unmoved = self.preconditioner_init_scale * u
+            u = jnp.where(_is_unmoved(q), unmoved, _times(_times(u, q, side), _starred(q), side))
         size = norms_along(u, MATRIX) / math.sqrt(u.shape[-2] * u.shape[-1])
-        return u / jnp.maximum(size / np.array(MOST, size.dtype), 1), {"left": left, "right": right}
+        return u / jnp.maximum(size / np.array(MOST, size.dtype), 1), slots
 
     def _factors(self, slots: Slots) -> Any:
         """The factors, which at first are a multiple of what changes nothing."""
         scale = sqrt(self.preconditioner_init_scale)
-        return tuple(jnp.where(is_unset(q), scale * _one(q), q) for q in (slots.left, slots.right))
+        pairs = [(q, _per_matrix(_is_unmoved(q), q)) for q in (slots.left, slots.right)]
+        return tuple(jnp.where(unmoved, scale * _one(q), q) for q, unmoved in pairs)
+
+
+def _is_unmoved(q: jax.Array) -> jax.Array:
+    """Of which matrices a factor is the zeros of the start, as (number, 1, 1): its diagonal is zero."""
+    return is_unset((q if q.ndim == 2 else diagonal(q))[..., None])
 
 
 def _one(q: jax.Array) -> jax.Array:
@@ -200,6 +213,7 @@ def scale_by_kron(
     memory_save_mode: MemorySaveMode | None = None,
     mu_dtype: DType | None = None,
     key: Any = 0,
+    stagger: bool = True,
     views: Views = None,
 ) -> Transform:
     """Whitens the momentum of matrices by two triangular factors, which are fitted to it (PSGD Kron).
@@ -208,9 +222,9 @@ def scale_by_kron(
         A = P (m^ + d V) Q^T            B = P^-T conj(V) Q^-1        V normal, d = sqrt(2^-23) mean |m^|
         P <- P - lr triu(A A* - conj(B) B^T) P / ||A A* + conj(B) B^T||        Q alike, by A^T and B^T
 
-    with a lower bound for the norm. P and Q begin as `sqrt(preconditioner_init_scale)` I, and move when as
-    many updates have passed as one over the probability says; between these an update costs four products. An
-    update whose root mean square is above 1.1 is brought to that.
+    with a lower bound for the norm. P and Q begin as `sqrt(preconditioner_init_scale)` I, and move once in as
+    many updates as one over the probability says; between these an update costs four products. An update
+    whose root mean square is above 1.1 is brought to that.
 
     Args:
         b1: decay of the average of the gradients, in [0, 1).
@@ -224,6 +238,8 @@ def scale_by_kron(
             float32.
         key: an int, a `jax.random.key`, or a key's raw data; for the noise V. What is drawn for a matrix
             depends on the key, the step, the leaf's path, and where in the leaf it is.
+        stagger: whether what costs much is computed matrix after matrix, so that no step has all of it; else
+            for all at once, as the authors have it.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.
 

@@ -927,6 +927,7 @@ MATRIX_CASES = {
             "preconditioner_lr": 0.3,
             "preconditioner_init_scale": 0.5,
             "preconditioner_update_probability": 0.4,
+            "stagger": False,
             "views": _AS_THEY_ARE,
         },
     ),
