@@ -86,11 +86,8 @@ class Projection:
 
     @functools.cached_property
     def sides(self) -> tuple[int, int]:
-        """The rows and the columns, which remember the first axis of the leaf in them unless they are cut."""
-        cut, (m, n) = self.cut, self.cut.sizes[0]
-        rows = Size.along(m, cut.rows[0]) if len(cut.row_sizes) == 1 else m
-        columns = Size.along(n, cut.columns[0]) if len(cut.column_sizes) == 1 else n
-        return rows, columns
+        """The rows and the columns."""
+        return self.cut.sides(*self.cut.sizes[0])
 
     @property
     def small(self) -> Shape:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import hashable
-from gradtx.core.engine.matrix_views import Views, told
+from gradtx.core.engine.matrix_views import Views, refuse_unclear, told
 from gradtx.core.engine.named_views import Reading
 
 MATRICES, REST = "matrices", "rest"
@@ -67,22 +65,8 @@ class Routes:
 
     def __call__(self, params: Any) -> Any:
         """The label of each leaf, as a tree."""
-        leaves, structure = lv.flatten(params)
+        _, structure = lv.flatten(params)
         found = self.readings(params)
-        labels = [self.label(reading) for reading in found]
-        if None in labels:
-            self._refuse(params, leaves, found, labels)
-        return structure.unflatten(labels)
-
-    def _refuse(self, params: Any, leaves: list[Any], found: list[Any], labels: list[Any]) -> None:
-        unclear = [i for i, label in enumerate(labels) if label is None]
-        paths = lv.paths(params)
-        lines = [f"    {paths[i]!r}, {tuple(np.shape(leaves[i]))}: {found[i].why}" for i in unclear]
-        first = unclear[0]
-        axes = found[first].view.axes if found[first].view else "b" * (np.ndim(leaves[first]) - 2) + "rc"
-        raise ValueError(
-            f"{self.recipe}: it is not clear what these leaves are:\n" + "\n".join(lines) + f"\nSay it by "
-            f"{self.argument}={{{paths[first]!r}: gradtx.matrix_view({axes!r})}} for a matrix that goes to "
-            f"{self.recipe}, with the letter of each axis (r for inputs, c for outputs, b for a batch), or "
-            f"{{{paths[first]!r}: None}} for one that goes to {self.names[REST]}."
-        )
+        matrix, other = f" that goes to {self.recipe}", f"that goes to {self.names[REST]}"
+        refuse_unclear(self.recipe, params, found, self.argument, matrix, other)
+        return structure.unflatten([self.label(reading) for reading in found])

@@ -59,6 +59,34 @@ def told(
     return result
 
 
+def refuse_unclear(
+    where: str, tree: Any, found: list[Reading | None], argument: str, matrix: str, other: str
+) -> None:
+    """Raises where it is not clear what some leaves are.
+
+    Args:
+        where: the wrapper or the recipe that asks.
+        tree: the parameters, or what has their shapes.
+        found: what is known of each.
+        argument: what it calls the views.
+        matrix: what becomes of a matrix, behind "for a matrix", as " that goes to muon"; it may be empty.
+        other: what becomes of another leaf, behind "for one", as "that goes to adamw".
+    """
+    known = [(i, reading) for i, reading in enumerate(found) if reading and reading.kind == "unclear"]
+    if not known:
+        return
+    paths, (leaves, _) = lv.paths(tree), lv.flatten(tree)
+    lines = [f"    {paths[i]!r}, {tuple(np.shape(leaves[i]))}: {reading.why}" for i, reading in known]
+    first, reading = known[0]
+    axes = reading.view.axes if reading.view else "b" * (np.ndim(leaves[first]) - 2) + "rc"
+    raise ValueError(
+        f"{where}: it is not clear what these leaves are:\n" + "\n".join(lines) + f"\nSay it by "
+        f"{argument}={{{paths[first]!r}: gradtx.matrix_view({axes!r})}} for a matrix{matrix}, with the "
+        f"letter of each axis (r for inputs, c for outputs, b for a batch), or "
+        f"{{{paths[first]!r}: None}} for one {other}."
+    )
+
+
 def is_view(x: Any) -> bool:
     """Whether it says of one leaf how it is a matrix: a view, or Optax's numbers of axes."""
     return isinstance(x, MatrixView) or (hasattr(x, "reduction_axis") and hasattr(x, "output_axis"))

@@ -70,10 +70,16 @@ class Placement:
             if value.ndim or isinstance(value, Tracer):
                 return jnp.zeros_like(leaf, dtype=dtype) + value
             return jnp.full_like(leaf, jnp.array(value, copy=True), dtype=dtype)
-        made, sharding = jnp.array(jnp.broadcast_to(value, shape), copy=True), self._along(shape, leaf)
-        if isinstance(leaf, Tracer):
-            return made if sharding is None else jax.sharding.reshard(made, sharding)
-        return made if sharding is None else jax.device_put(made, sharding)
+        return self.part(shape, jnp.array(jnp.broadcast_to(value, shape), copy=True), leaf)
+
+    def part(self, shape: tuple[int, ...], x: Any, leaf: Any) -> Any:
+        """An array `x` of a shape that keeps some axes of a leaf, sharded along them."""
+        sharding = self._along(shape, leaf)
+        if self.abstract:
+            return jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
+        if sharding is None:
+            return x
+        return (jax.sharding.reshard if isinstance(leaf, Tracer) else jax.device_put)(x, sharding)
 
     def stack(self, shape: tuple[int, ...], dtype: Any, value: Any, leaf: Any) -> Any:
         """A new stack with a row of `value` for each matrix, sharded along itself on the mesh of a leaf.

@@ -203,7 +203,7 @@ class WrapperStage:
             given=[update.us[i] for i in on],
             params=None if update.params is None and on else [update.ps[i] for i in on],
             all_params=update.ps,
-            every=update.every(unit, on),
+            active=[i for i, is_active in enumerate(update.active[unit.path]) if is_active],
             step=update.state["step"],
             extra=update.extra_for(unit, on),
             known=[update.squares(i) for i in on],

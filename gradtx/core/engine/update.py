@@ -195,12 +195,6 @@ class Update:
         """The leaves with a gradient that a unit works on."""
         return [i for i in self.live if self.active[unit.path][i]]
 
-    def every(self, unit: Unit, on: list[int]) -> list[tuple[Any, int | None]]:
-        """For each leaf that a wrapper has state for, its parameter, and its place among `on`, if it is."""
-        place = {i: n for n, i in enumerate(on)}
-        active = [i for i, a in enumerate(self.active[unit.path]) if a]
-        return [(self.ps[i], place.get(i)) for i in active]
-
     def extra_for(self, unit: Unit, on: list[int]) -> dict[str, Any]:
         """The keyword arguments as a unit gets them.
 

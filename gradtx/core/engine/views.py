@@ -6,11 +6,13 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.engine.placement import Size
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import Declared
 from gradtx.core.spec.spec import show
@@ -162,6 +164,29 @@ class Cut:
         order = self._order
         back = sorted(range(len(order)), key=order.__getitem__)
         return jnp.transpose(whole.reshape([self.shape[i] for i in order]), back)
+
+    def sides(self, rows: int, columns: int) -> tuple[int, int]:
+        """The size of a matrix; a side that is not cut remembers the first axis of the leaf in it."""
+        m = Size.along(rows, self.rows[0]) if len(self.row_sizes) == 1 else rows
+        n = Size.along(columns, self.columns[0]) if len(self.column_sizes) == 1 else columns
+        return m, n
+
+    @functools.cached_property
+    def of_each(self) -> tuple[tuple[int, int], ...]:
+        """The sides of each matrix: all blocks of the first of the batch, then those of the next."""
+        if self.is_even:
+            return (self.sides(*self.sizes[0]),) * self.count(0)
+        return tuple(self.sides(*size) for size in self.sizes) * self.count(0)
+
+    def split_each(self, x: jax.Array) -> list[jax.Array]:
+        """Each matrix by itself, in the order of `of_each`."""
+        parts = self.split(x)
+        return [part[i] for i in range(self.count(0)) for part in parts]
+
+    def join_each(self, matrices: Sequence[jax.Array]) -> jax.Array:
+        """The leaf that consists of such matrices."""
+        n = len(self.sizes)
+        return self.join([jnp.stack(matrices[k::n]) for k in range(n)])
 
     def _corners(self) -> list[tuple[int, int]]:
         rows, columns = (

@@ -40,8 +40,7 @@ class WrappedUpdate:
         given: the gradients that the chain was given.
         params: the parameters, in their own dtypes; None where the caller gave none.
         all_params: the parameter of each leaf of the tree, also of those that the wrapper does not work on.
-        every: for each leaf that the wrapper has state for, its parameter (None where the caller gave none)
-            and its place in the lists, None where it has no gradient this time.
+        active: where each leaf stands that the wrapper has state for, also without a gradient this time.
         step: the number of updates before this one.
         extra: the keyword arguments of the call.
         known: the sum of |g|² of each leaf's gradient where it has been measured already, None elsewhere.
@@ -55,7 +54,7 @@ class WrappedUpdate:
     given: Leaves
     params: Leaves | None
     all_params: Leaves
-    every: list[tuple[Any, int | None]]
+    active: list[int]
     step: Any
     extra: dict[str, Any]
     known: Leaves
@@ -64,6 +63,23 @@ class WrappedUpdate:
     def tree(self, leaves: Leaves) -> Any:
         """Leaves as the tree that the caller knows, `None` for the others."""
         return self.structure.unflatten(self._among_all(leaves))
+
+    @property
+    def every(self) -> list[tuple[Any, int | None]]:
+        """For each leaf that the wrapper has state for, its parameter (None where the caller gave none).
+
+        Beside it is its place in the lists, None where it has no gradient this time.
+        """
+        place = {i: n for n, i in enumerate(self.positions)}
+        return [(self.all_params[i], place.get(i)) for i in self.active]
+
+    @property
+    def described(self) -> Any:
+        """The tree that `init` has shown the wrapper; without the parameters the gradients."""
+        if self.params is None:
+            return self.tree(self.gs)
+        own = {*self.active}
+        return self.structure.unflatten([p if i in own else None for i, p in enumerate(self.all_params)])
 
     def leaves(self, tree: Any) -> Leaves:
         """The leaves of such a tree."""
