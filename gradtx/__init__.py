@@ -219,6 +219,7 @@ from gradtx.tree_map_params import tree_map_params
 from gradtx.wrappers.accumulate import accumulate
 from gradtx.wrappers.attention_heads import heads
 from gradtx.wrappers.averages import ema_params, polyak_average
+from gradtx.wrappers.by_matrix import by_matrix
 from gradtx.wrappers.conditional import apply_if_finite, conditionally_mask, conditionally_transform
 from gradtx.wrappers.differential_privacy import differentially_private_aggregate
 from gradtx.wrappers.ema_nesterov import ema_nesterov
@@ -375,6 +376,7 @@ __all__ = [
     "apply_updates",
     "aurora",
     "bias_correction",
+    "by_matrix",
     "came",
     "cautious",
     "centralize",

@@ -52,7 +52,8 @@ class Entry:
         positive: whether it is for gradients >= 0.
         rough: the names of numbers in which nothing is differentiable, as they are in the state.
         extra: the keyword arguments that its `update` needs.
-        loops: whether a part of its formula is a loop or a random number, which has no numeric meaning.
+        loops: whether a part of its formula is a loop, a random number or a part of a leaf, which has no
+            numeric meaning.
     """
 
     name: str
@@ -145,6 +146,13 @@ def has_no_axes(path: str, leaf: Any) -> bool:
 def as_matrices(path: str, leaf: Any) -> Any:
     """Views: the last two axes are a matrix."""
     return gradtx.matrix_view("b" * (leaf.ndim - 2) + "rc") if leaf.ndim > 1 else None
+
+
+def in_blocks(path: str, leaf: Any) -> Any:
+    """Views: of the last two axes the first row is a matrix, and the others are another one."""
+    if leaf.ndim < 2 or leaf.shape[-2] < 2:
+        return None
+    return gradtx.matrix_view("b" * (leaf.ndim - 2) + "rc", row_blocks=(1, leaf.shape[-2] - 1))
 
 
 def is_matrix(path: str, leaf: Any) -> bool:
@@ -1839,6 +1847,26 @@ WRAPPERS = [
         reference=lambda **kwargs: references.Chain(
             references.ClipByGlobalNorm(2.0), references.Adamw(**kwargs)
         ),
+    ),
+    Entry(
+        "by_matrix",
+        {"learning_rate": 0.1, "decay_rate": 0.8, "epsilon": 1e-3},
+        {"learning_rate": 0.03, "decay_rate": 0.6, "epsilon": 1e-2},
+        {"a batch": {"batch": True}, "scheduled": {"learning_rate": FALLING}},
+        make=lambda learning_rate, batch=False, **rest: gradtx.by_matrix(
+            gradtx.chain(
+                gradtx.scale_by_factored_rms(min_dim_size_to_factor=2, **rest),
+                gradtx.scale_by_hyperball(learning_rate),
+            ),
+            as_matrices if batch else in_blocks,
+        ),
+        reference=lambda learning_rate, batch=False, **rest: wrapper_references.ByMatrix(
+            modern_references.Hyperball(
+                references.ScaleByFactoredRms(min_dim_size_to_factor=2, **rest), learning_rate
+            ),
+            batch,
+        ),
+        loops=True,
     ),
     Entry(
         "scale_by_galore",

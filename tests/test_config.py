@@ -30,6 +30,7 @@ FUNCTIONS = {
         "examples",
         "as_matrices",
         "has_axes",
+        "in_blocks",
         "is_matrix",
         "one_head",
         "slower_rate",

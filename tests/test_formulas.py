@@ -129,6 +129,7 @@ LIMITS = {
     "sam": {"mild": True, "single": 5e-5},
     "schedule_free": {"mild": True, "single": 5e-5},
     "hyperball": {"mild": True, "single": 1e-4},
+    "by_matrix": {"mild": True, "single": 1e-4},
     # A curvature that is a difference of products has their rounding errors.
     "lbfgs": {"mild": True, "single": 1e-3},
     "lookahead": DIFFERENCE,

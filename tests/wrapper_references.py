@@ -266,6 +266,36 @@ def adjoint(x):
     return np.conj(np.swapaxes(x, -1, -2))
 
 
+class ByMatrix(Reference):
+    """The inner reference on the matrices of the last two axes, each of which is a leaf for it.
+
+    Unless they are a `batch` of whole matrices, the first row of each is one and the others are another.
+    """
+
+    def __init__(self, inner, batch=False):
+        self.inner, self.batch = inner, batch
+
+    def init(self, params):
+        self.inner.init(self.apart(params))
+
+    def apart(self, leaves):
+        return [matrix for x in leaves for matrix in self.matrices(x)]
+
+    def matrices(self, x):
+        if x.ndim < 2 or (not self.batch and x.shape[-2] < 2):
+            return [x]
+        each = x.reshape(-1, *x.shape[-2:])
+        return [*each] if self.batch else [rows for m in each for rows in (m[:1], m[1:])]
+
+    def update(self, grads, params, **extra):
+        updates = iter(self.inner.update(self.apart(grads), self.apart(params), **extra))
+        result = []
+        for p in params:
+            own = [next(updates) for _ in self.matrices(p)]
+            result.append(np.concatenate(own).reshape(p.shape) if p.ndim > 1 else own[0])
+        return result
+
+
 @dataclasses.dataclass
 class ScaleByGalore(Reference):
     """c P b(P* g Q) Q*, b being another rule, which sees nothing but the small matrices.
