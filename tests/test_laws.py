@@ -113,11 +113,11 @@ def meets(entry, law):
 
 
 def when(entry, law):
-    """The marks that say in which runs an entry meets a law: every second costly meeting is for `--rest`."""
+    """The marks that say in which runs an entry meets a law: of three costly meetings two are for `--rest`."""
     if not meets(entry, law):
         return pytest.mark.full
-    second = law in COSTLY and (turns()[law].index(entry) + COSTLY.index(law)) % 2
-    return pytest.mark.wide if second else ()
+    waits = law in COSTLY and (turns()[law].index(entry) + COSTLY.index(law)) % 3
+    return pytest.mark.wide if waits else ()
 
 
 @pytest.mark.parametrize(

@@ -675,6 +675,22 @@ def test_what_costs_much_is_computed_once_in_a_period(name, stagger):
     assert sorted(changed.sum(1).tolist()) == ([1] * 12 if stagger else [0] * 9 + [4] * 3)
 
 
+def test_without_compiling_it_is_the_same():
+    """Under `jax.disable_jit` loops and branches are Python's, and a branch may give back what it got."""
+    params, tx = of_sizes((4, 3), (4, 3), (2, 3)), gradtx.scale_by_soap(precondition_frequency=2)
+
+    def updates():
+        state, found = tx.init(params), []
+        for seed in range(3):
+            update, state = tx.update(of_sizes((4, 3), (4, 3), (2, 3), seed=seed), state, params)
+            found.append(update)
+        return found
+
+    expected = updates()
+    with jax.disable_jit():
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), updates(), expected)
+
+
 def test_a_rule_of_a_user_renews_what_is_due():
     class OverNorm(gradtx.MatrixRule, name="over_norm"):
         """u = g over a norm, which is measured at every third update."""

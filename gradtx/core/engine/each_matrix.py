@@ -44,7 +44,7 @@ def each(of_some: OfMatrices, given: Values, values: Any) -> Values:
     def of_all(own: Values, others: Values, values: Any) -> Values:
         def in_turn(own: Values, others: Values, values: Any) -> Values:
             def step(i: jax.Array, own: Values) -> Values:
-                return _at(one, i.astype(jnp.uint32) * few, few, own, others, values)
+                return _at(one, jnp.asarray(i, jnp.uint32) * few, few, own, others, values)
 
             return jax.lax.fori_loop(0, count // few, step, own)
 
@@ -101,7 +101,7 @@ def renewed(of_some: OfMatrices, due: jax.Array, given: Values, values: Any, *, 
 
         def step(i: jax.Array, own: Values) -> Values:
             def at_i(own: Values) -> Values:
-                return _at(where_due, i.astype(jnp.uint32), 1, own, others, values)
+                return _at(where_due, jnp.asarray(i, jnp.uint32), 1, own, others, values)
 
             return jax.lax.cond(anywhere(due[i]), at_i, lambda own: own, own)
 
@@ -124,7 +124,8 @@ def _apart(of_some: OfMatrices, given: Values, values: Any) -> tuple[Callable[..
     names = jax.eval_shape(of_some, given, values).keys()
 
     def one(own: Values, others: Values, values: Any) -> Values:
-        return of_some({**own, **others}, values)
+        # Where nothing is traced, as under `jax.disable_jit`, a branch may give back what it got.
+        return {**own, **of_some({**own, **others}, values)}
 
     own, others = {k: given[k] for k in names}, {k: v for k, v in given.items() if k not in names}
     return jax.jit(_named(one, ONE)), own, others
