@@ -113,7 +113,7 @@ def meets(entry, law):
 
 
 def when(entry, law):
-    """The marks that say in which runs an entry meets a law: of three costly meetings two are for `--rest`."""
+    """The marks that say in which runs an entry meets a law; `--rest` has two of three costly meetings."""
     if not meets(entry, law):
         return pytest.mark.full
     waits = law in COSTLY and (turns()[law].index(entry) + COSTLY.index(law)) % 3

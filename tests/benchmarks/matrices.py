@@ -82,7 +82,7 @@ def muon(quick: bool) -> list[Row]:
             seconds[key] += own
     result = rows("step: Muon, 8 layers of 4 matrices", seconds, 0.5)
     times: dict[str, list[float]] = {key: [] for key in made}
-    for _ in range(1 if quick else 3):
+    for _ in range(1 if quick else 7):
         for key, (tx, step) in made.items():
             program, spent = compiled(tx, step, shapes)
             times[key].append(spent)
