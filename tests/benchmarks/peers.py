@@ -2,17 +2,19 @@
 
     python -m tests.benchmarks.peers FOLDER
 
-makes an environment for each of them in FOLDER, where there is none yet, lets them take turns, and prints a
-table. A process of a peer runs this file as it is, so nothing but the standard library is imported at the
-top.
+makes an environment for each of them in FOLDER, where there is none yet, lets them take turns, and writes
+docs/peers.md. A process of a peer runs this file as it is, so nothing but the standard library is imported at
+the top.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
+import platform
 import statistics
 import subprocess
 import sys
@@ -36,6 +38,30 @@ OURS = {"precondition-opt": "shampoo", "psgd-jax": "kron"}
 
 SIDE, COUNT, INTERVAL = 512, 32, 10
 TARGETS = {"compile": 0.15, "mean step": 0.5, "worst step": 0.3}
+
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "peers.md"
+
+TEXT = """\
+# Beside other JAX libraries
+
+Shampoo and PSGD Kron against the JAX packages that have them, {count} matrices of {side} x {side} in float32,
+preconditioners made anew every {interval} steps, everything else as it comes. Those packages need an older
+JAX, so each contestant runs in a process of its own, in turns; one command from the checkout makes their
+environments, measures and writes this page:
+
+    python -m tests.benchmarks.peers FOLDER
+
+Measured on {date}: cpu, {cores} cores, Python {python}, gradtx with jax {jax}; medians of {rounds} processes
+each. Compiling is CPU time of the process; steps are wall time with what is updated donated, after the first
+{interval} steps.
+
+{table}
+
+gradtx makes the preconditioners of a few matrices at each step, so that the worst step is near the mean; the
+others make all of them at once, PSGD Kron's at every step that it draws. Four products of each matrix are
+what a step of Kron costs in either library, which is most of its mean.
+"""
 
 
 def optimizer(name: str) -> Any:
@@ -115,7 +141,7 @@ def main() -> None:
         return
     if arguments.folder is None:
         parser.error("give a folder for the environments of the peers")
-    print("| case | gradtx | peer | ratio | target | met |\n| --- | --- | --- | --- | --- | --- |")
+    lines = ["| case | gradtx | peer | ratio | target | met |", "| --- | --- | --- | --- | --- | --- |"]
     for peer, own in OURS.items():
         python = environment(arguments.folder, peer)
         rounds = [
@@ -125,11 +151,25 @@ def main() -> None:
         for what, target in TARGETS.items():
             ours, theirs = (statistics.median(r[i][what] for r in rounds) for i in (0, 1))
             ratio = statistics.median(a[what] / b[what] for a, b in rounds)
-            case = f"{what}: {own} against {peer}, {arguments.count} matrices of {SIDE}"
             met = "yes" if ratio <= target else "no"
-            print(
-                f"| {case} | {ours:.3g} s | {theirs:.3g} s | {ratio:.3f} | <= {target} | {met} |", flush=True
-            )
+            case = f"{what}: {own} against {peer}"
+            lines.append(f"| {case} | {ours:.3g} s | {theirs:.3g} s | {ratio:.3f} | <= {target} | {met} |")
+    table = "\n".join(lines)
+    print(table)
+    import jax
+
+    page = TEXT.format(
+        count=arguments.count,
+        side=SIDE,
+        interval=INTERVAL,
+        date=datetime.datetime.now(datetime.UTC).date(),
+        cores=os.cpu_count(),
+        python=platform.python_version(),
+        jax=jax.__version__,
+        rounds=arguments.rounds,
+        table=table,
+    )
+    PAGE.write_text(page)
 
 
 if __name__ == "__main__":
