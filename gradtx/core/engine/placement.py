@@ -84,7 +84,8 @@ class Placement:
     def stack(self, shape: tuple[int, ...], dtype: Any, value: Any, leaf: Any) -> Any:
         """A new stack with a row of `value` for each matrix, sharded along itself on the mesh of a leaf.
 
-        What of the mesh does not divide the number of matrices shards the first axis of each, where it can.
+        What of the mesh does not divide the number of matrices shards the first axis of each, where it can;
+        not of matrices of no elements, of which the compiler keeps no sharding.
         """
         mesh = mesh_of(leaf)
         if mesh is None:
@@ -92,7 +93,7 @@ class Placement:
         else:
             owners = _dividing(mesh, shape[0], mesh.axis_names)
             others = [axis for axis in mesh.axis_names if axis not in owners]
-            within = _dividing(mesh, shape[1], others) if len(shape) > 1 else ()
+            within = _dividing(mesh, shape[1], others) if len(shape) > 1 and 0 not in shape else ()
             kind = None if isinstance(leaf, Tracer) else leaf.sharding.memory_kind
             sharding = _in_full(mesh, [_part(owners), _part(within)], len(shape), kind)
         if self.abstract:
