@@ -50,7 +50,7 @@ leaves.
   along their first axis; an exchange is a collective operation, and what it moves its result on a device.
 - **SOAP, Shampoo**: `apply_gradients`, bases and roots renewed every 10 steps, against AdamW's step and as
   many products of the same matrices as a step of theirs has; and the worst step against the mean. LAPACK has
-  one thread. On eight simulated devices every slot of a matrix is exchanged at every step.
+  one thread. On eight simulated devices what is remembered stays where it is; gradients and updates move.
 - **accumulate**: AdamW on 8.3M parameters, donated, 8 micro-batches to an update, against Optax's
   `MultiSteps`; and a micro-step (the median of eight) against the sum of two trees, donated too.
 - **AdamW in a wrapper**: the step through `apply_gradients`, clipped and scheduled or plain, against the same

@@ -31,14 +31,13 @@ REQUIREMENTS = {
         *("optax==0.2.3", "flax==0.8.5", "numpy<2"),
     ],
 }
-"""What each peer is installed with: the newest JAX that it runs on."""
+"""What each peer is installed with."""
 
 OURS = {"precondition-opt": "shampoo", "psgd-jax": "kron"}
 """Which optimizer of gradtx each peer is compared with."""
 
 SIDE, COUNT, INTERVAL = 512, 32, 10
 TARGETS = {"compile": 0.15, "mean step": 0.5, "worst step": 0.3}
-
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "peers.md"
 
@@ -52,15 +51,14 @@ environments, measures and writes this page:
 
     python -m tests.benchmarks.peers FOLDER
 
-Measured on {date}: cpu, {cores} cores, Python {python}, gradtx with jax {jax}; medians of {rounds} processes
-each. Compiling is CPU time of the process; steps are wall time with what is updated donated, after the first
+Measured on {date}: cpu, {cores} cores, Python {python}, gradtx with jax {jax}. Processes of
+each contestant, of which the median is taken: {rounds}. Compiling is CPU time of the process; steps are wall time with what is updated donated, after the first
 {interval} steps.
 
 {table}
 
 gradtx makes the preconditioners of a few matrices at each step, so that the worst step is near the mean; the
-others make all of them at once, PSGD Kron's at every step that it draws. Four products of each matrix are
-what a step of Kron costs in either library, which is most of its mean.
+others make all of them at once, PSGD Kron's at every step that it draws.
 """
 
 

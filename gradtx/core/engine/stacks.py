@@ -272,7 +272,7 @@ def _parted(whole: jax.Array, counts: list[int], starts: list[jax.Array] | None)
 
 
 def _unbatched(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of the step, called once for a whole sweep, for which it gives the same."""
+    """A function that gives the same for all members of a sweep, called once for the whole of it."""
     once = jax.custom_batching.custom_vmap(function)
 
     @once.def_vmap
