@@ -52,8 +52,8 @@ environments, measures and writes this page:
     python -m tests.benchmarks.peers FOLDER
 
 Measured on {date}: cpu, {cores} cores, Python {python}, gradtx with jax {jax}. Processes of
-each contestant, of which the median is taken: {rounds}. Compiling is CPU time of the process; steps are wall time with what is updated donated, after the first
-{interval} steps.
+each contestant, of which the median is taken: {rounds}. Compiling is CPU time of the process; steps are wall
+time with what is updated donated, after the first {interval} steps.
 
 {table}
 
