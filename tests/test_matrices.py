@@ -420,6 +420,31 @@ def test_zeros_teach_kron_nothing_and_the_period_is_what_was_said():
     assert np.any(tx.update(g, state, g)[0]["w0"])
 
 
+@pytest.mark.parametrize("mode", [None, "one_diag", "all_diag"])
+def test_products_that_kron_remembers_are_those_of_its_factors(mode):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        params = {k: rng.normal(size=size) + 1j * (k == "wc") for k, size in (("wa", (6, 5)), ("wc", (3, 7)))}
+        makers = [
+            gradtx.scale_by_kron(
+                preconditioner_update_probability=1 / 3, memory_save_mode=mode, cached=cached
+            )
+            for cached in (False, True)
+        ]
+        states, step = [tx.init(params) for tx in makers], [jax.jit(tx.update) for tx in makers]
+        for _ in range(30):
+            grads = jax.tree.map(lambda p: rng.normal(size=p.shape) + 0 * p, params)
+            (plain, states[0]), (cached, states[1]) = (
+                update(grads, state) for update, state in zip(step, states, strict=True)
+            )
+            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-13), plain, cached)
+        slots = states[1]["slots"]["scale_by_kron"]
+        for side in ("left", "right"):
+            for size, q in slots[side].items():
+                product = np.abs(q) ** 2 if q.ndim == 2 else np.conj(q).mT @ q
+                np.testing.assert_allclose(slots[f"product_{side}"][size], product, rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -35,6 +35,7 @@ def kron(
     mu_dtype: DType | None = None,
     key: Any = 0,
     stagger: bool = True,
+    cached: bool = False,
     adam_learning_rate: ScalarOrSchedule | None = None,
     adam_b1: ScalarOrSchedule = 0.9,
     adam_b2: ScalarOrSchedule = 0.999,
@@ -67,6 +68,7 @@ def kron(
         key: an int, a `jax.random.key`, or a key's raw data; for the noise.
         stagger: whether what costs much is computed matrix after matrix, so that no step has all of it; else
             for all at once, as the authors have it.
+        cached: remember P* P and Q* Q beside P and Q: fewer products, and more memory.
         adam_learning_rate: AdamW's rate, >= 0 or a schedule; by default `learning_rate`.
         adam_b1: AdamW's decay of the first moment, in [0, 1).
         adam_b2: AdamW's decay of the second moment, in [0, 1).
@@ -103,6 +105,7 @@ def kron(
         mu_dtype=mu_dtype,
         key=key,
         stagger=stagger,
+        cached=cached,
         views=views,
     )
     return beside_adam(

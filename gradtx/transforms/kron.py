@@ -30,7 +30,7 @@ from gradtx.core.spec.fields import (
     check_count,
 )
 from gradtx.core.spec.spec import show
-from gradtx.transforms.eigenbases import is_unset
+from gradtx.transforms.eigenbases import is_unset, present
 from gradtx.transforms.noise import normal_of_each, typed_key
 from gradtx.transforms.refreshes import is_turn
 
@@ -44,6 +44,22 @@ LONGEST = 2.0**30
 
 MOST = 1.1
 """The largest root mean square of an update."""
+
+
+def _of_rows(rule: Any, rows: int, columns: int) -> tuple[int, ...]:
+    return _factor(rule, rows, columns, False)
+
+
+def _of_columns(rule: Any, rows: int, columns: int) -> tuple[int, ...]:
+    return _factor(rule, columns, rows, True)
+
+
+def _product_of_rows(rule: Any, rows: int, columns: int) -> tuple[int, ...] | None:
+    return _of_rows(rule, rows, columns) if rule.cached else None
+
+
+def _product_of_columns(rule: Any, rows: int, columns: int) -> tuple[int, ...] | None:
+    return _of_columns(rule, rows, columns) if rule.cached else None
 
 
 def _factor(rule: Any, size: int, other: int, is_last: bool) -> tuple[int, ...]:
@@ -70,11 +86,12 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
     mu_dtype: DTypeName
     key: Any
     stagger: bool
+    cached: bool
     views: Any
 
     mu = Slot(dtype="mu_dtype")
-    left = MatrixSlot(of=lambda rule, rows, columns: _factor(rule, rows, columns, False))
-    right = MatrixSlot(of=lambda rule, rows, columns: _factor(rule, columns, rows, True))
+    left, product_left = MatrixSlot(of=_of_rows), MatrixSlot(of=_product_of_rows)
+    right, product_right = MatrixSlot(of=_of_columns), MatrixSlot(of=_product_of_columns)
     age = WholeScalar(dtype="int32")
     rng_key = Key(lambda rule: typed_key(rule.key))
 
@@ -109,18 +126,22 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
             return {}
         drawn = normal_of_each(stack.keys, x.shape[1:], x.dtype)
         left, right = _fitted(self._factors(slots), x, drawn, self.preconditioner_lr)
-        return {"left": left, "right": right}
+        new = {"left": left, "right": right}
+        return new | {f"product_{side}": _square(q) for side, q in new.items() if self.cached}
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         if not x.size:
-            return x, slots
-        u = x
-        for side, q in enumerate((slots.left, slots.right)):
+            return x, present(**vars(slots))
+        u, pairs = x, ((slots.left, slots.product_left), (slots.right, slots.product_right))
+        for side, (q, product) in enumerate(pairs):
             # Where a factor has not moved it is a multiple of what changes nothing.
             unmoved = self.preconditioner_init_scale * u
-            u = jnp.where(_is_unmoved(q), unmoved, _times(_times(u, q, side), _starred(q), side))
+            moved = (
+                _times(_times(u, q, side), _starred(q), side) if product is None else _times(u, product, side)
+            )
+            u = jnp.where(_is_unmoved(q), unmoved, moved)
         size = norms_along(u, MATRIX) / math.sqrt(u.shape[-2] * u.shape[-1])
-        return u / jnp.maximum(size / np.array(MOST, size.dtype), 1), slots
+        return u / jnp.maximum(size / np.array(MOST, size.dtype), 1), present(**vars(slots))
 
     def _factors(self, slots: Slots) -> Any:
         """The factors, which at first are a multiple of what changes nothing."""
@@ -142,6 +163,11 @@ def _one(q: jax.Array) -> jax.Array:
 def _starred(q: jax.Array) -> jax.Array:
     """Its conjugate transpose."""
     return jnp.conj(q) if q.ndim == 2 else conjugate(q)
+
+
+def _square(q: jax.Array) -> jax.Array:
+    """The product q* q."""
+    return jnp.conj(q) * q if q.ndim == 2 else conjugate_times(q, q)
 
 
 def _times(x: jax.Array, q: jax.Array, side: int) -> jax.Array:
@@ -214,6 +240,7 @@ def scale_by_kron(
     mu_dtype: DType | None = None,
     key: Any = 0,
     stagger: bool = True,
+    cached: bool = False,
     views: Views = None,
 ) -> Transform:
     """Whitens the momentum of matrices by two triangular factors, which are fitted to it (PSGD Kron).
@@ -223,8 +250,8 @@ def scale_by_kron(
         P <- P - lr triu(A A* - conj(B) B^T) P / ||A A* + conj(B) B^T||        Q alike, by A^T and B^T
 
     with a lower bound for the norm. P and Q begin as `sqrt(preconditioner_init_scale)` I, and move once in as
-    many updates as one over the probability says; between these an update costs four products. An update
-    whose root mean square is above 1.1 is brought to that.
+    many updates as one over the probability says; between these an update costs four products, or two if
+    P* P and Q* Q are remembered, `cached`. An update whose root mean square is above 1.1 is brought to that.
 
     Args:
         b1: decay of the average of the gradients, in [0, 1).
@@ -240,11 +267,13 @@ def scale_by_kron(
             depends on the key, the step, the leaf's path, and where in the leaf it is.
         stagger: whether what costs much is computed matrix after matrix, so that no step has all of it; else
             for all at once, as the authors have it.
+        cached: remember P* P and Q* Q beside P and Q: fewer products, and more memory.
         views: which leaves are matrices, and how, where names and shapes do not say it; see
             `gradtx.matrix_view`.
 
     Returns:
-        A transform with the slots `mu`, of each element, and `left` and `right`, of each matrix: P and Q.
+        A transform with the slots `mu`, of each element, and of each matrix `left` and `right`, P and Q; if
+        cached `product_left` and `product_right`, too.
 
     Raises:
         ValueError: another name, or a size that is none; at init, a leaf that has no view as a matrix.
