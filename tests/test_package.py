@@ -79,6 +79,7 @@ CORE = {
     "summing.py": 60,
     "norms.py": 160,
     "products.py": 40,
+    "decompositions.py": 60,
     "polar.py": 175,
     "roots.py": 90,
     "spec": 520,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.decompositions import eigh
 from gradtx.core.norms import norms_along
 from gradtx.core.numerics import abs_sq, real_dtype
 from gradtx.core.products import identity_like, times_conjugate
@@ -63,7 +64,7 @@ GROWTH = 1.2
 
 
 def _by_eigenvalues(x: jax.Array, eps: jax.Array, exponent: float) -> jax.Array:
-    values, vectors = jnp.linalg.eigh(x)
+    values, vectors = eigh(x)
     least = jnp.min(values, axis=-1, keepdims=True)
     values = jnp.where(least < eps, values - least + eps, values)
     # An eps of 0 gives 0 where there is nothing.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
 from gradtx.core.compose.rule import Key
+from gradtx.core.decompositions import orthonormal
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.transform import Transform
@@ -71,7 +72,7 @@ class ScaleByDion(MatrixRule, name="scale_by_dion"):
         b = b.mT if turned else b
         r, p = slots.basis, b
         for _ in range(self.power_iters):
-            p = jnp.linalg.qr(b @ r)[0]
+            p = orthonormal(b @ r)
             r = conjugate_times(b, p)
         nothing = jnp.all(b == 0, axis=(-2, -1), keepdims=True)
         p, r = jnp.where(nothing, 0, p), jnp.where(nothing, slots.basis, r)

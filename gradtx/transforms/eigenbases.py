@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
+from gradtx.core.decompositions import eigh, orthonormal
 from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.numerics import Decay, anywhere
 from gradtx.core.products import conjugate_times, diagonal, times_conjugate
@@ -114,7 +115,7 @@ def back(x: jax.Array, bases: Pair) -> jax.Array:
 
 def eigenbasis(x: jax.Array) -> jax.Array:
     """The eigenvectors of Hermitian matrices, those of the largest eigenvalues first."""
-    return jnp.linalg.eigh(x)[1][..., ::-1] if x.size else x
+    return eigh(x)[1][..., ::-1] if x.size else x
 
 
 def eigenbases(sides: Pair) -> Pair:
@@ -155,5 +156,5 @@ def in_order(old: tuple[Pair, jax.Array], sides: Pair) -> tuple[Pair, jax.Array]
         order = jnp.argsort(values, axis=-1, descending=True)
         nu = jnp.take_along_axis(nu, jnp.expand_dims(order, -1 if axis == -2 else -2), axis=axis)
         ordered = jnp.take_along_axis(product, jnp.expand_dims(order, -2), axis=-1)
-        made.append(jnp.linalg.qr(ordered)[0])
+        made.append(orthonormal(ordered))
     return (made[0], made[1]), nu

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.compose.matrix_rule import MatrixSlot
+from gradtx.core.decompositions import orthonormal
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
@@ -96,7 +97,7 @@ class ScaleByKlSoap(OfEigenbases, name="scale_by_kl_soap"):
 def _turn(old: tuple[Pair, Any], sides: Pair) -> tuple[Pair, Any]:
     """One step of a power iteration, to which the momentum follows."""
     bases, mu = old
-    new: Any = tuple(jnp.linalg.qr(side @ basis)[0] for side, basis in zip(sides, bases, strict=True))
+    new: Any = tuple(orthonormal(side @ basis) for side, basis in zip(sides, bases, strict=True))
     return new, into(back(mu, bases), new)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
 from gradtx.core.compose.rule import Key, Slot, WholeScalar
+from gradtx.core.decompositions import triangular_quotient
 from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Leaf, Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
@@ -181,9 +182,7 @@ def _over(x: jax.Array, q: jax.Array, side: int) -> jax.Array:
     """The quotient q^-T x on the side of the rows, or x q^-1 on that of the columns."""
     if q.ndim == 2:
         return x / jnp.expand_dims(q, -1 if side == 0 else -2)
-    if side == 0:
-        return jax.lax.linalg.triangular_solve(q, x, left_side=True, lower=False, transpose_a=True)
-    return jax.lax.linalg.triangular_solve(q, x, left_side=False, lower=False)
+    return triangular_quotient(q, x, side)
 
 
 def _fitted(factors: Any, x: jax.Array, v: jax.Array, rate: jax.Array) -> Any:

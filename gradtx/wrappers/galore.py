@@ -14,6 +14,7 @@ import numpy as np
 
 from gradtx.core.compose.rule import Slot
 from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.decompositions import svd
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.matrix_views import Views, is_view, told
@@ -123,7 +124,7 @@ def upright(x: jax.Array) -> jax.Array:
 
 def _renewed(how: Projection, due: jax.Array, x: jax.Array, old: Bases) -> Bases:
     """The first singular vectors of matrices that say some, for all or for those that have none yet."""
-    u, _, vh = jnp.linalg.svd(x, full_matrices=False)
+    u, _, vh = svd(x)
     finite = [_over(jnp.all, jnp.isfinite(y)) for y in (x, u, vh)]
     taken = (due | _unset(old)) & _over(jnp.any, x != 0) & functools.reduce(jnp.logical_and, finite)
 
