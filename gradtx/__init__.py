@@ -122,6 +122,7 @@ from gradtx.schedules.linear import (
 from gradtx.schedules.piecewise import join_schedules, piecewise_constant_schedule
 from gradtx.schedules.polynomial import polynomial_schedule
 from gradtx.schedules.stable import inverse_sqrt_schedule, warmup_stable_decay_schedule
+from gradtx.state_sharding import state_sharding
 from gradtx.transforms.acprop import scale_by_acprop
 from gradtx.transforms.adadelta import scale_by_adadelta
 from gradtx.transforms.adagrad import scale_by_rss
@@ -595,6 +596,7 @@ __all__ = [
     "sqrt",
     "square",
     "stable_adamw",
+    "state_sharding",
     "stateless",
     "stateless_with_tree_map",
     "step_count",

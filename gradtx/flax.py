@@ -18,11 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 from flax.core import meta
+from flax.core.spmd import composite_rules, get_logical_axis_rules
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
+from flax.linen.spmd import logical_to_mesh_axes
 from flax.training import train_state
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec, Sharding
 
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import path_parts
+from gradtx.core.engine.placement import sharding_of
 from gradtx.core.engine.rebase import rebase
 from gradtx.core.engine.structure import Structure
 from gradtx.core.engine.transform import apply_gradients
@@ -30,6 +34,7 @@ from gradtx.core.engine.views import MatrixView
 from gradtx.core.numbers.states import is_state
 from gradtx.core.spec.spec import show
 from gradtx.micro_batches import check_count, combined
+from gradtx.state_sharding import state_sharding
 
 _pure: Any = getattr(nnx, "as_pure", None) or getattr(nnx, "pure")  # noqa: B009 - by Flax's version
 
@@ -118,7 +123,9 @@ class Optimizer(nnx.Optimizer):
 
     def __init__(self, model: Any, tx: Any, *, wrt: Any) -> None:
         structure: Any = Structure.of(tx)  # Flax's annotation names Optax's class
-        super().__init__(model, structure, wrt=wrt)
+        named: Any = _Named(structure)
+        super().__init__(model, named, wrt=wrt)
+        self.tx = structure
 
     def update(self, model: Any, grads: Any, /, **extra: Any) -> None:  # type: ignore[override]
         """Moves the model's parameters and the optimizer's state, in place.
@@ -345,9 +352,14 @@ def _metadata(leaf: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     while isinstance(leaf, meta.AxisMetadata):
         box: Any = leaf
-        own = {VIEW: box.view} if isinstance(box, Viewed) else {"names": getattr(box, "names", None)}
+        own = {VIEW: box.view} if isinstance(box, Viewed) else _of_box(box)
         found, leaf = {**own, **found}, getattr(box, "value", None)
     return found
+
+
+def _of_box(box: Any) -> dict[str, Any]:
+    """The names of the axes in a box, their mesh, and the rules of names that are logical."""
+    return {name: getattr(box, name) for name in ("names", "mesh", "rules") if hasattr(box, name)}
 
 
 def _stacked(path: str, view: MatrixView | None, leaf: Any, layers: int | None) -> MatrixView | None:
@@ -363,3 +375,69 @@ def _stacked(path: str, view: MatrixView | None, leaf: Any, layers: int | None) 
             f"otherwise give the view a letter for each axis."
         )
     return _with_batch(view, layers, more)
+
+
+def shardings_of(params: Any) -> Any:
+    """How what is remembered of parameters is sharded, as Flax was told: specs, shardings or None.
+
+    Metadata called `optimizer_sharding` says it, and for a parameter that is not placed yet what shards it.
+    """
+    return jax.tree.map(_sharding, params, is_leaf=_says_something)
+
+
+def _sharding(leaf: Any) -> Any:
+    said = _metadata(leaf)
+    names = said.get("optimizer_sharding")
+    if not names and all(sharding_of(x) is None for x in jax.tree.leaves(leaf)):
+        names = next((said[name] for name in NAMES if said.get(name)), None)
+    if not names or isinstance(names, Sharding):
+        return names or None
+    spec = _by_rules(names, said)
+    return spec if said.get("mesh") is None else NamedSharding(said["mesh"], spec)
+
+
+def _by_rules(names: Any, said: dict[str, Any]) -> PartitionSpec:
+    """The axes of a mesh that names of axes stand for; a name of which no rule says something is one."""
+    if "rules" in said and (said["rules"] or get_logical_axis_rules()):
+        return logical_to_mesh_axes(names, said["rules"]) or PartitionSpec()
+    rules = (
+        {} if "names" in said else dict(composite_rules(get_logical_axis_rules(), said.get("sharding_rules")))
+    )
+    return PartitionSpec(*(rules.get(name, name) for name in names))
+
+
+class _Named:
+    """A transform whose state names the axes of what is remembered as the parameters name theirs.
+
+    Flax shards a slot by the names in its metadata, which are those of the parameter, whatever its shape is.
+    """
+
+    def __init__(self, tx: Any) -> None:
+        self.tx = tx
+
+    def init(self, params: Any) -> Any:
+        """The state."""
+        state = self.tx.init(params)
+        every = [f"{i}" for i in range(max((np.ndim(x) for x in jax.tree.leaves(params)), default=0))]
+        if not (every and any(map(_names_of, jax.tree.leaves(params, is_leaf=_says_something)))):
+            return state
+        # A mesh on which each axis of a parameter is one of its own, by which it is known in the slots.
+        specs = jax.tree.map(lambda x: PartitionSpec(*every[: np.ndim(x)]), params)
+        kept = state_sharding(self.tx, params, specs, AbstractMesh((1,) * len(every), tuple(every)))
+        return jax.tree.map(_renamed, state, kept, is_leaf=_says_something)
+
+
+def _names_of(leaf: Any) -> dict[str, tuple[Any, ...]]:
+    """The metadata of a variable that names its axes."""
+    said = leaf.get_metadata() if hasattr(leaf, "get_metadata") else {}
+    named = {k: said.get(k) for k in ("optimizer_sharding", *NAMES)}
+    return {k: tuple(names) for k, names in named.items() if isinstance(names, tuple | PartitionSpec)}
+
+
+def _renamed(leaf: Any, kept: Any) -> Any:
+    """A slot whose metadata names its own axes; those have a name that are the parameter's."""
+    for sharding in jax.tree.leaves(kept) if _says_something(leaf) else ():
+        for key, names in _names_of(leaf).items():
+            of_axis = {f"{i}": name for i, name in enumerate(names)}
+            leaf = leaf.replace(**{key: tuple(of_axis.get(axis) for axis in sharding.spec)})
+    return leaf

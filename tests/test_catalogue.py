@@ -99,6 +99,7 @@ NOT_TRANSFORMS = {
         "report",
         "set_hyperparams",
         "slots_by_leaf",
+        "state_sharding",
         "step_count",
         "tree_map_params",
     ],

@@ -84,7 +84,7 @@ CORE = {
     "roots.py": 90,
     "spec": 520,
     "numbers": 750,
-    "engine": 3_200,
+    "engine": 3_250,
     "compose": 450,
 }
 """The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""

@@ -157,7 +157,7 @@ class Momentary(ByStep):
         return self.tx.program if isinstance(self.tx, Composed) else None
 
     def init(self, params: PyTree) -> PyTree:
-        return without_numbers(self.tx, self.tx.init(params))
+        return without_numbers(self.tx, adapted(self.tx).init(params))
 
     def _step(self, call: Call) -> tuple[PyTree, PyTree]:
         tx, state = self.tx, call.state

@@ -20,6 +20,7 @@ from gradtx.core.engine.matrix_views import cuts_of
 from gradtx.core.engine.placement import Placement
 from gradtx.core.engine.program import Program, changed_after
 from gradtx.core.engine.steps import ROWS, Unit, is_declared, is_rule
+from gradtx.core.engine.transform import adapted
 from gradtx.core.engine.views import Cut
 from gradtx.core.numbers.paths import Path, nest
 from gradtx.core.numbers.schedule import CALLABLE, pack_schedules
@@ -52,7 +53,7 @@ def initial_state(program: Program, params: PyTree) -> State:
         if not is_rule(unit):
             unit.transform.check_leaves(params, on, unit.where)
             for name, part in unit.transform.wrapped().items():
-                slots[*unit.path, name] = part.init(unit.transform.view(kept))
+                slots[*unit.path, name] = adapted(part).init(unit.transform.view(kept))
         rule = with_values(unit, arguments)
         for name in rule.leaf_slots:
             make = _slot_maker(unit, rule, name, place, kept)

@@ -43,15 +43,13 @@ class Placement:
 
     def __init__(self, leaves: list[Any]) -> None:
         self.abstract = any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves)
-        self._replicated = next((s for s in map(_replicated, leaves) if s is not None), None)
+        found = [s for s in map(_replicated, leaves) if s is not None]
+        # Scalars are with the leaves that are on a mesh, and not with those that wait in the host's memory.
+        self._replicated: Any = min(found, key=lambda s: (not _is_named(s), _is_on_host(s)), default=None)
 
     def scalar(self, x: Any) -> Any:
         """A number or a few, replicated where the leaves are committed; sharded where its type says so."""
-        sharding = self._replicated
-        if isinstance(sharding, NamedSharding) and _is_explicit(sharding):
-            typed = typed_sharding(x)
-            parts = [None] * x.ndim if typed is None else typed.spec
-            sharding = _in_full(sharding.mesh, list(parts), x.ndim, sharding.memory_kind)
+        sharding = self._beside(x)
         if self.abstract:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
         if sharding is not None:
@@ -59,17 +57,30 @@ class Placement:
         # A copy that JAX does not compute: `jax.debug_infs` would take an infinity in it for a fault.
         return jnp.array(x) if isinstance(x, Tracer) else jax.device_put(np.array(x))
 
+    def foreign(self, x: Any, leaf: Any) -> Any:
+        """An array that another library's `init` made, like a leaf or (None) like none.
+
+        Where it is committed it stays.
+        """
+        sharding = self._beside(x) if leaf is None else self._along(jnp.shape(x), leaf)
+        if self.abstract:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+        is_free = isinstance(x, jax.Array) and not isinstance(x, Tracer) and not x.committed
+        return x if sharding is None or not is_free else jax.device_put(x, sharding)
+
     def slot(self, shape: tuple[int, ...], dtype: Any, value: Any, leaf: Any) -> Any:
         """A new array of `value`, sharded like `leaf` if it has the leaf's shape; it aliases nothing."""
-        alike = shape == jnp.shape(leaf)
         if self.abstract:
-            sharding = getattr(leaf, "sharding", None) if alike else self._along(shape, leaf)
-            return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=self._along(shape, leaf))
         value = jnp.asarray(value).astype(dtype)
-        if alike and isinstance(leaf, jax.Array):
-            if value.ndim or isinstance(value, Tracer):
+        if shape == jnp.shape(leaf) and isinstance(leaf, jax.Array):
+            sharding = None if isinstance(leaf, Tracer) else self._along(shape, leaf)
+            if value.ndim:
+                made = jnp.array(jnp.broadcast_to(value, shape), copy=True)
+                return sharded_like(made, leaf) if sharding is None else jax.device_put(made, sharding)
+            if isinstance(value, Tracer):
                 return jnp.zeros_like(leaf, dtype=dtype) + value
-            return jnp.full_like(leaf, jnp.array(value, copy=True), dtype=dtype)
+            return jnp.full_like(leaf, jnp.array(value, copy=True), dtype=dtype, device=sharding)
         return self.part(shape, jnp.array(jnp.broadcast_to(value, shape), copy=True), leaf)
 
     def part(self, shape: tuple[int, ...], x: Any, leaf: Any) -> Any:
@@ -89,7 +100,7 @@ class Placement:
         """
         mesh = mesh_of(leaf)
         if mesh is None:
-            sharding = None if isinstance(leaf, Tracer) else self._replicated
+            sharding = None if isinstance(leaf, Tracer) else self._along(shape, leaf)
         else:
             owners = _dividing(mesh, shape[0], mesh.axis_names)
             others = [axis for axis in mesh.axis_names if axis not in owners]
@@ -106,12 +117,24 @@ class Placement:
         explicit = _is_explicit(sharding)
         return (jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint)(made, sharding)
 
+    def _beside(self, x: Any) -> Any:
+        """The sharding for what is like no leaf."""
+        sharding = self._replicated
+        if not _is_explicit(sharding):
+            return sharding
+        typed = typed_sharding(x)
+        parts = [None] * x.ndim if typed is None else list(typed.spec)
+        return _in_full(sharding.mesh, parts, x.ndim, sharding.memory_kind)
+
     def _along(self, shape: tuple[int, ...], leaf: Any) -> Any:
-        """The sharding for a slot that keeps some axes of a leaf."""
-        sharding = typed_sharding(leaf) if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
-        if not isinstance(sharding, NamedSharding):
-            return self._replicated
-        return _in_full(sharding.mesh, _kept_parts(shape, sharding), len(shape), sharding.memory_kind)
+        """The sharding for a slot that keeps some axes of a leaf, or all of them."""
+        sharding, alike = sharding_of(leaf), shape == jnp.shape(leaf)
+        if sharding is None or (_is_named(self._replicated) and not _is_named(sharding)):
+            sharding = self._replicated
+        if not isinstance(sharding, NamedSharding) or (alike and not _is_explicit(sharding)):
+            return sharding
+        parts = list(sharding.spec) if alike else _kept_parts(shape, sharding)
+        return _in_full(sharding.mesh, parts, len(shape), sharding.memory_kind)
 
 
 def _kept_parts(shape: tuple[int, ...], sharding: NamedSharding) -> list[Any]:
@@ -120,10 +143,10 @@ def _kept_parts(shape: tuple[int, ...], sharding: NamedSharding) -> list[Any]:
     # What is remembered may have an axis of the leaf twice, and a mesh axis shards one axis only.
     kept = [a if a not in kept[:i] else len(sharding.spec) for i, a in enumerate(kept)]
     parts = [sharding.spec[i] if i < len(sharding.spec) else None for i in kept]
-    return [part if _divides(sharding.mesh, part, n) else None for part, n in zip(parts, shape, strict=True)]
+    return [part if divides(sharding.mesh, part, n) else None for part, n in zip(parts, shape, strict=True)]
 
 
-def _divides(mesh: Any, part: Any, size: int) -> bool:
+def divides(mesh: Any, part: Any, size: int) -> bool:
     """Whether the devices along some axes of a mesh divide an axis of an array."""
     names = () if part is None else part if isinstance(part, tuple) else (part,)
     return size % math.prod(mesh.shape[name] for name in names) == 0
@@ -152,6 +175,14 @@ def _in_full(mesh: Any, parts: list[Any], ndim: int, memory_kind: Any) -> NamedS
         while parts and parts[-1] is None:
             parts.pop()
     return NamedSharding(mesh, PartitionSpec(*parts), memory_kind=memory_kind)
+
+
+def _is_named(sharding: Any) -> bool:
+    return isinstance(sharding, NamedSharding)
+
+
+def _is_on_host(sharding: Any) -> bool:
+    return "host" in (sharding.memory_kind or "")
 
 
 def _is_explicit(sharding: Any) -> bool:
@@ -249,13 +280,20 @@ def resharded(x: jax.Array, typed: Any, parts: list[Any]) -> jax.Array:
     return jax.sharding.reshard(x, NamedSharding(typed.mesh, PartitionSpec(*parts)))
 
 
-def _replicated(leaf: Any) -> Any:
+def sharding_of(leaf: Any) -> Any:
+    """How a leaf is sharded, None where JAX is free to choose; of a traced one what its type says."""
     if isinstance(leaf, Tracer):
-        return None
+        return typed_sharding(leaf)
     sharding = getattr(leaf, "sharding", None)
+    is_free = isinstance(leaf, jax.Array) and not leaf.committed
+    return None if is_free and not isinstance(sharding, NamedSharding) else sharding
+
+
+def _replicated(leaf: Any) -> Any:
+    sharding = None if isinstance(leaf, Tracer) else sharding_of(leaf)
     if isinstance(sharding, NamedSharding):
         return NamedSharding(sharding.mesh, PartitionSpec(), memory_kind=sharding.memory_kind)
-    return sharding if isinstance(leaf, jax.Array) and leaf.committed else None
+    return sharding
 
 
 def replicated(tree: Any, beside: list[Any]) -> Any:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.foreign_state import foreign_state
 from gradtx.core.engine.protocol import OptState, Params, TransformInitFn, TransformUpdateExtraArgsFn, Updates
 from gradtx.core.numbers.states import FOREIGN, TRANSFORM
 from gradtx.core.numerics import cast, compute_dtype, is_complex
@@ -157,7 +158,7 @@ class Transform(Spec):
 
     def init(self, params: Params) -> OptState:
         """The state for parameters (arrays or `jax.ShapeDtypeStruct`s)."""
-        return self._functions()[0](params)
+        return foreign_state(self._functions()[0], params)
 
     def update(
         self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
@@ -266,8 +267,8 @@ class Foreign(Transform):
         return needed(self.tx.update)
 
     def init(self, params: PyTree) -> PyTree:
-        """Calls its `init`."""
-        return self.tx.init(params)
+        """Calls its `init`, and places what it gives beside the parameters."""
+        return foreign_state(self.tx.init, params)
 
     def update(
         self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
