@@ -241,6 +241,7 @@ from gradtx.wrappers.real_and_imaginary import split_real_and_imaginary
 from gradtx.wrappers.report import report
 from gradtx.wrappers.sam import sam
 from gradtx.wrappers.schedule_free import schedule_free
+from gradtx.wrappers.shard_state import shard_state
 from gradtx.wrappers.skip import skip_large_updates, skip_not_finite
 from gradtx.wrappers.sophia import scale_by_sophia
 from gradtx.wrappers.stateless import stateless, stateless_with_tree_map
@@ -579,6 +580,7 @@ __all__ = [
     "sgd",
     "sgdr_schedule",
     "shampoo",
+    "shard_state",
     "sign",
     "sign_sgd",
     "signum",

@@ -110,6 +110,7 @@ NOT_TRANSFORMS = {
         "to_optax_state",
         "to_torch_state_dict",
     ],
+    "what is around a whole optimizer and places its state": ["shard_state"],
     "conditions to skip a step": ["skip_large_updates", "skip_not_finite"],
 }
 

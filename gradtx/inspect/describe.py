@@ -12,7 +12,7 @@ import jax
 from gradtx.core.engine.labels import Labelled
 from gradtx.core.engine.leaves import Excluding
 from gradtx.core.engine.steps import Unit, is_declared, is_rule
-from gradtx.core.engine.transform import Foreign
+from gradtx.core.engine.transform import Foreign, adapted
 from gradtx.core.numbers.paths import lookup
 from gradtx.core.spec.spec import FACTORIES, maker, show
 from gradtx.formulas.direction import movements
@@ -87,6 +87,7 @@ def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
         schedules=tuple(courses(level, steps)),
         directions={path: direction for path, (direction, _) in moves.items()},
         decays={path: decay for path, (_, decay) in moves.items() if decay},
+        remarks=tuple(adapted(tx).remarks(params)),
     )
 
 

@@ -83,6 +83,7 @@ class Description:
         schedules: each schedule over the run.
         directions: where the update of each leaf goes, by its path.
         decays: the weight decay of each leaf that has some, by its path.
+        remarks: what is to be said of it as a whole.
     """
 
     leaves: int
@@ -93,13 +94,15 @@ class Description:
     schedules: tuple[Course, ...]
     directions: dict[str, Direction]
     decays: dict[str, DecayKind]
+    remarks: tuple[str, ...]
 
     def __str__(self) -> str:
         head = (
             f"{count(self.leaves, 'leaf', 'leaves')}, {count(self.parameters, 'parameter')}, "
             f"{size(self.nbytes)}; the state takes {size(self.state_nbytes)}"
         )
-        texts = [filled(head) + self._directions(), self._parts(), self._schedules(), self._decays()]
+        remarks = [line for remark in self.remarks for line in filled(remark)]
+        texts = [filled(head) + self._directions(), remarks, self._parts(), self._schedules(), self._decays()]
         return "\n\n".join("\n".join(text) for text in texts if text)
 
     def __repr__(self) -> str:

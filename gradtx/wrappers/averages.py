@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.compose.combine import checked, visit
+from gradtx.core.compose.combine import as_part, visit
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
@@ -75,7 +75,7 @@ class Averaged(Composed):
     average: Average
 
     def __init__(self, inner: Any, average: Average) -> None:
-        self._set(inner=checked(average.name, inner), average=average)
+        self._set(inner=as_part(average.name, inner), average=average)
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         return call_arguments(self.average.name, {"inner": self.inner, **self.average._values()})

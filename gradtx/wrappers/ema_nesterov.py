@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from gradtx.core.compose.combine import checked, visit
+from gradtx.core.compose.combine import as_part, visit
 from gradtx.core.compose.rule import Rule, Slot, WholeScalar
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
@@ -45,7 +45,7 @@ class Ahead(Composed):
     lookahead: EmaNesterov
 
     def __init__(self, base_optimizer: Any, lookahead: EmaNesterov) -> None:
-        self._set(base_optimizer=checked(lookahead.name, base_optimizer), lookahead=lookahead)
+        self._set(base_optimizer=as_part(lookahead.name, base_optimizer), lookahead=lookahead)
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         return call_arguments(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from gradtx.core.compose.combine import SetToZero, chain, checked, masked, visit
+from gradtx.core.compose.combine import SetToZero, as_part, chain, masked, visit
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labelled, Labels, check_labels
@@ -32,7 +32,7 @@ class Partition(Composed):
             )
         check_labels("partition", transforms)
         for tx in transforms.values():
-            checked("partition", tx)
+            as_part("partition", tx)
         self._set(
             transforms=dict(transforms),
             param_labels=param_labels,

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from gradtx.core.compose.combine import checked
+from gradtx.core.compose.combine import as_part
 from gradtx.core.compose.rule import Whole
 from gradtx.core.compose.wrapper import Wrapper, in_dtypes_of
 from gradtx.core.engine.composed import Composed
@@ -193,4 +193,4 @@ def built(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
             "What it must get as it is, such as a size, is named in static_args."
         )
         raise
-    return checked("inject_hyperparams", tx)
+    return as_part("inject_hyperparams", tx)

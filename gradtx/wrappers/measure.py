@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose.combine import checked
+from gradtx.core.compose.combine import as_part
 from gradtx.core.compose.rule import Slot, Whole
 from gradtx.core.compose.wrapper import Wrapper, in_dtypes_of
 from gradtx.core.engine.composed import Composed
@@ -116,7 +116,7 @@ def _unit(where: str, key: str, measure: Any) -> Wrapper:
             f"{where}: {key!r} must be a function of the updates, a measure_with_ema(...) or another "
             f"transform, got {show(measure)}."
         )
-    return MeasureByTransform(inner=checked(where, measure))
+    return MeasureByTransform(inner=as_part(where, measure))
 
 
 class Monitor(Composed):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose.combine import checked, visit
+from gradtx.core.compose.combine import as_part, visit
 from gradtx.core.compose.rule import Rule, Slot, WholeScalar
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
@@ -77,7 +77,7 @@ class Free(Composed):
     average: ScheduleFree
 
     def __init__(self, base_optimizer: Any, average: ScheduleFree) -> None:
-        self._set(base_optimizer=checked(average.name, base_optimizer), average=average)
+        self._set(base_optimizer=as_part(average.name, base_optimizer), average=average)
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         return call_arguments(

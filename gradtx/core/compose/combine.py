@@ -32,6 +32,14 @@ def checked(where: str, tx: Any) -> Any:
     return tx
 
 
+def as_part(where: str, tx: Any) -> Any:
+    """`tx`, or an error if it is no transform, or one that cannot be a part of another."""
+    if isinstance(checked(where, tx), Transform) and tx.is_outermost:
+        name, *_ = tx._call()
+        raise ValueError(f"{where} was given {name}(...), which must be around the whole optimizer.")
+    return tx
+
+
 def visit(tx: Any, builder: Builder) -> None:
     """Adds a transform of any library to a program."""
     adapted(tx)._visit(builder)
@@ -45,7 +53,7 @@ class Chain(Composed):
     def __init__(self, members: tuple[Any, ...]) -> None:
         flat: list[Any] = []
         for tx in members:
-            flat.extend(tx.members if type(tx) is Chain else [checked("chain", tx)])
+            flat.extend(tx.members if type(tx) is Chain else [as_part("chain", tx)])
         self._set(members=tuple(flat))
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
@@ -94,7 +102,7 @@ class NamedChain(Composed):
             if name in names or not name:
                 raise ValueError(f"named_chain: {name!r} is taken; give each transform a name of its own.")
             names.append(name)
-            checked("named_chain", member[1])
+            as_part("named_chain", member[1])
         self._set(members=tuple(members))
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
@@ -141,7 +149,7 @@ class Masked(Declared, Composed, name="masked"):
     outside: Outside
 
     def check(self) -> None:
-        checked("masked", self.inner)
+        as_part("masked", self.inner)
         if self.outside not in get_args(Outside):
             raise ValueError(f"masked: outside must be 'pass' or 'zero', got {show(self.outside)}.")
 
@@ -210,7 +218,7 @@ class Parallel(Composed):
 
     def __init__(self, name: str, how: Callable[..., jax.Array], members: tuple[Any, ...]) -> None:
         for tx in members:
-            checked(name, tx)
+            as_part(name, tx)
         self._set(name=name, how=how, members=members)
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose.combine import checked
+from gradtx.core.compose.combine import as_part
 from gradtx.core.compose.rule import Slotted
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -49,7 +49,7 @@ class Wrapper(Slotted):
                     f"{self.name}: the state of a wrapped transform is called {INNER!r}, or {INNER!r} and a "
                     f"word, as in 'inner_{name}', by which it is found in a state; got {name!r}."
                 )
-            checked(self.name, part)
+            as_part(self.name, part)
 
     def wrapped(self) -> dict[str, Any]:
         """The wrapped transforms by name, `inner` or `inner_...`; each has a state of its own under it."""

@@ -88,9 +88,7 @@ class Placement:
         sharding = self._along(shape, leaf)
         if self.abstract:
             return jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
-        if sharding is None:
-            return x
-        return (jax.sharding.reshard if isinstance(leaf, Tracer) else jax.device_put)(x, sharding)
+        return x if sharding is None else placed(x, sharding)
 
     def stack(self, shape: tuple[int, ...], dtype: Any, value: Any, leaf: Any) -> Any:
         """A new stack with a row of `value` for each matrix, sharded along itself on the mesh of a leaf.
@@ -112,10 +110,7 @@ class Placement:
         made = jnp.array(jnp.broadcast_to(jnp.asarray(value).astype(dtype), shape), copy=True)
         if sharding is None:
             return made
-        if not isinstance(leaf, Tracer):
-            return jax.device_put(made, sharding)
-        explicit = _is_explicit(sharding)
-        return (jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint)(made, sharding)
+        return placed(made, sharding) if isinstance(leaf, Tracer) else jax.device_put(made, sharding)
 
     def _beside(self, x: Any) -> Any:
         """The sharding for what is like no leaf."""
@@ -148,8 +143,12 @@ def _kept_parts(shape: tuple[int, ...], sharding: NamedSharding) -> list[Any]:
 
 def divides(mesh: Any, part: Any, size: int) -> bool:
     """Whether the devices along some axes of a mesh divide an axis of an array."""
-    names = () if part is None else part if isinstance(part, tuple) else (part,)
-    return size % math.prod(mesh.shape[name] for name in names) == 0
+    return size % math.prod(mesh.shape[name] for name in _names(part)) == 0
+
+
+def _names(part: Any) -> tuple[str, ...]:
+    """The axes of a mesh that shard one axis of an array."""
+    return () if part is None else part if isinstance(part, tuple) else (part,)
 
 
 def _dividing(mesh: Any, count: int, axes: Sequence[str]) -> tuple[str, ...]:
@@ -245,6 +244,32 @@ def sharded_along(x: jax.Array, shape: tuple[int, ...], leaf: jax.Array) -> jax.
     if typed is None or shape == leaf.shape:
         return sharded_like(x, leaf)
     return resharded(x, typed, _kept_parts(shape, typed))
+
+
+def placed(x: Any, sharding: Any) -> Any:
+    """An array, concrete, traced or abstract, where a sharding says."""
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    if not isinstance(x, Tracer):
+        return jax.device_put(x, sharding)
+    return (jax.sharding.reshard if _is_explicit(sharding) else jax.lax.with_sharding_constraint)(x, sharding)
+
+
+def spread(sharding: NamedSharding, shape: tuple[int, ...], axes: tuple[str, ...]) -> NamedSharding:
+    """A sharding over further axes of a mesh, along the longest axis of an array that they divide.
+
+    An axis that is not sharded yet goes before others. Where they divide none the sharding stays as it is, as
+    it does over an axis of the mesh that shards the array already.
+    """
+    parts = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
+    further = tuple(name for name in axes if name not in {n for part in parts for n in _names(part)})
+    longer = [_part((*_names(part), *further)) for part in parts]
+    divided = [i for i, n in enumerate(shape) if n and divides(sharding.mesh, longer[i], n)]
+    if not further or not divided:
+        return sharding
+    best = max(divided, key=lambda i: (parts[i] is None, shape[i]))
+    parts[best] = longer[best]
+    return _in_full(sharding.mesh, parts, len(shape), sharding.memory_kind)
 
 
 def placed_as(x: jax.Array, old: jax.Array) -> jax.Array:

@@ -71,6 +71,9 @@ class Transform(Spec):
     later, as long as the transform has not been used under `jit`.
     """
 
+    is_outermost: ClassVar[bool] = False
+    """Whether nothing may be around it."""
+
     is_users: ClassVar[bool] = False
     """Whether the class is one that a user derived from this one, and not from a rule or a wrapper."""
 
@@ -203,6 +206,10 @@ class Transform(Spec):
 
     def last_units(self) -> list[str]:
         """The names of what is in it that needs the new parameters, and must see the final update."""
+        return []
+
+    def remarks(self, params: Params) -> list[str]:
+        """What a description of it for some parameters says of it as a whole."""
         return []
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 FACTORIES: weakref.WeakValueDictionary[str, Callable[..., Any]] = weakref.WeakValueDictionary()
 """The public constructor of each declared name, for the defaults that a repr leaves out."""
@@ -131,6 +132,10 @@ def show(x: Any) -> str:
         return "{" + ", ".join(f"{show(k)}: {show(v)}" for k, v in x.items()) + "}"
     if isinstance(x, Spec | str | int | type(None)):
         return repr(x)
+    if isinstance(x, PartitionSpec):
+        return f"jax.sharding.PartitionSpec{show(tuple(x))}"
+    if isinstance(x, Mesh | AbstractMesh):
+        return _show_mesh(x)
     module, name = str(getattr(x, "__module__", "")), str(getattr(x, "__qualname__", ""))
     library, *inside = module.split(".")
     # The public name stays where a file moves, and no function hides it from the path to its file.
@@ -142,6 +147,15 @@ def show(x: Any) -> str:
     if found is x and found is not None:
         return name if module == "builtins" else f"{module}.{name}"
     return f"<{name or type(x).__name__}>"
+
+
+def _show_mesh(mesh: Mesh | AbstractMesh) -> str:
+    """Code for a mesh of all devices in their order, or of none; another one's devices have no code."""
+    kinds = ", ".join(f"jax.sharding.AxisType.{kind.name}" for kind in mesh.axis_types)
+    form = f"({show(mesh.axis_sizes)}, {show(mesh.axis_names)}, ({kinds},))"
+    if isinstance(mesh, AbstractMesh):
+        return f"jax.sharding.AbstractMesh{form}"
+    return f"jax.make_mesh{form}" if [*mesh.devices.flat] == jax.devices() else f"<Mesh {form}>"
 
 
 def maker(update: Any) -> str:
