@@ -82,7 +82,7 @@ CORE = {
     "decompositions.py": 60,
     "polar.py": 175,
     "roots.py": 90,
-    "spec": 520,
+    "spec": 530,
     "numbers": 750,
     "engine": 3_250,
     "compose": 450,

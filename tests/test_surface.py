@@ -935,7 +935,20 @@ SEVERAL_MEANINGS = {
         "batch of layers that are scanned",
         "a letter for each axis, `'r'` for rows, `'c'` for columns, `'b'` for a batch",
     ],
-    "axis": ["the axes along which the elements of one unit lie", "the axes to take it over"],
+    "axis": [
+        "the axes along which the elements of one unit lie",
+        "the axes to take it over",
+        "the axis of the mesh to shard over, or several",
+    ],
+    "mesh": [
+        "the mesh of `specs`, a `jax.sharding.Mesh` or an `AbstractMesh`",
+        "the mesh that the parameters are on",
+    ],
+    "specs": [
+        "a tree like the parameters, or a prefix of one, of `PartitionSpec`s or shardings, such as how the "
+        "slots are sharded where the parameters are not",
+        "how the parameters are sharded over other axes",
+    ],
     "max_norm": ["the bound of the norm, >= 0", "the largest that each may have"],
     "x": ["an optimizer state, or what holds one", "an array"],
     "min_norm": ["norms below it count as this, >= 0", "the bound, >= 0"],

@@ -239,8 +239,8 @@ def shard_state(
     elements; `gradtx.describe` lists which. What is sharded over `axis` already, as by FSDP, stays as it is.
 
     Args:
-        inner: the whole optimizer, of any library: this is the outermost transform, around `accumulate`,
-            whose sums are sharded then, `guard` and all others.
+        inner: the wrapped transform, of any library. It is the whole optimizer: this is the outermost
+            transform, around `accumulate`, whose sums are sharded then, `guard` and all others.
         mesh: the mesh that the parameters are on.
         axis: the axis of the mesh to shard over, or several.
         specs: how the parameters are sharded over other axes: a `PartitionSpec` for each leaf, as a tree, as
