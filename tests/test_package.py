@@ -76,15 +76,16 @@ def test_imports_run_one_way_and_stay_within_the_dependencies(path):
 
 CORE = {
     "numerics.py": 130,
+    "shards.py": 90,
     "summing.py": 60,
-    "norms.py": 160,
+    "norms.py": 175,
     "products.py": 40,
     "decompositions.py": 60,
     "polar.py": 175,
     "roots.py": 90,
     "spec": 530,
     "numbers": 750,
-    "engine": 3_250,
+    "engine": 3_450,
     "compose": 450,
 }
 """The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""

@@ -28,6 +28,7 @@ from gradtx.core.numerics import (
     usually,
     widest,
 )
+from gradtx.core.shards import Axes, cond, shard_axes, summed
 from gradtx.core.summing import plain_sum, scaled_sum
 
 T = TypeVar("T")
@@ -142,24 +143,32 @@ class Squares:
     Attributes:
         total: the sum as it comes, in at least float32; one for each example if there is a `batch` of them.
         leaves: the arrays, to look at again where the sum is not exact.
+        axes: for each array, the mesh axes over which it is a shard, of those that `axis_name` names.
     """
 
     def __init__(
-        self, leaves: Sequence[jax.Array], sums: Sequence[jax.Array] | None = None, batch: int = 0
+        self,
+        leaves: Sequence[jax.Array],
+        sums: Sequence[jax.Array] | None = None,
+        batch: int = 0,
+        axis_name: Axes = None,
     ) -> None:
         if sums is None:
             sums = [plain_sum(cast(x, compute_dtype(x.dtype)), batch) for x in leaves]
-        self.total, self.leaves, self.batch = total(list(sums)), list(leaves), batch
+        self.sums, self.total, self.leaves, self.batch = list(sums), total(list(sums)), list(leaves), batch
+        self.axes = [shard_axes(axis_name, x) for x in leaves]
 
     @property
     def size(self) -> int:
         """The number of elements, of each example."""
-        return sum(_size(x, self.batch) for x in self.leaves)
+        return sum(summed(_size(x, self.batch), axes) for x, axes in zip(self.leaves, self.axes, strict=True))
 
     def then(self, ordinary: Callable[[jax.Array], T], careful: Callable[[Parts], T]) -> T:
         """What follows from the sum where that is exact, and what follows from its parts elsewhere."""
         if not self.leaves:
             return ordinary(self.total)
+        if any(self.axes):
+            return careful(self._over_shards())
         dtypes = [real_dtype(compute_dtype(x.dtype)) for x in self.leaves]
         exact = _Range(min(dtypes, key=lambda d: d.itemsize)).holds(self.total, self.size)
 
@@ -169,7 +178,18 @@ class Squares:
             again = self.total if len(set(dtypes)) == 1 else total([plain_sum(x, self.batch) for x in wide])
             return careful(_parts(leaves, jax.lax.stop_gradient(again), self.batch))
 
-        return jax.lax.cond(usually(exact.all()), lambda *_: ordinary(self.total), look, *self.leaves)
+        return cond(usually(exact.all()), lambda *_: ordinary(self.total), look, *self.leaves)
+
+    def _over_shards(self) -> Parts:
+        """The sum in parts, where some of the arrays are shards: of each along its own axes."""
+        groups: dict[tuple[str, ...], list[tuple[jax.Array, jax.Array]]] = {}
+        for axes, *own in zip(self.axes, self.leaves, self.sums, strict=True):
+            groups.setdefault(axes, []).append((own[0], own[1]))
+        found = [
+            summed(Squares(*zip(*own, strict=True), batch=self.batch).parts(), axes)
+            for axes, own in groups.items()
+        ]
+        return functools.reduce(lambda a, b: Parts(*map(jax.lax.add, a, b)), found)
 
     def parts(self) -> Parts:
         """The sum in parts."""
@@ -201,10 +221,12 @@ class Squares:
         return _clip_factors(top, factor, bound)
 
 
-@jax.jit
-def norm(leaves: Sequence[jax.Array], sums: Sequence[jax.Array] | None = None) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="axis_name")
+def norm(
+    leaves: Sequence[jax.Array], sums: Sequence[jax.Array] | None = None, axis_name: Axes = None
+) -> jax.Array:
     """The norm of some arrays; `sums` are those of their squares where they have been taken already."""
-    return Squares(leaves, sums).norm()
+    return Squares(leaves, sums, axis_name=axis_name).norm()
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -222,16 +244,10 @@ def norms_along(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return jax.lax.cond(usually(exact.all()), lambda _: sqrt(sums), look, x)
 
 
-@jax.jit
-def parts(leaves: Sequence[jax.Array], sums: Sequence[jax.Array] | None = None) -> Parts:
-    """The sum of the squares of some arrays in parts, to be added over shards."""
-    return Squares(leaves, sums).parts()
-
-
-@jax.jit
-def norm_squared(leaves: Sequence[jax.Array]) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="axis_name")
+def norm_squared(leaves: Sequence[jax.Array], axis_name: Axes = None) -> jax.Array:
     """The sum of the squares of some arrays, as far as it can be represented."""
-    return Squares(leaves).sum()
+    return Squares(leaves, axis_name=axis_name).sum()
 
 
 @jax.jit
@@ -251,10 +267,10 @@ def excess(size: jax.Array, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.maximum(one, shrink * size / bound), shrink
 
 
-@jax.jit
-def root_mean_square(x: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="axis_name")
+def root_mean_square(x: jax.Array, axis_name: Axes = None) -> jax.Array:
     """`sqrt(mean |x|²)` of one leaf, in at least float32; 0 for an empty one."""
-    return Squares([x]).root_mean_square()
+    return Squares([x], axis_name=axis_name).root_mean_square()
 
 
 @jax.jit

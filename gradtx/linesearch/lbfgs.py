@@ -11,7 +11,7 @@ import numpy as np
 
 from gradtx.core.compose.rule import Slot, Whole
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine.leaves import over_axes
+from gradtx.core.engine.parts import refuse_unnamed
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -47,7 +47,7 @@ class ScaleByLbfgs(Wrapper, name="scale_by_lbfgs"):
     def run(self, gs: Leaves, slots: Slots, call: WrappedUpdate) -> tuple[Leaves, dict[str, Any]]:
         assert call.params is not None
         params = [cast(p, g.dtype) for p, g in zip(call.params, gs, strict=True)]
-        over_axes(_inner(gs, gs), None, self.name)
+        refuse_unnamed(self.name, self, gs)
         # A gradient that is not finite must not reach the other leaves, and stays to be found.
         finite = list(call.finite())
         usable = [jnp.where(f, g, jnp.zeros_like(g)) for f, g in zip(finite, gs, strict=True)]

@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.leaves import over_axes
+from gradtx.core.engine.parts import refuse_unnamed
 from gradtx.core.engine.transform import added, cast_like
 from gradtx.core.engine.update import GRAD, VALUE_FN
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -65,7 +65,7 @@ class Line:
         """The loss at a point, and what gives its gradient there."""
         ends = list(map(added, self.params, scaled(self.us, rate)))
         value, pull = jax.vjp(lambda leaves: self._number(self.loss(self.tree(leaves))), ends)
-        over_axes(value, None, f"{self.where}: the loss")
+        refuse_unnamed(f"{self.where}: the loss", self, value)
 
         def gradient() -> Leaves:
             (grads,) = pull(jnp.ones_like(value))

@@ -12,7 +12,7 @@ import numpy as np
 
 from gradtx.core.compose.rule import Slot, Whole, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine.leaves import over_axes
+from gradtx.core.engine.parts import refuse_unnamed
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.update import VALUE_FN
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -61,7 +61,7 @@ class LineSearch(Wrapper):
 
     def run(self, gs: Leaves, slots: Slots, call: WrappedUpdate) -> tuple[Leaves, dict[str, Any]]:
         line, last = Line(gs, call, self.name), jax.lax.stop_gradient(slots.learning_rate)
-        over_axes(line.start, None, self.name)
+        refuse_unnamed(self.name, self, line.start)
         fixed = self._with(**constant(self._values()))
         found = fixed.search(line, jnp.where(last > 0, last, jnp.ones_like(last)))
         error = found.errors["decrease_error"]

@@ -15,6 +15,8 @@ def dadapt_adamw(
     eps: ScalarOrSchedule = 1e-8,
     estim_lr0: ScalarOrSchedule = 1e-6,
     weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """AdamW whose rate is estimated by D-Adaptation; see `scale_by_dadapt_adam`.
 
@@ -26,9 +28,14 @@ def dadapt_adamw(
         estim_lr0: the first estimate of the rate, > 0.
         weight_decay: lambda, the strength of the weight decay, >= 0; decoupled, the learning rate multiplies
             it.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer; `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx
@@ -40,4 +47,4 @@ def dadapt_adamw(
         https://arxiv.org/abs/2301.07733.
     """
     b1, b2 = betas
-    return scale_by_dadapt_adam(learning_rate, b1, b2, eps, estim_lr0, weight_decay)
+    return scale_by_dadapt_adam(learning_rate, b1, b2, eps, estim_lr0, weight_decay, axis_name=axis_name)

@@ -20,6 +20,7 @@ def dog(
     mask: Mask = None,
     *,
     decay_coupling: Coupling = "gradient",
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """DoG: gradient descent whose rate is a distance over a root of squared norms; see `scale_by_dog`.
 
@@ -34,9 +35,14 @@ def dog(
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
         decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
             `"none"`; see `docs/conventions.md`.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer with the slot `params0`; `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx
@@ -49,7 +55,12 @@ def dog(
     """
     kind, init_value = init_step
     return descent(
-        "dog", scale_by_dog(kind, init_value, eps), learning_rate, weight_decay, mask, decay_coupling
+        "dog",
+        scale_by_dog(kind, init_value, eps, axis_name=axis_name),
+        learning_rate,
+        weight_decay,
+        mask,
+        decay_coupling,
     )
 
 
@@ -62,6 +73,7 @@ def dowg(
     mask: Mask = None,
     *,
     decay_coupling: Coupling = "gradient",
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """DoWG: DoG with squared norms that are weighted by the distance so far; see `scale_by_dowg`.
 
@@ -73,9 +85,14 @@ def dowg(
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
         decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
             `"none"`; see `docs/conventions.md`.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer with the slot `params0`; `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx
@@ -86,5 +103,5 @@ def dowg(
         Khaled et al., DoWG Unleashed: An Efficient Universal Parameter-Free Gradient Descent Method, 2023,
         https://arxiv.org/abs/2305.16284.
     """
-    direction = scale_by_dowg(init_estim_sq_dist, eps)
+    direction = scale_by_dowg(init_estim_sq_dist, eps, axis_name=axis_name)
     return descent("dowg", direction, learning_rate, weight_decay, mask, decay_coupling)

@@ -26,6 +26,8 @@ def lars(
     trust_ratio_mask: Mask = True,
     momentum: ScalarOrSchedule = 0.9,
     nesterov: bool = False,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """LARS: v = mu v + eta c ||theta|| / ||d|| d for each leaf, d = g + lambda theta; theta <- theta - v.
 
@@ -40,9 +42,14 @@ def lars(
             usual choice is `("!*bias", "!*norm*")`, here and for the decay.
         momentum: mu, the decay of the velocity, in [0, 1].
         nesterov: use Nesterov momentum; the step looks ahead along the velocity.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer with the slot `trace`; `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx
@@ -53,7 +60,7 @@ def lars(
         You, Gitman and Ginsburg, Large Batch Training of Convolutional Networks, 2017,
         https://arxiv.org/abs/1708.03888.
     """
-    ratio = scale_by_trust_ratio(None, trust_coefficient, eps)
+    ratio = scale_by_trust_ratio(None, trust_coefficient, eps, axis_name=axis_name)
     return chain(
         add_decayed_weights(weight_decay, weight_decay_mask),
         masked(ratio, trust_ratio_mask),
@@ -71,6 +78,8 @@ def lamb(
     eps_root: ScalarOrSchedule = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """LAMB: theta <- theta - eta ||theta|| / ||d|| d for each leaf, d Adam's direction + lambda theta.
 
@@ -83,9 +92,14 @@ def lamb(
         weight_decay: lambda, the strength of the weight decay, >= 0; it is a part of the direction whose norm
             is taken.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer with the slots `mu` and `nu`; `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx
@@ -99,13 +113,18 @@ def lamb(
     return chain(
         scale_by_adam(b1, b2, eps, eps_root),
         add_decayed_weights(weight_decay, mask),
-        scale_by_trust_ratio(None, None, None),
+        scale_by_trust_ratio(None, None, None, axis_name=axis_name),
         scale_by_learning_rate(learning_rate),
     )
 
 
 @recipe
-def fromage(learning_rate: ScalarOrSchedule, min_norm: ScalarOrSchedule = 1e-6) -> Transform:
+def fromage(
+    learning_rate: ScalarOrSchedule,
+    min_norm: ScalarOrSchedule = 1e-6,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Transform:
     """Fromage: theta <- (theta - eta ||theta|| / ||g|| g) / sqrt(1 + eta²) for each leaf.
 
     The division is its own decay: it keeps the norm of a leaf.
@@ -113,9 +132,14 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: ScalarOrSchedule = 1e-6) 
     Args:
         learning_rate: the size of the steps, >= 0 or a schedule; eta above, a part of the leaf's own norm.
         min_norm: norms below it count as this, >= 0.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer without slots; `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx
@@ -126,7 +150,7 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: ScalarOrSchedule = 1e-6) 
         Bernstein et al., On the distance between two neural networks and the stability of learning, 2020,
         https://arxiv.org/abs/2002.03432.
     """
-    return scale_by_fromage(learning_rate, min_norm)
+    return scale_by_fromage(learning_rate, min_norm, axis_name=axis_name)
 
 
 @recipe
@@ -137,6 +161,8 @@ def novograd(
     eps: ScalarOrSchedule = 1e-6,
     eps_root: ScalarOrSchedule = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """NovoGrad: theta <- theta - eta m, m = b1 m + g / (sqrt(v) + eps) + lambda theta, v one number a leaf.
 
@@ -149,9 +175,14 @@ def novograd(
         eps: added to the denominator, >= 0.
         eps_root: added inside the root, >= 0.
         weight_decay: lambda, the strength of the weight decay, >= 0; it passes through the velocity.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer with the slots `mu` and `nu`; `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx
@@ -162,5 +193,5 @@ def novograd(
         Ginsburg et al., Stochastic Gradient Methods with Layer-wise Adaptive Moments for Training of Deep
         Networks, 2019, https://arxiv.org/abs/1905.11286.
     """
-    direction = scale_by_novograd(b1, b2, eps, eps_root, weight_decay)
+    direction = scale_by_novograd(b1, b2, eps, eps_root, weight_decay, axis_name=axis_name)
     return chain(direction, scale_by_learning_rate(learning_rate))

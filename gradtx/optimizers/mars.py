@@ -25,6 +25,7 @@ def mars(
     mask: Mask = None,
     *,
     decay_coupling: Coupling = "rate",
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """MARS-AdamW: Adam of gradients whose variance is reduced; see `reduce_variance`.
 
@@ -41,9 +42,14 @@ def mars(
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
         decay_coupling: where the decay enters: `"gradient"`, `"rate"`, `"cautious"`, `"schedule"` or
             `"none"`; see `docs/conventions.md`.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer with the slots `mu`, `nu` and `previous_gradient`.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx
@@ -55,5 +61,5 @@ def mars(
         https://arxiv.org/abs/2411.10438.
     """
     adam = scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype)
-    direction = chain(reduce_variance(b1, gamma), adam)
+    direction = chain(reduce_variance(b1, gamma, axis_name=axis_name), adam)
     return descent("mars", direction, learning_rate, weight_decay, mask, decay_coupling)

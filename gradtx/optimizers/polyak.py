@@ -17,6 +17,8 @@ def polyak_sgd(
     f_min: ScalarOrSchedule = 0.0,
     eps: ScalarOrSchedule = 0.0,
     variant: Variant = "sps",
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """Gradient descent with Polyak's step size, times `scaling`; see `scale_by_polyak`.
 
@@ -26,9 +28,14 @@ def polyak_sgd(
         f_min: the least value of the loss, or a lower bound of it.
         eps: added to the squared norm, >= 0.
         variant: `"sps"`; or `"sps+"`, in which a loss below `f_min` moves nothing, and not backwards.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer without slots; `update` needs `value=`, the loss.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax, jax.numpy as jnp
@@ -41,4 +48,5 @@ def polyak_sgd(
         Loizou et al., Stochastic Polyak Step-size for SGD: An Adaptive Learning Rate for Fast Convergence,
         2020, https://arxiv.org/abs/2002.10542.
     """
-    return chain(scale_by_polyak(f_min, max_learning_rate, eps, variant), scale_by_learning_rate(scaling))
+    direction = scale_by_polyak(f_min, max_learning_rate, eps, variant, axis_name=axis_name)
+    return chain(direction, scale_by_learning_rate(scaling))

@@ -18,6 +18,8 @@ def prodigy(
     estim_lr_coef: ScalarOrSchedule = 1.0,
     weight_decay: ScalarOrSchedule = 0.0,
     safeguard_warmup: bool = False,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """Prodigy: Adam with a step size estimated from the distance travelled; see `scale_by_prodigy`.
 
@@ -33,9 +35,14 @@ def prodigy(
             it.
         safeguard_warmup: leave the learning rate out of the estimate's denominator; for schedules with a
             warmup.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer; `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx
@@ -57,4 +64,5 @@ def prodigy(
         estim_lr_coef,
         weight_decay,
         safeguard_warmup,
+        axis_name=axis_name,
     )

@@ -22,6 +22,8 @@ def stable_adamw(
     nu_dtype: DType | None = None,
     weight_decay: ScalarOrSchedule = 1e-2,
     mask: Mask = None,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """AdamW whose step shrinks where the second moment lags behind; see `scale_by_stable_adam`.
 
@@ -36,9 +38,14 @@ def stable_adamw(
         nu_dtype: dtype to store the second moment in; by default the parameter's, at least float32.
         weight_decay: lambda, the strength of the weight decay, >= 0; it shrinks with the step.
         mask: which leaves to decay, as `gradtx.masked` takes it; by default all.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer with the slots `mu` and `nu`.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx
@@ -51,7 +58,8 @@ def stable_adamw(
     """
 
     def step(decay: ScalarOrSchedule) -> Transform:
-        return scale_by_stable_adam(b1, b2, eps, threshold, mu_dtype, nu_dtype, weight_decay=decay)
+        options = mu_dtype, nu_dtype
+        return scale_by_stable_adam(b1, b2, eps, threshold, *options, weight_decay=decay, axis_name=axis_name)
 
     rate = scale_by_learning_rate(learning_rate)
     if mask is None:

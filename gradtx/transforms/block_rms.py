@@ -19,20 +19,30 @@ class NormalizeByBlockRms(Rule, name="normalize_by_block_rms"):
     """u = g / (rms(g) + eps)."""
 
     eps: NonNegative
+    axis_name: str | tuple[str, ...] | None
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        return divide(g, root_mean_square(g) + self.eps), slots
+        return divide(g, root_mean_square(g, self.axis_name) + self.eps), slots
 
 
 @builds(NormalizeByBlockRms)
-def normalize_by_block_rms(eps: ScalarOrSchedule = 1e-8) -> Transform:
+def normalize_by_block_rms(
+    eps: ScalarOrSchedule = 1e-8,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Transform:
     """Divides the update of each leaf by its root mean square: u = g / (sqrt(mean(|g|²)) + eps).
 
     Args:
         eps: added to the denominator, >= 0.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform without slots.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from gradtx.core.compose.combine import Parallel
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import agree, real_dtype
+from gradtx.core.shards import over_shards
 from gradtx.core.spec.arguments import factory
 from gradtx.transforms.elementary import identity
 
@@ -20,7 +22,7 @@ class BesideGradient(Parallel):
     """A direction, and the gradient that it was made of, joined into an update."""
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-        return self.name, self.members[:1], {}
+        return self.name, self.members[:1], dict(vars(self.how))
 
 
 def beside_gradient(name: str, how: Any, inner: Any) -> Transform:
@@ -47,15 +49,26 @@ def _names(tx: Composed) -> Iterator[str]:
             yield from _names(part)
 
 
-def _agreeing(u: jax.Array, g: jax.Array) -> jax.Array:
-    # What is not a number stays to be found.
-    kept = ~(agree(u, g) <= 0)
-    part = jnp.sum(kept, dtype=real_dtype(u.dtype)) / max(u.size, 1)
-    return jnp.where(kept, u / jnp.maximum(part, 1e-3), jnp.zeros_like(u))
+@dataclasses.dataclass(frozen=True)
+class _Agreeing:
+    """The direction where it agrees with the gradient, scaled up by what it leaves out of a leaf."""
+
+    axis_name: str | tuple[str, ...] | None
+
+    def __call__(self, u: jax.Array, g: jax.Array) -> jax.Array:
+        # What is not a number stays to be found.
+        kept = ~(agree(u, g) <= 0)
+        count = jnp.sum(kept, dtype=real_dtype(u.dtype))
+        count, size = over_shards((count, u.size), self.axis_name, u, g)
+        return jnp.where(kept, u / jnp.maximum(count / max(size, 1), 1e-3), jnp.zeros_like(u))
 
 
 @factory
-def cautious(inner: Any) -> Transform:
+def cautious(
+    inner: Any,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Transform:
     """Lets a direction pass where it agrees with the gradient in sign, and scales what is left up.
 
         u = inner(g)          u <- u 1[u g > 0] / max(the part of the elements where u g > 0, 1e-3)
@@ -66,12 +79,15 @@ def cautious(inner: Any) -> Transform:
         inner: a transform that makes a direction, of any library, such as `scale_by_adam()`: the learning
             rate, which turns the sign, and weight decay come after it. With one that descends, which only a
             transform of gradtx tells, nothing would be left.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform with the state of `inner`.
 
     Raises:
         ValueError: `inner` has a learning rate.
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -85,4 +101,4 @@ def cautious(inner: Any) -> Transform:
         Liang et al., Cautious Optimizers: Improving Training with One Line of Code, 2024,
         https://arxiv.org/abs/2411.16085.
     """
-    return beside_gradient("cautious", _agreeing, inner)
+    return beside_gradient("cautious", _Agreeing(axis_name), inner)

@@ -62,8 +62,7 @@ class ClipByGlobalNorm(Rule, name="clip_by_global_norm"):
 
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
         bound = self.max_norm.astype(totals.squares.total.dtype)
-        squares = lv.squares_over_axes(totals.squares, self.axis_name, self.name)
-        factor, shrink = squares.clip_factors(bound)
+        factor, shrink = totals.squares.clip_factors(bound)
         return {"factor": factor, "shrink": shrink}
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
@@ -110,10 +109,12 @@ class ClipByBlockRms(Rule, name="clip_by_block_rms"):
     """u = g / max(1, rms(g) / threshold)."""
 
     threshold: PositiveLimit
+    axis_name: str | tuple[str, ...] | None
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        size, one = max(g.size, 1), jnp.ones_like(self.threshold)
-        divisor, shrink = Squares([g]).then(
+        squares, one = Squares([g], axis_name=self.axis_name), jnp.ones_like(self.threshold)
+        size = max(squares.size, 1)
+        divisor, shrink = squares.then(
             lambda total: (jnp.maximum(one, sqrt(total / size) / self.threshold), one),
             lambda parts: excess(parts.mean(size).norm(), self.threshold),
         )
@@ -121,16 +122,25 @@ class ClipByBlockRms(Rule, name="clip_by_block_rms"):
 
 
 @builds(ClipByBlockRms)
-def clip_by_block_rms(threshold: ScalarOrSchedule) -> Transform:
+def clip_by_block_rms(
+    threshold: ScalarOrSchedule,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Transform:
     """Scales each leaf down when its root mean square is too large: u = g / max(1, rms(g) / threshold).
 
     A leaf with an Inf or NaN is left as it is.
 
     Args:
         threshold: the bound of the root mean square of each leaf, > 0.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform without slots.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

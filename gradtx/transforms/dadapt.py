@@ -25,6 +25,7 @@ class ScaleByDadaptAdam(Rule, name="scale_by_dadapt_adam"):
     eps: NonNegative
     estim_lr0: Positive
     weight_decay: NonNegative
+    axis_name: str | tuple[str, ...] | None
 
     needs = ("params",)
 
@@ -66,6 +67,8 @@ def scale_by_dadapt_adam(
     eps: ScalarOrSchedule = 1e-8,
     estim_lr0: ScalarOrSchedule = 1e-6,
     weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """D-Adapted Adam's whole step, sign included; `gradtx.dadapt_adamw` is the same under Optax's signature.
 
@@ -88,10 +91,15 @@ def scale_by_dadapt_adam(
         estim_lr0: the first estimate of the rate, > 0.
         weight_decay: lambda, the strength of the weight decay, >= 0; decoupled, the learning rate multiplies
             it.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform with the slots `mu`, `nu`, `grad_sum` and the scalars `d` and `r`; `update` needs the
         parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

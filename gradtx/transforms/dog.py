@@ -11,6 +11,7 @@ from gradtx.core.compose.rule import WholeScalar
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import abs_sq, divide, real_dtype, sqrt
+from gradtx.core.shards import cond
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 from gradtx.core.spec.spec import show
@@ -43,7 +44,7 @@ class ScaleByDog(FromTheStart, name="scale_by_dog"):
         if self.init_step != "heuristic":
             return measured
         # Nobody asks for it later, and to read the first parameters once more takes time.
-        size = jax.lax.cond(leaf.is_first, _squares, _nothing, slots.params0)
+        size = cond(leaf.is_first, _squares, _nothing, slots.params0)
         return {**measured, "start": size}
 
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
@@ -73,7 +74,11 @@ def _nothing(x: jax.Array) -> jax.Array:
 
 @builds(ScaleByDog)
 def scale_by_dog(
-    init_step: First = "heuristic", init_value: ScalarOrSchedule = 1e-6, eps: ScalarOrSchedule = 1e-8
+    init_step: First = "heuristic",
+    init_value: ScalarOrSchedule = 1e-6,
+    eps: ScalarOrSchedule = 1e-8,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """Scales gradients by DoG's rate: the distance from the start over the root of all squared norms.
 
@@ -87,6 +92,8 @@ def scale_by_dog(
             1 + ||theta0||; `"learning_rate"`, the first rate.
         init_value: the number that `init_step` speaks of, >= 0.
         eps: added inside the root, >= 0.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform with the slot `params0` and the scalars `max_dist` (r) and `sum_sq_norm_grads` (G);
@@ -94,6 +101,7 @@ def scale_by_dog(
 
     Raises:
         ValueError: another `init_step`.
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

@@ -34,7 +34,10 @@ class ScaleByDowg(FromTheStart, name="scale_by_dowg"):
 
 @builds(ScaleByDowg)
 def scale_by_dowg(
-    init_estim_sq_dist: ScalarOrSchedule | None = None, eps: ScalarOrSchedule = 1e-4
+    init_estim_sq_dist: ScalarOrSchedule | None = None,
+    eps: ScalarOrSchedule = 1e-4,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """Scales gradients by DoWG's rate, in which each squared norm is weighted by the distance so far.
 
@@ -46,10 +49,15 @@ def scale_by_dowg(
     Args:
         init_estim_sq_dist: the first squared distance, > 0; D above, `eps` by default.
         eps: added to the root, > 0.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform with the slot `params0` and the scalars `estim_sq_dist` (D) and `weighted_sq_norm_grads`
         (V); `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

@@ -161,22 +161,32 @@ class ScaleByParamBlockRms(Rule, name="scale_by_param_block_rms"):
     """u = g max(rms(theta), min_scale)."""
 
     min_scale: NonNegative
+    axis_name: str | tuple[str, ...] | None
 
     needs = ("params",)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        return g * jnp.maximum(root_mean_square(leaf.param), self.min_scale), slots
+        return g * jnp.maximum(root_mean_square(leaf.param, self.axis_name), self.min_scale), slots
 
 
 @builds(ScaleByParamBlockRms)
-def scale_by_param_block_rms(min_scale: ScalarOrSchedule = 1e-3) -> Transform:
+def scale_by_param_block_rms(
+    min_scale: ScalarOrSchedule = 1e-3,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Transform:
     """Makes steps relative to the size of each leaf: u = g max(rms(theta), min_scale).
 
     Args:
         min_scale: the least scale, >= 0; it lets a leaf of zeros move.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform without slots; `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

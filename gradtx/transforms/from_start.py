@@ -15,6 +15,8 @@ from gradtx.core.numerics import abs_sq
 class FromTheStart(Rule):
     """A rule that knows the squared distance from the first parameters and the squared norm of gradients."""
 
+    axis_name: str | tuple[str, ...] | None
+
     needs = ("params",)
     params0 = Slot(init=lambda rule, param: param)
 

@@ -20,6 +20,7 @@ class ScaleByFromage(Rule, name="scale_by_fromage"):
 
     learning_rate: Rate
     min_norm: NonNegative
+    axis_name: str | tuple[str, ...] | None
 
     needs = ("params",)
 
@@ -30,12 +31,17 @@ class ScaleByFromage(Rule, name="scale_by_fromage"):
         return {"along": -self.learning_rate / root, "inward": -squared / (root * (1 + root))}
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        ratio = trust_ratio(g, leaf.param, self.min_norm)
+        ratio = trust_ratio(g, leaf.param, self.min_norm, axis_name=self.axis_name)
         return leaf.along * (ratio * g) + leaf.inward * leaf.param, slots
 
 
 @builds(ScaleByFromage)
-def scale_by_fromage(learning_rate: ScalarOrSchedule, min_norm: ScalarOrSchedule = 1e-6) -> Transform:
+def scale_by_fromage(
+    learning_rate: ScalarOrSchedule,
+    min_norm: ScalarOrSchedule = 1e-6,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Transform:
     """Fromage's whole step, sign included; `gradtx.fromage` is the same as an optimizer.
 
         theta + u = (theta - eta ||theta|| / ||g|| g) / sqrt(1 + eta²)
@@ -43,9 +49,14 @@ def scale_by_fromage(learning_rate: ScalarOrSchedule, min_norm: ScalarOrSchedule
     Args:
         learning_rate: the size of the steps, >= 0 or a schedule; eta above, a part of the leaf's own norm.
         min_norm: norms below it count as this, >= 0.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform without slots; `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

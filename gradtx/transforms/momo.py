@@ -23,6 +23,7 @@ class FromModel(Rule):
     lower_bound: Number
     weight_decay: NonNegative
     adapt_lower_bound: bool
+    axis_name: str | tuple[str, ...] | None
 
     needs = ("params", "value")
 
@@ -116,6 +117,8 @@ def momo(
     lower_bound: ScalarOrSchedule = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
     adapt_lower_bound: bool = False,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """MoMo: momentum with a step size from the loss, at most the learning rate.
 
@@ -134,6 +137,8 @@ def momo(
         weight_decay: lambda, the strength of the weight decay, >= 0; proximal, divided by w.
         adapt_lower_bound: whether to raise the bound by what the model says, for a loss whose minimum is not
             known.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer with the slot `exp_avg` and the scalars `barf` (f), `gamma` (c) and `lb`, the bound;
@@ -141,6 +146,7 @@ def momo(
 
     Raises:
         ValueError: while tracing, a `value` that is no real scalar.
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax, jax.numpy as jnp
@@ -165,6 +171,8 @@ def momo_adam(
     lower_bound: ScalarOrSchedule = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
     adapt_lower_bound: bool = False,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """MoMo in the metric of Adam: Adam with a step size from the loss, at most the learning rate.
 
@@ -183,6 +191,8 @@ def momo_adam(
         weight_decay: lambda, the strength of the weight decay, >= 0; proximal, divided by w.
         adapt_lower_bound: whether to raise the bound by what the model says, for a loss whose minimum is not
             known.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer with the slots `exp_avg` and `exp_avg_sq` and the scalars `barf` (f), `gamma` (c) and
@@ -190,6 +200,7 @@ def momo_adam(
 
     Raises:
         ValueError: while tracing, a `value` that is no real scalar.
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule
-from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.arguments import builds
@@ -23,7 +22,7 @@ class Normalize(Rule, name="normalize"):
     measures_norm = True
 
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
-        size = lv.squares_over_axes(totals.squares, self.axis_name, self.name).norm()
+        size = totals.squares.norm()
         return {"factor": self._factor(size, jnp.ones_like(size))}
 
     def _factor(self, size: jax.Array, wanted: jax.Array) -> jax.Array:
@@ -42,7 +41,7 @@ class NormalizeByUpdateNorm(Normalize, name="normalize_by_update_norm"):
     eps: NonNegative
 
     def conclude(self, totals: Scope, now: Now) -> dict[str, jax.Array]:
-        size = lv.squares_over_axes(totals.squares, self.axis_name, self.name).norm() + self.eps
+        size = totals.squares.norm() + self.eps
         return {"factor": self._factor(size, self.scale_factor)}
 
 

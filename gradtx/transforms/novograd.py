@@ -25,6 +25,7 @@ class ScaleByNovograd(Rule, name="scale_by_novograd"):
     eps_root: NonNegative
     weight_decay: NonNegative
     mu_dtype: DTypeName
+    axis_name: str | tuple[str, ...] | None
 
     needs = ("params",)
 
@@ -36,7 +37,7 @@ class ScaleByNovograd(Rule, name="scale_by_novograd"):
         return {"share": jnp.where(now.step == 0, one, self.b2.complement)}
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        nu = Decay(leaf.share).mix(slots.nu, norm_squared([g]))
+        nu = Decay(leaf.share).mix(slots.nu, norm_squared([g], self.axis_name))
         direction = divide_again(g, sqrt(nu + self.eps_root) + self.eps) + self.weight_decay * leaf.param
         mu = self.b1 * slots.mu + direction
         return mu, {"mu": mu, "nu": nu}
@@ -50,6 +51,8 @@ def scale_by_novograd(
     eps_root: ScalarOrSchedule = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
     mu_dtype: DType | None = None,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """Divides each leaf's gradient by a running norm, and adds momentum.
 
@@ -64,10 +67,15 @@ def scale_by_novograd(
         weight_decay: lambda, the strength of the weight decay, >= 0; it passes through the velocity.
         mu_dtype: dtype to store the average of the gradients in; by default the parameter's, at least
             float32.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform with the slots `mu` and `nu`, the latter a number for each leaf; `update` needs the
         parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

@@ -26,6 +26,7 @@ class ScaleByPolyak(Rule, name="scale_by_polyak"):
     max_learning_rate: Limit
     eps: NonNegative
     variant: str
+    axis_name: str | tuple[str, ...] | None
 
     needs = ("value",)
     measures_norm = True
@@ -59,6 +60,8 @@ def scale_by_polyak(
     max_learning_rate: ScalarOrSchedule = 1.0,
     eps: ScalarOrSchedule = 0.0,
     variant: Variant = "sps",
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """Scales gradients by Polyak's step size, which is right for a loss that is known at its minimum.
 
@@ -71,12 +74,15 @@ def scale_by_polyak(
         max_learning_rate: the largest step size, >= 0.
         eps: added to the squared norm, >= 0.
         variant: `"sps"`; or `"sps+"`, in which a loss below `f_min` moves nothing, and not backwards.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform without slots; `update` needs `value=`, the loss.
 
     Raises:
         ValueError: another `variant`; while tracing, a `value` that is no real scalar.
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

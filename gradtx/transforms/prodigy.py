@@ -28,6 +28,7 @@ class ScaleByProdigy(Rule, name="scale_by_prodigy"):
     estim_lr_coef: NonNegative
     weight_decay: NonNegative
     safeguard_warmup: bool
+    axis_name: str | tuple[str, ...] | None
 
     needs = ("params",)
 
@@ -89,6 +90,8 @@ def scale_by_prodigy(
     estim_lr_coef: ScalarOrSchedule = 1.0,
     weight_decay: ScalarOrSchedule = 0.0,
     safeguard_warmup: bool = False,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """Prodigy's whole step, sign included; `gradtx.prodigy` is the same under Optax's signature.
 
@@ -114,10 +117,15 @@ def scale_by_prodigy(
             it.
         safeguard_warmup: leave the learning rate out of the estimate's denominator; s above. It is for
             schedules with a warmup.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform with the slots `mu`, `nu`, `grad_sum`, `params0` and the scalars `d` and `r`; `update`
         needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

@@ -12,6 +12,7 @@ from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import norm
 from gradtx.core.numerics import divide, inner_product
+from gradtx.core.shards import over_shards
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
@@ -21,19 +22,25 @@ class RadialBrake(Rule, name="radial_brake"):
 
     outward_scale: NonNegative
     inward_scale: NonNegative
+    axis_name: str | tuple[str, ...] | None
 
     needs = ("params",)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         # Of unit length, so that no square is out of range.
-        axis = divide(leaf.param, norm([leaf.param]))
-        along = inner_product(axis, g)
+        axis = divide(leaf.param, norm([leaf.param], axis_name=self.axis_name))
+        along = over_shards(inner_product(axis, g), self.axis_name, axis, g)
         scale = jnp.where(along < 0, self.outward_scale, self.inward_scale)
         return g + (scale - 1) * along * axis, slots
 
 
 @builds(RadialBrake)
-def radial_brake(outward_scale: ScalarOrSchedule = 0.5, inward_scale: ScalarOrSchedule = 1.0) -> Transform:
+def radial_brake(
+    outward_scale: ScalarOrSchedule = 0.5,
+    inward_scale: ScalarOrSchedule = 1.0,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Transform:
     """Scales the part of a direction that lies along the parameters, which is what makes a leaf grow.
 
         r = theta <u, theta> / ||theta||²               u <- u - r + scale r
@@ -45,9 +52,14 @@ def radial_brake(outward_scale: ScalarOrSchedule = 0.5, inward_scale: ScalarOrSc
     Args:
         outward_scale: what is left of the outward part, >= 0.
         inward_scale: what is left of the inward part, >= 0.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform without slots; `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

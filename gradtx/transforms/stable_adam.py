@@ -26,6 +26,7 @@ class ScaleByStableAdam(Rule, name="scale_by_stable_adam"):
     mu_dtype: DTypeName
     nu_dtype: DTypeName
     weight_decay: NonNegative
+    axis_name: str | tuple[str, ...] | None
 
     needs = ("params",)
 
@@ -38,7 +39,7 @@ class ScaleByStableAdam(Rule, name="scale_by_stable_adam"):
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         mu, nu = self.b1.mix(slots.mu, g), self.b2.mix(slots.nu, abs_sq(g))
         root = sqrt(leaf.of_nu * nu)
-        size = root_mean_square(divide_again(g, jnp.maximum(root, self.eps)))
+        size = root_mean_square(divide_again(g, jnp.maximum(root, self.eps)), self.axis_name)
         divisor, shrink = excess(size, self.threshold)
         u = divide(leaf.of_mu * mu, root + self.eps) + self.weight_decay * leaf.param
         return shrink * u / divisor, {"mu": mu, "nu": nu}
@@ -54,6 +55,7 @@ def scale_by_stable_adam(
     nu_dtype: DType | None = None,
     *,
     weight_decay: ScalarOrSchedule = 0.0,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """Adam's direction, smaller where gradients are larger than their second moment knows of.
 
@@ -72,9 +74,14 @@ def scale_by_stable_adam(
         nu_dtype: dtype to store the second moment in; by default the parameter's, at least float32.
         weight_decay: lambda, the strength of the weight decay, >= 0; it is divided too, as a smaller learning
             rate makes a smaller decay.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform with the slots `mu` and `nu`; `update` needs the parameters.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

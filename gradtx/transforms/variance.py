@@ -20,6 +20,7 @@ class ReduceVariance(Rule, name="reduce_variance"):
 
     b1: Decay
     gamma: NonNegative
+    axis_name: str | tuple[str, ...] | None
 
     previous_gradient = Slot()
 
@@ -28,13 +29,18 @@ class ReduceVariance(Rule, name="reduce_variance"):
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         c = g + leaf.share * (g - slots.previous_gradient)
-        size = norm([c])
+        size = norm([c], axis_name=self.axis_name)
         divisor, shrink = excess(size, size.dtype.type(1))
         return shrink * c / divisor, {"previous_gradient": g}
 
 
 @builds(ReduceVariance)
-def reduce_variance(b1: ScalarOrSchedule = 0.95, gamma: ScalarOrSchedule = 0.025) -> Transform:
+def reduce_variance(
+    b1: ScalarOrSchedule = 0.95,
+    gamma: ScalarOrSchedule = 0.025,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Transform:
     """Corrects gradients by how they have changed, which makes the average of them less noisy: MARS.
 
         c = g + gamma b1 / (1 - b1) (g - g_before)          u = c / max(1, ||c||), the norm of each leaf
@@ -45,9 +51,14 @@ def reduce_variance(b1: ScalarOrSchedule = 0.95, gamma: ScalarOrSchedule = 0.025
     Args:
         b1: decay of the first moment, in [0, 1); that of the rule that follows.
         gamma: the strength of the correction, >= 0.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         A transform with the slot `previous_gradient`.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

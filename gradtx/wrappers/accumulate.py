@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Slot, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine.parts import axis_name_of
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -62,7 +63,7 @@ class Accumulating(Wrapper):
             return self.gather(sums, call.number(number))
 
         result, inner, sums, ran = call.spend(
-            self.inner, sums, slots.inner, full, gathered, checked=self.drops
+            self.inner, sums, slots.inner, full, gathered, checked=self.drops, axis_name=axis_name_of(self)
         )
         return result, {
             "sum": sums,
@@ -79,6 +80,7 @@ class Accumulate(Accumulating, name="accumulate"):
     """Drops a sum that is not finite, leaves out a gradient that is not, or takes all as it is."""
 
     non_finite: str
+    axis_name: str | tuple[str, ...] | None
 
     def check(self) -> None:
         if self.non_finite not in get_args(NonFinite):
@@ -91,7 +93,7 @@ class Accumulate(Accumulating, name="accumulate"):
         return self.non_finite == "drop"
 
     def judge(self, gs: list[jax.Array], slots: Any, call: WrappedUpdate) -> tuple[Any, dict[str, Any]]:
-        return (call.finite().all() if self.non_finite == "skip" else jnp.array(True)), {}
+        return (call.finite(self.axis_name).all() if self.non_finite == "skip" else jnp.array(True)), {}
 
 
 @builds(Accumulate)
@@ -101,6 +103,7 @@ def accumulate(
     *,
     non_finite: NonFinite = "drop",
     accumulator_dtype: DType | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """Gathers the gradients of several micro-batches and updates with their mean.
 
@@ -124,6 +127,9 @@ def accumulate(
             with `"skip"` or `"keep"` the inner transform gets an Inf.
         accumulator_dtype: dtype to store what is accumulated in; that is the sum. By default the parameter's,
             at least float32.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required, unless `non_finite` is `"keep"`: without it each
+            shard would look at itself.
 
     Returns:
         The transform. A leaf that has no gradient on the micro-step that completes the mean sits the update
@@ -132,6 +138,7 @@ def accumulate(
 
     Raises:
         ValueError: `every` is out of its domain.
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp

@@ -14,6 +14,7 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine import transform
 from gradtx.core.engine.matrix_views import Views, refuse_unclear, told
+from gradtx.core.engine.parts import refuse_shards
 from gradtx.core.engine.placement import Placement, resharded, sharded_along, sharded_like, typed_sharding
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
@@ -94,7 +95,7 @@ class ByMatrix(Wrapper, name="by_matrix"):
     def run(self, gs: Leaves, slots: Slots, call: WrappedUpdate) -> tuple[Leaves, dict[str, Any]]:
         cuts = self.cuts(call.described)
         own = [cuts[i] for i in call.positions]
-        lv.refuse_shards(self.name, [g for g, cut in zip(gs, own, strict=True) if cut is not None])
+        refuse_shards(self.name, [g for g, cut in zip(gs, own, strict=True) if cut is not None])
 
         def seen(tree: Any) -> Any:
             """Gradients or parameters by their matrices; for a leaf that has none each of them is None."""

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.rule import WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, accepted
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -35,8 +34,7 @@ class ApplyIfFinite(Wrapper, name="apply_if_finite"):
         return {"inner": self.inner}
 
     def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
-        faults = (~call.finite()).sum(dtype=jnp.int32)
-        finite = lv.over_axes(faults, self.axis_name, self.name) == 0
+        finite = call.finite(self.axis_name).all()
         count = jnp.where(finite, 0, next_count(slots.notfinite_count))
         gives_up = Steps.of(count) > self.max_consecutive_errors
         result, inner = call.run(self.inner, gs, slots.inner, when=finite | gives_up)

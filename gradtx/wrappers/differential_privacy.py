@@ -10,7 +10,7 @@ import numpy as np
 
 from gradtx.core.compose.rule import Key
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.parts import refuse_unnamed
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Leaves, WrappedUpdate
@@ -36,13 +36,12 @@ class DifferentiallyPrivateAggregate(Wrapper, name="differentially_private_aggre
     def run(self, gs: Leaves, slots: Slots, call: WrappedUpdate) -> tuple[Leaves, dict[str, Any]]:
         if not gs:
             return [], {}
-        lv.over_axes(gs, None, self.name)
+        refuse_unnamed(self.name, self, gs)
         sums = call.leaves(per_example_global_norm_clip(call.tree(gs), self.l2_norm_clip)[0])
-        key = jax.random.fold_in(jax.random.wrap_key_data(slots.rng_key), call.step)
-        keys = [jax.random.fold_in(key, call.path_number(i)) for i in call.positions]
         deviation, size = self.l2_norm_clip * self.noise_multiplier, gs[0].shape[0]
         noisy = [
-            x + cast(deviation, real_dtype(x.dtype)) * _normal(k, x) for x, k in zip(sums, keys, strict=True)
+            x + cast(deviation, real_dtype(x.dtype)) * _normal(k, x)
+            for x, k in zip(sums, call.keys(slots.rng_key), strict=True)
         ]
         return [x / max(size, 1) for x in noisy], {}
 

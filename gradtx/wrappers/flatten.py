@@ -17,6 +17,7 @@ from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numerics import compute_dtype, is_complex, widest
+from gradtx.core.shards import varying
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.words import some
 from gradtx.wrappers.views import seen_through
@@ -42,6 +43,11 @@ class Flatten(Wrapper, name="flatten"):
         return {name: place.scalar(v) for name, v in made.items()}
 
     def run(self, gs: Leaves, slots: Slots, call: WrappedUpdate) -> tuple[Leaves, dict[str, Any]]:
+        if len({varying(g) for g in gs}) > 1:
+            raise ValueError(
+                f"{self.name}: inside shard_map some leaves vary over axes over which others do not, and one "
+                f"vector of all would. Give shards of all leaves, or flatten outside of shard_map."
+            )
         places = [place for _, place in call.every]
         # Without the parameters every leaf has a gradient.
         vectors = _Vectors(gs if call.params is None else [param for param, _ in call.every])

@@ -19,6 +19,7 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.matrix_views import Views, is_view, told
 from gradtx.core.engine.named_views import Reading
+from gradtx.core.engine.parts import refuse_shards
 from gradtx.core.engine.placement import Placement, Size, sharded_along, sharded_like, whole
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
@@ -281,7 +282,7 @@ class ScaleByGalore(Wrapper, name="scale_by_galore"):
         tree = call.tree(gs if call.params is None else call.params)
         every = self.projections(tree)
         hows = [every[i] for i in call.positions]
-        lv.refuse_shards(self.name, [g for g, how in zip(gs, hows, strict=True) if how is not None])
+        refuse_shards(self.name, [g for g, how in zip(gs, hows, strict=True) if how is not None])
         remembered = list(zip(slots.projector, slots.column_projector, strict=True))
         self._check_slots(hows, remembered, tree, call.positions)
         due = Steps.of(call.step).is_multiple(self.update_proj_gap)

@@ -10,12 +10,13 @@ import numpy as np
 
 from gradtx.core.compose.rule import Slot, Whole, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.parts import refuse_unnamed
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, missing
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay
+from gradtx.core.shards import on_some_shard
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import (
     PositiveLimit,
@@ -66,8 +67,8 @@ class Guard(Wrapper, name="guard"):
         return {"inner": self.inner}
 
     def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
-        faulty = self._anywhere(~call.finite())
-        norm = call.number(call.norm(self.axis_name, self.name))
+        faulty = ~call.finite(self.axis_name)
+        norm = call.number(call.norm(self.axis_name))
         loss = self._loss(call)
         watched = norm if self.watch == "gradient_norm" or loss is None else loss
         level = RunningLevel(slots.mean, slots.std, slots.seen)
@@ -82,7 +83,8 @@ class Guard(Wrapper, name="guard"):
         }
         if self.updates and gs:
             updates, _ = call.preview(self.inner, gs, slots.inner, call.params, slots.seen >= 0)
-            bad = self._anywhere(jnp.stack([~jnp.isfinite(u).all() for u in updates]))
+            bad = jnp.stack([~jnp.isfinite(u).all() for u in updates])
+            bad = on_some_shard(bad, self.axis_name, updates)
             faulty = jnp.where(faulty.any(), faulty, bad)
             cases[Verdict.UPDATE] = faulty.any()
         cases[Verdict.NEW_LEVEL] = is_new_level
@@ -108,10 +110,6 @@ class Guard(Wrapper, name="guard"):
         # The statistics decide and are otherwise not part of any loss: 0 times their derivative may be NaN.
         return result, {**jax.lax.stop_gradient(kept), "inner": inner}
 
-    def _anywhere(self, flags: jax.Array) -> jax.Array:
-        """Flags that are true on some shard."""
-        return lv.over_axes(flags.astype(jnp.int32), self.axis_name, self.name) > 0
-
     def _loss(self, call: WrappedUpdate) -> jax.Array | None:
         """The loss as all shards know it."""
         value = call.extra.get("value")
@@ -125,9 +123,8 @@ class Guard(Wrapper, name="guard"):
                 f"Pass the mean over the batch, as in value=jnp.mean(losses)."
             )
         loss = call.number(value)
-        if self.axis_name is None:
-            return lv.over_axes(loss, None, "guard: value")
-        return jax.lax.pmean(loss, self.axis_name)
+        refuse_unnamed("guard: value", self, loss)
+        return loss if self.axis_name is None else jax.lax.pmean(loss, self.axis_name)
 
 
 @builds(Guard)

@@ -8,6 +8,7 @@ import jax
 
 from gradtx.core.compose.rule import Key
 from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine.parts import refuse_unnamed
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.update import OBJ_FN
@@ -31,10 +32,15 @@ class HutchinsonEstimatorDiagHessian(Wrapper, name="hutchinson_estimator_diag_he
     def run(self, gs: Leaves, slots: Slots, call: WrappedUpdate) -> tuple[Leaves, dict[str, Any]]:
         params = call.params
         assert params is not None
-        key = jax.random.fold_in(jax.random.wrap_key_data(slots.rng_key), call.step)
-        keys = [jax.random.fold_in(key, call.path_number(i)) for i in call.positions]
+        keys = call.keys(slots.rng_key)
         signs = [jax.random.rademacher(k, p.shape, p.dtype) for k, p in zip(keys, params, strict=True)]
-        gradient = jax.grad(lambda params: call.extra[OBJ_FN](call.tree(params)))
+
+        def loss(params: Leaves) -> jax.Array:
+            value = call.extra[OBJ_FN](call.tree(params))
+            refuse_unnamed(f"{self.name}: the loss", self, value)
+            return value
+
+        gradient = jax.grad(loss)
         _, products = jax.jvp(gradient, (params,), (signs,))
         return [cast(z * h, g.dtype) for z, h, g in zip(signs, products, gs, strict=True)], {}
 

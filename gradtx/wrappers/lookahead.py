@@ -17,6 +17,7 @@ from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.states import EVAL
 from gradtx.core.numbers.steps import Steps, next_count
 from gradtx.core.numerics import Decay, cast
+from gradtx.core.shards import repeat
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import Fraction, Period, ScalarOrSchedule
 
@@ -57,9 +58,7 @@ class Lookahead(Wrapper, name="lookahead"):
             slow, params, inner = synchronized(old) if sync else old
         elif call.apply:
             # As in `call.run`: a loop of no trips passes its arrays through, where a `cond` copies them.
-            slow, params, inner = jax.lax.fori_loop(
-                0, sync.astype(jnp.int32), lambda _, carry: synchronized(carry), old
-            )
+            slow, params, inner = repeat(sync.astype(jnp.int32), lambda _, carry: synchronized(carry), old)
         else:
             slow, params, inner = jax.tree.map(
                 lambda a, b: a if a is b else jnp.where(sync, b, a), old, synchronized(old)

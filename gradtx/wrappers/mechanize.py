@@ -10,12 +10,12 @@ import numpy as np
 
 from gradtx.core.compose.rule import Slot, Whole
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine.leaves import over_axes
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Leaves, WrappedUpdate
 from gradtx.core.norms import norm
 from gradtx.core.numerics import cast, divide, inner_product, number_dtype, real_dtype, sqrt, total
+from gradtx.core.shards import over_shards
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, Positive, ScalarOrSchedule
 from gradtx.core.spec.spec import show
@@ -33,6 +33,7 @@ class Mechanize(Wrapper, name="mechanize"):
     eps: NonNegative
     s_init: Positive
     num_betas: int
+    axis_name: str | tuple[str, ...] | None
 
     in_place = False
     needs = ("params",)
@@ -54,10 +55,9 @@ class Mechanize(Wrapper, name="mechanize"):
         starts = [jnp.where(call.step == 0, p, x) for p, x in zip(params, slots.x0, strict=True)]
         moves, inner = call.run(self.base_optimizer, gs, slots.inner)
         s = jnp.where(call.step == 0, self.s_init, slots.s)
-        sizes = [cast(norm(x), number_dtype()) for x in (gs, params)]
+        sizes = [cast(norm(x, axis_name=self.axis_name), number_dtype()) for x in (gs, params)]
         pull = divide(self.weight_decay * s.sum() * sizes[0], sizes[1] + self.eps)
-        slope = _along(slots.delta, gs) + pull * _along(slots.delta, params)
-        over_axes(slope, None, self.name)
+        slope = self._along(slots.delta, gs) + pull * self._along(slots.delta, params)
         kept = self._tuned(slope, slots, s)
         delta = [d + cast(u, d.dtype) for d, u in zip(slots.delta, moves, strict=True)]
         far = kept["s"].sum()
@@ -66,6 +66,14 @@ class Mechanize(Wrapper, name="mechanize"):
             for x, p, d in zip(starts, params, delta, strict=True)
         ]
         return result, {"x0": starts, "delta": delta, **kept, "inner": inner}
+
+    def _along(self, delta: Leaves, xs: Leaves) -> jax.Array:
+        """The inner product with a path; a leaf that is not finite has no part in it."""
+        parts = [
+            over_shards(inner_product(d, cast(x, d.dtype)), self.axis_name, d, x)
+            for d, x in zip(delta, xs, strict=True)
+        ]
+        return cast(total([jnp.where(jnp.isfinite(x), x, 0) for x in parts]), number_dtype())
 
     def _tuned(self, h: jax.Array, slots: Slots, s: jax.Array) -> dict[str, jax.Array]:
         """What each tuner knows after a step whose slope along the path is `h`."""
@@ -80,12 +88,6 @@ class Mechanize(Wrapper, name="mechanize"):
         return {name: jnp.where(sound, x, old[name]) for name, x in found.items()}
 
 
-def _along(delta: Leaves, xs: Leaves) -> jax.Array:
-    """The inner product with a path; a leaf that is not finite has no part in it."""
-    parts = [inner_product(d, cast(x, d.dtype)) for d, x in zip(delta, xs, strict=True)]
-    return cast(total([jnp.where(jnp.isfinite(x), x, 0) for x in parts]), number_dtype())
-
-
 @builds(Mechanize)
 def mechanize(
     base_optimizer: Any,
@@ -93,6 +95,8 @@ def mechanize(
     eps: ScalarOrSchedule = 1e-8,
     s_init: ScalarOrSchedule = 1e-6,
     num_betas: int = 6,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """Mechanic: learns the factor of a learning rate, for an optimizer whose rate is only a schedule's shape.
 
@@ -109,6 +113,8 @@ def mechanize(
         eps: added to the denominator, >= 0; here to each.
         s_init: the first s, > 0.
         num_betas: the number of tuners, >= 1.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         An optimizer whose `update` needs the parameters, with the slots `x0`, the first parameters, and
@@ -116,6 +122,7 @@ def mechanize(
 
     Raises:
         ValueError: `num_betas` is no int >= 1; while tracing, the leaves are shards inside `shard_map`.
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax, jax.numpy as jnp

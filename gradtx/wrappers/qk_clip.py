@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.parts import refuse_shards
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -64,6 +65,7 @@ class QkClip(Wrapper, name="qk_clip"):
             if not own:
                 continue
             at, heads = zip(*own, strict=True)
+            refuse_shards(self.name, [[gs[n], params[n]] for n in at])
             keys = module.count(KEYS)
             queries = module.count(QUERIES) or (largest.shape[-1] if largest.ndim else keys or 1)
             clipped = _clipped(

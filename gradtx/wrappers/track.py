@@ -62,6 +62,7 @@ class Track(Wrapper, name="track"):
     inner: Any
     every: Period
     groups: Mapping[str, Mask] | None
+    axis_name: str | tuple[str, ...] | None
     metrics = Whole(_initial)
     measured = WholeScalar(dtype="int32")
     measured_at = WholeScalar(init=lambda track: -1, dtype="int32")
@@ -102,7 +103,10 @@ class Track(Wrapper, name="track"):
         for group, mask in {"": None, **(self.groups or {})}.items():
             on = None if mask is None else call.chosen(mask, f"track: {group}")
             norms = [
-                norm(*(list(itertools.compress(part, on or [True] * len(part))) for part in pair))
+                norm(
+                    *(list(itertools.compress(part, on or [True] * len(part))) for part in pair),
+                    self.axis_name,
+                )
                 for pair in zip(leaves, sums, strict=True)
             ]
             values = (*norms, divide(norms[1], norms[2]))
@@ -113,7 +117,11 @@ class Track(Wrapper, name="track"):
 
 @factory
 def track(
-    inner: Any, *, every: ScalarOrSchedule = 100, groups: Mapping[str, Mask] | None = None
+    inner: Any,
+    *,
+    every: ScalarOrSchedule = 100,
+    groups: Mapping[str, Mask] | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """Measures an optimizer while it runs; `gradtx.metrics(state)` reads what was found.
 
@@ -136,9 +144,14 @@ def track(
             compiled again.
         groups: norms of parts of the tree as well: a name and a mask (patterns, a predicate, a tree) for
             each, as `{"embedding": "*embed*"}`; `update_ratio/embedding` is then among the metrics.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
+            leaves vary over a manual axis it is required: without it each shard would be measured by itself.
 
     Returns:
         The transform, which gives the updates of `inner` bit for bit.
+
+    Raises:
+        ValueError: while tracing, leaves vary over a manual axis and `axis_name` does not name it.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -148,7 +161,7 @@ def track(
         >>> gradtx.metrics(state)["update_norm"], gradtx.metrics(state)["update_ratio"]
         (1.0, 0.2)
     """
-    return Track(inner=inner, every=every, groups=dict(groups) if groups else None)
+    return Track(inner=inner, every=every, groups=dict(groups) if groups else None, axis_name=axis_name)
 
 
 def metrics(x: Any) -> dict[str, Any]:

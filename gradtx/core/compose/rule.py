@@ -146,6 +146,12 @@ class Slotted(Declared, Composed):
     is_of_matrices: ClassVar[bool] = False
     """Whether it works on the matrices that a leaf consists of."""
 
+    knows_shards: ClassVar[bool] = False
+    """Whether what it makes of a shard inside `jax.shard_map` is right, where the engine cannot see that.
+
+    An example is a kernel of one's own that works on each element by itself.
+    """
+
     slots: ClassVar[dict[str, Slot]] = {}
     leaf_slots: ClassVar[tuple[str, ...]] = ()
     matrix_slots: ClassVar[tuple[str, ...]] = ()

@@ -22,6 +22,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine.leaves import Selection
+from gradtx.core.engine.parts import axis_name_of, on_shards, refuse_axes, refuse_numbers
 from gradtx.core.engine.raised import raised
 from gradtx.core.engine.results import checked_measures, checked_scalars, checked_update
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
@@ -41,6 +42,7 @@ from gradtx.core.numerics import (
     real_dtype,
     total,
 )
+from gradtx.core.shards import key_of_shard, summed
 from gradtx.core.spec.spec import is_array
 
 Values = dict[str, Any]
@@ -175,6 +177,7 @@ def field_values(unit: Unit, arguments: dict[Any, Any]) -> Values:
 def _now(unit: Unit, step: jax.Array, kept: Values, extra: Values) -> Now:
     scalars = {k: v for k, v in kept.items() if not unit.transform.scalars[k].is_key}
     wanted = {k: extra[k] for k in unit.transform.needs if k in extra}
+    refuse_numbers(unit.where, wanted)
     t = step.astype(number_dtype())
     return Now(step=t, t=t + 1, exact_t=Steps.of(next_count(step)), extra=wanted, **scalars)
 
@@ -260,7 +263,7 @@ class MeasureKernel(Kernel):
         """The real scalars of one leaf, in at least float32."""
         with jax.named_scope(self.unit.where), mixing():
             stack, param, compute = load_update(stack, param)
-            rule, loaded, leaf = _seen(self.unit, values, slots, param, number, compute)
+            rule, loaded, leaf = _seen(self.unit, values, slots, stack, param, number, compute)
             with raised(f"by measure of {self.unit.where}"):
                 made = rule.measure(stack[-1], loaded, leaf)
             return checked_measures(self.unit.where, made)
@@ -268,24 +271,35 @@ class MeasureKernel(Kernel):
     def conclude(
         self,
         step: jax.Array,
-        parts: list[Any],
+        parts: Any,
         values: tuple[Values, Values],
         kept: Values,
         extra: Values,
         measured: list[jax.Array],
     ) -> Values:
-        """The scalars that follow from the sums; for a norm also from what was measured."""
+        """The scalars that follow from the sums.
+
+        Of a norm these are of each leaf, and `measured` has the leaves. Others come by the mesh axes over
+        which the leaves are shards.
+        """
         rule = self.unit.transform._with(**values[0])
         if self.unit.transform.measures_norm:
-            totals: Any = Scope(squares=Squares(measured, parts))
+            totals: Any = Scope(squares=Squares(measured, parts, axis_name=axis_name_of(rule)))
         else:
-            sums = {k: total([p[k] for p in parts]) for k in parts[0]} if parts else {}
-            totals = Scope(**{k: cast(x, number_dtype()) for k, x in sums.items()}) if parts else _Nothing()
+            totals = Scope(**_sums(parts)) if parts else _Nothing()
         now = _now(self.unit, step, kept, extra)
         vars(now).update(values[1])
         with mixing(), raised(f"by conclude of {self.unit.where}"):
             made = rule.conclude(totals, now)
         return checked_scalars(self.unit.where, "conclude", made, kept)
+
+
+def _sums(parts: dict[tuple[str, ...], list[Values]]) -> Values:
+    """The sums over all leaves and their shards, in the dtype of hyperparameters."""
+    each = [summed({k: total([p[k] for p in own]) for k in own[0]}, axes) for axes, own in parts.items()]
+    return {
+        k: cast(functools.reduce(jax.lax.add, [sums[k] for sums in each]), number_dtype()) for k in each[0]
+    }
 
 
 APPLY = "apply"
@@ -385,18 +399,27 @@ class LeafKernel(Kernel):
                 stored.append(None)
                 return u
             with jax.named_scope(step.where), mixing():
-                rule, loaded, leaf = _seen(step, values, own, param, number, compute)
-                with raised(f"by apply of {step.where}"):
-                    result = rule.apply(u, loaded, leaf)
-            update, kept = checked_update(step.where, u, own, result)
+                rule, loaded, leaf = _seen(step, values, own, [u], param, number, compute)
+                if any(x is not None and x.shape not in ((), u.shape) for x in own.values()):
+                    refuse_axes(step.where, rule, u, param)
+
+                def applied() -> tuple[jax.Array, Values]:
+                    with raised(f"by apply of {step.where}"):
+                        result = rule.apply(u, loaded, leaf)
+                    update, kept = checked_update(step.where, u, own, result)
+                    return update, dict(kept)
+
+                update, kept = on_shards(applied, (u, param), step.where, rule)
             stored.append({k: None if v is None else store(kept[k], v) for k, v in own.items()})
             return update.astype(like(update.dtype, compute))
 
         def join(step: Join, original: jax.Array, results: list[jax.Array]) -> jax.Array:
             own, _ = next(given)
             stored.append(own)
+            if own is None:
+                return original
             with mixing():
-                return original if own is None else step.how(*results)
+                return on_shards(lambda: step.how(*results), results, step.where, step.how)
 
         stack = through(self.steps, stack, unit, join)
         if packing.finish is None:
@@ -416,14 +439,20 @@ def cast_values(values: Any, dtype: Any) -> Any:
 
 
 def _seen(
-    unit: Unit, values: tuple[Values, Values], slots: Values, param: Any, number: Any, compute: Any
+    unit: Unit,
+    values: tuple[Values, Values],
+    slots: Values,
+    stack: list[jax.Array],
+    param: Any,
+    number: Any,
+    compute: Any,
 ) -> tuple[Any, Slots, Leaf]:
     """What a rule sees of one leaf: itself with arrays for its fields, the slots, and `leaf`."""
     fields, scalars = cast_values(values[0], real_dtype(compute)), dict(values[1])
     key = scalars.pop("key", None)
     leaf = Leaf(param=param, **cast_values(scalars, real_dtype(compute)))
     if key is not None:
-        leaf.key = jax.random.fold_in(key, number)
+        leaf.key = key_of_shard(jax.random.fold_in(key, number), stack, param)
     loaded = Slots(**{name: load(x, compute) for name, x in slots.items()})
     return unit.transform._with(**fields), loaded, leaf
 

@@ -6,6 +6,7 @@ order of a chain comes from the transform.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import with_values
 from gradtx.core.engine.matrix_groups import Group, first_rows, groups_of
 from gradtx.core.engine.matrix_views import cuts_of
+from gradtx.core.engine.parts import on_shards, refuse_axes
 from gradtx.core.engine.placement import Placement
 from gradtx.core.engine.program import Program, changed_after
 from gradtx.core.engine.steps import ROWS, Unit, is_declared, is_rule
@@ -25,6 +27,7 @@ from gradtx.core.engine.views import Cut
 from gradtx.core.numbers.paths import Path, nest
 from gradtx.core.numbers.schedule import CALLABLE, pack_schedules
 from gradtx.core.numerics import compute_dtype, is_complex, number_dtype, real_dtype, widest
+from gradtx.core.shards import varying
 
 PyTree = Any
 State = dict[str, Any]
@@ -48,7 +51,8 @@ def initial_state(program: Program, params: PyTree) -> State:
         on = active[unit.path]
         kept = structure.unflatten([x if a else None for x, a in zip(leaves, on, strict=True)])
         if not is_declared(unit):
-            slots[unit.path] = unit.transform.init(kept)
+            begun = functools.partial(unit.transform.init, kept)
+            slots[unit.path] = on_shards(begun, kept, unit.where, unit.transform, of_trees=True)
             continue
         if not is_rule(unit):
             unit.transform.check_leaves(params, on, unit.where)
@@ -77,7 +81,8 @@ def initial_state(program: Program, params: PyTree) -> State:
                     [None if row is None else place.scalar(jnp.asarray(row)) for row in rows]
                 )
         for name, scalar in rule.scalars.items():
-            slots[*unit.path, name] = jax.tree.map(place.scalar, scalar.initial(rule, kept))
+            first = on_shards(functools.partial(scalar.initial, rule, kept), kept, unit.where, rule)
+            slots[*unit.path, name] = jax.tree.map(place.scalar, first)
     return {
         "step": place.scalar(jnp.zeros((), jnp.int32)),
         "numbers": jax.tree.map(place.scalar, pack_schedules(numbers)),
@@ -114,13 +119,18 @@ def _slot_maker(
 
     def make(i: int, x: Any, complex_input: bool, path: str) -> Any:
         shape = shape_for(i, x, path)
+        if varying(x) and slot.shape is not None:
+            large = shape_for(i, jax.ShapeDtypeStruct([n << 20 for n in x.shape], x.dtype), path)
+            if shape not in (None, (), x.shape) or (shape is None) != (large is None):
+                refuse_axes(unit.where, rule, x)
         if shape is None:
             return None
         dtype = jnp.result_type(x)
         # What remembers parameters is complex as they are, whatever the updates are.
         may_be_complex = complex_input or (unit.transform.last and is_complex(dtype))
         stored = _stored_dtype(unit, rule, name, dtype, may_be_complex)
-        value = 0.0 if place.abstract else slot.first_value(rule, x, path)
+        first = functools.partial(slot.first_value, rule, x, path)
+        value = 0.0 if place.abstract else on_shards(first, x, unit.where, rule)
         return place.slot(shape, stored, value, x)
 
     return make

@@ -8,19 +8,16 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core.norms import Parts, Squares
 from gradtx.core.numerics import is_trainable
 from gradtx.core.spec.spec import is_array
-
-T = TypeVar("T")
 
 PyTree = Any
 Mask = Any
@@ -261,44 +258,3 @@ class Excluding(Selection):
 
     def choose(self, inclusion: Inclusion, within: list[bool], where: str) -> list[bool]:
         return [not chosen for chosen in inclusion.chosen(self.mask, within, where)]
-
-
-def over_axes(x: T, axis_name: str | tuple[str, ...] | None, where: str) -> T:
-    """The sum of measures over mesh axes; an error where one varies over a manual axis that is not named."""
-    named = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
-    missing = sorted({axis for measure in jax.tree.leaves(x) for axis in varying(measure)} - set(named))
-    if missing:
-        raise ValueError(
-            f"{where}: inside shard_map the leaves vary over the axis {', '.join(missing)}: each shard would "
-            f"see a sum of its own. If they are shards of one tree, give axis_name={missing[0]!r}; otherwise "
-            f"average the gradients over that axis first."
-        )
-    return jax.lax.psum(x, named) if named else x
-
-
-def squares_over_axes(
-    squares: Squares, axis_name: str | tuple[str, ...] | None, where: str
-) -> Squares | Parts:
-    """A sum of squares over mesh axes, in parts; over none itself."""
-    if axis_name:
-        return over_axes(squares.parts(), axis_name, where)
-    over_axes(squares.total, None, where)
-    return squares
-
-
-def varying(x: jax.Array) -> frozenset[str]:
-    """The manual mesh axes over which an array varies."""
-    aval = jax.typeof(x)
-    manual = getattr(aval, "manual_axis_type", None)
-    return getattr(aval, "vma", frozenset()) if manual is None else manual.varying
-
-
-def refuse_shards(where: str, leaves: Iterable[Any]) -> None:
-    """Raises inside of a user's `shard_map` for leaves that may be shards of matrices."""
-    axes = sorted({axis for x in leaves for axis in varying(x)})
-    if axes:
-        raise ValueError(
-            f"{where}: inside shard_map the leaves vary over the axis {', '.join(axes)}, so that a leaf may "
-            f"be a shard, of which no matrix is whole. Update outside of shard_map, where each device is "
-            f"given whole matrices; gradients that are equal on all devices are averaged first, by pmean."
-        )

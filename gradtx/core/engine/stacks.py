@@ -17,7 +17,6 @@ from jax.sharding import PartitionSpec
 
 from gradtx.core.engine.each_matrix import DUE, SLOT, OfMatrices, at_once, each, indices, renewed
 from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
-from gradtx.core.engine.leaves import refuse_shards
 from gradtx.core.engine.matrix_groups import Group, Place
 from gradtx.core.engine.placement import (
     mesh_of,
@@ -77,7 +76,6 @@ class StackKernel(Kernel):
             step: the number of the update.
         """
         originals = xs
-        refuse_shards(self.unit.where, xs)
         values, keys = self._keys(cuts, values, numbers, xs)
         xs = [_by_matrix(cut, x) for cut, x in zip(cuts, xs, strict=True)]
         cut_xs = [cut.split(x) for cut, x in zip(cuts, xs, strict=True)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
@@ -24,6 +24,7 @@ from gradtx.core.engine.kernels import (
     pack,
     shared,
 )
+from gradtx.core.engine.parts import axis_name_of, on_shards, refuse_shards, refuse_unnamed
 from gradtx.core.engine.raised import raised
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.slots import load, load_update, store
@@ -31,6 +32,7 @@ from gradtx.core.engine.stacks import StackKernel
 from gradtx.core.engine.steps import ROWS, Join, Step, Unit, is_declared, is_rule
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numerics import cast, widest
+from gradtx.core.shards import is_manual, shard_axes
 from gradtx.core.summing import sums_of_squares
 
 if TYPE_CHECKING:
@@ -64,6 +66,18 @@ def stages_of(steps: list[Any]) -> Iterator[Stage]:
             yield StackStage(step)
             start = i + 1
     yield LeafStage(steps[start:], last=True)
+
+
+def _check_leaves(update: Update, unit: Unit, check: Callable[..., None]) -> None:
+    """Checks the leaves that a unit works on, where they may be shards; an error says of which leaf it is."""
+    if not is_manual():
+        return
+    for i in update.working(unit):
+        try:
+            check(update.stacks[i], update.ps[i])
+        except ValueError as error:
+            lv.note_leaf(error, update.grads, i)
+            raise
 
 
 class LeafStage:
@@ -118,6 +132,7 @@ class StackStage:
         unit, on = self.unit, update.working(self.unit)
         if not on:
             return
+        _check_leaves(update, unit, functools.partial(refuse_shards, unit.where))
         cuts, groups = update.matrices(unit)
         columns = {name: update.slots[*unit.path, name] for name in unit.transform.matrix_slots}
         rows = update.slots[*unit.path, ROWS] if columns else None
@@ -147,6 +162,8 @@ class MeasureStage:
     def run(self, update: Update) -> None:
         unit, kept = self.unit, update.kept[self.unit.path]
         values = update.values(unit)
+        _check_leaves(update, unit, functools.partial(refuse_unnamed, unit.where, unit.transform))
+        parts: Any
         if unit.transform.measures_norm:
             parts, measured = self._squares(update)
         else:
@@ -165,13 +182,16 @@ class MeasureStage:
         with jax.named_scope(self.unit.where):
             return sums_of_squares(wide, [update.squares(i) for i in on]), leaves
 
-    def _measures(self, update: Update, values: Any) -> list[Any]:
-        """What the rule measures on each leaf."""
-        parts, columns, number = [], update.columns(self.unit), np.uint32(0)
+    def _measures(self, update: Update, values: Any) -> dict[tuple[str, ...], list[Any]]:
+        """What the rule measures on each leaf, by the mesh axes over which the leaves are shards."""
+        parts: dict[tuple[str, ...], list[Any]] = {}
+        columns, number = update.columns(self.unit), np.uint32(0)
         for i in update.working(self.unit):
             own = {name: column[i] for name, column in columns.items()}
             try:
-                parts.append(self.kernel.measured(update.stacks[i], update.ps[i], own, values, number))
+                axes = shard_axes(axis_name_of(self.unit.transform), update.stacks[i], update.ps[i])
+                found = self.kernel.measured(update.stacks[i], update.ps[i], own, values, number)
+                parts.setdefault(axes, []).append(found)
             except Exception as error:
                 lv.note_leaf(error, update.grads, i)
                 raise
@@ -209,8 +229,13 @@ class WrapperStage:
             known=[update.squares(i) for i in on],
             apply=update.apply and self.last and wrapper.in_place and on == update.live,
         )
-        with jax.named_scope(unit.where), mixing(), raised(f"inside of {unit.where}"):
-            result, new = wrapper.run(gs, Slots(**own), call)
+
+        def run() -> tuple[list[Any], dict[str, Any]]:
+            with raised(f"inside of {unit.where}"):
+                return wrapper.run(gs, Slots(**own), dataclasses.replace(call))
+
+        with jax.named_scope(unit.where), mixing():
+            result, new = on_shards(run, (gs, call.params), unit.where, wrapper, of_trees=True)
         for name, value in new.items():
             path = (*unit.path, name)
             if name in wrapper.slots:
@@ -240,13 +265,17 @@ class ForeignStage:
             tree[i] = u.astype(update.outer_dtype(i)) if unit.transform.foreign else u
             params[i] = update.ps[i]
         old = update.slots[unit.path]
-        with raised(f"by update of {unit.where}"):
-            updates, new = unit.transform.update(
-                update.structure.unflatten(tree),
-                old,
-                None if update.params is None else update.structure.unflatten(params),
-                **update.extra_for(unit, on),
-            )
+
+        def run() -> tuple[Any, Any]:
+            with raised(f"by update of {unit.where}"):
+                return unit.transform.update(
+                    update.structure.unflatten(tree),
+                    old,
+                    None if update.params is None else update.structure.unflatten(params),
+                    **update.extra_for(unit, on),
+                )
+
+        updates, new = on_shards(run, (tree, params), unit.where, unit.transform, of_trees=True)
         update.slots[unit.path] = jax.tree.map(store, new, old)
         results = lv.align(update.structure, updates, update.grads, f"updates of {unit.where}", "gradients")
         for i in on:

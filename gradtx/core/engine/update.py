@@ -15,6 +15,7 @@ from gradtx.core.engine.kernels import is_decay, made_once, with_values
 from gradtx.core.engine.layout import active_leaves, stack_shapes
 from gradtx.core.engine.matrix_groups import Group, groups_of
 from gradtx.core.engine.matrix_views import cuts_of
+from gradtx.core.engine.parts import of_users
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.slots import store
 from gradtx.core.engine.steps import ROWS, Join, Unit
@@ -201,10 +202,10 @@ class Update:
         A function of the parameters takes those that the unit works on. Some masks
         ask that an argument that is a tree like the gradients has the unit's own leaves alone.
         """
-        extra = self.extra
+        functions = {name: of_users(self.extra[name]) for name in OF_PARAMS if name in self.extra}
+        extra = {**self.extra, **functions}
         if len(on) < len(self.us):
-            functions = {name: extra[name] for name in OF_PARAMS if name in extra}
-            extra = {**extra, **{name: self._beside_others(f, on) for name, f in functions.items()}}
+            extra |= {name: self._beside_others(f, on) for name, f in functions.items()}
         if not any(isinstance(mask, lv.Selection) and mask.cuts_extra_args for mask in unit.masks):
             return extra
 

@@ -13,14 +13,14 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine import transform
-from gradtx.core.engine.leaves import Inclusion, align, over_axes
+from gradtx.core.engine.leaves import Inclusion, align
 from gradtx.core.engine.placement import typed_sharding, zeros
 from gradtx.core.engine.transform import Shared, cast_like
 from gradtx.core.norms import finite_leaves
 from gradtx.core.norms import norm as norm_of
-from gradtx.core.norms import parts as parts_of
 from gradtx.core.numbers.schedule import asked_a_tracer
 from gradtx.core.numerics import cast, number_dtype, stacked, widest
+from gradtx.core.shards import Axes, barrier, cond, key_of_shard, on_some_shard, repeat
 from gradtx.core.summing import sum_of_squares, sums_of_squares
 
 State = Any
@@ -107,19 +107,24 @@ class WrappedUpdate:
         """What is known of the squares by now."""
         return vars(self).get("_squares", self.known)
 
-    def finite(self) -> jax.Array:
-        """For each leaf, whether its gradient has no Inf and no NaN."""
+    def finite(self, axis_name: Axes = None) -> jax.Array:
+        """For each leaf, whether its gradient has no Inf and no NaN, on any shard along some mesh axes."""
         if not self.gs:
             return jnp.ones(0, bool)
-        return finite_leaves(stacked([cast(s, number_dtype()) for s in self.squares()]), self.gs)
+        found = finite_leaves(stacked([cast(s, number_dtype()) for s in self.squares()]), self.gs)
+        return ~on_some_shard(~found, axis_name, self.gs) if axis_name else found
 
-    def norm(self, axis_name: str | tuple[str, ...] | None, where: str) -> jax.Array:
+    def keys(self, data: jax.Array) -> list[jax.Array]:
+        """A random key for each leaf, and each of its shards, of this step, from the raw data of a key."""
+        key = jax.random.fold_in(jax.random.wrap_key_data(data), self.step)
+        return [
+            key_of_shard(jax.random.fold_in(key, self.path_number(i)), g)
+            for i, g in zip(self.positions, self.gs, strict=True)
+        ]
+
+    def norm(self, axis_name: Axes = None) -> jax.Array:
         """The norm of the gradients of all leaves, over mesh axes if there are some."""
-        sums = self.squares()
-        if axis_name:
-            return over_axes(parts_of(self.gs, sums), axis_name, where).norm()
-        over_axes(sums, None, where)
-        return norm_of(self.gs, sums)
+        return norm_of(self.gs, self.squares(), axis_name)
 
     def run(
         self,
@@ -149,11 +154,10 @@ class WrappedUpdate:
             def trip(i: jax.Array, carry: Any) -> Any:
                 # XLA would otherwise move what depends on the gradients alone out of the loop, and compute it
                 # also where there is no trip.
-                inside, _ = jax.lax.optimization_barrier((gs, i))
                 params, old = carry
-                return step(params, old, inside)
+                return step(params, old, barrier(gs, i))
 
-            return jax.lax.fori_loop(0, when.astype(jnp.int32), trip, (self.params, state))
+            return repeat(when.astype(jnp.int32), trip, (self.params, state))
         if self.apply:
             return _cond(when, lambda: step(self.params, state, gs), lambda: (self.params, state))
 
@@ -173,6 +177,7 @@ class WrappedUpdate:
         change: Callable[[Leaves], Leaves],
         *,
         checked: bool,
+        axis_name: Axes = None,
     ) -> tuple[Leaves, State, Leaves, jax.Array]:
         """Runs a wrapped transform on what is made of sums, where `when` is true, and sets the sums to zero.
 
@@ -183,6 +188,7 @@ class WrappedUpdate:
             when: a bool: whether the sums are complete. Where it is false nothing runs and nothing changes.
             change: makes the gradients from the sums.
             checked: whether `tx` rests where a gradient is not finite; the sums are set to zero all the same.
+            axis_name: the mesh axes along whose shards it must be finite.
 
         Returns:
             The result and the state, as `run` gives them, the sums, and whether `tx` ran.
@@ -191,13 +197,13 @@ class WrappedUpdate:
         def step(params: Leaves | None, old: State, sums: Leaves, _: Any) -> Any:
             unknown: Leaves = [None] * len(sums)
             inside = dataclasses.replace(self, gs=change(sums), params=params, known=unknown)
-            sound = inside.finite().all() if checked else jnp.array(True)
+            sound = inside.finite(axis_name).all() if checked else jnp.array(True)
             result, after = inside.run(tx, inside.gs, old, when=sound if checked else True)
             return result, after, [jnp.zeros_like(s) for s in sums], sound
 
         start = (self.params, state, sums, jnp.array(False))
         if self.apply and isinstance(when, Tracer):
-            return jax.lax.fori_loop(0, when.astype(jnp.int32), lambda _, carry: step(*carry), start)
+            return repeat(when.astype(jnp.int32), lambda _, carry: step(*carry), start)
         if self.apply:
             return _cond(when, lambda: step(*start), lambda: start)
 
@@ -218,10 +224,10 @@ class WrappedUpdate:
         """
 
         def looked(params: Leaves | None, state: State) -> Any:
-            return found(params, state), *jax.lax.optimization_barrier((params, state))
+            return found(params, state), *barrier((params, state))
 
         def passed(params: Leaves | None, state: State) -> Any:
-            return otherwise, *jax.lax.optimization_barrier((params, state))
+            return otherwise, *barrier((params, state))
 
         result, params, state = _cond(when, looked, passed, self.params, state)
         return result, dataclasses.replace(self, params=params), state
@@ -297,7 +303,7 @@ class WrappedUpdate:
 def _cond(condition: jax.Array, true: Callable[..., Any], false: Callable[..., Any], *args: Any) -> Any:
     """A `cond`; outside of `jit`, where the condition is known, a plain `if`, which compiles nothing."""
     if isinstance(condition, Tracer):
-        return jax.lax.cond(condition, true, false, *args)
+        return cond(condition, true, false, *args)
     return (true if condition else false)(*args)
 
 
