@@ -6,7 +6,10 @@ the entries take turns, so that a new entry costs one such pair and not as many 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
+
+import pytest
 
 
 def rotation(features: Mapping[str, Set[str]], laws: Sequence[str]) -> dict[str, list[str]]:
@@ -31,3 +34,8 @@ def rotation(features: Mapping[str, Set[str]], laws: Sequence[str]) -> dict[str,
             chosen.append(max(others, key=lambda name: len(features[name] & missing)))
         result[law] = sorted(chosen, key=names.index)
     return result
+
+
+def one_of(n: int, cases: Iterable[Any]) -> list[Any]:
+    """The cases of a test, each n-th for what CI runs and the others for `--full`."""
+    return [pytest.param(case, marks=() if i % n == 0 else pytest.mark.full) for i, case in enumerate(cases)]

@@ -14,6 +14,7 @@ import pytest
 import gradtx
 from catalogue import ENTRIES
 from gradtx import testing
+from rotation import one_of
 
 KIT = Path(__file__).with_name("kit.py")
 # The devices and what is checked on so many; each process costs seconds.
@@ -30,7 +31,7 @@ def run(devices, entries):
 
 
 @pytest.mark.wide
-@pytest.mark.parametrize("devices", SAMPLE)
+@pytest.mark.parametrize("devices", one_of(2, SAMPLE))
 def test_a_sample_in_a_fresh_process(devices):
     run(devices, SAMPLE[devices])
 

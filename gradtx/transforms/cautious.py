@@ -58,8 +58,8 @@ class _Agreeing:
     def __call__(self, u: jax.Array, g: jax.Array) -> jax.Array:
         # What is not a number stays to be found.
         kept = ~(agree(u, g) <= 0)
-        count = jnp.sum(kept, dtype=real_dtype(u.dtype))
-        count, size = over_shards((count, u.size), self.axis_name, u, g)
+        count = over_shards(jnp.sum(kept, dtype=real_dtype(u.dtype)), self.axis_name, u, g)
+        size = over_shards(u.size, self.axis_name, u, g)
         return jnp.where(kept, u / jnp.maximum(count / max(size, 1), 1e-3), jnp.zeros_like(u))
 
 

@@ -84,6 +84,8 @@ def clip_by_global_norm(
         max_norm: the bound of the norm, >= 0; a gradient of zero stays zero.
         axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
             leaves vary over a manual axis it is required: without it each shard would be clipped by itself.
+            Of them a leaf is summed over those over which it varies; where types do not say that, under
+            `jax.pmap` and with `check_vma=False`, over all.
 
     Returns:
         A transform without slots.

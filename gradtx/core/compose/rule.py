@@ -215,7 +215,8 @@ class Rule(Slotted):
 
     1. `prepare(now)`, once: scalars from the step (`now.step` from 0, `now.t` from 1), from keyword
        arguments (`now.extra`) and from whole-tree scalars (`now.<name>`).
-    2. `measure(g, slots, leaf)` for each leaf, if defined: real scalars, which are summed over the tree.
+    2. `measure(g, slots, leaf)` for each leaf, if defined: real scalars, which are summed over the tree, and
+       over shards along the mesh axes that a field `axis_name` names.
     3. `conclude(totals, now)`, once, if `measure` is defined: more scalars, from the sums.
     4. `apply(g, slots, leaf)` for each leaf: the new update and the new slots.
 

@@ -209,7 +209,7 @@ class _Reader:
             return True
         if name.startswith("reduce_"):
             return not equation.params.get("axes", True)
-        if name != "reshape":
+        if name not in ("reshape", "slice"):
             return False
         before, after = ([n for n in v.aval.shape if n != 1] for v in (equation.invars[0], *equation.outvars))
         return before == after
