@@ -27,9 +27,9 @@ SHAPES = {"bias": (128,), "kernel": (128, 64), "layers": {"kernel": (4, 64, 128)
 AXES = {"bias": "m", "kernel": "dm", "layers": {"kernel": "-md"}, "scale": ""}
 """Along which axis of a mesh each axis of a leaf is sharded: its first or its last one, or none."""
 
-# For each fourth entry one mesh, and with --full for each all.
+# For each eighth entry one mesh, and with --full for each all.
 EACH = [
-    pytest.param(entry, mesh, marks=() if i % 4 == 0 and (i // 4 - j) % 4 == 0 else pytest.mark.full)
+    pytest.param(entry, mesh, marks=() if i % 8 == 0 and (i // 8 - j) % 4 == 0 else pytest.mark.full)
     for i, entry in enumerate(ENTRIES)
     for j, mesh in enumerate(MESHES)
 ]
@@ -186,7 +186,7 @@ HUGE = {
 
 
 @pytest.mark.by_turns(6)
-@pytest.mark.parametrize("entry", one_of(4, ENTRIES))
+@pytest.mark.parametrize("entry", one_of(8, ENTRIES))
 @pytest.mark.parametrize("kind", HUGE, ids=lambda kind: kind.name)
 def test_a_state_of_shapes_is_of_shapes_and_nothing_is_made(kind, entry):
     """On 4,096 devices, with leaves of terabytes."""
