@@ -43,7 +43,8 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 3), (0,)], ids=str)
+@pytest.mark.by_turns(5)
+@pytest.mark.parametrize("batch", [(), (2, 3), (0,)], ids=str)
 @pytest.mark.parametrize("name", PAIRS)
 def test_they_are_those_of_jax_with_their_derivatives(name, batch):
     ours, theirs, size = PAIRS[name]
@@ -79,6 +80,7 @@ DECOMPOSING = {
 }
 
 
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("name", DECOMPOSING)
 def test_a_cpu_decomposes_one_matrix_at_a_time(name):
     """Also of small matrices, which it takes together else, and in a sweep."""

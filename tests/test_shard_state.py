@@ -120,6 +120,7 @@ def collectives(text):
     return found
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
 def test_gradients_are_summed_once_and_parameters_gathered_once(kind):
     """A CPU sums a gradient on every device and cuts it; elsewhere XLA makes a reduce-scatter of both."""
@@ -148,6 +149,7 @@ def test_gradients_are_summed_once_and_parameters_gathered_once(kind):
     assert on_one <= 1.02 * sum(x.nbytes for x in leaves) / 8
 
 
+@pytest.mark.by_turns(1)
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
 def test_what_is_sharded_otherwise_is_sharded_further(kind):
     mesh = mesh_of(kind, data=4, model=2)
