@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from gradtx.core.engine.leaves import as_array, flatten, paths
 from gradtx.core.engine.placement import split_leading, zeros
 from gradtx.core.numerics import cast, compute_dtype, is_complex, is_trainable, real_dtype
+from gradtx.core.shards import scan
 
 PyTree = Any
 
@@ -86,7 +87,7 @@ def combined(
         weighted = jax.tree.map(lambda x: _scaled(jnp.multiply, x, weight), _widened(result))
         return (kept, jax.tree.map(jnp.add, sums, weighted)), None
 
-    (kept, sums), _ = jax.lax.scan(body, (kept, start), micro)
+    (kept, sums), _ = scan(body, (kept, start), micro)
     return kept, jax.tree.map(lambda s: _scaled(jnp.divide, s, n * weight), sums)
 
 

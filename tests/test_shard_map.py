@@ -448,3 +448,20 @@ def test_a_matrix_that_is_whole_is_updated_beside_shards():
     expected = plain.update(params, plain.init(params), params)[0]
     result = step(named(plain), params, specs=specs)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4), result, expected)
+
+
+@pytest.mark.wide
+def test_micro_batches_are_gathered_on_shards():
+    """The sums start as zeros that are the same everywhere, and the gradients vary."""
+
+    def loss(w, x):
+        return jnp.mean((x @ jax.lax.all_gather(w, "x", tiled=True)) ** 2)
+
+    def both(w, x):
+        value, grads = gradtx.accumulate_gradients(jax.value_and_grad(loss), 2)(w, x)
+        return jax.lax.pmean(value, "x"), grads / 2  # the sum over shards of the gradients of their means
+
+    w, x = jnp.array([1.0, -2.0, 3.0, 0.5]), jnp.arange(32.0).reshape(8, 4) / 32
+    sharded = jax.shard_map(both, mesh=MESH, in_specs=(SHARD, SHARD), out_specs=(WHOLE, SHARD))
+    expected = jax.value_and_grad(lambda w: jnp.mean((x @ w) ** 2))(w)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), jax.jit(sharded)(w, x), expected)

@@ -124,12 +124,25 @@ def cond(condition: Any, true: Callable[..., Any], false: Callable[..., Any], *a
     return jax.lax.cond(condition, *branches, *args)
 
 
+def _varying_as_after(turn: Callable[[T], T], start: T) -> T:
+    """What a loop starts with, which may vary as what any number of turns makes of it."""
+    axes, more = None, jax.tree.map(varying, start) if is_manual() else None
+    while axes != more:
+        axes = more
+        start = jax.tree.map(_vary, start, axes)
+        more = _union(axes, _results_vary(turn, start))
+    return start
+
+
 def repeat(times: jax.Array, body: Callable[[Any, T], T], start: T) -> T:
     """`jax.lax.fori_loop` from 0, of values that may come to vary over more axes than at the start."""
-    if is_manual():
-        axes, more = None, jax.tree.map(varying, start)
-        while axes != more:
-            axes = more
-            start = jax.tree.map(_vary, start, axes)
-            more = _union(axes, _results_vary(lambda start: body(times, start), start))
-    return jax.lax.fori_loop(0, times, body, start)
+    return jax.lax.fori_loop(0, times, body, _varying_as_after(lambda carry: body(times, carry), start))
+
+
+def scan(body: Callable[[T, Any], tuple[T, Any]], start: T, xs: Any) -> tuple[T, Any]:
+    """`jax.lax.scan` of values that may come to vary over more axes than at the start."""
+
+    def turn(carry: T) -> T:
+        return body(carry, jax.tree.map(lambda x: x[0], xs))[0]
+
+    return jax.lax.scan(body, _varying_as_after(turn, start), xs)
