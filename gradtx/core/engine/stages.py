@@ -186,10 +186,11 @@ class MeasureStage:
         """What the rule measures on each leaf, by the mesh axes over which the leaves are shards."""
         parts: dict[tuple[str, ...], list[Any]] = {}
         columns, number = update.columns(self.unit), np.uint32(0)
+        axis_name = axis_name_of(self.unit.transform)
         for i in update.working(self.unit):
             own = {name: column[i] for name, column in columns.items()}
             try:
-                axes = shard_axes(axis_name_of(self.unit.transform), update.stacks[i], update.ps[i])
+                axes = shard_axes(axis_name, update.stacks[i], update.ps[i])
                 found = self.kernel.measured(update.stacks[i], update.ps[i], own, values, number)
                 parts.setdefault(axes, []).append(found)
             except Exception as error:
