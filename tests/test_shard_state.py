@@ -151,6 +151,22 @@ def test_gradients_are_summed_once_and_parameters_gathered_once(kind):
 
 @pytest.mark.by_turns(1)
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
+def test_a_step_of_fsdp_exchanges_nothing_and_a_clip_single_numbers(kind):
+    mesh = mesh_of(kind, data=8)
+    params = placed({k: jnp.ones((64, 32)) for k in "ab"}, mesh, dict.fromkeys("ab", PartitionSpec("data")))
+
+    def exchanged(tx):
+        step = jax.jit(lambda g, s, p: gradtx.apply_gradients(tx, g, s, p))
+        return collectives(step.lower(params, tx.init(params), params).compile().as_text())
+
+    with jax.set_mesh(mesh):
+        assert exchanged(gradtx.adamw(1e-3)) == []
+        clipped = exchanged(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3)))
+    assert {kind for kind, _ in clipped} == {"all-reduce"} and {size for _, size in clipped} == {4}
+
+
+@pytest.mark.by_turns(1)
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
 def test_what_is_sharded_otherwise_is_sharded_further(kind):
     mesh = mesh_of(kind, data=4, model=2)
     specs = {

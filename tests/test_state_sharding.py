@@ -294,8 +294,6 @@ def test_specs_beside_the_parameters(mesh, name):
 
 
 def test_an_abstract_mesh_is_enough_where_jit_knows_the_devices():
-    if not hasattr(jax, "set_mesh"):
-        pytest.skip("this JAX has no set_mesh")
     tx = gradtx.adamw(0.1)
     said = gradtx.state_sharding(tx, SPECS["shapes"](), specs(MESH), MESH.abstract_mesh)
     with jax.set_mesh(MESH):
@@ -350,9 +348,6 @@ def test_parameters_on_one_device():
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("name", ["adafactor", "muon", "averages"])
 def test_what_waits_in_the_memory_of_the_host_has_a_state_there(name, compiled):
-    kinds = {memory.kind for memory in jax.devices()[0].addressable_memories()}
-    if not {"device", "pinned_host"} <= kinds:
-        pytest.skip("this backend has one memory")
     tx, params = STEPS[name], PARAMS["2-D Auto"]
     moved = jax.tree.map(lambda x: jax.device_put(x, x.sharding.with_memory_kind("pinned_host")), params)
     said = gradtx.state_sharding(tx, moved)
@@ -535,8 +530,6 @@ def test_variables_of_nnx():
 
 @pytest.fixture
 def on_mesh():
-    if not hasattr(jax, "set_mesh"):
-        pytest.skip("this JAX has no set_mesh")
     with jax.set_mesh(MESH):
         yield
 

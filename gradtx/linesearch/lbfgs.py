@@ -11,7 +11,7 @@ import numpy as np
 
 from gradtx.core.compose.rule import Slot, Whole
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine.parts import refuse_unnamed
+from gradtx.core.engine.on_shards import refuse_unnamed
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate

@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.parts import refuse_unnamed
+from gradtx.core.engine.on_shards import refuse_unnamed
 from gradtx.core.engine.transform import added, cast_like
 from gradtx.core.engine.update import GRAD, VALUE_FN
 from gradtx.core.engine.wrapped_update import WrappedUpdate

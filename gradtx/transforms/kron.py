@@ -47,20 +47,14 @@ MOST = 1.1
 """The largest root mean square of an update."""
 
 
-def _of_rows(rule: Any, rows: int, columns: int) -> tuple[int, ...]:
-    return _factor(rule, rows, columns, False)
+def _of_side(side: int, *, is_product: bool = False) -> Any:
+    """The shape of the factor of a side, or of its product; None for a product that is not remembered."""
 
+    def of(rule: Any, rows: int, columns: int) -> tuple[int, ...] | None:
+        sizes = (rows, columns) if side == 0 else (columns, rows)
+        return None if is_product and not rule.cached else _factor(rule, *sizes, side == 1)
 
-def _of_columns(rule: Any, rows: int, columns: int) -> tuple[int, ...]:
-    return _factor(rule, columns, rows, True)
-
-
-def _product_of_rows(rule: Any, rows: int, columns: int) -> tuple[int, ...] | None:
-    return _of_rows(rule, rows, columns) if rule.cached else None
-
-
-def _product_of_columns(rule: Any, rows: int, columns: int) -> tuple[int, ...] | None:
-    return _of_columns(rule, rows, columns) if rule.cached else None
+    return of
 
 
 def _factor(rule: Any, size: int, other: int, is_last: bool) -> tuple[int, ...]:
@@ -91,8 +85,8 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
     views: Any
 
     mu = Slot(dtype="mu_dtype")
-    left, product_left = MatrixSlot(of=_of_rows), MatrixSlot(of=_product_of_rows)
-    right, product_right = MatrixSlot(of=_of_columns), MatrixSlot(of=_product_of_columns)
+    left, product_left = MatrixSlot(of=_of_side(0)), MatrixSlot(of=_of_side(0, is_product=True))
+    right, product_right = MatrixSlot(of=_of_side(1)), MatrixSlot(of=_of_side(1, is_product=True))
     age = WholeScalar(dtype="int32")
     rng_key = Key(lambda rule: typed_key(rule.key))
 

@@ -14,7 +14,7 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine import transform
 from gradtx.core.engine.matrix_views import Views, refuse_unclear, told
-from gradtx.core.engine.parts import refuse_shards
+from gradtx.core.engine.on_shards import refuse_shards
 from gradtx.core.engine.placement import Placement, resharded, sharded_along, sharded_like, typed_sharding
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like

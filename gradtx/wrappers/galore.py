@@ -19,7 +19,7 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.matrix_views import Views, is_view, told
 from gradtx.core.engine.named_views import Reading
-from gradtx.core.engine.parts import refuse_shards
+from gradtx.core.engine.on_shards import refuse_shards
 from gradtx.core.engine.placement import Placement, Size, sharded_along, sharded_like, whole
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform

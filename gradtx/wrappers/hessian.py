@@ -8,7 +8,7 @@ import jax
 
 from gradtx.core.compose.rule import Key
 from gradtx.core.compose.wrapper import Wrapper
-from gradtx.core.engine.parts import refuse_unnamed
+from gradtx.core.engine.on_shards import refuse_unnamed
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.update import OBJ_FN

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.parts import refuse_shards
+from gradtx.core.engine.on_shards import refuse_shards
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate

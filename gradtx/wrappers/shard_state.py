@@ -15,10 +15,11 @@ from gradtx.core.compose.combine import as_part, chain
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labels, said_of_each
-from gradtx.core.engine.placement import placed, spread, typed_sharding
+from gradtx.core.engine.placement import axes_of, placed, spread, typed_sharding
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Call, PyTree, Transform
 from gradtx.core.engine.update import State
+from gradtx.core.shards import is_manual
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import check_count
 from gradtx.core.spec.spec import call_arguments, show
@@ -91,8 +92,7 @@ class ShardState(Composed):
 
     def _lie(self, tree: PyTree) -> list[Lies | None]:
         """Where each leaf lies; None for what has no gradient."""
-        context = jax.sharding.get_abstract_mesh()
-        if any(kind == AxisType.Manual for kind in context.axis_types):
+        if is_manual():
             raise ValueError(
                 "shard_state: inside of jax.shard_map an array is a shard already. Call init and update "
                 "outside of it, under jax.jit, and make only the gradients inside."
@@ -171,8 +171,7 @@ class ShardState(Composed):
         """Why a leaf is not sharded further."""
         if math.prod(shape) < self.min_size:
             return f"it has fewer than {self.min_size:,} elements"
-        parts = [name for part in at.own.spec for name in (part if isinstance(part, tuple) else (part,))]
-        if set(self._axes) <= {*parts}:
+        if {*self._axes} <= axes_of(at.own):
             return "it is sharded over them already"
         return "they divide no axis of it"
 
@@ -241,7 +240,7 @@ def shard_state(
     Args:
         inner: the wrapped transform, of any library. It is the whole optimizer: this is the outermost
             transform, around `accumulate`, whose sums are sharded then, `guard` and all others.
-        mesh: the mesh that the parameters are on.
+        mesh: the mesh that the parameters are on. An abstract one is for planning with abstract parameters.
         axis: the axis of the mesh to shard over, or several.
         specs: how the parameters are sharded over other axes: a `PartitionSpec` for each leaf, as a tree, as
             path patterns, or as a function of (path, leaf). By default they are replicated. Where the mesh

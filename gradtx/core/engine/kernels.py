@@ -22,7 +22,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine.leaves import Selection
-from gradtx.core.engine.parts import axis_name_of, on_shards, refuse_axes, refuse_numbers
+from gradtx.core.engine.on_shards import axis_name_of, on_shards, refuse_axes, refuse_numbers
 from gradtx.core.engine.raised import raised
 from gradtx.core.engine.results import checked_measures, checked_scalars, checked_update
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots

@@ -18,7 +18,7 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import with_values
 from gradtx.core.engine.matrix_groups import Group, first_rows, groups_of
 from gradtx.core.engine.matrix_views import cuts_of
-from gradtx.core.engine.parts import on_shards, refuse_axes
+from gradtx.core.engine.on_shards import on_shards, refuse_axes
 from gradtx.core.engine.placement import Placement
 from gradtx.core.engine.program import Program, changed_after
 from gradtx.core.engine.steps import ROWS, Unit, is_declared, is_rule

@@ -108,9 +108,7 @@ class Placement:
         if self.abstract:
             return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         made = jnp.array(jnp.broadcast_to(jnp.asarray(value).astype(dtype), shape), copy=True)
-        if sharding is None:
-            return made
-        return placed(made, sharding) if isinstance(leaf, Tracer) else jax.device_put(made, sharding)
+        return made if sharding is None else placed(made, sharding)
 
     def _beside(self, x: Any) -> Any:
         """The sharding for what is like no leaf."""
@@ -149,6 +147,11 @@ def divides(mesh: Any, part: Any, size: int) -> bool:
 def _names(part: Any) -> tuple[str, ...]:
     """The axes of a mesh that shard one axis of an array."""
     return () if part is None else part if isinstance(part, tuple) else (part,)
+
+
+def axes_of(sharding: NamedSharding) -> set[str]:
+    """The axes of a mesh that shard an array."""
+    return {name for part in sharding.spec for name in _names(part)}
 
 
 def _dividing(mesh: Any, count: int, axes: Sequence[str]) -> tuple[str, ...]:
@@ -262,7 +265,7 @@ def spread(sharding: NamedSharding, shape: tuple[int, ...], axes: tuple[str, ...
     it does over an axis of the mesh that shards the array already.
     """
     parts = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
-    further = tuple(name for name in axes if name not in {n for part in parts for n in _names(part)})
+    further = tuple(name for name in axes if name not in axes_of(sharding))
     longer = [_part((*_names(part), *further)) for part in parts]
     divided = [i for i, n in enumerate(shape) if n and divides(sharding.mesh, longer[i], n)]
     if not further or not divided:

@@ -24,7 +24,7 @@ from gradtx.core.engine.kernels import (
     pack,
     shared,
 )
-from gradtx.core.engine.parts import axis_name_of, on_shards, refuse_shards, refuse_unnamed
+from gradtx.core.engine.on_shards import axis_name_of, on_shards, refuse_shards, refuse_unnamed
 from gradtx.core.engine.raised import raised
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.slots import load, load_update, store

@@ -15,7 +15,7 @@ from gradtx.core.engine.kernels import is_decay, made_once, with_values
 from gradtx.core.engine.layout import active_leaves, stack_shapes
 from gradtx.core.engine.matrix_groups import Group, groups_of
 from gradtx.core.engine.matrix_views import cuts_of
-from gradtx.core.engine.parts import of_users
+from gradtx.core.engine.on_shards import of_users
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.slots import store
 from gradtx.core.engine.steps import ROWS, Join, Unit

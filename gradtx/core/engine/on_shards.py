@@ -261,21 +261,8 @@ _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
 _BY_ELEMENT = {
     *("add", "add_any", "sub", "mul", "div", "rem", "neg", "sign", "abs", "max", "min", "clamp", "select_n"),
     *("pow", "integer_pow", "square", "sqrt", "rsqrt", "cbrt", "exp", "exp2", "expm1", "log", "log1p"),
-    *(
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "atan2",
-        "sinh",
-        "cosh",
-        "tanh",
-        "asinh",
-        "acosh",
-        "atanh",
-    ),
+    *("sin", "cos", "tan", "asin", "acos", "atan", "atan2"),
+    *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
     *("logistic", "erf", "erfc", "erf_inv", "lgamma", "digamma", "polygamma", "zeta", "igamma", "igammac"),
     *("bessel_i0e", "bessel_i1e", "regularized_incomplete_beta", "random_gamma_grad", "igamma_grad_a"),
     *("floor", "ceil", "round", "nextafter", "is_finite", "real", "imag", "conj", "complex"),
@@ -288,16 +275,7 @@ _BY_ELEMENT = {
 }
 """What makes each element of those in its place."""
 _MOVES = {
-    *(
-        "reshape",
-        "transpose",
-        "concatenate",
-        "split",
-        "slice",
-        "dynamic_slice",
-        "dynamic_update_slice",
-        "pad",
-    ),
-    *("stack", "unstack", "rev"),
+    *("reshape", "transpose", "concatenate", "split", "pad", "stack", "unstack", "rev"),
+    *("slice", "dynamic_slice", "dynamic_update_slice"),
 }
 """What gives elements other places."""
