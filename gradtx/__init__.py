@@ -252,6 +252,7 @@ if TYPE_CHECKING:
     from gradtx.inspect.check import check
     from gradtx.inspect.describe import describe
     from gradtx.inspect.diff import diff
+    from gradtx.inspect.explain import explain
     from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
     from gradtx.inspect.routing import Route, Routing, routing
     from gradtx.inspect.slots_by_leaf import slots_by_leaf
@@ -298,6 +299,7 @@ __getattr__ = importing_later(
         "inspect.check": "check",
         "inspect.describe": "describe",
         "inspect.diff": "diff",
+        "inspect.explain": "explain",
         "inspect.plot": "plot_metrics, plot_paths, plot_schedule",
         "inspect.routing": "Route, Routing, routing",
         "inspect.slots_by_leaf": "slots_by_leaf",
@@ -409,6 +411,7 @@ __all__ = [
     "ema_nesterov",
     "ema_params",
     "eval_params",
+    "explain",
     "exponential_decay",
     "flatten",
     "formula",

@@ -70,16 +70,22 @@ def state_sharding(
     """
     if not callable(getattr(tx, "init", None)):
         raise TypeError(f"state_sharding takes the transform first, then the parameters; got {show(tx)}.")
-    state = adapted(tx).init(_placed(params, specs, mesh, memory_kind))
+    state = adapted(tx).init(placed_params(params, specs, mesh, memory_kind))
     return jax.tree.map(sharding_of, state)
 
 
-def _placed(params: PyTree, specs: PyTree, mesh: Any, memory_kind: str | None) -> PyTree:
-    """The parameters without their values, sharded as what is remembered of them is to be."""
+def placed_params(
+    params: PyTree,
+    specs: PyTree,
+    mesh: Any,
+    memory_kind: str | None = None,
+    of: str = "state_sharding",
+) -> PyTree:
+    """The parameters without their values, sharded as was said of them, and else as they are."""
     leaves, structure = lv.flatten(params)
-    said = _said(_of_flax(params) if specs is None else specs, params)
+    said = _said(_of_flax(params) if specs is None else specs, params, of)
     found = [
-        None if x is None else _Leaf(path, lv.shape_of(x), sharding_of(x), spec)
+        None if x is None else _Leaf(path, lv.shape_of(x), sharding_of(x), spec, of)
         for path, x, spec in zip(lv.paths(params), leaves, said, strict=True)
     ]
     if mesh is None:
@@ -87,19 +93,19 @@ def _placed(params: PyTree, specs: PyTree, mesh: Any, memory_kind: str | None) -
     return structure.unflatten([leaf and leaf.placed(mesh, memory_kind) for leaf in found])
 
 
-def _said(specs: PyTree, params: PyTree) -> list[Any]:
+def _said(specs: PyTree, params: PyTree, of: str) -> list[Any]:
     """What is said of each leaf: a spec, a sharding or nothing."""
     try:
         said = lv.broadcast_prefix(specs, params)
     except ValueError as error:
         raise ValueError(
-            f"state_sharding: {lv.misfit('specs has', specs, params)}. Give a tree like the parameters, or a "
+            f"{of}: {lv.misfit('specs has', specs, params)}. Give a tree like the parameters, or a "
             f"prefix of it, of PartitionSpecs: PartitionSpec('data', None), and no tuple."
         ) from error
     for path, spec in zip(lv.paths(params), said, strict=True):
         if not (spec is None or isinstance(spec, PartitionSpec | Sharding)):
             raise TypeError(
-                f"state_sharding: specs has {show(spec)} for the leaf {path!r}. Give a PartitionSpec, a "
+                f"{of}: specs has {show(spec)} for the leaf {path!r}. Give a PartitionSpec, a "
                 f"sharding, or None for what is sharded as it is."
             )
     return said
@@ -127,17 +133,19 @@ class _Leaf:
         form: its shape and dtype.
         own: how it is sharded, None where that is free.
         said: a spec or a sharding for what is remembered of it, None where nothing was said.
+        of: the function that was called, for errors.
     """
 
     path: str
     form: jax.ShapeDtypeStruct
     own: Any
     said: Any
+    of: str
 
     @property
     def where(self) -> str:
         """The beginning of an error."""
-        return f"state_sharding: the leaf {self.path!r} of shape {self.form.shape}"
+        return f"{self.of}: the leaf {self.path!r} of shape {self.form.shape}"
 
     @property
     def mesh(self) -> Any:
@@ -167,7 +175,7 @@ class _Leaf:
         if mesh is None:
             raise ValueError(
                 f"{self.where} is to be sharded as {spec}, which says nothing without a mesh. Give it, as in "
-                f"state_sharding(tx, params, specs, mesh)."
+                f"{self.of}(tx, params, mesh=mesh, specs=specs)."
             )
         for axis in (axis for part in spec for axis in (part if isinstance(part, tuple) else (part,))):
             if axis is not None and axis not in mesh.axis_names:

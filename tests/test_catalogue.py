@@ -85,6 +85,7 @@ NOT_TRANSFORMS = {
         "Routing",
         "routing",
         "diff",
+        "explain",
         "formula",
         "plot_metrics",
         "plot_paths",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 
 import jax
@@ -826,3 +827,27 @@ def test_on_a_mesh_each_device_solves_whole_matrices_and_moves_its_share_once_ea
     text = compiled.as_text()
     assert text.count(" all-to-all(") <= 4
     assert not any(f" {name}(" in text for name in ("all-gather", "all-reduce", "collective-permute"))
+
+
+@pytest.mark.parametrize("kind", list(jax.sharding.AxisType)[:2], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("count", [8, 3])
+def test_on_a_mesh_of_two_axes_a_matrix_comes_along_one_after_the_other(kind, count):
+    """No device holds more of a stack than its share of the matrices, also where they are filled up."""
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind, kind), devices=jax.devices()[:8])
+    spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x", "y"))
+    params, grads = (of_sizes(*[(16, 32)] * count, seed=seed) for seed in (0, 1))
+    tx = gradtx.muon(0.1)
+    expected, _ = jax.jit(tx.update)(grads, tx.init(params), params)
+    given, moved = (jax.tree.map(lambda x: jax.device_put(x, spec), tree) for tree in (params, grads))
+    with jax.set_mesh(mesh):
+        state = tx.init(given)
+        compiled = jax.jit(tx.update).lower(moved, state, given).compile()
+        updates, _ = compiled(moved, state, given)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), updates, expected)
+    assert all(u.sharding.is_equivalent_to(spec, 2) for u in updates.values())
+    found = re.findall(r"= (.*?) (all-\w+(?:-\w+)?|collective-permute)\(", compiled.as_text())
+    sizes = [
+        sum(4 * math.prod(map(int, dims.split(","))) for dims in re.findall(r"f32\[([\d,]+)\]", result))
+        for result, _ in found
+    ]
+    assert len(found) == 4 and max(sizes) <= 4 * 16 * 32

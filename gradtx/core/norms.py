@@ -77,9 +77,9 @@ class Parts(NamedTuple):
         """Whether there is no Inf and no NaN among what was squared."""
         return jnp.isfinite(self.large)
 
-    def mean(self, size: int) -> Parts:
+    def mean(self, size: float) -> Parts:
         """The same divided by a number of elements."""
-        return Parts(*(part / max(size, 1) for part in self))
+        return Parts(*(part / size for part in self))
 
     def top(self) -> tuple[jax.Array, jax.Array]:
         """An exact sum of squares, times the square of a factor, and that factor: `down`, 1 or `up`."""
@@ -211,8 +211,8 @@ class Squares:
 
     def root_mean_square(self) -> jax.Array:
         """The root of the mean of the squares; 0 for no element."""
-        size = self.size
-        return self.then(lambda total: sqrt(total / max(size, 1)), lambda parts: parts.mean(size).norm())
+        size = float(max(self.size, 1))  # an int32 may not hold it
+        return self.then(lambda total: sqrt(total / size), lambda parts: parts.mean(size).norm())
 
     def clip_factors(self, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Two factors that are `min(1, bound / norm)` together, and 1 where something is not finite."""

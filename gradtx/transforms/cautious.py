@@ -60,7 +60,7 @@ class _Agreeing:
         kept = ~(agree(u, g) <= 0)
         count = over_shards(jnp.sum(kept, dtype=real_dtype(u.dtype)), self.axis_name, u, g)
         size = over_shards(u.size, self.axis_name, u, g)
-        return jnp.where(kept, u / jnp.maximum(count / max(size, 1), 1e-3), jnp.zeros_like(u))
+        return jnp.where(kept, u / jnp.maximum(count / float(max(size, 1)), 1e-3), jnp.zeros_like(u))
 
 
 @factory

@@ -115,7 +115,7 @@ class ClipByBlockRms(Rule, name="clip_by_block_rms"):
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         squares, one = Squares([g], axis_name=self.axis_name), jnp.ones_like(self.threshold)
-        size = max(squares.size, 1)
+        size = float(max(squares.size, 1))
         divisor, shrink = squares.then(
             lambda total: (jnp.maximum(one, sqrt(total / size) / self.threshold), one),
             lambda parts: excess(parts.mean(size).norm(), self.threshold),

@@ -72,7 +72,7 @@ class ScaleByKlSoap(OfEigenbases, name="scale_by_kl_soap"):
         # What the other side's eigenvalues whiten.
         for_left = turned * jnp.expand_dims(scales[1], -2)
         for_right = turned * jnp.expand_dims(scales[0], -1)
-        rows, columns = (max(n, 1) for n in x.shape[-2:])
+        rows, columns = (float(max(n, 1)) for n in x.shape[-2:])
         a = jnp.where(begins, x, slots.basis_left @ for_left)
         b = jnp.where(begins, x, times_conjugate(for_right, slots.basis_right))
         sides = (

@@ -35,7 +35,7 @@ class ScaleByNormuon(OfMomentum, Scaled, name="scale_by_normuon"):
         o = self.polar(x)
         squares = abs_sq(o)
         rows = max(o.shape[-2], 1)
-        nu = self.b2.mix(slots.nu, jnp.sum(squares, axis=-2) / rows)
+        nu = self.b2.mix(slots.nu, jnp.sum(squares, axis=-2) / float(rows))
         least = np.array(LEAST, real_dtype(o.dtype))
         u = divide(o, jnp.expand_dims(sqrt(nu), -2) + least)
         before, after = (sqrt(jnp.sum(y, axis=(-2, -1), keepdims=True)) for y in (squares, abs_sq(u)))

@@ -177,10 +177,11 @@ class ShardState(Composed):
 
     def _in_mesh(self, tree: PyTree) -> Any:
         """The context in which a traced array tells its mesh."""
-        traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(tree))
+        traced = [x for x in jax.tree.leaves(tree) if isinstance(x, Tracer)]
         if not traced or not jax.sharding.get_abstract_mesh().empty:
             return contextlib.nullcontext()
-        return jax.sharding.use_abstract_mesh(_abstract(self.mesh))
+        typed = next((s for x in traced if (s := typed_sharding(x)) is not None), None)
+        return jax.sharding.use_abstract_mesh(_abstract(self.mesh if typed is None else typed.mesh))
 
 
 def _shapes(tree: PyTree) -> PyTree:
@@ -195,12 +196,12 @@ def _moved(tree: PyTree, lie: list[Lies | None], where: str) -> PyTree:
     leaves, structure = lv.flatten(tree)
     if len(leaves) != len(lie):
         return tree  # of which the optimizer says what is wrong with it
-    return structure.unflatten(
-        [
+    with jax.named_scope("shard_state"):
+        moved = [
             x if at is None or x is None else placed(x, getattr(at, where))
             for x, at in zip(leaves, lie, strict=True)
         ]
-    )
+    return structure.unflatten(moved)
 
 
 def _is_spec(x: Any) -> bool:

@@ -289,7 +289,7 @@ class MeasureKernel(Kernel):
             totals = Scope(**_sums(parts)) if parts else _Nothing()
         now = _now(self.unit, step, kept, extra)
         vars(now).update(values[1])
-        with mixing(), raised(f"by conclude of {self.unit.where}"):
+        with jax.named_scope(self.unit.where), mixing(), raised(f"by conclude of {self.unit.where}"):
             made = rule.conclude(totals, now)
         return checked_scalars(self.unit.where, "conclude", made, kept)
 

@@ -185,11 +185,11 @@ class _Reader:
             return self.scan(params, args)
         if name == "optimization_barrier":
             return args
-        if name in _CALLS and params.get("name") == _TRUSTED:
+        if name in CALLS and params.get("name") == _TRUSTED:
             part = _together(args).part
             return [_Value(varying_by_type(v.aval), part) for v in equation.outvars]
-        if name in _CALLS:
-            return self.run(next(params[key] for key in _CALLED if key in params), args)
+        if name in CALLS:
+            return self.run(next(params[key] for key in CALLED if key in params), args)
         value = _together(args)
         if self.keeps_places(name, equation):
             pass
@@ -197,7 +197,7 @@ class _Reader:
             value = _Value(drawn=frozenset())
         elif name == "random_bits":
             value = value._replace(drawn=varying_by_type(equation.invars[0].aval))
-        elif axes := _named_axes(params):
+        elif axes := named_axes(params):
             value = _Value(value.shard - axes, value.part - axes)
         else:
             value = value._replace(part=value.part | value.shard)
@@ -205,7 +205,7 @@ class _Reader:
 
     def keeps_places(self, name: str, equation: Any) -> bool:
         """Whether each element of a result is made of those in its place."""
-        if name in _BY_ELEMENT or (self.moves and name in _MOVES):
+        if name in BY_ELEMENT or (self.moves and name in MOVES):
             return True
         if name.startswith("reduce_"):
             return not equation.params.get("axes", True)
@@ -244,21 +244,21 @@ class _Reader:
             carry = after
 
 
-def _named_axes(params: Any) -> frozenset[str]:
+def named_axes(params: Any) -> frozenset[str]:
     """The mesh axes over which an operation communicates."""
     found = (params.get(key, ()) for key in ("axes", "axis_name"))
     flat = (name for axes in found for name in (axes if isinstance(axes, tuple | list) else (axes,)))
     return frozenset(name for name in flat if isinstance(name, str))
 
 
-_CALLS = {
+CALLS = {
     *("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"),
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_vmap_call"),
 }
 _TRUSTED = "trusted_on_shards"
 """What `_trusted` calls its functions."""
-_CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
-_BY_ELEMENT = {
+CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
+BY_ELEMENT = {
     *("add", "add_any", "sub", "mul", "div", "rem", "neg", "sign", "abs", "max", "min", "clamp", "select_n"),
     *("pow", "integer_pow", "square", "sqrt", "rsqrt", "cbrt", "exp", "exp2", "expm1", "log", "log1p"),
     *("sin", "cos", "tan", "asin", "acos", "atan", "atan2"),
@@ -274,7 +274,7 @@ _BY_ELEMENT = {
     *("pvary", "random_clone", "name", "layout_constraint", "reshard"),
 }
 """What makes each element of those in its place."""
-_MOVES = {
+MOVES = {
     *("reshape", "transpose", "concatenate", "split", "pad", "stack", "unstack", "rev"),
     *("slice", "dynamic_slice", "dynamic_update_slice"),
 }

@@ -19,6 +19,9 @@ from jax.core import Tracer
 from jax.experimental.shard_alike import shard_alike
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+UNCONSTRAINED: Any = PartitionSpec.UNCONSTRAINED
+"""What shards an axis of an array where the compiler decides."""
+
 
 class Size(int):
     """The size of one axis of a leaf, which remembers which axis: a slot may keep some of the axes."""
@@ -101,10 +104,13 @@ class Placement:
             sharding = None if isinstance(leaf, Tracer) else self._along(shape, leaf)
         else:
             owners = _dividing(mesh, shape[0], mesh.axis_names)
-            others = [axis for axis in mesh.axis_names if axis not in owners]
+            # Last are those that move to the stack first when it is solved.
+            first, _ = sharing(mesh, shape[0])
+            others = sorted(mesh.axis_names, key=lambda a: len(first) - first.index(a) if a in first else 0)
+            others = [axis for axis in others if axis not in owners]
             within = _dividing(mesh, shape[1], others) if len(shape) > 1 and 0 not in shape else ()
             kind = None if isinstance(leaf, Tracer) else leaf.sharding.memory_kind
-            sharding = _in_full(mesh, [_part(owners), _part(within)], len(shape), kind)
+            sharding = _in_full(mesh, [as_part(owners), as_part(within)], len(shape), kind)
         if self.abstract:
             return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         made = jnp.array(jnp.broadcast_to(jnp.asarray(value).astype(dtype), shape), copy=True)
@@ -141,27 +147,45 @@ def _kept_parts(shape: tuple[int, ...], sharding: NamedSharding) -> list[Any]:
 
 def divides(mesh: Any, part: Any, size: int) -> bool:
     """Whether the devices along some axes of a mesh divide an axis of an array."""
-    return size % math.prod(mesh.shape[name] for name in _names(part)) == 0
+    return size % math.prod(mesh.shape[name] for name in names_of_part(part)) == 0
 
 
-def _names(part: Any) -> tuple[str, ...]:
+def names_of_part(part: Any) -> tuple[str, ...]:
     """The axes of a mesh that shard one axis of an array."""
     return () if part is None else part if isinstance(part, tuple) else (part,)
 
 
 def axes_of(sharding: NamedSharding) -> set[str]:
     """The axes of a mesh that shard an array."""
-    return {name for part in sharding.spec for name in _names(part)}
+    return {name for part in sharding.spec for name in names_of_part(part)}
+
+
+def _sets(mesh: Any, axes: Sequence[str]) -> dict[tuple[str, ...], int]:
+    """All sets of some axes of a mesh, the largest first, and how many devices each has."""
+    sets = (some for n in range(len(axes), -1, -1) for some in itertools.combinations(axes, n))
+    return {some: math.prod(mesh.shape[axis] for axis in some) for some in sets}
 
 
 def _dividing(mesh: Any, count: int, axes: Sequence[str]) -> tuple[str, ...]:
     """Those axes of a mesh that have the most devices, of which each gets as many of some things."""
-    sets = (some for n in range(len(axes), -1, -1) for some in itertools.combinations(axes, n))
-    sizes = {some: math.prod(mesh.shape[axis] for axis in some) for some in sets}
+    sizes = _sets(mesh, axes)
     return max((some for some in sizes if count % sizes[some] == 0), key=sizes.__getitem__)
 
 
-def _part(axes: tuple[str, ...]) -> Any:
+def sharing(mesh: Any, count: int) -> tuple[tuple[str, ...], int]:
+    """The axes of a mesh whose devices share some matrices, and how many devices these are.
+
+    They are those that divide the number, unless others leave a device with less than half as many.
+    """
+    sizes = _sets(mesh, mesh.axis_names)
+    own = {some: -(-count // size) for some, size in sizes.items()}
+    evenly = _dividing(mesh, count, mesh.axis_names)
+    fewest = min(sizes, key=lambda some: (own[some], sizes[some]))
+    axes = fewest if 2 * own[fewest] < own[evenly] else evenly
+    return axes, sizes[axes]
+
+
+def as_part(axes: tuple[str, ...]) -> Any:
     """Axes of a mesh, as a sharding has them for one axis of an array."""
     return None if not axes else axes[0] if len(axes) == 1 else axes
 
@@ -266,7 +290,7 @@ def spread(sharding: NamedSharding, shape: tuple[int, ...], axes: tuple[str, ...
     """
     parts = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
     further = tuple(name for name in axes if name not in axes_of(sharding))
-    longer = [_part((*_names(part), *further)) for part in parts]
+    longer = [as_part((*names_of_part(part), *further)) for part in parts]
     divided = [i for i, n in enumerate(shape) if n and divides(sharding.mesh, longer[i], n)]
     if not further or not divided:
         return sharding

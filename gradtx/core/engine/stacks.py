@@ -13,9 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
-from gradtx.core.engine.each_matrix import DUE, SLOT, OfMatrices, at_once, each, indices, renewed
+from gradtx.core.engine.each_matrix import DUE, SLOT, at_once, each, indices, renewed
 from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
 from gradtx.core.engine.matrix_groups import Group, Place
 from gradtx.core.engine.placement import (
@@ -31,6 +30,7 @@ from gradtx.core.engine.raised import raised
 from gradtx.core.engine.results import checked_slots, checked_update
 from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.slots import load, store
+from gradtx.core.engine.stacks_on_a_mesh import Owners
 from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.views import Cut
 from gradtx.core.numerics import cast, like, real_dtype
@@ -89,8 +89,10 @@ class StackKernel(Kernel):
         for group in groups:
             places = group.places
             starts = _starts([p.count for p in places], step, last, on_mesh=on_mesh)
-            joined = functools.partial(_joined, places, None if on_mesh else starts)
+            rest = _matrix_parts(places, xs, cuts)
+            joined = functools.partial(_joined, places, None if on_mesh else starts, rest)
             given = {"x": joined(cut_xs)}
+            owners = Owners.of(xs[0], len(given["x"]))
             dtype = given["x"].dtype
             own = {k: column[group.name] for k, column in stacks.items() if group.name in column}
             at = _rows(cuts, group, rows, own)
@@ -103,11 +105,12 @@ class StackKernel(Kernel):
             if params is not None:
                 given[PARAM] = joined(cut_params)
             with jax.named_scope(self.unit.where), mixing():
-                solved = _on_mesh(xs[0], self._of_matrices, given, values)
+                solved = owners.solved(self._of_matrices, given, values)
             for k, old in own.items():
                 if SLOT + k in solved:
-                    new[k][group.name] = placed_as(_with_rows(old, store(solved[SLOT + k], old), at), old)
-            update = _back(solved["x"], [xs[p.leaf] for p in places], [cuts[p.leaf] for p in places])
+                    made_of_it = store(owners.kept(solved[SLOT + k], old), old)
+                    new[k][group.name] = placed_as(_with_rows(old, made_of_it, at), old)
+            update = owners.back(solved["x"], rest)
             for p, x in zip(places, _parted(update, [p.count for p in places], starts), strict=True):
                 made[p.leaf][p.part] = x
             last = None if on_mesh else update
@@ -191,9 +194,13 @@ def _changed(own: Values, new: Mapping[str, Any]) -> Values:
     return {SLOT + k: v.astype(own[k].dtype) for k, v in new.items() if v is not own[k]}
 
 
-def _joined(places: tuple[Place, ...], starts: list[jax.Array] | None, by_leaf: list[list[Any]]) -> Any:
-    """The matrices of one group, of the parts of each leaf."""
+def _joined(
+    places: tuple[Place, ...], starts: list[jax.Array] | None, rest: list[Any], by_leaf: list[list[Any]]
+) -> Any:
+    """The matrices of one group, of the parts of each leaf; sharded alike by `rest` where types say how."""
     parts = [by_leaf[p.leaf][p.part] for p in places]
+    if parts[0].ndim == 3:
+        parts = [resharded(x, typed_sharding(x), [None, *rest]) for x in parts]
     if len(parts) == 1:
         return parts[0]
     if starts is None:
@@ -290,43 +297,12 @@ def _by_matrix(cut: Cut, x: jax.Array) -> jax.Array:
     return resharded(x, typed, [part if i in cut.matrix_axes else None for i, part in enumerate(parts)])
 
 
-def _back(y: jax.Array, xs: list[jax.Array], cuts: list[Cut]) -> jax.Array:
-    """Solved updates, sharded as the matrices of the leaves are where types say how; not along the stack."""
-    typed = typed_sharding(xs[0])
-    if typed is None:
-        return y
-    found = {
-        tuple(None if i is None or i >= len(s.spec) else s.spec[i] for i in cut.matrix_axes)
-        for cut, x in zip(cuts, xs, strict=True)
-        if (s := typed_sharding(x)) is not None
-    }
-    return resharded(y, typed, [None, *(found.pop() if len(found) == 1 else (None, None))])
-
-
-def _on_mesh(leaf: Any, of_all: OfMatrices, given: Values, values: Any) -> Values:
-    """What is made of a stack, of which on a mesh each device has whole matrices.
-
-    A stack that the devices do not divide is filled up with its first matrix. One matrix is solved by every
-    device.
-    """
-    mesh, count = mesh_of(leaf), given["x"].shape[0]
-    if mesh is None:
-        return of_all(given, values)
-    more = -count % mesh.size if count > 1 else 0
-    if more:
-        given = {k: _filled_up(v, more) for k, v in given.items()}
-    owned = PartitionSpec(mesh.axis_names if count > 1 else None)
-    if typed_sharding(leaf) is not None:
-        given = {
-            k: resharded(v, typed_sharding(leaf), [*owned, *[None] * (v.ndim - 1)]) for k, v in given.items()
-        }
-    solve = jax.shard_map(
-        of_all, mesh=mesh, in_specs=(owned, PartitionSpec()), out_specs=owned, check_vma=False
-    )
-    solved = solve(given, values)
-    return {k: whole(v)[:count] for k, v in solved.items()} if more else solved
-
-
-def _filled_up(stack: jax.Array, more: int) -> jax.Array:
-    stack = whole(stack)
-    return jnp.concatenate([stack, jnp.broadcast_to(stack[:1], (more, *stack.shape[1:]))])
+def _matrix_parts(places: tuple[Place, ...], xs: list[jax.Array], cuts: tuple[Cut, ...]) -> list[Any]:
+    """What shards the rows and the columns of most matrices of a group, where types say it."""
+    found: dict[tuple[Any, ...], int] = {}
+    for p in places:
+        if (s := typed_sharding(xs[p.leaf])) is not None:
+            axes = cuts[p.leaf].matrix_axes
+            parts = tuple(None if i is None or i >= len(s.spec) else s.spec[i] for i in axes)
+            found[parts] = found.get(parts, 0) + p.count
+    return list(max(found, key=found.__getitem__, default=(None, None)))

@@ -276,7 +276,8 @@ class ForeignStage:
                     **update.extra_for(unit, on),
                 )
 
-        updates, new = on_shards(run, (tree, params), unit.where, unit.transform, of_trees=True)
+        with jax.named_scope(unit.where):
+            updates, new = on_shards(run, (tree, params), unit.where, unit.transform, of_trees=True)
         update.slots[unit.path] = jax.tree.map(store, new, old)
         results = lv.align(update.structure, updates, update.grads, f"updates of {unit.where}", "gradients")
         for i in on:

@@ -1,0 +1,221 @@
+"""What an optimizer takes of the devices of a mesh, before there is one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.placement import axes_of, sharding_of
+from gradtx.core.engine.transform import adapted, apply_gradients
+from gradtx.core.numbers.paths import lookup
+from gradtx.core.spec.spec import show
+from gradtx.inspect.explanation import Exchange, Explanation, Kept, Replicated
+from gradtx.inspect.survey import Surveyed, checked_arguments, survey
+from gradtx.inspect.traced_costs import costs_of, nbytes_on_one
+from gradtx.state_sharding import placed_params
+
+PyTree = Any
+
+
+def explain(tx: Any, params: PyTree, mesh: Any = None, *, specs: PyTree = None, **extra: Any) -> Explanation:
+    """What an optimizer takes of the devices of a mesh: memory, exchanges and arithmetic.
+
+    Nothing is compiled or allocated: the parameters may be of any size, and the mesh of devices that are not
+    there. The update is traced with types that say how each value is sharded, and read. What the devices send
+    each other is what the compiled step has them send, on a mesh with explicit axes; with automatic axes too,
+    unless the compiler chooses to shard something otherwise than its operands are.
+
+    An exchange that the compiler joins with others counts as many as there are arrays in it. The gradients
+    are taken to be there, sharded as their parameters: their sum over the devices that share a batch is the
+    model's.
+
+    Args:
+        tx: a transform of any library, such as one in `gradtx.shard_state`.
+        params: the parameters, arrays or `jax.ShapeDtypeStruct`s.
+        mesh: a `jax.sharding.Mesh` or an `AbstractMesh`; by default the one that the parameters are on. On
+            another one than that they are taken to be sharded along the axes of the same names.
+        specs: how the parameters are sharded, as `gradtx.state_sharding` takes it; by default as they are.
+        **extra: what else `update` is given, such as `value`.
+
+    Returns:
+        An `Explanation`, which prints as a table of 100 columns; what it says can be read as attributes too.
+
+    Raises:
+        ValueError: the specs do not fit, or `init` or `update` refuse what they are given.
+        TypeError: `tx` is no transform, or `mesh` is no mesh.
+
+    Examples:
+        >>> import gradtx, jax
+        >>> from jax.sharding import AbstractMesh, PartitionSpec
+        >>> params = {
+        ...     "kernel": jax.ShapeDtypeStruct((8192, 4096), "float32"),
+        ...     "bias": jax.ShapeDtypeStruct((4096,), "float32"),
+        ... }
+        >>> specs = {"kernel": PartitionSpec("data", "model"), "bias": PartitionSpec()}
+        >>> tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1, momentum=0.9))
+        >>> print(gradtx.explain(tx, params, AbstractMesh((64, 8), ("data", "model")), specs=specs))
+        2 leaves, 33,558,528 parameters, on 512 devices: 64 'data' x 8 'model'
+        <BLANKLINE>
+        kept             dtype     in all  by a device
+        parameters     float32  128.0 MiB    272.0 KiB
+        state                   128.0 MiB    272.0 KiB
+          trace.trace  float32  128.0 MiB    272.0 KiB
+          numbers                    20 B         20 B
+        <BLANKLINE>
+        exchanged in an update        kind  along    times  a device gets
+        clip_by_global_norm     all-reduce   data        1            4 B
+        clip_by_global_norm     all-reduce   data  up to 1            4 B
+        clip_by_global_norm     all-reduce  model        1            4 B
+        clip_by_global_norm     all-reduce  model  up to 1            4 B
+        <BLANKLINE>
+        a device computes 626,714 to 835,626 operations an update
+        <BLANKLINE>
+        replicated along data, model, since they are sharded so: 16.0 KiB of parameters (bias)
+    """
+    checked_arguments("explain", tx, params, None)
+    if mesh is not None and not hasattr(mesh, "axis_names"):
+        raise TypeError(f"explain: mesh must be a jax.sharding.Mesh or an AbstractMesh, got {show(mesh)}.")
+    params = _typed(params, mesh, specs)
+    state = tx.init(params)
+    functions = {name: x for name, x in extra.items() if callable(x)}
+    arrays = {name: x for name, x in extra.items() if name not in functions}
+
+    def update(grads: PyTree, state: Any, params: PyTree, arrays: dict[str, Any]) -> Any:
+        return apply_gradients(tx, grads, state, params, **arrays, **functions)
+
+    traced = jax.make_jaxpr(update)(params, state, params, arrays)
+    costs, level = costs_of(traced), survey(tx, params)
+    leaves = [x for x in jax.tree.leaves(params) if lv.is_trainable_leaf(x)]
+    slots = list(_slots(level, state if isinstance(state, dict) else {"slots": state}))
+    kept = [_kept(slot.name, list(slot.arrays.values())) for slot in slots]
+    of_state = _kept("state", jax.tree.leaves(state))
+    rest = Kept(
+        "numbers",
+        (),
+        of_state.nbytes - sum(k.nbytes for k in kept),
+        of_state.on_one - sum(k.on_one for k in kept),
+    )
+    found = next((s.mesh for s in map(sharding_of, leaves) if s is not None), None)
+    return Explanation(
+        axes={} if found is None else dict(found.shape),
+        leaves=len(leaves),
+        elements=sum(math.prod(x.shape) for x in leaves),
+        parameters=_kept("parameters", leaves),
+        state=of_state,
+        slots=(*kept, rest),
+        exchanges=_exchanges(costs.sent),
+        least_flops=costs.least,
+        most_flops=costs.most,
+        open_loops=costs.open_loops,
+        replicated=tuple(_replicated(params, slots)),
+        unknown=tuple(sorted(costs.unknown)),
+        remarks=tuple(adapted(tx).remarks(params)),
+    )
+
+
+def _typed(params: PyTree, mesh: Any, specs: PyTree) -> PyTree:
+    """The parameters without their values, on a mesh whose types say how they are sharded."""
+    if mesh is not None:
+        specs = jax.tree.map(_spec_of, params) if specs is None else specs
+        params = jax.tree.map(_bare, params)
+    placed = placed_params(params, specs, mesh, of="explain")
+
+    def typed(x: Any) -> Any:
+        if not isinstance(x, jax.ShapeDtypeStruct) or not isinstance(x.sharding, NamedSharding):
+            return x if x is None or not hasattr(x, "shape") else lv.shape_of(x)
+        own = x.sharding.mesh
+        there = AbstractMesh(own.axis_sizes, own.axis_names, (AxisType.Explicit,) * len(own.axis_names))
+        parts = [*x.sharding.spec, *[None] * (len(x.shape) - len(x.sharding.spec))]
+        sharding = NamedSharding(there, PartitionSpec(*parts))
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(typed, placed)
+
+
+def _bare(x: Any) -> Any:
+    """A leaf that is on no mesh."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "dtype") else x
+
+
+def _spec_of(x: Any) -> PartitionSpec:
+    sharding = getattr(x, "sharding", None)
+    return sharding.spec if isinstance(sharding, NamedSharding) else PartitionSpec()
+
+
+class _Slot(NamedTuple):
+    """A slot: its name, its arrays by the paths of their leaves, and whether these are stacks of matrices."""
+
+    name: str
+    arrays: dict[str, Any]
+    is_stacked: bool
+
+
+def _slots(level: Surveyed, state: Any) -> Iterator[_Slot]:
+    """The slots of a state."""
+    for path in level.program.slot_paths:
+        own = lookup(state["slots"], path)
+        if path in level.inner:
+            yield from _slots(level.inner[path], own)
+        elif arrays := dict(zip(lv.paths(own), lv.flatten(own)[0], strict=True)):
+            found = {at: x for at, x in arrays.items() if x is not None}
+            yield _Slot(".".join((*level.path, *path)), found, path in level.program.stack_paths)
+
+
+def _kept(name: str, arrays: list[Any]) -> Kept:
+    dtypes = tuple(sorted({x.dtype.name for x in arrays})) if name != "state" else ()
+    nbytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays)
+    return Kept(name, dtypes, nbytes, sum(map(nbytes_on_one, arrays)))
+
+
+def _exchanges(sent: dict[Any, int]) -> tuple[Exchange, ...]:
+    """The exchanges of one kind and of one transform together."""
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for one, times in sent.items():
+        entry = found.setdefault((one.where, one.kind, one.axes, one.sometimes), [0, 0])
+        entry[0] += times
+        entry[1] += times * one.nbytes
+    return tuple(
+        Exchange(where, kind, axes, times, nbytes, sometimes)
+        for (where, kind, axes, sometimes), (times, nbytes) in sorted(found.items())
+    )
+
+
+def _replicated(params: PyTree, slots: list[_Slot]) -> Iterator[Replicated]:
+    """What several devices keep the same of: parameters, and slots that are not sharded as these are."""
+    leaves = dict(zip(lv.paths(params), lv.flatten(params)[0], strict=True))
+    groups: dict[tuple[str, tuple[str, ...], str], dict[str, Any]] = {}
+    for path, x in leaves.items():
+        if lv.is_trainable_leaf(x) and (axes := _same_along(x)):
+            groups.setdefault(("parameters", axes, "they are sharded so"), {})[path] = x
+    for name, arrays, is_stacked in slots:
+        for path, x in arrays.items():
+            axes, leaf = _same_along(x), leaves.get(path)
+            if not axes or math.prod(x.shape) <= 1:
+                continue
+            if is_stacked:
+                reason = "they divide neither the number of matrices nor their rows"
+            elif leaf is None:
+                reason = "it is of the whole tree"
+            elif x.shape == leaf.shape:
+                if set(axes) <= set(_same_along(leaf)):
+                    continue
+                reason = "the transform makes it so"
+            else:
+                reason = "no axis that they shard is kept"
+            groups.setdefault((name, axes, reason), {})[path] = x
+    for (what, axes, reason), found in groups.items():
+        yield Replicated(what, axes, reason, tuple(found), sum(map(nbytes_on_one, found.values())))
+
+
+def _same_along(x: Any) -> tuple[str, ...]:
+    """The axes of several devices along which all devices have the same of an array."""
+    sharding = sharding_of(x)
+    if not isinstance(sharding, NamedSharding):
+        return ()
+    used, shape = axes_of(sharding), sharding.mesh.shape
+    return tuple(axis for axis in sharding.mesh.axis_names if axis not in used and shape[axis] > 1)

@@ -1,0 +1,147 @@
+"""explain(tx, params, mesh): what it says is what is compiled, on any number of devices; it makes nothing."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+import gradtx
+from compiled_exchanges import MODES, compared
+
+NAMES = ("adamw", "adafactor", "muon", "soap")
+EVERY = [(name, mode, kind) for name in NAMES for mode in MODES for kind in ("Auto", "Explicit")]
+IN_CI = [("adamw", "zero1", "Auto"), ("adafactor", "two axes", "Explicit"), ("muon", "two axes", "Auto")]
+shape = jax.ShapeDtypeStruct
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "kind"),
+    [pytest.param(*case, marks=() if case in IN_CI else pytest.mark.full) for case in EVERY],
+)
+def test_it_says_what_is_compiled(name, mode, kind):
+    found = compared(name, mode, kind, 8)
+    assert found["said"] == found["compiled"] and not found["unknown"]
+    assert found["said bytes"] == found["compiled bytes"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "names"),
+    [(64, ["adamw"]), *(pytest.param(n, NAMES, marks=pytest.mark.full) for n in (64, 512))],
+)
+def test_it_says_what_is_compiled_for_many_devices(devices, names):
+    script = pathlib.Path(__file__).parent / "compiled_exchanges.py"
+    cases = [f"{name}-{mode}" for name in names for mode in ("fsdp", "zero1")]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    command = [sys.executable, str(script), str(devices), *cases]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    results = json.loads(done.stdout)
+    assert [*results] == cases
+    for found in results.values():
+        assert found["said"] == found["compiled"] and not found["unknown"]
+        assert found["said bytes"] == found["compiled bytes"]
+
+
+def experts():
+    """A model of a trillion parameters, most of them in experts, and how they are sharded."""
+    inside, hidden, layers, count = 7168, 2048, 60, 384
+    shapes = {"embed": (163840, inside), "norm": (inside,)}
+    for i in range(layers):
+        shapes |= {f"layer{i}/{name}": (count, inside, hidden) for name in ("up", "gate")}
+        shapes |= {f"layer{i}/down": (count, hidden, inside), f"layer{i}/norm": (inside,)}
+    params = {k: shape(s, jnp.bfloat16) for k, s in shapes.items()}
+    specs = {
+        k: PartitionSpec() if len(s) == 1 else PartitionSpec(*["expert", "data"][-len(s) + 1 :], None)
+        for k, s in shapes.items()
+    }
+    return params, specs
+
+
+def test_a_trillion_parameters_on_thousands_of_devices_and_nothing_is_made():
+    params, specs = experts()
+    mesh = AbstractMesh((64, 64), ("data", "expert"))
+    before = len(jax.live_arrays())
+    found = gradtx.explain(
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3)), params, mesh, specs=specs
+    )
+    assert len(jax.live_arrays()) <= before + 20
+    assert found.devices == 4096 and found.elements > 1e12
+    sharded = sum(np.prod(x.shape) for k, x in params.items() if "norm" not in k and k != "embed")
+    rest = 61 * 7168 + 163840 * 7168 // 64
+    assert found.parameters.on_one == 2 * (sharded // 4096 + rest)
+    assert found.state.on_one - 8 * (sharded // 4096 + rest) == found.slots[-1].on_one < 100
+    assert all(x.kind == "all-reduce" and x.nbytes == 4 * x.times for x in found.exchanges)
+    assert not found.unknown and found.least_flops < found.most_flops < 40 * found.elements / 4096 + 1e9
+
+
+def test_the_operations_are_about_those_that_are_compiled():
+    params = {"w": shape((512, 512), "float32"), "b": shape((512,), "float32")}
+    for tx, most in [(gradtx.adamw(1e-3), 1.5), (gradtx.muon(1e-3), 1.2)]:
+        state = tx.init(params)
+        step = jax.jit(lambda g, s, p, tx=tx: gradtx.apply_gradients(tx, g, s, p))
+        found = gradtx.explain(tx, params)
+        flops = step.lower(params, state, params).compile().cost_analysis()["flops"]
+        assert 1 / most < found.least_flops / flops < most
+        assert found.devices == 1 and found.exchanges == () and found.replicated == ()
+        assert "on 1 device" in str(found)
+
+
+def test_what_is_replicated_is_said_with_the_reason():
+    mesh = AbstractMesh((8, 2), ("data", "model"))
+    params = {"w": shape((256, 128), "float32"), "b": shape((128,), "float32")}
+    specs = {"w": PartitionSpec("data", "model"), "b": None}
+    found = gradtx.explain(
+        gradtx.adafactor(1e-3, min_dim_size_to_factor=64, momentum=0.9), params, mesh, specs=specs
+    )
+    said = {(x.what.rpartition(".")[2], x.paths): (x.axes, x.reason) for x in found.replicated}
+    assert said == {
+        ("parameters", ("b",)): (("data", "model"), "they are sharded so"),
+        ("v_row", ("w",)): (("data",), "no axis that they shard is kept"),
+        ("v_col", ("w",)): (("model",), "no axis that they shard is kept"),
+    }
+    kept = {k.name.rpartition(".")[2]: (k.nbytes, k.on_one) for k in found.slots}
+    assert kept["v_row"] in [(512, 256), (1024, 128)] and kept["v_col"] in [(512, 256), (1024, 128)]
+    specs = {"w": PartitionSpec(None, "model"), "b": PartitionSpec()}
+    tx = gradtx.shard_state(gradtx.adam(1e-3), mesh, "data", specs=specs)
+    found = gradtx.explain(tx, params, mesh, specs=specs)
+    (gathered,) = found.exchanges
+    assert (gathered.where, gathered.kind, gathered.axes) == ("shard_state", "all-gather", ("data",))
+    assert gathered.times == 1
+    assert gathered.nbytes == 256 * 128 * 4 // 2
+    assert any("fewer than 1,024 elements: b" in remark for remark in found.remarks)
+
+
+def test_the_mesh_of_the_parameters_is_the_default_and_another_has_the_axes_of_the_same_names():
+    devices = np.array(jax.devices()[:8])
+    mesh = Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
+    params = {"w": jax.device_put(jnp.ones((64, 4)), NamedSharding(mesh, PartitionSpec("data")))}
+    assert gradtx.explain(gradtx.adam(1e-3), params).parameters.on_one == 64 * 4 * 4 // 8
+    larger = AbstractMesh((32,), ("data",))
+    assert gradtx.explain(gradtx.adam(1e-3), params, larger).parameters.on_one == 64 * 4 * 4 // 32
+
+
+def test_further_arguments_of_the_update():
+    params = {"w": jnp.ones((8, 4))}
+    tx = gradtx.polyak_sgd()
+    assert gradtx.explain(tx, params, value=jnp.float32(1.0)).least_flops > 0
+    with pytest.raises((TypeError, ValueError), match="value"):
+        gradtx.explain(tx, params)
+
+
+def test_bad_input():
+    params = {"w": shape((64, 4), "float32")}
+    with pytest.raises(TypeError, match=r"explain: mesh must be a jax.sharding.Mesh"):
+        gradtx.explain(gradtx.adam(1e-3), params, 8)
+    with pytest.raises(TypeError, match="explain"):
+        gradtx.explain(params, gradtx.adam(1e-3))
+    mesh = AbstractMesh((8,), ("data",))
+    with pytest.raises(ValueError, match=r"explain: the leaf 'w' of shape .* has no axis 'model'"):
+        gradtx.explain(gradtx.adam(1e-3), params, mesh, specs={"w": PartitionSpec("model")})
+    with pytest.raises(ValueError, match="do not divide its axis 1, of 4 elements"):
+        gradtx.explain(gradtx.adam(1e-3), params, mesh, specs={"w": PartitionSpec(None, "data")})
