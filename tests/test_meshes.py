@@ -14,14 +14,15 @@ from gradtx import testing
 
 AXES = {"axis_types": (AxisType.Explicit,) * 2}
 MESH = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("x", "y"), **AXES)
+ALONE = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("x", "y"), **AXES)
 
 
-def put(x, *spec):
-    return jax.device_put(jnp.array(x, copy=True), NamedSharding(MESH, PartitionSpec(*spec)))
+def put(x, *spec, mesh=MESH):
+    return jax.device_put(jnp.array(x, copy=True), NamedSharding(mesh, PartitionSpec(*spec)))
 
 
-def sharded(tree):
-    return jax.tree.map(lambda x: put(x, "x", "y") if x.ndim else put(x), tree)
+def sharded(tree, mesh=MESH):
+    return jax.tree.map(lambda x: put(x, *("x", "y")[: x.ndim], mesh=mesh), tree)
 
 
 def inside(mesh):
@@ -124,3 +125,18 @@ def test_every_entry_computes_the_same_there(entry):
         *place, _ = step(*place, sharded(g))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-6, atol=1e-7), place[0], expected)
     assert step._cache_size() == 1
+
+
+@pytest.mark.by_turns(1)
+@pytest.mark.parametrize("entry", ["scale_by_muon", "scale_by_dion", "scale_by_dion2", "scale_by_soap"])
+def test_matrices_on_a_mesh_of_one_device(entry):
+    """Where a run is tried before it gets more: types say there too how a leaf is sharded."""
+    params = testing.example_params()
+    case = testing.Case(ENTRIES[entry].transform(), params, testing.example_grads(params))
+    step = jax.jit(lambda p, s, g: case.update(case.tx, p, s, g))
+    place = sharded(params, ALONE), case.tx.init(sharded(params, ALONE))
+    before = jax.tree.map(jax.typeof, place[1])
+    for g, (expected, _, _) in zip(case.grads, case.trajectory, strict=True):
+        *place, _ = step(*place, sharded(g, ALONE))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-6, atol=1e-7), place[0], expected)
+    assert jax.tree.map(jax.typeof, place[1]) == before

@@ -216,15 +216,17 @@ def _is_explicit(sharding: Any) -> bool:
 
 
 def mesh_of(x: Any) -> Any:
-    """The mesh of several devices that an array is on, where the compiler or its type says how; else None.
+    """The mesh that an array is on, where the compiler or its type says how; else None.
 
-    Of a traced array it is known where types say it, or inside of `jax.set_mesh`.
+    Of a traced array it is known where types say it, or inside of `jax.set_mesh`. One device needs no mesh, but
+    where types say how arrays are sharded they say it of one device too.
     """
     sharding = jax.typeof(x).sharding if isinstance(x, Tracer) else getattr(x, "sharding", None)
-    if not isinstance(sharding, NamedSharding) or sharding.mesh.empty or sharding.mesh.size == 1:
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.empty:
         return None
+    alone = sharding.mesh.size == 1 and not _is_explicit(sharding)
     manual = any(kind == AxisType.Manual for kind in sharding.mesh.axis_types)
-    return None if manual else sharding.mesh
+    return None if alone or manual else sharding.mesh
 
 
 def typed_sharding(x: Any) -> Any:
