@@ -15,6 +15,7 @@ from gradtx.core.compose.combine import as_part, chain
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labels, said_of_each
+from gradtx.core.engine.meshes import shown
 from gradtx.core.engine.placement import axes_of, placed, spread, typed_sharding
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Call, PyTree, Transform
@@ -132,8 +133,8 @@ class ShardState(Composed):
             return known
         if seen.mesh.shape_tuple != self.mesh.shape_tuple:
             raise ValueError(
-                f"shard_state: the leaf {path!r} is on a mesh of {_sizes(seen.mesh)}, and the state is to be "
-                f"on one of {_sizes(self.mesh)}. Give shard_state the mesh that the parameters are on."
+                f"shard_state: the leaf {path!r} is on {shown(seen.mesh)}, and the state is to be on "
+                f"{shown(self.mesh)}. Give shard_state the mesh that the parameters are on."
             )
         if not seen.is_equivalent_to(known, np.ndim(x)) and typed_sharding(x) is None:
             raise ValueError(
@@ -210,10 +211,6 @@ def _is_spec(x: Any) -> bool:
 
 def _abstract(mesh: Mesh | AbstractMesh) -> AbstractMesh:
     return mesh.abstract_mesh if isinstance(mesh, Mesh) else mesh
-
-
-def _sizes(mesh: Any) -> str:
-    return " x ".join(f"{size} {name!r}" for name, size in mesh.shape_tuple)
 
 
 @builds(ShardState)

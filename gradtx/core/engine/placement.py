@@ -218,8 +218,8 @@ def _is_explicit(sharding: Any) -> bool:
 def mesh_of(x: Any) -> Any:
     """The mesh that an array is on, where the compiler or its type says how; else None.
 
-    Of a traced array it is known where types say it, or inside of `jax.set_mesh`. One device needs no mesh, but
-    where types say how arrays are sharded they say it of one device too.
+    Of a traced array it is known where types say it, or inside of `jax.set_mesh`. One device needs no mesh,
+    but where types say how arrays are sharded they say it of one device too.
     """
     sharding = jax.typeof(x).sharding if isinstance(x, Tracer) else getattr(x, "sharding", None)
     if not isinstance(sharding, NamedSharding) or sharding.mesh.empty:

@@ -15,6 +15,7 @@ from gradtx.core.engine.kernels import is_decay, made_once, with_values
 from gradtx.core.engine.layout import active_leaves, stack_shapes
 from gradtx.core.engine.matrix_groups import Group, groups_of
 from gradtx.core.engine.matrix_views import cuts_of
+from gradtx.core.engine.meshes import check_meshes
 from gradtx.core.engine.on_shards import of_users
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.slots import store
@@ -70,6 +71,7 @@ class Update:
         if params is not None:
             self.ps = lv.align(self.structure, params, grads, "params", "gradients")
         self._check_shapes()
+        check_meshes(grads, params, state)
         described = (grads, self.us) if params is None else (params, self.ps)
         self.active, self._described = active_leaves(program, *described), described
         for i in self.live:
