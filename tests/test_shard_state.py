@@ -244,7 +244,7 @@ TWO = mesh_of(AxisType.Auto, data=4, model=2)
         (
             lambda: gradtx.shard_state(gradtx.adam(0.1), TWO, "data").init(placed(filled(), MESH)),
             ValueError,
-            "the leaf 'bias' is on a mesh of 8 'data', and the state is to be on a mesh of 4 'data' x 2 'model'",
+            "the leaf 'bias' is on a mesh of 8 'data', and the state is to be on a mesh of 4 'data' x 2 'mod",
         ),
         (
             lambda: gradtx.shard_state(gradtx.adam(0.1), TWO, "data").init(
