@@ -9,7 +9,8 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.placement import divides, sharding_of
+from gradtx.core.engine.meshes import sharding_on, shown
+from gradtx.core.engine.placement import sharding_of
 from gradtx.core.engine.transform import adapted
 from gradtx.core.spec.spec import show
 
@@ -177,41 +178,19 @@ class _Leaf:
                 f"{self.where} is to be sharded as {spec}, which says nothing without a mesh. Give it, as in "
                 f"{self.of}(tx, params, mesh=mesh, specs=specs)."
             )
-        for axis in (axis for part in spec for axis in (part if isinstance(part, tuple) else (part,))):
-            if axis is not None and axis not in mesh.axis_names:
-                raise ValueError(
-                    f"{self.where} is to be sharded as {spec}, but the mesh has no axis {axis!r}. It has "
-                    f"{', '.join(map(repr, mesh.axis_names))}; a logical name of Flax needs a rule, as in "
-                    f"flax.linen.logical_axis_rules([({axis!r}, {mesh.axis_names[0]!r})])."
-                )
-        try:
-            return NamedSharding(mesh, spec, memory_kind=getattr(self.own, "memory_kind", None))
-        except Exception as error:
-            raise ValueError(f"{self.where} cannot be sharded as {spec}: {error}") from error
+        return sharding_on(mesh, spec, self.form.shape, self.where, getattr(self.own, "memory_kind", None))
 
     def _checked(self, mesh: Any, sharding: NamedSharding) -> NamedSharding:
         """A sharding that fits the leaf, on the mesh of all."""
-        spec, own, shape = sharding.spec, sharding.mesh, self.form.shape
-        if own != mesh:
-            # Abstract meshes of one form may differ in what they know of the devices.
-            if isinstance(own, Mesh) or _form(own) != _form(mesh):
-                raise ValueError(
-                    f"{self.where} is on {own}; the mesh of the others, or the one that was given, is "
-                    f"{mesh}. Put all parameters on one mesh by jax.device_put, or give specs for all."
-                )
-            sharding = NamedSharding(mesh, spec, memory_kind=sharding.memory_kind)
-        if len(spec) > len(shape):
+        own = sharding.mesh
+        # Abstract meshes of one form may differ in what they know of the devices.
+        if own != mesh and (isinstance(own, Mesh) or _form(own) != _form(mesh)):
             raise ValueError(
-                f"{self.where} has fewer axes than {spec} has parts. Give one part for each axis, or fewer."
+                f"{self.where} is on {shown(own, mesh)}; the mesh of the others, or the one that was given, "
+                f"is {shown(mesh, own)}. Put all parameters on one mesh by jax.device_put, or give specs for "
+                f"all."
             )
-        for axis, (part, size) in enumerate(zip(spec, shape, strict=False)):
-            if not divides(mesh, part, size):
-                raise ValueError(
-                    f"{self.where} cannot be sharded as {spec}: the devices along {part!r} of {mesh} do not "
-                    f"divide its axis {axis}, of {size:,} elements. Shard another axis, or none: "
-                    f"PartitionSpec()."
-                )
-        return sharding
+        return sharding_on(mesh, sharding.spec, self.form.shape, self.where, sharding.memory_kind)
 
 
 def _form(mesh: Any) -> Any:

@@ -263,7 +263,33 @@ TWO = mesh_of(AxisType.Auto, data=4, model=2)
                 gradtx.adam(0.1), TWO, "data", specs={"odd": PartitionSpec("model")}
             ).init(filled()),
             ValueError,
-            r"the leaf 'odd' of shape \(33, 35\) cannot be sharded as P",
+            r"the leaf 'odd' of shape \(33, 35\) cannot be sharded as P.*do not divide its axis 0, of 33",
+        ),
+        (
+            lambda: gradtx.shard_state(
+                gradtx.adam(0.1), TWO, "data", specs={"odd": PartitionSpec("modle")}
+            ).init(filled()),
+            ValueError,
+            r"the leaf 'odd' .* the mesh has no axis 'modle'. It has 'data', 'model'",
+        ),
+        (
+            lambda: gradtx.shard_state(
+                gradtx.adam(0.1), TWO, "data", specs={"bias": PartitionSpec(None, "model")}
+            ).init(filled()),
+            ValueError,
+            r"the leaf 'bias' of shape \(32,\) has fewer axes than P",
+        ),
+        (
+            lambda: gradtx.shard_state(
+                gradtx.adam(0.1), TWO, "data", specs={"up": PartitionSpec("model", "model")}
+            ).init(filled()),
+            ValueError,
+            r"the leaf 'up' of shape \(64, 128\) cannot be sharded as P",
+        ),
+        (
+            lambda: gradtx.shard_state(gradtx.sgd(0.1), TWO, ("data", "data")),
+            ValueError,
+            "axis has one axis of the mesh twice",
         ),
         (
             lambda: gradtx.shard_state(gradtx.adam(0.1), MESH, "data").update(

@@ -15,7 +15,7 @@ from gradtx.core.compose.combine import as_part, chain
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labels, said_of_each
-from gradtx.core.engine.meshes import shown
+from gradtx.core.engine.meshes import sharding_on, shown
 from gradtx.core.engine.placement import axes_of, placed, spread, typed_sharding
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Call, PyTree, Transform
@@ -57,6 +57,8 @@ class ShardState(Composed):
                 f"shard_state: axis must be the name of an axis of the mesh, or a tuple of names, got "
                 f"{show(axis)}."
             )
+        if len({*axes}) < len(axes):
+            raise ValueError(f"shard_state: axis has one axis of the mesh twice: {show(axis)}.")
         for name in axes:
             if name not in mesh.axis_names:
                 raise ValueError(
@@ -121,13 +123,8 @@ class ShardState(Composed):
             raise TypeError(
                 f"shard_state: the spec of the leaf {path!r} must be a PartitionSpec, got {show(said)}."
             )
-        try:
-            known = NamedSharding(self.mesh, said or PartitionSpec())
-            known.shard_shape(np.shape(x))
-        except ValueError as error:
-            raise ValueError(
-                f"shard_state: the leaf {path!r} of shape {np.shape(x)} cannot be sharded as {said}: {error}"
-            ) from error
+        where = f"shard_state: the leaf {path!r} of shape {np.shape(x)}"
+        known = sharding_on(self.mesh, said or PartitionSpec(), np.shape(x), where)
         seen = typed_sharding(x) if isinstance(x, Tracer) else getattr(x, "sharding", None)
         if not isinstance(seen, NamedSharding):
             return known
