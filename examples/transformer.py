@@ -15,15 +15,15 @@ DECAYED = ("!*scale", "!*bias")  # the paths that weight decay is for: the matri
 class Block(nnx.Module):
     """Attention over the bytes so far, then a two-layer network on each of them."""
 
-    def __init__(self, rngs: nnx.Rngs) -> None:
+    def __init__(self, rngs: nnx.Rngs, width: int) -> None:
         linear = partial(nnx.Linear, use_bias=False, rngs=rngs)
         zeros = nnx.initializers.zeros  # each block starts as the identity
-        self.norm_attention = nnx.RMSNorm(WIDTH, rngs=rngs)
-        self.query_key_value = linear(WIDTH, 3 * WIDTH)
-        self.project = linear(WIDTH, WIDTH, kernel_init=zeros)
-        self.norm_mlp = nnx.RMSNorm(WIDTH, rngs=rngs)
-        self.up = linear(WIDTH, 4 * WIDTH)
-        self.down = linear(4 * WIDTH, WIDTH, kernel_init=zeros)
+        self.norm_attention = nnx.RMSNorm(width, rngs=rngs)
+        self.query_key_value = linear(width, 3 * width)
+        self.project = linear(width, width, kernel_init=zeros)
+        self.norm_mlp = nnx.RMSNorm(width, rngs=rngs)
+        self.up = linear(width, 4 * width)
+        self.down = linear(4 * width, width, kernel_init=zeros)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         heads = self.query_key_value(self.norm_attention(x)).reshape(*x.shape[:2], 3 * HEADS, -1)
@@ -45,11 +45,11 @@ def rotate(x: jax.Array) -> jax.Array:
 class Transformer(nnx.Module):
     """Bytes `[batch, time]` to logits of the next byte `[batch, time, 256]`."""
 
-    def __init__(self, rngs: nnx.Rngs) -> None:
-        self.embed = nnx.Embed(256, WIDTH, embedding_init=nnx.initializers.normal(0.1), rngs=rngs)
-        self.blocks = nnx.Sequential(*[Block(rngs) for _ in range(LAYERS)])
-        self.norm = nnx.RMSNorm(WIDTH, rngs=rngs)
-        self.head = nnx.Linear(WIDTH, 256, kernel_init=nnx.initializers.zeros, rngs=rngs)
+    def __init__(self, rngs: nnx.Rngs, width: int = WIDTH, layers: int = LAYERS) -> None:
+        self.embed = nnx.Embed(256, width, embedding_init=nnx.initializers.normal(0.1), rngs=rngs)
+        self.blocks = nnx.Sequential(*[Block(rngs, width) for _ in range(layers)])
+        self.norm = nnx.RMSNorm(width, rngs=rngs)
+        self.head = nnx.Linear(width, 256, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         return self.head(self.norm(self.blocks(self.embed(tokens))))
