@@ -102,19 +102,16 @@ def make_mesh(mode: str, model: int) -> Mesh:
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), (AxisType.Auto,) * len(sizes))
 
 
-def spec(mode: str, mesh: Mesh, path: str, shape: tuple[int, ...]) -> PartitionSpec:
-    """How a parameter is sharded."""
-    if mode == "zero1":
-        return PartitionSpec()
-    if mode == "fsdp":  # along its longest axis
-        longest = max(range(len(shape)), key=lambda i: shape[i])
-        axes: list[str | None] = ["data" if i == longest else None for i in range(len(shape))]
-    elif len(shape) == 2:  # what reads the features of the model's axis, and what writes them
-        axes = ["model", "data"] if path.split("/")[-2] in ("project", "down", "embed") else ["data", "model"]
-    else:
-        axes = [None] * len(shape)
-    fits = [axis and n % mesh.shape[axis] == 0 for axis, n in zip(axes, shape, strict=True)]
-    return PartitionSpec(*(axis if fit else None for axis, fit in zip(axes, fits, strict=True)))
+def spec(mode: str, mesh: Mesh, shape: tuple[int, ...]) -> PartitionSpec:
+    """How a parameter is sharded; an axis that the devices do not divide stays whole."""
+    axes: list[str | None] = [None] * len(shape)
+    if mode == "fsdp":
+        axes[int(np.argmax(shape))] = "data"
+    elif mode == "muon" and len(shape) == 2:
+        axes = ["data", "model"]
+    return PartitionSpec(
+        *(a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True))
+    )
 
 
 def make_optimizer(settings: Settings, mesh: Mesh) -> gradtx.Transform:
@@ -156,13 +153,11 @@ def first_params(settings: Settings) -> PyTree:
 
 
 def make_plan(settings: Settings, mesh: Mesh) -> Plan:
-    def placed(path: tuple, x: Any) -> jax.ShapeDtypeStruct:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        own = NamedSharding(mesh, spec(settings.mode, mesh, name, x.shape))
+    def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        own = NamedSharding(mesh, spec(settings.mode, mesh, x.shape))
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own)
 
-    params = jax.eval_shape(partial(first_params, settings))
-    params = jax.tree_util.tree_map_with_path(placed, params)
+    params = jax.tree.map(placed, jax.eval_shape(partial(first_params, settings)))
     tx = make_optimizer(settings, mesh)
     graph = nnx.graphdef(nnx.eval_shape(partial(model, settings)))
     return Plan(settings, mesh, graph, tx, params, tx.init(params))
@@ -175,10 +170,7 @@ def shardings(tree: PyTree) -> PyTree:
 def show_plan(plan: Plan) -> None:
     """Print what each device keeps."""
     sizes = " x ".join(f"{n} {name!r}" for name, n in plan.mesh.shape.items())
-    kind = jax.devices()[0].platform
-    console.print(
-        f"{plan.settings.mode}: {jax.process_count()} processes, a mesh of {sizes} devices ({kind})"
-    )
+    console.print(f"{plan.settings.mode} on a mesh of {sizes}: {crowd()} ({jax.devices()[0].platform})")
     table = Table("", "in all", "on a device", box=None, pad_edge=False)
     for name, tree in ("parameters", plan.params), ("optimizer state", plan.state):
         leaves = jax.tree.leaves(tree)
@@ -188,6 +180,14 @@ def show_plan(plan: Plan) -> None:
     console.print(table)
     for remark in gradtx.describe(plan.tx, plan.params).remarks:
         console.print(remark)
+
+
+def crowd() -> str:
+    return f"{counted(jax.process_count(), 'process', 'es')}, {counted(jax.device_count(), 'device', 's')}"
+
+
+def counted(n: int, what: str, ending: str) -> str:
+    return f"{n} {what}{ending if n > 1 else ''}"
 
 
 # Training
@@ -228,7 +228,7 @@ def batch(text: np.ndarray, plan: Plan, step: int) -> jax.Array:
     random = np.random.default_rng((settings.seed, step))
     starts = random.integers(text.size - length + 1, size=settings.batch_size)
 
-    def rows(index: tuple) -> np.ndarray:
+    def rows(index: Any) -> np.ndarray:
         return text[starts[index[0]][:, None] + np.arange(length)]
 
     sharding = NamedSharding(plan.mesh, PartitionSpec("data"))
@@ -238,17 +238,17 @@ def batch(text: np.ndarray, plan: Plan, step: int) -> jax.Array:
 def train(run: Run, plan: Plan, text: np.ndarray, stop: int, checkpoints: Checkpoints) -> None:
     """Run the steps up to `stop`; save every hundred steps and at the end."""
     train_step, tokens = compile_step(plan), plan.settings.batch_size * plan.settings.context
-    began, counted = time.monotonic(), 0
-    for step in range(len(run.losses), stop):
+    first, began = len(run.losses), time.monotonic()
+    for step in range(first, stop):
         run.params, run.opt_state, value = train_step(run.params, run.opt_state, batch(text, plan, step))
         run.losses.append(float(value))
-        if counted == 0:
-            console.print(f"compiled in {time.monotonic() - began:.1f} s")
-            began = time.monotonic()
+        now = time.monotonic()
+        if step == first:
+            console.print(f"step {step + 1:5}   loss {run.losses[-1]:.4f}   compiled in {now - began:.1f} s")
+            began = now
         elif (step + 1) % 10 == 0 or step + 1 == stop:
-            speed = counted * tokens / (time.monotonic() - began)
+            speed = (step - first) * tokens / (now - began)
             console.print(f"step {step + 1:5}   loss {run.losses[-1]:.4f}   {speed:,.0f} tokens/s")
-        counted += 1
         if (step + 1) % EVERY == 0 or step + 1 == stop:
             save(checkpoints, plan.settings, run)
 
@@ -291,9 +291,8 @@ def restore(checkpoints: Checkpoints, plan: Plan, losses: list[float]) -> Run:
     """The arrays of the last checkpoint, each process reading the shards that it keeps now."""
     template = ocp.args.StandardRestore({"params": plan.params, "opt_state": plan.state})
     arrays = checkpoints.restore(len(losses), args=ocp.args.Composite(arrays=template))["arrays"]
-    opt_state, _ = gradtx.rebase(plan.tx, arrays["opt_state"])
     console.print(f"resuming at step {len(losses)}")
-    return Run(arrays["params"], opt_state, losses)
+    return Run(arrays["params"], arrays["opt_state"], losses)
 
 
 # Results
@@ -304,8 +303,7 @@ def conclude(run: Run, settings: Settings, out: Path, expected: Path | None) -> 
     if jax.process_index() == 0:
         record = {
             "settings": dataclasses.asdict(settings),
-            "processes": jax.process_count(),
-            "devices": jax.device_count(),
+            "on": crowd(),
             "losses": run.losses,
         }
         (out / "losses.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -322,8 +320,8 @@ def compare(losses: list[float], path: Path) -> None:
     ours, theirs = np.array(losses[:steps]), np.array(record["losses"][:steps])
     off = np.abs(ours - theirs) / np.abs(theirs)
     said = (
-        f"the losses of {steps} steps differ from {path} ({record['settings']['mode']}, "
-        f"{record['processes']} processes, {record['devices']} devices) by {off.max():.1e} at most"
+        f"the losses of {steps} steps differ from {path} ({record['settings']['mode']}, {record['on']}) by "
+        f"{off.max():.1e} at most"
     )
     if not off.max() <= TOLERANCE:
         raise SystemExit(f"{said}, at step {off.argmax() + 1}; {TOLERANCE:.0e} is allowed")
@@ -376,10 +374,8 @@ def parse() -> argparse.Namespace:
     add("--resume", action="store_true", default=False, help="continue from the last checkpoint")
     add("--stop-after", type=positive, default=None, metavar="S", help="stop after step S, as if interrupted")
     add("--expect", type=existing, default=None, metavar="FILE", help="losses.json to agree with")
-    add("--cluster", action="store_true", default=False, help="one of the processes that a scheduler starts")
-    add(
-        "--coordinator", type=address, default=None, metavar="HOST:PORT", help="where process 0 waits for all"
-    )
+    add("--cluster", action="store_true", default=False, help="be one process of a scheduler's job")
+    add("--coordinator", type=address, default=None, metavar="HOST:PORT", help="where process 0 is")
     add("--process-id", type=int, default=None, metavar="I", help="be process I of N, from 0, and start none")
     args = parser.parse_args()
     if args.cluster and (args.processes or args.coordinator or args.process_id is not None):
@@ -413,7 +409,7 @@ def check_batch(size: int, ways: int) -> None:
     if size % ways:
         raise SystemExit(
             f"a batch of {size} windows cannot be split over {ways} devices: give a --batch-size that {ways} "
-            f"divides, such as {math.ceil(size / ways) * ways}"
+            f"divides, such as {math.ceil(size / ways) * ways}, or other devices"
         )
 
 
@@ -445,9 +441,9 @@ def join(args: argparse.Namespace) -> None:
             jax.distributed.initialize()
         except ValueError as error:
             raise SystemExit(
-                f"--cluster: JAX found no cluster ({error}) In the environment there is none of the variables "
-                f"of Slurm, Open MPI, Kubernetes or a TPU pod that `--help` and the head of this file name. "
-                f"Elsewhere start each process with --coordinator HOST:PORT --processes N --process-id I"
+                f"--cluster: JAX found no cluster ({error}) The environment has nothing of Slurm, Open MPI, "
+                f"Kubernetes or a TPU pod; the head of this file names the variables. Elsewhere start each "
+                f"process with --coordinator HOST:PORT --processes N --process-id I"
             ) from None
     elif args.process_id is not None:
         host = args.coordinator.rpartition(":")[0]
@@ -480,9 +476,10 @@ def work(args: argparse.Namespace) -> None:
     check_batch(settings.batch_size, mesh.shape["data"])
     text, _ = load()
     seen = hashlib.sha256(repr(settings).encode() + text.tobytes()).digest()
-    multihost_utils.assert_equal(
-        np.frombuffer(seen, np.uint8), "the processes have other settings or another Python's library"
-    )
+    try:
+        multihost_utils.assert_equal(np.frombuffer(seen, np.uint8))
+    except AssertionError:
+        raise SystemExit("the processes have other settings, or other versions of Python's library") from None
     # In it gradtx sees on which mesh a traced matrix is.
     jax.sharding.set_mesh(mesh)
     plan = make_plan(settings, mesh)
