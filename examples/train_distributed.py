@@ -40,6 +40,7 @@ the losses with the `losses.json` of another run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -48,7 +49,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -490,25 +491,32 @@ def work(args: argparse.Namespace) -> None:
     conclude(run, settings, args.out, args.expect)
 
 
-def main() -> None:
-    args = parse()
-    if args.processes and args.process_id is None:
-        start_all(args)
-        return
+@contextlib.contextmanager
+def failing_at_once() -> Iterator[None]:
+    """An error ends this process at once; else it would wait for the others, and they for it."""
     try:
-        work(args)
-    except KeyboardInterrupt:
-        raise SystemExit("\ninterrupted: --resume continues from the last checkpoint") from None
+        yield
     except BaseException as error:
         if not jax.distributed.is_initialized():
             raise
-        # At its end a process waits for the others, which would wait for this one.
         if isinstance(error, SystemExit):
             print(error, file=sys.stderr)
         else:
             traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
+
+
+def main() -> None:
+    args = parse()
+    if args.processes and args.process_id is None:
+        start_all(args)
+        return
+    try:
+        with failing_at_once():
+            work(args)
+    except KeyboardInterrupt:
+        raise SystemExit("\ninterrupted: --resume continues from the last checkpoint") from None
 
 
 if __name__ == "__main__":

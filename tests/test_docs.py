@@ -9,6 +9,7 @@ import jax
 import pytest
 
 import gradtx
+import placement_picture
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,6 +43,10 @@ def test_the_readme_has_each_command_once():
     for extra, run in ("examples", "python examples/train_lm.py"), ("test", "pytest"):
         command = f'python3 -m venv .venv && .venv/bin/pip install -e ".[{extra}]" && .venv/bin/{run}'
         assert text.count(command + "\n") == 1
+
+
+def test_the_picture_of_who_keeps_what_is_where_gradtx_places_it():
+    assert placement_picture.TARGET.read_text() == placement_picture.draw()
 
 
 def test_the_table_of_couplings_is_what_the_optimizers_do():

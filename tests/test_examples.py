@@ -1,6 +1,10 @@
 """Examples that take seconds, run smaller than they are."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -68,3 +72,78 @@ def test_the_language_model_takes_its_optimizer_from_a_file(monkeypatch, tmp_pat
         with pytest.raises(SystemExit):
             parse(*arguments)
         assert words in capsys.readouterr().err
+
+
+def in_processes(script, *arguments):
+    """What a script prints that starts processes of its own; all compile in the quickest way, as tests do."""
+    command = [sys.executable, str(script), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize(
+    "mode",
+    [pytest.param(m, marks=() if m == "fsdp" else pytest.mark.full) for m in ("zero1", "fsdp", "muon")],
+)
+def test_four_processes_have_the_losses_of_one_and_one_goes_on_where_they_stopped(mode, tmp_path):
+    script, one, four = EXAMPLES / "train_distributed.py", tmp_path / "one", tmp_path / "four"
+    small = ["--mode", mode, "--width", 32, "--layers", 1, "--context", 32, "--batch-size", 8, "--steps", 8]
+    in_processes(script, *small, "--out", one)
+    expected = one / "losses.json"
+    said = in_processes(
+        script, *small, "--processes", 4, "--stop-after", 6, "--out", four, "--expect", expected
+    )
+    assert "4 processes, 4 devices (cpu)" in said
+    assert f"the losses of 6 steps differ from {expected}" in said
+    if mode != "fsdp":  # in CI two runs are enough
+        said = in_processes(script, "--resume", "--devices", 2, "--out", four, "--expect", expected)
+        assert "resuming at step 6" in said and "the losses of 8 steps differ" in said
+    losses = json.loads((four / "losses.json").read_text())["losses"]
+    assert losses == sorted(losses, reverse=True) and losses[0] == pytest.approx(5.545, abs=1e-3)
+
+
+@pytest.mark.wide
+def test_of_equal_gradients_four_processes_make_the_update_of_one_device():
+    said = in_processes(Path(__file__).with_name("distributed_update.py"), "--processes", 4)
+    assert re.findall(r"(\w+): \d+ shards of 4 processes, 4 devices are equal", said) == [
+        "zero1",
+        "fsdp",
+        "muon",
+    ]
+
+
+@pytest.mark.wide
+@pytest.mark.usefixtures("as_users_run_them")
+def test_the_distributed_example_says_what_is_wrong_before_there_are_processes(monkeypatch, capsys):
+    import socket
+
+    import train_distributed
+
+    def refused(*arguments):
+        monkeypatch.setattr("sys.argv", ["train_distributed.py", *arguments])
+        with pytest.raises(SystemExit) as raised:
+            train_distributed.main()
+        return f"{raised.value} {capsys.readouterr().err}"
+
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        where = f"localhost:{taken.getsockname()[1]}"
+        for arguments, words in [
+            (["--mode", "zero3"], "invalid choice: 'zero3'"),
+            (["--processes", "3"], "a batch of 32 windows cannot be split over 3 devices"),
+            (
+                ["--processes", "3", "--mode", "muon", "--model", "2"],
+                "--model 2 does not divide the 3 devices",
+            ),
+            (["--processes", "2", "--mode", "fsdp", "--model", "2"], "--model is for --mode muon"),
+            (["--processes", "2", "--coordinator", where], f"{where}: the port is in use"),
+            (["--processes", "2", "--coordinator", "12345"], "must be HOST:PORT"),
+            (["--width", "30"], "must be a multiple of 8"),
+            (["--cluster", "--processes", "2"], "leave out --processes"),
+            (["--expect", "none.json"], "there is no file none.json"),
+        ]:
+            assert words in refused(*arguments)
