@@ -23,9 +23,10 @@ others are stopped. Without it the run is in this one process, with all devices 
 On a cluster each process is started by its scheduler with `--cluster`, which calls
 `jax.distributed.initialize()`. JAX finds the other processes by what is there, in this order:
 
-    TPU pods            the metadata of the machine; on GKE TPU_WORKER_ID and TPU_WORKER_HOSTNAMES
-    Slurm               SLURM_JOB_ID, SLURM_STEP_NODELIST, SLURM_NTASKS, SLURM_PROCID, SLURM_LOCALID
     Open MPI            OMPI_MCA_orte_hnp_uri, OMPI_COMM_WORLD_SIZE, _RANK and _LOCAL_RANK
+    Slurm               SLURM_JOB_ID, SLURM_STEP_NODELIST, SLURM_NTASKS, SLURM_PROCID, SLURM_LOCALID
+    TPU pods            on GKE TPU_WORKER_ID and TPU_PROCESS_ADDRESSES or TPU_WORKER_HOSTNAMES; elsewhere
+                        the metadata of the machine
     Kubernetes          KUBERNETES_SERVICE_HOST and JOB_COMPLETION_INDEX of an indexed Job (jax[k8s])
 
 JAX_COORDINATOR_ADDRESS, or JAX_COORDINATOR_PORT alone, goes before the address that is found. Elsewhere

@@ -166,7 +166,7 @@ def draw():
             out += squares(x, y, [[range(8), range(8)]] * 4)
             for i in range(4):
                 out.append(text(x + i * (SIDE + GAP) + SIDE / 2, y + SIDE / 2 + 5, f"W{i + 1}", "letter"))
-            said = "whole matrices, its own"
+            said = "a whole matrix of four"
         else:
             out += squares(x, y, parts_of(mesh, places["optimizer state"]))
             said = "what it keeps the state of"
