@@ -29,8 +29,8 @@ On a cluster each process is started by its scheduler with `--cluster`, which ca
                         the metadata of the machine
     Kubernetes          KUBERNETES_SERVICE_HOST and JOB_COMPLETION_INDEX of an indexed Job (jax[k8s])
 
-JAX_COORDINATOR_ADDRESS, or JAX_COORDINATOR_PORT alone, goes before the address that is found. Elsewhere
-start each process yourself, with `--coordinator HOST:PORT --processes N --process-id I`.
+JAX_COORDINATOR_ADDRESS goes before the address that is found, JAX_COORDINATOR_PORT before its port.
+Elsewhere start each process yourself, with `--coordinator HOST:PORT --processes N --process-id I`.
 
 The folder of the run gets `losses.json` and Orbax checkpoints, in place of a former run's; on several
 machines it is one that all of them see. `--resume` goes on from the last checkpoint on any number of
@@ -317,14 +317,15 @@ def conclude(run: Run, settings: Settings, out: Path, expected: Path | None) -> 
 
 
 def compare(losses: list[float], path: Path) -> None:
-    record = json.loads(path.read_text())
-    steps = min(len(losses), len(record["losses"]))
-    ours, theirs = np.array(losses[:steps]), np.array(record["losses"][:steps])
+    try:
+        record = json.loads(path.read_text())
+        expected, whose = record["losses"], f"{record['settings']['mode']}, {record['on']}"
+    except (ValueError, KeyError, TypeError):
+        raise SystemExit(f"{path} is no losses.json of this example") from None
+    steps = min(len(losses), len(expected))
+    ours, theirs = np.array(losses[:steps]), np.array(expected[:steps])
     off = np.abs(ours - theirs) / np.abs(theirs)
-    said = (
-        f"the losses of {steps} steps differ from {path} ({record['settings']['mode']}, {record['on']}) by "
-        f"{off.max():.1e} at most"
-    )
+    said = f"the losses of {steps} steps differ from {path} ({whose}) by {off.max():.1e} at most"
     if not off.max() <= TOLERANCE:
         raise SystemExit(f"{said}, at step {off.argmax() + 1}; {TOLERANCE:.0e} is allowed")
     console.print(said)
