@@ -3,7 +3,7 @@
     python tests/distributed_update.py --processes 4
 
 Each process compares the shards that it has with the same part of what its own device makes of whole arrays,
-bit for bit, but for Muon's products.
+bit for bit. Muon's parameters are compared up to the last digits, in which they differ.
 """
 
 import sys
@@ -64,14 +64,14 @@ def compare(mode, width, layers):
     )
     plan, whole = (example.make_plan(settings, one) for one in (mesh, alone))
     # Together they are shorter than the clip, whose norm is a sum and so in another order.
-    values = [draw(plan, 0.1, 0), *(draw(plan, 1e-3, 1 + i) for i in range(STEPS))]
+    values = [draw(plan, 0.1, 0), *(draw(plan, 1e-4, 1 + i) for i in range(STEPS))]
     ours, theirs = after_some_steps(plan, values), after_some_steps(whole, values)
     count = 0
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
         expected, said = np.asarray(y), f"{mode}: {jax.tree_util.keystr(path)}"
         for shard in x.addressable_shards:
             found, wanted = np.asarray(shard.data), expected[shard.index]
-            if mode == "muon":  # products of one matrix and of several at once round otherwise
+            if mode == "muon":  # it differs in the last digits, and why is not known
                 np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7, err_msg=said)
             else:
                 np.testing.assert_array_equal(found, wanted, err_msg=said)
