@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.meshes import sharding_on, shown
 from gradtx.core.engine.placement import sharding_of
+from gradtx.core.engine.specs import placed_params
 from gradtx.core.engine.transform import adapted
 from gradtx.core.spec.spec import show
 
@@ -71,45 +68,9 @@ def state_sharding(
     """
     if not callable(getattr(tx, "init", None)):
         raise TypeError(f"state_sharding takes the transform first, then the parameters; got {show(tx)}.")
-    state = adapted(tx).init(placed_params(params, specs, mesh, memory_kind))
+    specs = _of_flax(params) if specs is None else specs
+    state = adapted(tx).init(placed_params(params, specs, mesh, "state_sharding", memory_kind))
     return jax.tree.map(sharding_of, state)
-
-
-def placed_params(
-    params: PyTree,
-    specs: PyTree,
-    mesh: Any,
-    memory_kind: str | None = None,
-    of: str = "state_sharding",
-) -> PyTree:
-    """The parameters without their values, sharded as was said of them, and else as they are."""
-    leaves, structure = lv.flatten(params)
-    said = _said(_of_flax(params) if specs is None else specs, params, of)
-    found = [
-        None if x is None else _Leaf(path, lv.shape_of(x), sharding_of(x), spec, of)
-        for path, x, spec in zip(lv.paths(params), leaves, said, strict=True)
-    ]
-    if mesh is None:
-        mesh = next((leaf.mesh for leaf in found if leaf and leaf.mesh), None)
-    return structure.unflatten([leaf and leaf.placed(mesh, memory_kind) for leaf in found])
-
-
-def _said(specs: PyTree, params: PyTree, of: str) -> list[Any]:
-    """What is said of each leaf: a spec, a sharding or nothing."""
-    try:
-        said = lv.broadcast_prefix(specs, params)
-    except ValueError as error:
-        raise ValueError(
-            f"{of}: {lv.misfit('specs has', specs, params)}. Give a tree like the parameters, or a "
-            f"prefix of it, of PartitionSpecs: PartitionSpec('data', None), and no tuple."
-        ) from error
-    for path, spec in zip(lv.paths(params), said, strict=True):
-        if not (spec is None or isinstance(spec, PartitionSpec | Sharding)):
-            raise TypeError(
-                f"{of}: specs has {show(spec)} for the leaf {path!r}. Give a PartitionSpec, a "
-                f"sharding, or None for what is sharded as it is."
-            )
-    return said
 
 
 def _of_flax(params: PyTree) -> PyTree:
@@ -123,75 +84,3 @@ def _of_flax(params: PyTree) -> PyTree:
     from gradtx.flax import shardings_of  # Flax is there: something in the parameters is of it
 
     return shardings_of(params)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Leaf:
-    """One parameter.
-
-    Attributes:
-        path: where it stands.
-        form: its shape and dtype.
-        own: how it is sharded, None where that is free.
-        said: a spec or a sharding for what is remembered of it, None where nothing was said.
-        of: the function that was called, for errors.
-    """
-
-    path: str
-    form: jax.ShapeDtypeStruct
-    own: Any
-    said: Any
-    of: str
-
-    @property
-    def where(self) -> str:
-        """The beginning of an error."""
-        return f"{self.of}: the leaf {self.path!r} of shape {self.form.shape}"
-
-    @property
-    def mesh(self) -> Any:
-        """The mesh that it is on, or is to be on; None if that is not known."""
-        return next((s.mesh for s in (self.said, self.own) if isinstance(s, NamedSharding)), None)
-
-    def placed(self, mesh: Any, memory_kind: str | None) -> jax.ShapeDtypeStruct:
-        """Itself without its values, sharded on a mesh if there is one."""
-        sharding = self.own if self.said is None else self.said
-        if isinstance(sharding, PartitionSpec):
-            sharding = self._on(mesh, sharding)
-        if isinstance(sharding, NamedSharding):
-            sharding = self._checked(mesh, sharding)
-        elif mesh is not None:  # it is on one device, or nowhere yet
-            sharding = NamedSharding(mesh, PartitionSpec())
-        if memory_kind is not None:
-            if sharding is None:
-                raise ValueError(
-                    f"{self.where} is on no device yet, so that memory_kind={memory_kind!r} says of none "
-                    f"which memory. Put the parameters on devices by jax.device_put, or give a mesh."
-                )
-            sharding = sharding.with_memory_kind(memory_kind)
-        return jax.ShapeDtypeStruct(self.form.shape, self.form.dtype, sharding=sharding)
-
-    def _on(self, mesh: Any, spec: PartitionSpec) -> NamedSharding:
-        """The sharding that a spec is on a mesh."""
-        if mesh is None:
-            raise ValueError(
-                f"{self.where} is to be sharded as {spec}, which says nothing without a mesh. Give it, as in "
-                f"{self.of}(tx, params, mesh=mesh, specs=specs)."
-            )
-        return sharding_on(mesh, spec, self.form.shape, self.where, getattr(self.own, "memory_kind", None))
-
-    def _checked(self, mesh: Any, sharding: NamedSharding) -> NamedSharding:
-        """A sharding that fits the leaf, on the mesh of all."""
-        own = sharding.mesh
-        # Abstract meshes of one form may differ in what they know of the devices.
-        if own != mesh and (isinstance(own, Mesh) or _form(own) != _form(mesh)):
-            raise ValueError(
-                f"{self.where} is on {shown(own, mesh)}; the mesh of the others, or the one that was given, "
-                f"is {shown(mesh, own)}. Put all parameters on one mesh by jax.device_put, or give specs for "
-                f"all."
-            )
-        return sharding_on(mesh, sharding.spec, self.form.shape, self.where, sharding.memory_kind)
-
-
-def _form(mesh: Any) -> Any:
-    return mesh.shape_tuple, mesh.axis_types

@@ -404,7 +404,7 @@ BAD = {
     ),
     "specs without a mesh": (
         (LEAVES, {"b": PartitionSpec("data"), "w": None}),
-        r"leaf 'b' of shape \(6,\) .* without a mesh. Give it, as in state_sharding\(tx, params, specs, me",
+        r"leaf 'b' of shape \(6,\) .* without a mesh. Give it, as in state_sharding\(tx, params, mesh=me",
     ),
     "several meshes": ((TWO,), r"leaf 'b' of shape \(8,\) is on .* Put all parameters on one mesh"),
     "another mesh": (

@@ -11,13 +11,13 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.placement import axes_of, sharding_of
+from gradtx.core.engine.specs import placed_params
 from gradtx.core.engine.transform import adapted, apply_gradients
 from gradtx.core.numbers.paths import lookup
 from gradtx.core.spec.spec import show
 from gradtx.inspect.explanation import Exchange, Explanation, Kept, Replicated
 from gradtx.inspect.survey import Surveyed, checked_arguments, survey
 from gradtx.inspect.traced_costs import costs_of, nbytes_on_one
-from gradtx.state_sharding import placed_params
 
 PyTree = Any
 
@@ -123,7 +123,7 @@ def _typed(params: PyTree, mesh: Any, specs: PyTree) -> PyTree:
     if mesh is not None:
         specs = jax.tree.map(_spec_of, params) if specs is None else specs
         params = jax.tree.map(_bare, params)
-    placed = placed_params(params, specs, mesh, of="explain")
+    placed = placed_params(params, specs, mesh, "explain")
 
     def typed(x: Any) -> Any:
         if not isinstance(x, jax.ShapeDtypeStruct) or not isinstance(x.sharding, NamedSharding):

@@ -15,9 +15,10 @@ from gradtx.core.compose.combine import as_part, chain
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labels, said_of_each
-from gradtx.core.engine.meshes import sharding_on, shown
+from gradtx.core.engine.meshes import shown
 from gradtx.core.engine.placement import axes_of, placed, spread, typed_sharding
 from gradtx.core.engine.program import Builder
+from gradtx.core.engine.specs import sharding_on
 from gradtx.core.engine.transform import Call, PyTree, Transform
 from gradtx.core.engine.update import State
 from gradtx.core.shards import is_manual

@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 from jax.core import Tracer
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.placement import divides, typed_sharding
+from gradtx.core.engine.placement import typed_sharding
 
 PyTree = Any
 Place = Mesh | AbstractMesh | frozenset[Any]
@@ -48,35 +48,6 @@ def check_meshes(grads: PyTree, params: PyTree, state: PyTree) -> None:
                     f"{shown(other, place)}. Put the state where they are: "
                     f"jax.device_put(state, gradtx.state_sharding(tx, params))."
                 )
-
-
-def sharding_on(
-    mesh: Any, spec: PartitionSpec, shape: tuple[int, ...], where: str, memory_kind: Any = None
-) -> NamedSharding:
-    """A spec on a mesh, which fits an array of a shape; an error begins with where that is."""
-    for axis in (axis for part in spec for axis in (part if isinstance(part, tuple) else (part,))):
-        if axis is not None and axis not in mesh.axis_names:
-            raise ValueError(
-                f"{where} is to be sharded as {spec}, but the mesh has no axis {axis!r}. It has "
-                f"{', '.join(map(repr, mesh.axis_names))}; a logical name of Flax needs a rule, as in "
-                f"flax.linen.logical_axis_rules([({axis!r}, {mesh.axis_names[0]!r})])."
-            )
-    try:
-        sharding = NamedSharding(mesh, spec, memory_kind=memory_kind)
-    except Exception as error:
-        raise ValueError(f"{where} cannot be sharded as {spec}: {error}") from error
-    if len(spec) > len(shape):
-        raise ValueError(
-            f"{where} has fewer axes than {spec} has parts. Give one part for each axis, or fewer."
-        )
-    for axis, (part, size) in enumerate(zip(spec, shape, strict=False)):
-        if not divides(mesh, part, size):
-            raise ValueError(
-                f"{where} cannot be sharded as {spec}: the devices along {part!r} of {shown(mesh)} do not "
-                f"divide its axis {axis}, of {size:,} elements. Shard another axis, or none: "
-                f"PartitionSpec()."
-            )
-    return sharding
 
 
 def _place_of(x: Any) -> Place | None:
