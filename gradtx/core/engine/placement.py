@@ -329,7 +329,10 @@ def split_leading(x: jax.Array, n: int) -> jax.Array:
 
 def resharded(x: jax.Array, typed: Any, parts: list[Any]) -> jax.Array:
     """An array sharded by `parts`, one for each axis, on a mesh whose types say how; elsewhere as it is."""
-    if typed is None or list(typed.spec) == parts == [None] * x.ndim:
+    if typed is None:
+        return x
+    own = typed_sharding(x)
+    if (list(own.spec) if own else [None] * x.ndim) == parts:
         return x
     return jax.sharding.reshard(x, NamedSharding(typed.mesh, PartitionSpec(*parts)))
 
