@@ -78,7 +78,8 @@ class Flatten(Wrapper, name="flatten"):
                 raise ValueError(words) from error
             raise
         state = replicated(jax.tree.map(cast_like, state, slots.inner), gs)
-        pieces = vectors.split(result, present)
+        # The compiler would shard a vector as one of its parts, and then the other leaves as that.
+        pieces = vectors.split(replicated(result, gs), present)
         return list(map(sharded_like, pieces, gs)), {"inner": state}
 
     def _same(self, own: Any, state: Any, vectors: _Vectors) -> bool:
