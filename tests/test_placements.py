@@ -138,12 +138,18 @@ def placing(placement, kind):
     return mesh, lambda tree: {k: jax.device_put(x, sharding(k, x)) for k, x in tree.items()}
 
 
-def same_step(made, one, factor, record):
-    """One update from one state: what no sum is in is the same bit for bit, the others up to their depth."""
+def same_step(made, one, factor, record, optimized):
+    """One update from one state: what no sum is in is the same bit for bit, the others up to their depth.
+
+    Optimized code takes several elements at a time where there are enough of them. Then other products are
+    joined with the sums after them, and rounded once, and a function such as atan2 is another approximation:
+    the updates may be as far apart as those with a sum of two numbers.
+    """
     (_, state, updates), (_, own_state, own_updates) = made, one.after
     _, of_state, of_updates = one.depths
     largest = max(float(np.max(np.abs(x))) for x in own_updates.values())
     for (path, x, y), depth in zip(both_leaves(updates, own_updates), of_updates.values(), strict=True):
+        depth = max(depth, 1.0) if optimized else depth
         if depth == 0 and not one.divides:
             identical(x, y, f"the update of {path}")
         elif depth == 0:
@@ -163,7 +169,7 @@ def same_step(made, one, factor, record):
 
 @pytest.mark.by_turns(6)
 @pytest.mark.parametrize("case", IN_CI, ids=lambda case: f"{case[0]}-{case[1]}-{case[2].name}")
-def test_a_step_is_the_same_wherever_the_parameters_lie(case, record_property):
+def test_a_step_is_the_same_wherever_the_parameters_lie(case, record_property, pytestconfig):
     name, placement, kind = case
     entry, one = ENTRIES[name], alone(name)
     mesh, put = placing(placement, kind)
@@ -181,8 +187,9 @@ def test_a_step_is_the_same_wherever_the_parameters_lie(case, record_property):
     same_layout(state, start, "state")
     old_params, old_state = one.before
     old_state = jax.tree.map(lambda x, s: jax.device_put(x, s.sharding), old_state, start)
+    optimized = pytestconfig.getoption("--optimized")
     factor, _ = BOUNDS.get(name, (1.0, ""))
-    same_step(step(put(old_params), old_state, put(one.grads[ONE])), one, factor, record_property)
+    same_step(step(put(old_params), old_state, put(one.grads[ONE])), one, factor, record_property, optimized)
     assert step._cache_size() == 1
     for k, p in one.params.items():
         far = np.abs(np.float64(params[k]) - np.float64(p)) / (np.abs(np.float64(p)) + one.moved[k])
