@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 
 import jax
@@ -18,6 +17,7 @@ import gradtx.transforms.dion
 import gradtx.transforms.kron
 import kin_of_muon_references
 import matrix_references
+from compiled_exchanges import exchanges
 from golden import MATRIX_CASES
 from gradtx.core.engine import each_matrix
 from gradtx.core.engine.views import MatrixView
@@ -845,10 +845,6 @@ def test_on_a_mesh_of_two_axes_a_matrix_comes_along_one_after_the_other(kind, co
         updates, _ = compiled(moved, state, given)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), updates, expected)
     assert all(u.sharding.is_equivalent_to(spec, 2) for u in updates.values())
-    found = re.findall(r"= (.*?) (all-\w+(?:-\w+)?|collective-permute)\(", compiled.as_text())
-    sizes = [
-        sum(4 * math.prod(map(int, dims.split(","))) for dims in re.findall(r"f32\[([\d,]+)\]", result))
-        for result, _ in found
-    ]
+    found = exchanges(compiled.as_text())
     # Three matrices are for the four devices along one axis, and those along the other gather them too.
-    assert len(found) == (4 if count == 8 else 3) and max(sizes) <= 4 * 16 * 32
+    assert len(found) == (4 if count == 8 else 3) and max(size for _, size in found) <= 4 * 16 * 32

@@ -1,7 +1,5 @@
 """State that is sharded over the devices that share a batch: the same numbers, and what moves is counted."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import gradtx
+from compiled_exchanges import exchanges
 
 DEVICES = np.array(jax.devices()[:8])
 SHAPES = {"up": (64, 128), "down": (128, 32), "wide": (8, 1024), "odd": (33, 35), "bias": (32,)}
@@ -111,15 +110,6 @@ def test_it_makes_the_same_numbers_and_stays_where_it_is(name, kind):
         assert shardings(after) == before and updates["up"].sharding.is_fully_replicated
 
 
-def collectives(text):
-    """The kind and the bytes of each array that a collective operation of a compiled program gives."""
-    found = []
-    for result, kind in re.findall(r"= (.*?) (all-\w+|reduce-scatter|collective-permute)(?:-start)?\(", text):
-        for sizes in re.findall(r"f32\[([\d,]*)\]", result):
-            found.append((kind, 4 * int(np.prod([int(n) for n in sizes.split(",") if n]))))
-    return found
-
-
 @pytest.mark.by_turns(1)
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
 def test_gradients_are_summed_once_and_parameters_gathered_once(kind):
@@ -137,7 +127,7 @@ def test_gradients_are_summed_once_and_parameters_gathered_once(kind):
     with jax.set_mesh(mesh):
         x = jax.device_put(jnp.ones((16, 512)), NamedSharding(mesh, PartitionSpec("data", None)))
         state = tx.init(params)
-        found = collectives(jax.jit(step).lower(params, state, x).compile().as_text())
+        found = exchanges(jax.jit(step).lower(params, state, x).compile().as_text())
     size = sum(p.nbytes for p in params.values())
     summed = [n for kind, n in found if kind in ("all-reduce", "reduce-scatter")]
     gathered = [n for kind, n in found if kind == "all-gather"]
@@ -155,14 +145,17 @@ def test_a_step_of_fsdp_exchanges_nothing_and_a_clip_single_numbers(kind):
     mesh = mesh_of(kind, data=8)
     params = placed({k: jnp.ones((64, 32)) for k in "ab"}, mesh, dict.fromkeys("ab", PartitionSpec("data")))
 
-    def exchanged(tx):
+    def compiled(tx):
         step = jax.jit(lambda g, s, p: gradtx.apply_gradients(tx, g, s, p))
-        return collectives(step.lower(params, tx.init(params), params).compile().as_text())
+        return step.lower(params, tx.init(params), params).compile().as_text()
 
     with jax.set_mesh(mesh):
-        assert exchanged(gradtx.adamw(1e-3)) == []
-        clipped = exchanged(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3)))
-    assert {kind for kind, _ in clipped} == {"all-reduce"} and {size for _, size in clipped} == {4}
+        assert exchanges(compiled(gradtx.adamw(1e-3))) == []
+        clipped = compiled(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3)))
+    assert {*exchanges(clipped)} == {("all-reduce", 4)}
+    # One operation in each step, of a number for each leaf; another one where the norm may have overflowed.
+    step = clipped[clipped.index("\nENTRY") :]
+    assert step.count(" all-reduce(") + step.count(" all-reduce-start(") == 1
 
 
 @pytest.mark.by_turns(1)
