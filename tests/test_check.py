@@ -265,3 +265,33 @@ def test_what_has_no_formula_is_said():
     (found,) = gradtx.check(tx, params)
     assert found.name == "unread" and found.severity == "note" and found.leaves == ("w",)
     assert "qr.Q" in found.what and "not checked" in found.remedy
+
+
+def test_what_would_measure_a_shard_alone_is_found_before_a_run_that_cannot_see_it():
+    clipped = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3, mask="!*bias"))
+    (found,) = gradtx.check(clipped, PARAMS, axis_name="data")
+    assert (found.name, found.severity) == ("shards", "warning")
+    assert found.what.startswith("clip_by_global_norm: ") and "give axis_name='data'" in found.what
+    assert "check_vma=False" in found.remedy
+    assert not gradtx.check(clipped, PARAMS)
+    named = gradtx.clip_by_global_norm(1.0, axis_name=("data", "model"))
+    assert not gradtx.check(gradtx.chain(named, gradtx.sgd(0.1)), PARAMS, axis_name=("data", "model"))
+    (found,) = gradtx.check(gradtx.adafactor(1e-3, min_dim_size_to_factor=2), PARAMS, axis_name="data")
+    assert found.what.startswith("scale_by_factored_rms: ")
+    foreign = gradtx.chain(optax.clip_by_global_norm(1.0), gradtx.sgd(0.1))
+    assert "shards" in {f.name for f in gradtx.check(foreign, PARAMS, axis_name="data")}
+    with pytest.raises(TypeError, match=r"check: axis_name must be the name of an axis, .* got \(3,\)"):
+        gradtx.check(clipped, PARAMS, axis_name=(3,))
+
+
+def test_what_sums_over_shards_is_looked_into_where_there_are_none():
+    """A formula is of whole leaves, and so it is that of the transform without the axes."""
+    for make in (gradtx.clip_by_global_norm, gradtx.clip_by_block_rms):
+        alone, named = make(1.0), make(1.0, axis_name=("data", "model"))
+        assert str(gradtx.formula(named)) == str(gradtx.formula(alone))
+        tx = gradtx.chain(named, gradtx.adamw(1e-3, mask="!*bias"))
+        assert not gradtx.check(tx, PARAMS)
+        assert gradtx.describe(tx, PARAMS).leaves == gradtx.explain(tx, PARAMS).leaves
+        params = {"w": jnp.ones((8, 4))}
+        with pytest.raises(ValueError, match=r"axis_name says 'data', and there is no such axis here. Call"):
+            tx.update(params, tx.init(params), params)

@@ -41,16 +41,32 @@ def names_of(axis_name: Axes) -> tuple[str, ...]:
 
 
 def shard_axes(axis_name: Axes, *trees: Any) -> tuple[str, ...]:
-    """Those of some axes over which arrays are shards: all of them where types do not tell."""
+    """Those of some axes over which arrays are shards: all that have several where types do not tell."""
     if not axis_name:
         return ()
     own = varying(*trees)
-    return tuple(axis for axis in names_of(axis_name) if axis in own or not _is_told(axis))
+
+    def has_shards(axis: str) -> bool:
+        return axis in own or not (_is_told(axis) or _has_one(axis))
+
+    return tuple(filter(has_shards, names_of(axis_name)))
 
 
 def _is_told(axis: str) -> bool:
     """Whether types say what varies over an axis: then its index does."""
-    return axis in varying(jax.lax.axis_index(axis))
+    try:
+        return axis in varying(jax.lax.axis_index(axis))
+    except NameError as error:
+        raise ValueError(
+            f"axis_name says {axis!r}, and there is no such axis here. Call update inside of jax.shard_map "
+            f"or jax.pmap over it; outside leave axis_name out, since an array is whole there, however it "
+            f"is sharded."
+        ) from error
+
+
+def _has_one(axis: str) -> bool:
+    """Whether there is one shard along an axis."""
+    return isinstance(size := jax.lax.psum(1, axis), int) and size == 1
 
 
 def summed(x: T, axes: tuple[str, ...]) -> T:
@@ -76,7 +92,7 @@ def key_of_shard(key: jax.Array, *trees: Any) -> jax.Array:
     return key
 
 
-def _vary(x: Any, axes: frozenset[str]) -> Any:
+def vary(x: Any, axes: frozenset[str]) -> Any:
     """A value that may vary over some axes, whatever it is."""
     missing = tuple(sorted(axes - varying(x)))
     if not missing:
@@ -118,7 +134,7 @@ def cond(condition: Any, true: Callable[..., Any], false: Callable[..., Any], *a
         axes = _union(*(_results_vary(branch, *args) for branch in branches))
 
         def alike(branch: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda *args: jax.tree.map(_vary, branch(*args), axes)
+            return lambda *args: jax.tree.map(vary, branch(*args), axes)
 
         branches = alike(true), alike(false)
     return jax.lax.cond(condition, *branches, *args)
@@ -129,7 +145,7 @@ def _varying_as_after(turn: Callable[[T], T], start: T) -> T:
     axes, more = None, jax.tree.map(varying, start) if is_manual() else None
     while axes != more:
         axes = more
-        start = jax.tree.map(_vary, start, axes)
+        start = jax.tree.map(vary, start, axes)
         more = _union(axes, _results_vary(turn, start))
     return start
 

@@ -43,6 +43,7 @@ _INLINED = {
 }
 _PASSED = {
     *("convert_element_type", "copy", "copy_p", "device_put", "stop_gradient", "optimization_barrier"),
+    *("psum", "psum_invariant", "pmax", "pmin"),  # a leaf in a formula is the whole of its shards
     *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "reduce_precision", "sharding_constraint"),
     *("rev", "pvary", "dynamic_slice", "shard_alike"),
 }

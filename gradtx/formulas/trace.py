@@ -17,9 +17,11 @@ from gradtx.core.compose.combine import chain
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import active_leaves
+from gradtx.core.engine.on_shards import axis_name_of
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.update import GRAD_FN, OBJ_FN, VALUE_FN
 from gradtx.core.numerics import abs_sq, total
+from gradtx.core.shards import names_of
 from gradtx.formulas.expression import Expression, digest, intern, rewrite, symbol, symbols, within
 from gradtx.formulas.interpret import interpret
 from gradtx.formulas.naming import OTHER, Cell, NamedState
@@ -65,6 +67,12 @@ def programs(tx: Composed) -> Iterator[Program]:
     for part in tx.program.wrapped.values():
         if isinstance(part, Composed):
             yield from programs(part)
+
+
+def axes_of_shards(tx: Composed) -> list[tuple[str, int]]:
+    """The axes that some `axis_name` in a transform names, with one shard along each, to trace it with."""
+    named = (names_of(axis_name_of(unit.transform)) for p in programs(tx) for unit in p.units)
+    return [(name, 1) for name in sorted({name for names in named for name in names})]
 
 
 def signatures(tx: Composed, params: Any) -> list[tuple[bool, ...] | None]:
@@ -119,8 +127,9 @@ class Tracing:
         def update(g: Any, state: Any, params: Any, extra: Any) -> Any:
             return tx.update(g, state, params, **extra, **functions)
 
-        init, state = jax.make_jaxpr(tx.init, return_shape=True)(tree)
-        self._traced = init, jax.make_jaxpr(update)(grads, state, tree, scalars)
+        axes = axes_of_shards(tx)
+        init, state = jax.make_jaxpr(tx.init, axis_env=axes, return_shape=True)(tree)
+        self._traced = init, jax.make_jaxpr(update, axis_env=axes)(grads, state, tree, scalars)
         self._given = tx, state, tree, wanted
 
     @functools.cached_property

@@ -18,6 +18,7 @@ from gradtx.inspect.findings import Finding, Findings
 from gradtx.inspect.rates import course_findings, rates
 from gradtx.inspect.rounding import too_coarse
 from gradtx.inspect.schedules_over_run import courses
+from gradtx.inspect.shards import shard_findings
 from gradtx.inspect.storage import GRADIENT, lossy_slots
 from gradtx.inspect.survey import Surveyed, checked_arguments, survey
 
@@ -28,7 +29,9 @@ UNDECAYED = re.compile(r"bias|norm|(^|/)(scale|gamma|beta)$", re.IGNORECASE)
 """The paths of leaves that are shifts and scales, also where layers are stacked along an axis."""
 
 
-def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
+def check(
+    tx: Any, params: Any, steps: int | None = None, *, axis_name: str | tuple[str, ...] | None = None
+) -> Findings:
     """What in an optimizer will probably not do what was meant, to be looked at before a long run.
 
     It finds, with the leaves concerned and what to do:
@@ -42,6 +45,7 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
         storage       a 16-bit slot never decays, or ordinary gradients leave no trace in it
         schedule      one ends long before the run does, or has not ended by then; a rate stays 0
         decay         weight decay on norms and biases, or decay that is far too strong
+        shards        inside of `axis_name` a transform would measure the shard of each device alone
         unread        what an update is made of has no formula, so that its leaves were not checked
 
     Nothing is run on the parameters, which may be abstract; concrete ones are looked at for their size.
@@ -50,6 +54,8 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
         tx: a transform of any library.
         params: the parameters, arrays or `jax.ShapeDtypeStruct`s.
         steps: the number of calls of `update` in the run; without it schedules are not checked.
+        axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. So it is in
+            `jax.pmap`. With `check_vma=False`, and there, nothing else tells a shard from a whole leaf.
 
     Returns:
         The `Findings`, a tuple with the worst first, which prints as a text.
@@ -85,6 +91,7 @@ def check(tx: Any, params: Any, steps: int | None = None) -> Findings:
         *_unread(level, directions, alike),
         *_rounding(params, level, directions, alike or [], turns),
         *_decays(level, decays),
+        *(shard_findings(tx, params, axis_name) if axis_name else ()),
         *(finding for course in schedules for finding in course_findings(course, course.name in moving)),
     ]
     return Findings(sorted(found, key=lambda finding: finding.rank))

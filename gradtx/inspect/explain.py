@@ -15,6 +15,7 @@ from gradtx.core.engine.specs import placed_params
 from gradtx.core.engine.transform import adapted, apply_gradients
 from gradtx.core.numbers.paths import lookup
 from gradtx.core.spec.spec import show
+from gradtx.formulas.trace import axes_of_shards, composed
 from gradtx.inspect.explanation import Exchange, Explanation, Kept, Replicated
 from gradtx.inspect.survey import Surveyed, checked_arguments, survey
 from gradtx.inspect.traced_costs import costs_of, nbytes_on_one
@@ -35,12 +36,13 @@ def explain(tx: Any, params: PyTree, mesh: Any = None, *, specs: PyTree = None, 
     model's.
 
     Args:
-        tx: a transform of any library, such as one in `gradtx.shard_state`.
+        tx: a transform of any library.
         params: the parameters, arrays or `jax.ShapeDtypeStruct`s.
-        mesh: a `jax.sharding.Mesh` or an `AbstractMesh`; by default the one that the parameters are on. On
-            another one than that they are taken to be sharded along the axes of the same names.
-        specs: how the parameters are sharded, as `gradtx.state_sharding` takes it; by default as they are.
-        **extra: what else `update` is given, such as `value`.
+        mesh: the mesh of `specs`, a `jax.sharding.Mesh` or an `AbstractMesh`; by default the one that the
+            parameters are on. On another one than that they are taken to be sharded along the axes of the
+            same names.
+        specs: as for `state_sharding`: how the parameters are sharded, by default as they are.
+        **extra: what some transforms need, such as `value=`.
 
     Returns:
         An `Explanation`, which prints as a table of 100 columns; what it says can be read as attributes too.
@@ -88,7 +90,7 @@ def explain(tx: Any, params: PyTree, mesh: Any = None, *, specs: PyTree = None, 
     def update(grads: PyTree, state: Any, params: PyTree, arrays: dict[str, Any]) -> Any:
         return apply_gradients(tx, grads, state, params, **arrays, **functions)
 
-    traced = jax.make_jaxpr(update)(params, state, params, arrays)
+    traced = jax.make_jaxpr(update, axis_env=axes_of_shards(composed(tx)))(params, state, params, arrays)
     costs, level = costs_of(traced), survey(tx, params)
     leaves = [x for x in jax.tree.leaves(params) if lv.is_trainable_leaf(x)]
     slots = list(_slots(level, state if isinstance(state, dict) else {"slots": state}))
