@@ -28,7 +28,7 @@ def test_every_ready_made_optimizer_takes_part():
 
 
 @pytest.mark.by_turns(3)
-@pytest.mark.parametrize("name", one_of(3, CONTESTANTS))
+@pytest.mark.parametrize("name", one_of(6, CONTESTANTS))
 def test_each_contestant_is_tuned_and_measured(name):
     found = problem("saddle")
     result = Race(CONTESTANTS[name], found, EVALUATIONS * found.every).result()

@@ -24,6 +24,7 @@ from gradtx.core.engine.views import MatrixView
 from gradtx.core.polar import COEFFICIENTS
 from gradtx.core.roots import inverse_root
 from matrix_trajectories import RECORDED, trajectory
+from rotation import one_of
 from trajectories import x64
 
 # Optax 0.2.5, the oldest that is tested with, has none of its own.
@@ -230,7 +231,7 @@ def test_each_set_of_coefficients_makes_singular_values_about_one(name):
 
 @pytest.mark.by_turns(4)
 @pytest.mark.parametrize("preconditioning", ["frobenius", "spectral", "aol", "schatten"])
-@pytest.mark.parametrize("name", ["standard", "dion", "polar_express", "cubic"])
+@pytest.mark.parametrize("name", one_of(2, ["standard", "dion", "polar_express", "cubic"]))
 def test_the_gram_form_gives_the_same(name, preconditioning):
     with x64():
         g = {k: v.astype(jnp.float64) for k, v in of_sizes((4, 24), (24, 4), (2, 5, 5)).items()}
@@ -359,7 +360,7 @@ def steps_of(tx, params, grads):
 
 
 @pytest.mark.by_turns(2)
-@pytest.mark.parametrize("make", OF_MATRICES, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", one_of(2, OF_MATRICES), ids=lambda make: make.__name__)
 def test_scanned_layers_are_what_layers_apart_are(make, monkeypatch):
     # What is drawn depends on the path of a leaf.
     ones = lambda keys, shape, dtype: jnp.ones((len(keys), *shape), dtype)  # noqa: E731
@@ -376,7 +377,7 @@ def test_scanned_layers_are_what_layers_apart_are(make, monkeypatch):
 
 
 @pytest.mark.by_turns(1)
-@pytest.mark.parametrize("make", OF_MATRICES, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", one_of(2, OF_MATRICES), ids=lambda make: make.__name__)
 def test_a_matrix_may_have_its_first_gradient_late(make):
     """It begins then, and the others go on as they would without it."""
     grads = [of_sizes((3, 5), (3, 5), seed=seed) for seed in range(9)]
@@ -621,7 +622,7 @@ def test_a_shard_is_not_taken_for_a_matrix():
 
 
 @pytest.mark.by_turns(2)
-@pytest.mark.parametrize("case", MATRIX_CASES)
+@pytest.mark.parametrize("case", one_of(2, MATRIX_CASES))
 def test_follows_the_authors_optimizer(case):
     """What the authors' own code does with three matrices, 100 steps in float64: golden/make_matrices.py."""
     assert {*MATRIX_CASES} == {*RECORDED.trajectories}

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import gradtx
 from catalogue import ENTRIES
 from gradtx import testing
+from rotation import one_of
 
 AXES = {"axis_types": (AxisType.Explicit,) * 2}
 MESH = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("x", "y"), **AXES)
@@ -46,7 +47,7 @@ MAKING = {
 
 @pytest.mark.wide
 @pytest.mark.parametrize("context", [None, MESH], ids=["free", "in the context"])
-@pytest.mark.parametrize("name", MAKING)
+@pytest.mark.parametrize("name", one_of(2, MAKING))
 def test_steps_on_an_explicit_mesh(name, context):
     tx = MAKING[name]
     grads = jax.tree.map(lambda p: 0.1 * p, PARAMS)

@@ -53,7 +53,7 @@ CASES = list(itertools.product(ENTRIES, PLACEMENTS, (AxisType.Auto, AxisType.Exp
 FAILED = {("flatten", "2-D", AxisType.Auto), ("normuon", "replicated", AxisType.Explicit)}
 IN_CI = [
     pytest.param(*case.values, marks=() if case.values[0] in FAILED else case.marks)
-    for case in one_of(61, CASES)
+    for case in one_of(103, CASES)
 ]
 
 
