@@ -87,7 +87,7 @@ def test_every_place_that_takes_an_axis_is_known():
 
 
 @pytest.mark.by_turns(8)
-@pytest.mark.parametrize("name", one_of(6, OWN))
+@pytest.mark.parametrize("name", one_of(9, OWN))
 def test_every_entry_runs_on_shards_or_is_refused(name):
     """JAX checks types: what is remembered varies as it did, and a leaf that is whole stays whole."""
     tx, extra, grads = of_entry(name, 2)
