@@ -22,7 +22,7 @@ transforms of this library alone: they are about numbers in the state, absent gr
 
 A plain `pytest` tests every entry against the laws that its one compiled step serves. A law that compiles
 programs of its own meets every feature of the engine and every kind of entry, and the other entries by turns:
-a third of these meetings are in a plain run, all of them in what CI runs. `--full` runs the whole product, of
+a third of these meetings are in a plain run, two thirds in what CI runs. `--full` runs the whole product, of
 every entry, dtype, kind of tree and mode.
 
 """
