@@ -810,12 +810,8 @@ def test_on_a_mesh_no_method_moves_more_than_gradients_in_and_updates_out(make):
         assert sum(counts.values()) <= 4, (kind, counts)
 
 
-def test_on_a_mesh_each_device_solves_whole_matrices_and_moves_its_share_once_each_way():
-    """Eight layers sharded over four devices: per size one exchange in and one out, of a shard each."""
-    mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
-    spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
-    params = of_sizes(*[(8, 16)] * 8, *[(16, 8)] * 6)
-    grads = of_sizes(*[(8, 16)] * 8, *[(16, 8)] * 6, seed=1)
+def muon_on(mesh, spec, params, grads):
+    """The updates on a mesh, those without one, and the compiled step."""
     tx = gradtx.muon(0.1)
     expected, _ = jax.jit(tx.update)(grads, tx.init(params), params)
     given, moved = (jax.tree.map(lambda x: jax.device_put(x, spec), tree) for tree in (params, grads))
@@ -823,6 +819,16 @@ def test_on_a_mesh_each_device_solves_whole_matrices_and_moves_its_share_once_ea
         state = tx.init(given)
         compiled = jax.jit(tx.update).lower(moved, state, given).compile()
         updates, _ = compiled(moved, state, given)
+    return updates, expected, compiled
+
+
+def test_on_a_mesh_each_device_solves_whole_matrices_and_moves_its_share_once_each_way():
+    """Eight layers sharded over four devices: per size one exchange in and one out, of a shard each."""
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    params = of_sizes(*[(8, 16)] * 8, *[(16, 8)] * 6)
+    grads = of_sizes(*[(8, 16)] * 8, *[(16, 8)] * 6, seed=1)
+    updates, expected, compiled = muon_on(mesh, spec, params, grads)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), updates, expected)
     assert all(u.sharding.is_equivalent_to(spec, 2) for u in updates.values())
     text = compiled.as_text()
@@ -837,13 +843,7 @@ def test_on_a_mesh_of_two_axes_a_matrix_comes_along_one_after_the_other(kind, co
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind, kind), devices=jax.devices()[:8])
     spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x", "y"))
     params, grads = (of_sizes(*[(16, 32)] * count, seed=seed) for seed in (0, 1))
-    tx = gradtx.muon(0.1)
-    expected, _ = jax.jit(tx.update)(grads, tx.init(params), params)
-    given, moved = (jax.tree.map(lambda x: jax.device_put(x, spec), tree) for tree in (params, grads))
-    with jax.set_mesh(mesh):
-        state = tx.init(given)
-        compiled = jax.jit(tx.update).lower(moved, state, given).compile()
-        updates, _ = compiled(moved, state, given)
+    updates, expected, compiled = muon_on(mesh, spec, params, grads)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), updates, expected)
     assert all(u.sharding.is_equivalent_to(spec, 2) for u in updates.values())
     found = exchanges(compiled.as_text())
