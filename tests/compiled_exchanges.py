@@ -68,7 +68,15 @@ def compared(name: str, mode: str, kind: str, devices: int, layers: int = 2) -> 
     tx = make[name]()
     if mode == "zero1":
         tx = gradtx.shard_state(tx, mesh, "data", min_size=128)
-    params = {k: placed(shape) for k, shape in shapes.items()}
+    return compared_of(tx, {k: placed(shape) for k, shape in shapes.items()}, mesh)
+
+
+def compared_of(tx: Any, params: Any, mesh: Any) -> dict[str, Any]:
+    """The same of any transform and abstract parameters on a mesh."""
+    import jax
+
+    import gradtx
+
     said = gradtx.explain(tx, params)
     with jax.set_mesh(mesh):
         state = tx.init(params)
@@ -84,6 +92,7 @@ def compared(name: str, mode: str, kind: str, devices: int, layers: int = 2) -> 
     return {
         "said": _by_kind((x.kind, x.times, x.nbytes) for x in said.exchanges),
         "compiled": _by_kind((kind, times, times * nbytes) for (kind, nbytes), times in counts.items()),
+        # The gradients are parameters too.
         "said bytes": 2 * said.parameters.on_one + said.state.on_one,
         "compiled bytes": compiled.memory_analysis().argument_size_in_bytes,
         "unknown": said.unknown,

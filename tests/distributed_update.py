@@ -1,11 +1,15 @@
-"""Of equal gradients the update in shards is that of one device, in several processes.
+"""Of equal gradients several processes make the update of one process, and that of one device.
 
-    python tests/distributed_update.py --processes 4
+    python tests/distributed_update.py --processes 1 --devices 4 --out FOLDER
+    python tests/distributed_update.py --processes 4 --expect FOLDER/update.npz
 
-Each process compares the shards that it has with the same part of what its own device makes of whole arrays,
-bit for bit. Muon's parameters are compared up to the last digits, in which they differ.
+The first writes what one process makes on as many devices. Each of the others compares the shards that it has
+with the same part of that, bit for bit, and with what its own device makes of whole arrays. That is bit for
+bit too, but for Muon, where a device that has one matrix of a size multiplies it by another kernel of the
+compiler's than one that has several; there the last digits differ.
 """
 
+import functools
 import sys
 from pathlib import Path
 
@@ -53,30 +57,50 @@ def draw(plan, scale, seed):
     ]
 
 
-def compare(mode, width, layers):
-    settings = example.Settings(mode=mode, steps=10, width=width, layers=layers)
-    mesh = example.make_mesh(mode, 2 if mode == "muon" else 1)
-    alone = jax.make_mesh(
-        (1,) * mesh.devices.ndim,
-        mesh.axis_names,
-        (AxisType.Auto,) * mesh.devices.ndim,
-        devices=jax.local_devices()[:1],
-    )
-    plan, whole = (example.make_plan(settings, one) for one in (mesh, alone))
-    # Together they are shorter than the clip, whose norm is a sum and so in another order.
+def on_mesh(mode, mesh, width, layers):
+    """Parameters and state after steps on a mesh, by path."""
+    plan = example.make_plan(example.Settings(mode=mode, steps=10, width=width, layers=layers), mesh)
+    # Together the gradients are shorter than the clip, whose norm is a sum and so in another order.
     values = [draw(plan, 0.1, 0), *(draw(plan, 1e-4, 1 + i) for i in range(STEPS))]
-    ours, theirs = after_some_steps(plan, values), after_some_steps(whole, values)
+    made = jax.tree_util.tree_leaves_with_path(after_some_steps(plan, values))
+    return {f"{mode}: {jax.tree_util.keystr(path)}": x for path, x in made}
+
+
+def on_one_device(mode, mesh, width, layers):
+    """The same on the first device of this process alone, as arrays of numpy."""
+    sizes = (1,) * mesh.devices.ndim
+    types = (AxisType.Auto,) * mesh.devices.ndim
+    alone = jax.make_mesh(sizes, mesh.axis_names, types, devices=jax.local_devices()[:1])
+    return {path: np.asarray(x) for path, x in on_mesh(mode, alone, width, layers).items()}
+
+
+def compare(ours, theirs, same):
+    """Each shard that this process has with its part of whole arrays."""
     count = 0
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
-        expected, said = np.asarray(y), f"{mode}: {jax.tree_util.keystr(path)}"
+    for path, x in ours.items():
         for shard in x.addressable_shards:
-            found, wanted = np.asarray(shard.data), expected[shard.index]
-            if mode == "muon":  # it differs in the last digits, and why is not known
-                np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7, err_msg=said)
-            else:
-                np.testing.assert_array_equal(found, wanted, err_msg=said)
+            same(np.asarray(shard.data), theirs[path][shard.index], err_msg=path)
             count += 1
-    example.console.print(f"{mode}: {count} shards of {example.crowd()} are equal")
+    return count
+
+
+def main(args):
+    size = getattr(args, "width", 32), getattr(args, "layers", 1)
+    together = args.expect and np.load(args.expect)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    equal, found = np.testing.assert_array_equal, {}
+    for mode in example.MODES:
+        mesh = example.make_mesh(mode, 2 if mode == "muon" else 1)
+        ours = on_mesh(mode, mesh, *size)
+        if together is None:
+            found |= {path: np.asarray(x) for path, x in ours.items()}
+            continue
+        compare(ours, together, equal)
+        count = compare(ours, on_one_device(mode, mesh, *size), close if mode == "muon" else equal)
+        example.console.print(f"{mode}: {count} shards of {example.crowd()} are equal")
+    if together is None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        np.savez(args.out / "update.npz", **found)
 
 
 if __name__ == "__main__":
@@ -87,5 +111,4 @@ if __name__ == "__main__":
         example.join(args)
         example.console.quiet = jax.process_index() != 0
         with example.failing_at_once():
-            for mode in example.MODES:
-                compare(mode, getattr(args, "width", 32), getattr(args, "layers", 1))
+            main(args)

@@ -106,8 +106,10 @@ def test_four_processes_have_the_losses_of_one_and_one_goes_on_where_they_stoppe
 
 
 @pytest.mark.wide
-def test_of_equal_gradients_four_processes_make_the_update_of_one_device():
-    said = in_processes(Path(__file__).with_name("distributed_update.py"), "--processes", 4)
+def test_of_equal_gradients_four_processes_make_the_update_of_one(tmp_path):
+    script = Path(__file__).with_name("distributed_update.py")
+    in_processes(script, "--processes", 1, "--devices", 4, "--out", tmp_path)
+    said = in_processes(script, "--processes", 4, "--expect", tmp_path / "update.npz")
     assert re.findall(r"(\w+): \d+ shards of 4 processes, 4 devices are equal", said) == [
         "zero1",
         "fsdp",

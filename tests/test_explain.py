@@ -126,6 +126,18 @@ def test_the_mesh_of_the_parameters_is_the_default_and_another_has_the_axes_of_t
     assert gradtx.explain(gradtx.adam(1e-3), params, larger).parameters.on_one == 64 * 4 * 4 // 32
 
 
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_a_mesh_that_is_set_says_nothing_of_another_one(kind):
+    params, tx = {"w": jnp.ones((64, 4))}, gradtx.adam(1e-3)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), (kind,) * 2)
+    larger, specs = AbstractMesh((32,), ("data",)), {"w": PartitionSpec("data")}
+    alone = str(gradtx.explain(tx, params)), str(gradtx.explain(tx, params, larger, specs=specs))
+    with jax.set_mesh(mesh):
+        assert (str(gradtx.explain(tx, params)), str(gradtx.explain(tx, params, larger, specs=specs))) == alone
+        placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec("data")))
+        assert gradtx.explain(tx, placed).parameters.on_one == 64 * 4 * 4 // 4
+
+
 def test_further_arguments_of_the_update():
     params = {"w": jnp.ones((8, 4))}
     tx = gradtx.polyak_sgd()

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.placement import axes_of, sharding_of
@@ -83,6 +84,14 @@ def explain(tx: Any, params: PyTree, mesh: Any = None, *, specs: PyTree = None, 
     if mesh is not None and not hasattr(mesh, "axis_names"):
         raise TypeError(f"explain: mesh must be a jax.sharding.Mesh or an AbstractMesh, got {show(mesh)}.")
     params = _typed(params, mesh, specs)
+    found = next((s.mesh for s in map(sharding_of, jax.tree.leaves(params)) if s is not None), None)
+    # A mesh that the caller has set is not the one that types speak of here; an empty one sets none.
+    with jax.set_mesh(Mesh(np.empty((), object), ())):
+        return _explained(tx, params, found, extra)
+
+
+def _explained(tx: Any, params: PyTree, mesh: Any, extra: dict[str, Any]) -> Explanation:
+    """What it takes with parameters whose types say how they are sharded on a mesh."""
     state = tx.init(params)
     functions = {name: x for name, x in extra.items() if callable(x)}
     arrays = {name: x for name, x in extra.items() if name not in functions}
@@ -102,9 +111,8 @@ def explain(tx: Any, params: PyTree, mesh: Any = None, *, specs: PyTree = None, 
         of_state.nbytes - sum(k.nbytes for k in kept),
         of_state.on_one - sum(k.on_one for k in kept),
     )
-    found = next((s.mesh for s in map(sharding_of, leaves) if s is not None), None)
     return Explanation(
-        axes={} if found is None else dict(found.shape),
+        axes={} if mesh is None else dict(mesh.shape),
         leaves=len(leaves),
         elements=sum(math.prod(x.shape) for x in leaves),
         parameters=_kept("parameters", leaves),

@@ -12,7 +12,7 @@ from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import norms_along
-from gradtx.core.numerics import abs_sq, divide, sign, sqrt
+from gradtx.core.numerics import abs_sq, divide, divide_again, sign, sqrt
 from gradtx.core.polar import STANDARD, Normalization
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, NonNegative, ScalarOrSchedule
@@ -33,7 +33,8 @@ class ScaleByAdamuon(OfMomentum, name="scale_by_adamuon"):
         nu = self.beta.mix(slots.nu, abs_sq(o))
         u = divide(o, sqrt(nu) + self.nu_eps)
         size = norms_along(u, (-2, -1))
-        return divide(0.2 * math.sqrt(u.shape[-2] * u.shape[-1]) * u, size + self.nu_eps), {"nu": nu}
+        size = size + self.nu_eps
+        return divide_again(0.2 * math.sqrt(u.shape[-2] * u.shape[-1]) * u, size), {"nu": nu}
 
 
 @builds(ScaleByAdamuon)

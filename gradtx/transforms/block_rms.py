@@ -10,7 +10,7 @@ from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import root_mean_square
-from gradtx.core.numerics import divide
+from gradtx.core.numerics import divide_again
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import NonNegative, ScalarOrSchedule
 
@@ -22,7 +22,7 @@ class NormalizeByBlockRms(Rule, name="normalize_by_block_rms"):
     axis_name: str | tuple[str, ...] | None
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
-        return divide(g, root_mean_square(g, self.axis_name) + self.eps), slots
+        return divide_again(g, root_mean_square(g, self.axis_name) + self.eps), slots
 
 
 @builds(NormalizeByBlockRms)

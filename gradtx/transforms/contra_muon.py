@@ -12,7 +12,7 @@ from gradtx.core.engine.matrix_views import Views
 from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import norms_along
-from gradtx.core.numerics import divide
+from gradtx.core.numerics import divide, divide_again
 from gradtx.core.polar import Normalization
 from gradtx.core.products import conjugate_times
 from gradtx.core.roots import MATRIX
@@ -43,7 +43,7 @@ class ScaleByContraMuon(OfMomentum, Scaled, name="scale_by_contra_muon"):
         least = np.array(LEAST, o.real.dtype)
         # Over its largest element, so that no square is out of range.
         unit = divide(x, jnp.max(jnp.abs(x), axis=MATRIX, keepdims=True))
-        u = o - self.contra * divide(unit, self._largest(unit))
+        u = o - self.contra * divide_again(unit, self._largest(unit))
         sizes = norms_along(o, MATRIX), jnp.maximum(norms_along(u, MATRIX), least)
         return self.scaled(u * divide(*sizes)), slots
 

@@ -44,6 +44,7 @@ class Group:
         dtype: the dtype of its leaves that is computed in.
         count: how many matrices there are.
         places: where those of each leaf stand.
+        home: the axes of a mesh along which the batch of each leaf is sharded, if it stays so.
     """
 
     name: str
@@ -51,6 +52,17 @@ class Group:
     dtype: np.dtype
     count: int
     places: tuple[Place, ...]
+    home: tuple[str, ...] = ()
+
+    def by_home(self, homes: Sequence[tuple[str, ...]]) -> list[Group]:
+        """A group for each home that its leaves have; leaf by leaf `homes` says which."""
+        found: dict[tuple[str, ...], list[Place]] = {}
+        for place in self.places:
+            found.setdefault(homes[place.leaf], []).append(place)
+        return [
+            dataclasses.replace(self, count=sum(p.count for p in places), places=tuple(places), home=home)
+            for home, places in found.items()
+        ]
 
 
 def groups_of(cuts: Sequence[Cut | None], dtypes: Sequence[Any]) -> tuple[Group, ...]:

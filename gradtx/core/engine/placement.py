@@ -49,6 +49,7 @@ class Placement:
         found = [s for s in map(_replicated, leaves) if s is not None]
         # Scalars are with the leaves that are on a mesh, and not with those that wait in the host's memory.
         self._replicated: Any = min(found, key=lambda s: (not _is_named(s), _is_on_host(s)), default=None)
+        self._first = next((x for x in leaves if x is not None), None)
 
     def scalar(self, x: Any) -> Any:
         """A number or a few, replicated where the leaves are committed; sharded where its type says so."""
@@ -103,14 +104,15 @@ class Placement:
         if mesh is None:
             sharding = None if isinstance(leaf, Tracer) else self._along(shape, leaf)
         else:
-            owners = _dividing(mesh, shape[0], mesh.axis_names)
+            owners, further = sharing(mesh, shape[0], mesh.axis_names)
             # Last are those that move to the stack first when it is solved.
-            first, _ = sharing(mesh, shape[0])
-            others = sorted(mesh.axis_names, key=lambda a: len(first) - first.index(a) if a in first else 0)
-            others = [axis for axis in others if axis not in owners]
+            others = [axis for axis in mesh.axis_names if axis not in {*owners, *further}]
+            others = [*others, *reversed(further)]
             within = _dividing(mesh, shape[1], others) if len(shape) > 1 and 0 not in shape else ()
             kind = None if isinstance(leaf, Tracer) else leaf.sharding.memory_kind
-            sharding = _in_full(mesh, [as_part(owners), as_part(within)], len(shape), kind)
+            sharding = self._in_form(
+                _in_full(mesh, [as_part(owners), as_part(within)], len(shape), kind), len(shape)
+            )
         if self.abstract:
             return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         made = jnp.array(jnp.broadcast_to(jnp.asarray(value).astype(dtype), shape), copy=True)
@@ -121,9 +123,7 @@ class Placement:
         sharding = self._replicated
         if not _is_explicit(sharding):
             return sharding
-        typed = typed_sharding(x)
-        parts = [None] * x.ndim if typed is None else list(typed.spec)
-        return _in_full(sharding.mesh, parts, x.ndim, sharding.memory_kind)
+        return _in_full(sharding.mesh, parts_of(x), x.ndim, sharding.memory_kind)
 
     def _along(self, shape: tuple[int, ...], leaf: Any) -> Any:
         """The sharding for a slot that keeps some axes of a leaf, or all of them."""
@@ -133,7 +133,18 @@ class Placement:
         if not isinstance(sharding, NamedSharding) or (alike and not _is_explicit(sharding)):
             return sharding
         parts = list(sharding.spec) if alike else _kept_parts(shape, sharding)
-        return _in_full(sharding.mesh, parts, len(shape), sharding.memory_kind)
+        made = _in_full(sharding.mesh, parts, len(shape), sharding.memory_kind)
+        return self._in_form(made, len(shape))
+
+    def _in_form(self, sharding: NamedSharding, ndim: int) -> NamedSharding:
+        """A sharding in the form of the first leaf's where that is the same one.
+
+        So does a compiled function give it back whose first argument is that leaf; it might have a None more.
+        """
+        own = getattr(self._first, "sharding", None)
+        if not isinstance(own, NamedSharding) or jnp.ndim(self._first) != ndim or own.mesh != sharding.mesh:
+            return sharding
+        return own if sharding.is_equivalent_to(own, ndim) else sharding
 
 
 def _kept_parts(shape: tuple[int, ...], sharding: NamedSharding) -> list[Any]:
@@ -147,7 +158,7 @@ def _kept_parts(shape: tuple[int, ...], sharding: NamedSharding) -> list[Any]:
 
 def divides(mesh: Any, part: Any, size: int) -> bool:
     """Whether the devices along some axes of a mesh divide an axis of an array."""
-    return size % math.prod(mesh.shape[name] for name in names_of_part(part)) == 0
+    return size % devices_along(mesh, names_of_part(part)) == 0
 
 
 def names_of_part(part: Any) -> tuple[str, ...]:
@@ -163,7 +174,7 @@ def axes_of(sharding: NamedSharding) -> set[str]:
 def _sets(mesh: Any, axes: Sequence[str]) -> dict[tuple[str, ...], int]:
     """All sets of some axes of a mesh, the largest first, and how many devices each has."""
     sets = (some for n in range(len(axes), -1, -1) for some in itertools.combinations(axes, n))
-    return {some: math.prod(mesh.shape[axis] for axis in some) for some in sets}
+    return {some: devices_along(mesh, some) for some in sets}
 
 
 def _dividing(mesh: Any, count: int, axes: Sequence[str]) -> tuple[str, ...]:
@@ -172,17 +183,22 @@ def _dividing(mesh: Any, count: int, axes: Sequence[str]) -> tuple[str, ...]:
     return max((some for some in sizes if count % sizes[some] == 0), key=sizes.__getitem__)
 
 
-def sharing(mesh: Any, count: int) -> tuple[tuple[str, ...], int]:
-    """The axes of a mesh whose devices share some matrices, and how many devices these are.
+def sharing(mesh: Any, count: int, axes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those axes of a mesh whose devices share some matrices: those that divide the number, and others.
 
-    They are those that divide the number, unless others leave a device with less than half as many.
+    There are others if they leave a device with less than half as many. The last of the mesh comes first, for
+    where several shard one axis of a matrix it is the one that can leave.
     """
-    sizes = _sets(mesh, mesh.axis_names)
-    own = {some: -(-count // size) for some, size in sizes.items()}
-    evenly = _dividing(mesh, count, mesh.axis_names)
+    evenly = _dividing(mesh, count, axes)
+    sizes = _sets(mesh, [axis for axis in axes if axis not in evenly])
+    own = {some: -(-count // (devices_along(mesh, evenly) * size)) for some, size in sizes.items()}
     fewest = min(sizes, key=lambda some: (own[some], sizes[some]))
-    axes = fewest if 2 * own[fewest] < own[evenly] else evenly
-    return axes, sizes[axes]
+    return evenly[::-1], fewest[::-1] if 2 * own[fewest] < own[()] else ()
+
+
+def devices_along(mesh: Any, axes: Sequence[str]) -> int:
+    """How many devices there are along some axes of a mesh together."""
+    return math.prod(mesh.shape[axis] for axis in axes)
 
 
 def as_part(axes: tuple[str, ...]) -> Any:
@@ -234,6 +250,12 @@ def typed_sharding(x: Any) -> Any:
     abstract = isinstance(x, jax.ShapeDtypeStruct)
     sharding = x.sharding if abstract else jax.typeof(x).sharding
     return sharding if _is_explicit(sharding) else None
+
+
+def parts_of(x: jax.Array) -> list[Any]:
+    """What shards each axis of an array, where its type says it; elsewhere None."""
+    typed = typed_sharding(x)
+    return [None] * x.ndim if typed is None else list(typed.spec)
 
 
 def zeros(shapes: Any, beside: Any) -> Any:
@@ -331,10 +353,17 @@ def resharded(x: jax.Array, typed: Any, parts: list[Any]) -> jax.Array:
     """An array sharded by `parts`, one for each axis, on a mesh whose types say how; elsewhere as it is."""
     if typed is None:
         return x
-    own = typed_sharding(x)
-    if (list(own.spec) if own else [None] * x.ndim) == parts:
+    if parts_of(x) == parts:
         return x
     return jax.sharding.reshard(x, NamedSharding(typed.mesh, PartitionSpec(*parts)))
+
+
+def reshaped(x: jax.Array, shape: tuple[int, ...], parts: Sequence[Any]) -> jax.Array:
+    """An array of another shape, whose axes are sharded by `parts`, as they were, where types say how."""
+    typed = typed_sharding(x)
+    if typed is None:
+        return jnp.reshape(x, shape)
+    return jax.lax.reshape(x, shape, out_sharding=NamedSharding(typed.mesh, PartitionSpec(*parts)))
 
 
 def sharding_of(leaf: Any) -> Any:

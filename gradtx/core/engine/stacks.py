@@ -18,11 +18,11 @@ from gradtx.core.engine.each_matrix import DUE, SLOT, at_once, each, indices, re
 from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
 from gradtx.core.engine.matrix_groups import Group, Place
 from gradtx.core.engine.placement import (
+    as_part,
     mesh_of,
+    names_of_part,
     placed_as,
     replicated,
-    resharded,
-    sharded_like,
     typed_sharding,
     whole,
 )
@@ -30,7 +30,7 @@ from gradtx.core.engine.raised import raised
 from gradtx.core.engine.results import checked_slots, checked_update
 from gradtx.core.engine.scope import Slots, Stack
 from gradtx.core.engine.slots import load, store
-from gradtx.core.engine.stacks_on_a_mesh import Owners
+from gradtx.core.engine.stacks_on_a_mesh import Owners, by_matrix, home_of, moved_like
 from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.views import Cut
 from gradtx.core.numerics import cast, like, real_dtype
@@ -77,22 +77,28 @@ class StackKernel(Kernel):
         """
         originals = xs
         values, keys = self._keys(cuts, values, numbers, xs)
-        xs = [_by_matrix(cut, x) for cut, x in zip(cuts, xs, strict=True)]
+        homes: list[tuple[str, ...]] = [()] * len(xs)
+        if not (stacks or keys or self.unit.transform.sees_index):
+            # Nothing is known of one matrix and not of another, so that they may stand in any order.
+            cuts, homes = zip(*map(home_of, cuts, xs), strict=True)
+            groups = [part for group in groups for part in group.by_home(homes)]
+        xs = [*map(by_matrix, cuts, xs, homes)]
         cut_xs = [cut.split(x) for cut, x in zip(cuts, xs, strict=True)]
         cut_params = [
-            cut.split(_by_matrix(cut, cast(p, like(p.dtype, x.dtype))))
-            for cut, p, x in zip(cuts, params or (), xs, strict=False)
+            cut.split(by_matrix(cut, cast(p, like(p.dtype, x.dtype)), home))
+            for cut, p, x, home in zip(cuts, params or (), xs, homes, strict=False)
         ]
         made: list[list[Any]] = [[None] * len(parts) for parts in cut_xs]
         new = {k: dict(column) for k, column in stacks.items()}
         last, on_mesh = None, mesh_of(xs[0]) is not None
         for group in groups:
             places = group.places
-            starts = _starts([p.count for p in places], step, last, on_mesh=on_mesh)
             rest = _matrix_parts(places, xs, cuts)
-            joined = functools.partial(_joined, places, None if on_mesh else starts, rest)
+            owners = Owners.of(xs[0], group)
+            counts = [p.count // owners.parts for p in places]
+            starts = _starts(counts, step, last, on_mesh=on_mesh)
+            joined = functools.partial(_joined, places, None if on_mesh else starts, rest, owners)
             given = {"x": joined(cut_xs)}
-            owners = Owners.of(xs[0], len(given["x"]))
             dtype = given["x"].dtype
             own = {k: column[group.name] for k, column in stacks.items() if group.name in column}
             at = _rows(cuts, group, rows, own)
@@ -104,18 +110,18 @@ class StackKernel(Kernel):
                 given[KEYS] = joined(keys)
             if params is not None:
                 given[PARAM] = joined(cut_params)
-            with jax.named_scope(self.unit.where), mixing():
+            with mixing():
                 solved = owners.solved(self._of_matrices, given, values)
             for k, old in own.items():
                 if SLOT + k in solved:
                     made_of_it = store(owners.kept(solved[SLOT + k], old), old)
                     new[k][group.name] = placed_as(_with_rows(old, made_of_it, at), old)
-            update = owners.back(solved["x"], rest)
-            for p, x in zip(places, _parted(update, [p.count for p in places], starts), strict=True):
-                made[p.leaf][p.part] = x
+            update = owners.back(solved["x"], [*map(as_part, rest)])
+            for p, x in zip(places, _parted(update, counts, starts, owners.joins_along), strict=True):
+                made[p.leaf][p.part] = owners.from_home(x)
             last = None if on_mesh else update
         updates = [
-            sharded_like(cut.join(parts), x) for cut, parts, x in zip(cuts, made, originals, strict=True)
+            moved_like(cut.join(parts), x) for cut, parts, x in zip(cuts, made, originals, strict=True)
         ]
         return updates, new
 
@@ -195,16 +201,20 @@ def _changed(own: Values, new: Mapping[str, Any]) -> Values:
 
 
 def _joined(
-    places: tuple[Place, ...], starts: list[jax.Array] | None, rest: list[Any], by_leaf: list[list[Any]]
+    places: tuple[Place, ...],
+    starts: list[jax.Array] | None,
+    rest: tuple[tuple[str, ...], tuple[str, ...]],
+    owners: Owners,
+    by_leaf: list[list[Any]],
 ) -> Any:
     """The matrices of one group, of the parts of each leaf; sharded alike by `rest` where types say how."""
     parts = [by_leaf[p.leaf][p.part] for p in places]
     if parts[0].ndim == 3:
-        parts = [resharded(x, typed_sharding(x), [None, *rest]) for x in parts]
+        parts = [owners.at_home(x, rest) for x in parts]
     if len(parts) == 1:
         return parts[0]
     if starts is None:
-        return jnp.concatenate(parts)
+        return jnp.concatenate(parts, axis=owners.joins_along)
     count, first = sum(map(len, parts)), parts[0]
     # Of zeros that the compiler does not know, so that no stack is made before its time.
     zero, *starts = starts
@@ -267,13 +277,15 @@ def _starts(
     return _unbatched(places)(jax.lax.stop_gradient(step), jax.lax.stop_gradient(seen))
 
 
-def _parted(whole: jax.Array, counts: list[int], starts: list[jax.Array] | None) -> list[jax.Array]:
+def _parted(
+    whole: jax.Array, counts: list[int], starts: list[jax.Array] | None, axis: int
+) -> list[jax.Array]:
     """The parts of a stack."""
     if len(counts) == 1:
         return [whole]
     if starts is None:
-        return list(jax.lax.split(whole, counts))
-    return [jax.lax.dynamic_slice_in_dim(whole, i, n) for i, n in zip(starts[1:], counts, strict=True)]
+        return list(jax.lax.split(whole, counts, axis))
+    return [jax.lax.dynamic_slice_in_dim(whole, i, n, axis) for i, n in zip(starts[1:], counts, strict=True)]
 
 
 def _unbatched(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -288,21 +300,13 @@ def _unbatched(function: Callable[..., Any]) -> Callable[..., Any]:
     return once
 
 
-def _by_matrix(cut: Cut, x: jax.Array) -> jax.Array:
-    """A leaf that is sharded along its rows and columns alone, where its type says how it is."""
-    typed = typed_sharding(x)
-    if typed is None:
-        return x
-    parts = [*typed.spec, *[None] * (x.ndim - len(typed.spec))]
-    return resharded(x, typed, [part if i in cut.matrix_axes else None for i, part in enumerate(parts)])
-
-
-def _matrix_parts(places: tuple[Place, ...], xs: list[jax.Array], cuts: tuple[Cut, ...]) -> list[Any]:
-    """What shards the rows and the columns of most matrices of a group, where types say it."""
-    found: dict[tuple[Any, ...], int] = {}
+def _matrix_parts(
+    places: tuple[Place, ...], xs: list[jax.Array], cuts: tuple[Cut, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The axes of a mesh that shard the rows and the columns of most matrices of a group, if types say it."""
+    found: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
     for p in places:
         if (s := typed_sharding(xs[p.leaf])) is not None:
-            axes = cuts[p.leaf].matrix_axes
-            parts = tuple(None if i is None or i >= len(s.spec) else s.spec[i] for i in axes)
-            found[parts] = found.get(parts, 0) + p.count
-    return list(max(found, key=found.__getitem__, default=(None, None)))
+            rows, columns = (() if i is None else names_of_part(s.spec[i]) for i in cuts[p.leaf].matrix_axes)
+            found[rows, columns] = found.get((rows, columns), 0) + p.count
+    return max(found, key=found.__getitem__, default=((), ()))

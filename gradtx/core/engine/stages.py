@@ -136,17 +136,18 @@ class StackStage:
         cuts, groups = update.matrices(unit)
         columns = {name: update.slots[*unit.path, name] for name in unit.transform.matrix_slots}
         rows = update.slots[*unit.path, ROWS] if columns else None
-        updates, new = self.kernel.compiled(
-            tuple(cuts),
-            groups,
-            [update.stacks[i][-1] for i in on],
-            [update.ps[i] for i in on] if unit.transform.sees_param else None,
-            columns,
-            None if rows is None else [rows[i] for i in on],
-            update.values(unit),
-            [update.number(i) for i in on] if unit.transform.has_key else [],
-            update.state["step"],
-        )
+        with jax.named_scope(unit.where):
+            updates, new = self.kernel.compiled(
+                tuple(cuts),
+                groups,
+                [update.stacks[i][-1] for i in on],
+                [update.ps[i] for i in on] if unit.transform.sees_param else None,
+                columns,
+                None if rows is None else [rows[i] for i in on],
+                update.values(unit),
+                [update.number(i) for i in on] if unit.transform.has_key else [],
+                update.state["step"],
+            )
         for i, x in zip(on, updates, strict=True):
             update.stacks[i] = [*update.stacks[i][:-1], x]
         for name, column in new.items():

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.engine.placement import Size
+from gradtx.core.engine.placement import Size, parts_of, reshaped
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import Declared
 from gradtx.core.spec.spec import show
@@ -145,8 +145,10 @@ class Cut:
             (rows, columns), m, n = self.sizes[0], len(self.row_sizes), len(self.column_sizes)
             if m == n == 1:
                 return [whole]
-            cut = whole.reshape(count, m, rows, n, columns).transpose(0, 1, 3, 2, 4)
-            return [cut.reshape(count * m * n, rows, columns)]
+            batch, of_rows, of_columns = parts_of(whole)
+            cut = reshaped(whole, (count, m, rows, n, columns), (batch, None, of_rows, None, of_columns))
+            cut = cut.transpose(0, 1, 3, 2, 4)
+            return [reshaped(cut, (count * m * n, rows, columns), (batch, of_rows, of_columns))]
         corners = zip(self._corners(), self.sizes, strict=True)
         return [whole[:, i : i + rows, j : j + columns] for (i, j), (rows, columns) in corners]
 
@@ -155,8 +157,10 @@ class Cut:
         count = math.prod(self._leading)
         if self.is_even:
             (rows, columns), m, n = self.sizes[0], len(self.row_sizes), len(self.column_sizes)
-            cut = parts[0].reshape(count, m, n, rows, columns).transpose(0, 1, 3, 2, 4)
-            whole = cut.reshape(count, m * rows, n * columns)
+            batch, of_rows, of_columns = parts_of(parts[0])
+            cut = reshaped(parts[0], (count, m, n, rows, columns), (batch, None, None, of_rows, of_columns))
+            cut = cut.transpose(0, 1, 3, 2, 4)
+            whole = reshaped(cut, (count, m * rows, n * columns), (batch, of_rows, of_columns))
         else:
             n = len(self.column_sizes)
             bands = [jnp.concatenate(parts[i : i + n], axis=2) for i in range(0, len(parts), n)]
