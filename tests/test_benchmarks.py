@@ -9,6 +9,7 @@ PARAMS = trees.filled(trees.transformer(1, 8, 16, 8))
 CALLS = {
     "in groups": lambda: looking.looks(looking.grouped, PARAMS),
     "moving": lambda: looking.moves(PARAMS),
+    "planning": looking.plans,
 }
 
 

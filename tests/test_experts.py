@@ -9,9 +9,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradtx
-from compiled_exchanges import compared_of
+from benchmarks.trees import experts
+from compiled_exchanges import compared_of, exchanges
 from rotation import one_of
-from test_explain import experts
 
 VIEW = gradtx.matrix_view("brc")
 SCANNED = gradtx.matrix_view("bbrc")
@@ -42,6 +42,8 @@ AT_HOME = {"experts": 2, "on all devices": 0, "scanned experts": 2}
 
 CASES = [(name, tree, kind) for name in METHODS for tree in TREES for kind in ("Auto", "Explicit")]
 STEPS = 4
+ENDS = ("/up", "/gate", "/down")
+"""The ends of the paths of experts."""
 
 
 def drawn(shapes, seed):
@@ -109,12 +111,30 @@ def test_nothing_is_gathered_and_explain_says_what_is_exchanged(name, tree):
         assert sum(nbytes for _, nbytes in found["compiled"].values()) <= AT_HOME[tree] * whole
 
 
+def test_on_automatic_axes_the_update_alone_may_be_explicit():
+    params, view = on_mesh("experts", "Auto"), TREES["experts"][2]
+    tx = METHODS["muon"](dict.fromkeys(params, view))
+    shardings = jax.tree.map(lambda x: x.sharding, params)
+    specs = jax.tree.map(lambda x: x.spec, (shardings, gradtx.state_sharding(tx, params), shardings))
+
+    def update(grads, state, params):
+        return gradtx.apply_gradients(tx, grads, state, params)
+
+    with jax.set_mesh(jax.tree.leaves(params)[0].sharding.mesh):
+        step = jax.jit(jax.sharding.explicit_axes(update, in_sharding=specs))
+        state = tx.init(params)
+        program = step.lower(params, state, params).compile()
+        after, _ = step(params, state, params)
+    assert [kind for kind, _ in exchanges(program.as_text())] == ["all-to-all"] * 2
+    assert jax.tree.map(lambda x: x.sharding, after) == shardings
+
+
 def test_experts_of_a_trillion_parameters_stay_where_they_are():
-    params, specs = experts()
+    params, specs = ({k: v for k, v in of.items() if k.endswith(ENDS)} for of in experts())
     mesh = jax.sharding.AbstractMesh((64, 64), ("data", "expert"))
-    views = {"*/up": VIEW, "*/gate": VIEW, "*/down": VIEW}
+    views = {f"*{end}": VIEW for end in ENDS}
     found = gradtx.explain(gradtx.muon(1e-3, muon_weight_dimension_numbers=views), params, mesh, specs=specs)
     assert {(x.kind, x.axes) for x in found.exchanges} == {("all-to-all", ("data",))}
     # What a device has of the momenta in float32, filled up to whole matrices, there and back.
-    sharded = sum(4 * np.prod(x.shape) for k, x in params.items() if len(x.shape) == 3) // mesh.size
+    sharded = sum(4 * np.prod(x.shape) for x in params.values()) // mesh.size
     assert 2 * sharded <= sum(x.nbytes for x in found.exchanges) <= 2.2 * sharded

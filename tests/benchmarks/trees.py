@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 
 def transformer(layers: int, width: int, vocabulary: int, context: int) -> dict[str, Any]:
@@ -48,6 +49,19 @@ def mlp(*widths: int) -> dict[str, Any]:
     return {
         f"layer_{i}": {"kernel": (a, b), "bias": (b,)} for i, (a, b) in enumerate(itertools.pairwise(widths))
     }
+
+
+def experts() -> tuple[dict[str, Any], dict[str, Any]]:
+    """A model of a trillion parameters, most of them in experts, and how they are sharded."""
+    inside, hidden, layers, count = 7168, 2048, 60, 384
+    shapes: dict[str, tuple[int, ...]] = {"embed": (163840, inside), "norm": (inside,)}
+    for i in range(layers):
+        shapes |= {f"layer{i}/{name}": (count, inside, hidden) for name in ("up", "gate")}
+        shapes |= {f"layer{i}/down": (count, hidden, inside), f"layer{i}/norm": (inside,)}
+        shapes |= {f"layer{i}/query": (inside, inside), f"layer{i}/out": (inside, inside)}
+    params = {k: jax.ShapeDtypeStruct(s, jnp.bfloat16) for k, s in shapes.items()}
+    parts = {1: (), 2: ("data", "expert"), 3: ("expert", "data", None)}
+    return params, {k: PartitionSpec(*parts[len(s)]) for k, s in shapes.items()}
 
 
 def is_shape(x: Any) -> bool:
