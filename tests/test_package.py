@@ -85,7 +85,7 @@ CORE = {
     "roots.py": 90,
     "spec": 530,
     "numbers": 750,
-    "engine": 3_750,
+    "engine": 3_850,
     "compose": 450,
 }
 """The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""
