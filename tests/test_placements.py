@@ -49,8 +49,13 @@ BOUNDS = {
 """Of some updates, by how much further they may be apart than the depth of their sums says, and why."""
 
 CASES = list(itertools.product(ENTRIES, PLACEMENTS, (AxisType.Auto, AxisType.Explicit)))
-# These have failed: the first was sharded anew, of the second a stack was not where it was said to be.
-FAILED = {("flatten", "2-D", AxisType.Auto), ("normuon", "replicated", AxisType.Explicit)}
+# These have failed: the first was sharded anew, of the second a stack was not where it was said to be, and
+# the average of the third was replicated.
+FAILED = {
+    ("flatten", "2-D", AxisType.Auto),
+    ("normuon", "replicated", AxisType.Explicit),
+    ("scion", "FSDP", AxisType.Auto),
+}
 IN_CI = [
     pytest.param(*case.values, marks=() if case.values[0] in FAILED else case.marks)
     for case in one_of(103, CASES)

@@ -143,7 +143,9 @@ class Owners(NamedTuple):
         typed = typed_sharding(x)
         if not self.is_typed or (typed is not None and typed.spec[self.along] is None):
             rest = () if typed is None else typed.spec[self.along + 1 :]
-            x = self._steps(x, self._way(at_home=is_slot)[1:], rest)
+            way = self._way(at_home=is_slot)
+            # Without a step between, the compiler would replicate also what the matrices are made of.
+            x = self._steps(x, way[1:] or way, rest)
         if not self.is_typed:
             return x
         return self._sharded(x, self._parts((self.home, self.axes), [None] * (x.ndim - self.along - 1)))
