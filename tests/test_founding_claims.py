@@ -62,10 +62,12 @@ def test_adagrad_suits_sparse_gradients():
     np.testing.assert_allclose(rare / frequent, np.sqrt(101 / 6), rtol=1e-4)
 
 
+@pytest.mark.wide
 def test_adagrad_starves_and_rmsprop_forgets():
     assert_claim(adagrad.EXPERIMENT)
 
 
+@pytest.mark.wide
 def test_a_large_v_cancels_l2_under_adam():
     assert_claim(decay.EXPERIMENT)
 

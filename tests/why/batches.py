@@ -75,7 +75,8 @@ def claim(one: Measured, some: Measured, all_of_them: Measured) -> dict[str, boo
     return {
         "the gradient of a mini-batch is less than half as noisy as that of one example, and noisier than "
         "that of all": all_of_them["noise"] < 1e-6 < some["noise"] < 0.5 * one["noise"],
-        "so is what is left of the loss in the end": all_of_them["left"] < some["left"] < 0.5 * one["left"],
+        "what a mini-batch leaves of the loss is less than half of what one example leaves, and more than "
+        "what all leave": all_of_them["left"] < some["left"] < 0.5 * one["left"],
         "to a tenth of the loss a mini-batch looks at four times as many examples as one example at a time, "
         "and at a quarter of those of full batches, or fewer": 4 * one["cost"]
         <= some["cost"]

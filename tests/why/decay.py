@@ -53,7 +53,7 @@ def claim(coupled: Measured, decoupled: Measured) -> dict[str, bool]:
     return {
         f"with L2 in the gradient, weights whose gradients are {SIZES[-1]:g} times as large lose less than a "
         "twentieth as much": coupled["loud"] < coupled["quiet"] / 20,
-        "with decoupled decay they lose the same, to 5 percent": abs(
+        "with decoupled decay they lose the same as the others, to 5 percent": abs(
             decoupled["loud"] / decoupled["quiet"] - 1
         )
         < 0.05,

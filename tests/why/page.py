@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from decimal import Decimal
 
 import numpy as np
 
 from .experiment import SEEDS, Experiment
 
+WIDTH = 130
 BEGIN, END = "<!-- measured: {} -->", "<!-- end -->"
 
 
@@ -46,7 +48,7 @@ def claims(experiment: Experiment) -> str:
 def block(experiment: Experiment) -> str:
     """What stands between the markers of an experiment."""
     return (
-        f"{experiment.setting}\n\nMedian over {len(SEEDS)} seeds, and the range where it shows:\n\n"
+        f"{textwrap.fill(experiment.setting, WIDTH)}\n\nMedian over {len(SEEDS)} seeds, and the range where it shows:\n\n"
         f"{table(experiment)}\n\nAsserted for each seed:\n\n{claims(experiment)}"
     )
 

@@ -109,4 +109,4 @@ def some(length: int, most: int = 300) -> np.ndarray:
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    figure.savefig(path, metadata={"Title": figure.get_suptitle(), "Date": None, "Creator": None})

@@ -69,12 +69,12 @@ def measure(run: Run) -> Measured:
 
 def claim(constant: Measured, schedule: Measured) -> dict[str, bool]:
     return {
-        f"in the first {WARMUP} steps the loss rises less with the schedule": schedule["highest"]
+        f"with the schedule the loss rises less in the first {WARMUP} steps": schedule["highest"]
         < constant["highest"],
-        "over the whole run its rises add up to less": schedule["rises"] < constant["rises"],
-        f"in the last {LAST} steps it spreads less than half as much": schedule["spread"]
+        "over the whole run the rises of the loss add up to less": schedule["rises"] < constant["rises"],
+        f"in the last {LAST} steps the loss spreads less than half as much": schedule["spread"]
         < 0.5 * constant["spread"],
-        "and it ends lower": schedule["last"] < constant["last"],
+        f"the mean loss of the last {LAST} steps is lower": schedule["last"] < constant["last"],
     }
 
 
