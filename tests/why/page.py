@@ -47,8 +47,9 @@ def claims(experiment: Experiment) -> str:
 
 def block(experiment: Experiment) -> str:
     """What stands between the markers of an experiment."""
+    setting = textwrap.fill(experiment.setting, WIDTH)
     return (
-        f"{textwrap.fill(experiment.setting, WIDTH)}\n\nMedian over {len(SEEDS)} seeds, and the range where it shows:\n\n"
+        f"{setting}\n\nMedian over {len(SEEDS)} seeds, and the range where it shows:\n\n"
         f"{table(experiment)}\n\nAsserted for each seed:\n\n{claims(experiment)}"
     )
 
