@@ -49,7 +49,7 @@ class Placement:
         found = [s for s in map(_replicated, leaves) if s is not None]
         # Scalars are with the leaves that are on a mesh, and not with those that wait in the host's memory.
         self._replicated: Any = min(found, key=lambda s: (not _is_named(s), _is_on_host(s)), default=None)
-        self._first = next((x for x in leaves if x is not None), None)
+        self._first: Any = next((x for x in leaves if x is not None), None)
 
     def scalar(self, x: Any) -> Any:
         """A number or a few, replicated where the leaves are committed; sharded where its type says so."""

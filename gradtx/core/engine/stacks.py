@@ -80,8 +80,9 @@ class StackKernel(Kernel):
         homes: list[tuple[str, ...]] = [()] * len(xs)
         if not (stacks or keys or self.unit.transform.sees_index):
             # Nothing is known of one matrix and not of another, so that they may stand in any order.
-            cuts, homes = zip(*map(home_of, cuts, xs), strict=True)
-            groups = [part for group in groups for part in group.by_home(homes)]
+            found = [*map(home_of, cuts, xs)]
+            cuts, homes = tuple(cut for cut, _ in found), [home for _, home in found]
+            groups = tuple(part for group in groups for part in group.by_home(homes))
         xs = [*map(by_matrix, cuts, xs, homes)]
         cut_xs = [cut.split(x) for cut, x in zip(cuts, xs, strict=True)]
         cut_params = [

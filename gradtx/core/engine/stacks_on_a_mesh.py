@@ -37,6 +37,9 @@ from gradtx.core.engine.placement import (
 )
 from gradtx.core.engine.views import Cut
 
+Shared = tuple[tuple[str, ...], tuple[str, ...]]
+"""The axes of a mesh that shard a stack along its homes, and those that shard it along its matrices."""
+
 
 class Owners(NamedTuple):
     """Who solves the matrices of a stack.
@@ -178,13 +181,13 @@ class Owners(NamedTuple):
     def _divided(self, x: jax.Array) -> jax.Array:
         return jnp.reshape(x, (devices_along(self.mesh, self.home), -1, *x.shape[1:]))
 
-    def _way(self, *, at_home: bool) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    def _way(self, *, at_home: bool) -> list[Shared]:
         """What shards a stack along its homes and along itself, step by step until it is solved.
 
         Args:
             at_home: whether it comes from its homes, as what is remembered does.
         """
-        way = [(self.home if at_home or self.stays else (), ())]
+        way: list[Shared] = [(self.home if at_home or self.stays else (), ())]
         for axis in reversed(self.mesh.axis_names):
             home, own = way[-1]
             if axis in self.axes:
@@ -193,7 +196,7 @@ class Owners(NamedTuple):
                 way.append(((*home, axis), own))
         return way
 
-    def _steps(self, x: jax.Array, way: Sequence[Any], rest: Sequence[Any]) -> jax.Array:
+    def _steps(self, x: jax.Array, way: Sequence[Shared], rest: Sequence[Any]) -> jax.Array:
         """A stack that goes a way.
 
         Args:
@@ -209,7 +212,7 @@ class Owners(NamedTuple):
             x = self._sharded(x, self._parts(shared, others))
         return x
 
-    def _parts(self, shared: tuple[tuple[str, ...], tuple[str, ...]], others: Sequence[Any]) -> list[Any]:
+    def _parts(self, shared: Shared, others: Sequence[Any]) -> list[Any]:
         """What shards each axis of a stack, from what shards its homes and itself."""
         return [*map(as_part, shared if self.home else shared[1:]), *others]
 
