@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,24 +15,23 @@ from gradtx.core.engine.transform import apply_gradients
 from gradtx.core.numerics import number_dtype
 from gradtx.core.spec.fields import as_number
 from gradtx.core.spec.spec import show
+from gradtx.core.spec.words import count
 from gradtx.inspect.schedules_over_run import sampled
-
-Axes = Any
-"""A `matplotlib.axes.Axes`."""
+from gradtx.inspect.style import SMALL, Axes, dress, name_lines, on_steps, on_values, place_legend, prepare
 
 History = Mapping[str, Any] | Iterable[tuple[int, Mapping[str, Any]]]
 """Metrics over a run."""
 
 
-def _axes(ax: Axes | None) -> Axes:
-    """The axes to draw on: those given, or new ones."""
+def _axes(ax: Axes | None, height: float = 4.0) -> Axes:
+    """The axes to draw on: those given, or new ones, on a figure of some height in inches."""
     if ax is not None:
         return ax
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError("Plots need matplotlib: pip install 'gradtx[plot]'.") from error
-    return plt.subplots()[1]
+    return plt.subplots(figsize=(6.4, height), layout="constrained")[1]
 
 
 def plot_schedule(schedules: Any, steps: int, *, ax: Axes | None = None, **style: Any) -> Axes:
@@ -68,11 +68,15 @@ def plot_schedule(schedules: Any, steps: int, *, ax: Axes | None = None, **style
         raise ValueError("plot_schedule: there are no schedules to draw.")
     drawn = {name: _values(name, schedule, at) for name, schedule in named.items()}
     on = _axes(ax)
+    prepare(on)
     for name, values in drawn.items():
         on.plot(at, values, label=name, **style)
-    on.set_xlabel("step")
-    on.set_ylabel("value")
-    on.legend()
+    on_steps(on)
+    on_values(on)
+    names = [line.get_label() for line in on.get_lines()]
+    title = f"{count(len(names), 'schedule')} over {count(steps, 'step')}" if len(names) > 1 else names[0]
+    dress(on, title, "step", "value")
+    name_lines(on)
     return on
 
 
@@ -99,7 +103,9 @@ def plot_metrics(
 ) -> Axes:
     """Draws what `gradtx.metrics` gave over a run.
 
-    The scale is logarithmic where values go over more than two decades; a value of 0 is then not drawn.
+    Each quantity has a panel of its own below the others, where its parts stand together, as the learning
+    rates of several transforms. Its scale is logarithmic where all values are positive and go over more than
+    two decades, and else linear.
 
     Args:
         history: pairs `(step, gradtx.metrics(state))`; or a dict of arrays by name, in which `step` may be
@@ -109,13 +115,14 @@ def plot_metrics(
         **style: keyword arguments for matplotlib's `plot`.
 
     Returns:
-        The axes.
+        The axes. Where there are several quantities, the panels are its `child_axes`, from above; a call
+        with the same axes draws into the same panels.
 
     Raises:
         ImportError: matplotlib is not there.
         KeyError: a name is not in the history.
         TypeError: the history is another thing, or a metric is no number.
-        ValueError: there is nothing to draw.
+        ValueError: there is nothing to draw, or the axes have panels of other quantities.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -125,7 +132,7 @@ def plot_metrics(
         ...     params, state = gradtx.apply_gradients(tx, params, state, params)
         ...     history.append((step, gradtx.metrics(state)))
         >>> ax = gradtx.plot_metrics(history, ["gradient_norm", "update_ratio"])
-        >>> [line.get_label() for line in ax.get_lines()]
+        >>> [panel.get_title("left") for panel in ax.child_axes]
         ['gradient_norm', 'update_ratio']
     """
     series = _series(history)
@@ -135,19 +142,63 @@ def plot_metrics(
             raise KeyError(f"plot_metrics: there is no metric {name!r}. There are {', '.join(series)}.")
     if not wanted:
         raise ValueError("plot_metrics: the history has no metrics; wrap the optimizer in gradtx.track.")
-    on = _axes(ax)
+    together: dict[str, list[str]] = {}
     for name in wanted:
-        on.plot(*series[name], label=name, **style)
-    if _spans_decades(np.concatenate([series[name][1] for name in wanted])):
-        on.set_yscale("log", nonpositive="mask")
-    on.set_xlabel("step")
-    on.legend()
+        together.setdefault(_quantity(name), []).append(name)
+    on = _axes(ax, height=max(4.0, 0.5 + 1.4 * len(together)))
+    panels = _panels(on, [*together])
+    for (quantity, names), panel in zip(together.items(), panels, strict=True):
+        prepare(panel)
+        for name in names:
+            panel.plot(*series[name], label=name, **style)
+        on_steps(panel)
+        on_values(panel, 1.0 if quantity == "clip_fraction" else None, quantity == "skipped")
+        dress(panel, names[0] if len(names) == 1 else quantity, y=UNITS.get(quantity, ""))
+    # The panels have one axis of steps, on which there must be room for the names in all of them.
+    for panel in panels:
+        name_lines(panel)
+    lowest = on.child_axes[-1] if on.child_axes else on
+    lowest.set_xlabel("step")
     return on
 
 
-def _spans_decades(values: np.ndarray) -> bool:
-    positive = values[values > 0]
-    return bool(positive.size and (values >= 0).all() and positive.max() > 100 * positive.min())
+UNITS = {
+    "gradient_norm": "||g||",
+    "update_norm": "||u||",
+    "parameter_norm": "||θ||",
+    "update_ratio": "||u|| / ||θ||",
+    "clip_fraction": "share of updates",
+    "skipped": "steps",
+}
+"""What is on the axis of each quantity that `track` and the guards give, if its name does not say it."""
+
+
+def _quantity(name: str) -> str:
+    """What a metric measures, without the part of the tree or the place that it is of."""
+    known = [part for part in name.split("/") if part in UNITS or part == "learning_rate"]
+    return known[0] if known else name
+
+
+def _panels(on: Axes, quantities: list[str]) -> list[Axes]:
+    """The axes of each quantity inside of `on`, below each other; of a single one `on` itself."""
+    there = {panel.get_gid(): panel for panel in on.child_axes}
+    if len(quantities) == 1 and not there:
+        return [on]
+    if not there and not on.get_lines():
+        on.set_axis_off()
+        # Of its height a panel has two parts, and its title and the space above it one.
+        height = 2 / (3 * len(quantities))
+        for i, quantity in enumerate(quantities):
+            there[quantity] = on.inset_axes((0, (len(quantities) - 1 - i) * 1.5 * height, 1, height))
+            there[quantity].set_gid(quantity)
+            if i:
+                there[quantity].sharex(there[quantities[0]])
+            if i + 1 < len(quantities):
+                there[quantity].tick_params(labelbottom=False)
+    if not {*quantities} <= {*there}:
+        other = ", ".join(there) or "lines"
+        raise ValueError(f"plot_metrics: these axes have {other} already; give it others to draw on.")
+    return [there[quantity] for quantity in quantities]
 
 
 def _series(history: Any) -> dict[str, Any]:
@@ -204,8 +255,9 @@ def plot_paths(
         ax: the matplotlib axes to draw on; by default new ones. Limits that they have are kept.
 
     Returns:
-        The axes; its lines are the paths, each with `steps + 1` points. One that diverges says so in its
-        label, and ends before the parameters or the loss are no longer finite.
+        The axes; its lines are the paths, each with `steps + 1` points. They set the frame, but for those
+        that diverge: such a path ends at the frame, or where the parameters or the loss are no longer finite,
+        and says so in its label. So does one that leaves a frame that was given.
 
     Raises:
         ImportError: matplotlib is not there.
@@ -231,22 +283,100 @@ def plot_paths(
     named = _by_name(optimizers, lambda given: hasattr(given, "update"))
     if not named:
         raise ValueError("plot_paths: there are no optimizers to draw.")
-    paths = {name: _path(loss, checked("plot_paths", tx), params, steps) for name, tx in named.items()}
-    on = _axes(ax)
-    for name, path in paths.items():
-        on.plot(*path.T, marker=".", label=name if len(path) > steps else f"{name} (diverged)")
-    on.scatter(*params, color="black", zorder=3)
-    grid = [np.linspace(low, high, 100) for low, high in (on.get_xlim(), on.get_ylim())]
-    points = np.stack(np.meshgrid(*grid), -1).astype(params.dtype)
-    heights = np.ma.masked_invalid(jax.vmap(jax.vmap(loss))(jnp.asarray(points)))
-    if heights.count() and heights.min() < heights.max():
-        on.contour(*grid, heights, levels=_levels(heights), colors="grey", linewidths=0.5, zorder=0)
-    on.legend()
+    paths = [_path(loss, checked("plot_paths", tx), params, steps) for tx in named.values()]
+    on = _axes(ax, height=4.8)
+    own = on.get_autoscalex_on() and on.get_autoscaley_on()
+    if own:
+        limits = _frame(paths, np.asarray(params))
+        on.set(xlim=limits[:, 0], ylim=limits[:, 1])
+    prepare(on)
+    for name, path in zip(named, paths, strict=True):
+        points, fate = path.within(np.array([on.get_xlim(), on.get_ylim()]).T)
+        (line,) = on.plot(*points.T, marker=".", markersize=4, label=f"{name} ({fate})" if fate else name)
+        end = {"marker": "X", "s": 70} if fate else {"marker": "o", "s": 45}
+        on.scatter(*points[-1:].T, color=line.get_color(), zorder=3, clip_on=False, **end)
+    _mark_start(on, np.asarray(params), [path.points for path in paths])
+    dress(
+        on, f"{count(len(paths), 'path')} over {count(steps, 'step')}", "first parameter", "second parameter"
+    )
+    place_legend(on, movable=own)
+    _draw_contours(on, loss, params.dtype)
     return on
 
 
-def _path(loss: Any, tx: Any, params: jax.Array, steps: int) -> np.ndarray:
-    """The parameters before the first and after each update, as long as they and the loss are finite."""
+@dataclasses.dataclass(frozen=True)
+class _Path:
+    """A path as long as the parameters and the loss are finite, and whether it ends higher than it began."""
+
+    points: np.ndarray
+    finite: bool
+    ascended: bool
+
+    @property
+    def diverged(self) -> bool:
+        return self.ascended or not self.finite
+
+    def within(self, limits: np.ndarray) -> tuple[np.ndarray, str]:
+        """Its points up to where it leaves the frame for good, and what is to be said of it, if anything."""
+        low, high = limits.min(0), limits.max(0)
+        inside = ((self.points >= low) & (self.points <= high)).all(-1)
+        fate = "diverged" if self.diverged else "leaves the picture"
+        if not len(self.points) or inside[-1] or not inside.any():
+            return self.points, "" if self.finite and len(inside) and inside[-1] else fate
+        last = int(np.flatnonzero(inside)[-1])
+        step = self.points[last + 1] - self.points[last]
+        # How much of the step that leaves the frame is inside, by each of the two parameters.
+        room = np.where(step > 0, high - self.points[last], self.points[last] - low)
+        shares = np.divide(room, np.abs(step), out=np.ones(2), where=step != 0)
+        end = self.points[last] + step * min(shares.min(), 1.0)
+        return np.concatenate([self.points[: last + 1], np.clip(end, low, high)[None]]), fate
+
+
+def _frame(paths: list[_Path], start: np.ndarray) -> np.ndarray:
+    """The least and the largest of both parameters: around the paths that do not diverge.
+
+    Where all do, the nearer half of each is what can be seen of it.
+    """
+    kept = [path.points for path in paths if not path.diverged]
+    if not kept:
+        for path in paths:
+            far = np.linalg.norm(path.points - start, axis=-1)
+            kept.append(path.points[far <= np.median(far)] if len(far) else path.points)
+    points = np.concatenate([start[None], *kept]).astype(np.float64)
+    low, high = points.min(0), points.max(0)
+    # Contours of a valley need some width to be seen, also of a path straight along it.
+    size = np.maximum(high - low, 0.5 * (high - low).max() or 1.0)
+    middle = (low + high) / 2
+    return np.stack([middle - 0.6 * size, middle + 0.6 * size])
+
+
+def _mark_start(on: Axes, start: np.ndarray, paths: list[np.ndarray]) -> None:
+    """Marks where the paths start, with the word on the side to which none of them goes."""
+    on.scatter(*start, facecolor="white", edgecolor="black", s=45, zorder=4)
+    away = -np.sum([np.sign(path[1] - start) for path in paths if len(path) > 1] or [[0, -1]], 0)
+    place = {-1: "right", 0: "center", 1: "left"}[int(np.sign(away[0]))]
+    above = {-1: "top", 0: "center", 1: "bottom"}[int(np.sign(away[1]))]
+    text = on.annotate(
+        "start", start, 6 * np.sign(away), textcoords="offset points", fontsize=SMALL, zorder=4
+    )
+    text.set(horizontalalignment=place, verticalalignment=above)
+
+
+def _draw_contours(on: Axes, loss: Any, dtype: Any) -> None:
+    """The loss over the frame: the lower the lighter."""
+    grid = [np.linspace(low, high, 200) for low, high in (on.get_xlim(), on.get_ylim())]
+    points = np.stack(np.meshgrid(*grid), -1).astype(dtype)
+    heights = np.ma.masked_invalid(jax.vmap(jax.vmap(loss))(jnp.asarray(points)))
+    if not heights.count() or heights.min() == heights.max():
+        return
+    levels = _levels(heights)
+    shades = [float(heights.min()), *levels, float(heights.max())]
+    on.contourf(*grid, heights, levels=shades, cmap="Greys", alpha=0.35, zorder=0)
+    on.contour(*grid, heights, levels=levels, colors="#888888", linewidths=0.5, linestyles="-", zorder=0)
+
+
+def _path(loss: Any, tx: Any, params: jax.Array, steps: int) -> _Path:
+    """The parameters before the first and after each update."""
 
     def step(carry: Any, _: Any) -> Any:
         params, state = carry
@@ -256,10 +386,12 @@ def _path(loss: Any, tx: Any, params: jax.Array, steps: int) -> np.ndarray:
 
     def follow(carry: Any) -> Any:
         path = jnp.concatenate([params[None], jax.lax.scan(step, carry, length=steps)[1]])
-        return path, jnp.isfinite(path).all(-1) & jnp.isfinite(jax.vmap(loss)(path))
+        return path, jax.vmap(loss)(path)
 
-    path, finite = map(np.asarray, jax.jit(follow)((params, tx.init(params))))
-    return path if finite.all() else path[: np.argmin(finite)]
+    path, losses = map(np.asarray, jax.jit(follow)((params, tx.init(params))))
+    finite = np.isfinite(path).all(-1) & np.isfinite(losses)
+    known = len(path) if finite.all() else int(np.argmin(finite))
+    return _Path(path[:known], known == len(path), bool(losses[-1] > losses[0]))
 
 
 def _levels(heights: np.ma.MaskedArray) -> np.ndarray:
