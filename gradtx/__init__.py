@@ -7,7 +7,7 @@ transforms together, hyperparameters live in the state, and a transform's repr i
 from typing import TYPE_CHECKING
 
 from gradtx import contrib, schedules, transforms, tree, tree_utils
-from gradtx._names import importing_later
+from gradtx._names import importing_later, listing
 from gradtx.core.compose.combine import add, chain, masked, named_chain, ratio
 from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
 from gradtx.core.compose.recipe import recipe
@@ -313,8 +313,17 @@ __getattr__ = importing_later(
 )
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__dir__ = listing(globals(), "flax", "testing")
+
+
+def _in_a_notebook(tx: Transform) -> str:
+    """The HTML of a transform, made by what looks into transforms, which stands above them."""
+    from gradtx.inspect.overview import overview
+
+    return overview(tx)
+
+
+Transform._repr_html_ = _in_a_notebook
 
 
 __all__ = [

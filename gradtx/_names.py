@@ -107,6 +107,19 @@ def explaining(namespace: str = "") -> Callable[[str], Any]:
     return __getattr__
 
 
+def listing(module: Mapping[str, Any], *modules: str) -> Callable[[], list[str]]:
+    """The `__dir__` of a module, given its `globals()`: what is public, and what every module has.
+
+    Of `modules`, which are public but are there only when they have been imported, it has those.
+    """
+
+    def __dir__() -> list[str]:
+        of_python = {name for name in module if re.fullmatch("__.*__", name)}
+        return sorted({*of_python, *module["__all__"], *(module.keys() & modules)})
+
+    return __dir__
+
+
 def importing_later(modules: Mapping[str, str]) -> Callable[[str], Any]:
     """The `__getattr__` of gradtx: imports the names of some modules when they are asked for."""
     places = {name: f"gradtx.{module}" for module, names in modules.items() for name in names.split(", ")}

@@ -1,6 +1,6 @@
 """What `optax.contrib` has of the optimizers and transforms here; each is in `gradtx` too."""
 
-from gradtx._names import explaining
+from gradtx._names import explaining, listing
 from gradtx.optimizers.acprop import acprop
 from gradtx.optimizers.ademamix import ademamix
 from gradtx.optimizers.adopt import adopt
@@ -36,6 +36,7 @@ from gradtx.wrappers.sam import sam
 from gradtx.wrappers.schedule_free import schedule_free
 
 __getattr__ = explaining("contrib")
+__dir__ = listing(globals())
 
 __all__ = [
     "GaLoreDimensionNumbers",

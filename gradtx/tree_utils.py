@@ -1,6 +1,6 @@
 """The functions of `gradtx.tree` under their longer names, as in `optax.tree_utils`."""
 
-from gradtx._names import explaining
+from gradtx._names import explaining, listing
 from gradtx.tree import add as tree_add
 from gradtx.tree import add_scale as tree_add_scale
 from gradtx.tree import allclose as tree_allclose
@@ -42,6 +42,7 @@ tree_l2_norm = tree_norm
 """The name that the norm had in Optax before 0.2.5."""
 
 __getattr__ = explaining("tree_utils")
+__dir__ = listing(globals())
 
 __all__ = [
     "NamedTupleKey",

@@ -13,6 +13,7 @@ PACKAGE = Path(gradtx.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
     "_names": 0,
+    "_pages": 0,
     "core": 0,
     "formulas": 1,
     "transforms": 1,

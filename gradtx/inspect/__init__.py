@@ -4,5 +4,6 @@
 `schedules_over_run` how schedules go over a run. `describe` puts this into a `description`. `check` makes
 `findings` of it, some of which `rates`, `rounding` and `storage` compute. `diff` follows two transforms along
 their `trajectory` to a `divergence`, takes them apart by `calls`, and makes the `changes` between them one
-by one. `table` and `docstrings` are for printing, and `plot` draws, in the `style` of all pictures.
+by one. `overview` is what a notebook shows of a transform. `table` and `docstrings` are for printing, and
+`plot` draws, in the `style` of all pictures.
 """

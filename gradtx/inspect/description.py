@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from gradtx._pages import Block, Page, Row, Sentences, Table
 from gradtx.core.numbers.paths import Path
 from gradtx.core.spec.spec import show
 from gradtx.core.spec.words import count, some
@@ -13,7 +14,7 @@ from gradtx.formulas.decay import DecayKind
 from gradtx.formulas.direction import Direction
 from gradtx.inspect.outline import Kind
 from gradtx.inspect.schedules_over_run import Course
-from gradtx.inspect.table import columns, filled, size
+from gradtx.inspect.table import size
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Description:
+class Description(Page):
     """What an optimizer does to a tree of parameters; it prints as a table.
 
     Attributes:
@@ -96,60 +97,55 @@ class Description:
     decays: dict[str, DecayKind]
     remarks: tuple[str, ...]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        return str(self)
+
+    def blocks(self) -> Iterator[Sequence[Block]]:
+        """What it says, part by part."""
         head = (
             f"{count(self.leaves, 'leaf', 'leaves')}, {count(self.parameters, 'parameter')}, "
             f"{size(self.nbytes)}; the state takes {size(self.state_nbytes)}"
         )
-        remarks = [line for remark in self.remarks for line in filled(remark)]
-        texts = [filled(head) + self._directions(), remarks, self._parts(), self._schedules(), self._decays()]
-        return "\n\n".join("\n".join(text) for text in texts if text)
-
-    def __repr__(self) -> str:
-        return str(self)
+        yield [Sentences([head, *self._directions()])]
+        yield [Sentences(self.remarks)]
+        if self.parts:
+            yield [Table(["transform", "leaves", "parameters", "state"], [*_rows(self.parts, 0)], "<>>>")]
+        else:
+            yield [Sentences(["no transforms: the updates pass as they are"])]
+        if self.schedules:
+            yield self._schedules()
+        yield [Sentences(self._decays())]
 
     def _directions(self) -> list[str]:
-        grouped, lines = _grouped(self.directions), []
+        grouped, texts = _grouped(self.directions), []
         for direction in Direction:
             paths = grouped.get(direction, [])
             where = "all leaves" if len(paths) == len(self.directions) else some(paths)
             if direction is Direction.DESCENT and len(grouped) > 1 and len(paths) > 3:
                 where = f"the other {len(paths):,} leaves"
-            lines += filled(f"{direction.value}: {where}") if paths else []
-        return lines
+            texts += [f"{direction.value}: {where}"] if paths else []
+        return texts
 
-    def _parts(self) -> list[str]:
-        if not self.parts:
-            return ["no transforms: the updates pass as they are"]
-        rows = list(_rows(self.parts, 0))
-        table = columns([["transform", "leaves", "parameters", "state"], *(cells for cells, _ in rows)])
-        lines = [table[0]]
-        for line, (_, notes) in zip(table[1:], rows, strict=True):
-            lines += [line, *notes]
-        return lines
-
-    def _schedules(self) -> list[str]:
-        if not self.schedules:
-            return []
-        rows = [["schedule", "start", "middle", "end", "largest"]]
+    def _schedules(self) -> list[Block]:
+        rows = []
         for c in self.schedules:
             cells = [c.start, c.middle, c.end, c.peak]
-            rows.append(
-                [c.name, *("-" if cell is None else f"{cell[1]:.4g} @ {cell[0]:,}" for cell in cells)]
-            )
+            texts = ["-" if cell is None else f"{cell[1]:.4g} @ {cell[0]:,}" for cell in cells]
+            rows.append(Row([c.name, *texts]))
         notes = {f"Schedules inside {c.counts} count its updates." for c in self.schedules if c.counts}
-        return [*columns(rows), *sorted(notes)]
+        table = Table(["schedule", "start", "middle", "end", "largest"], rows, "<>>>>")
+        return [table, Sentences(sorted(notes))]
 
     def _decays(self) -> list[str]:
-        lines = []
+        texts = []
         for decay, paths in _grouped(self.decays).items():
             text = f"weight decay {decay.coupling.value}: {len(paths):,} of {self.leaves:,} leaves"
             if decay.factor is not None:
                 text += f"; a step takes at most {decay.factor:.3g} of a parameter"
             if decay.half_life is not None:
                 text += f", half of it in {decay.half_life:,.0f} steps"
-            lines += filled(text)
-        return lines
+            texts.append(text)
+        return texts
 
 
 def _grouped(by_path: dict[str, T]) -> dict[T, list[str]]:
@@ -160,10 +156,9 @@ def _grouped(by_path: dict[str, T]) -> dict[T, list[str]]:
     return result
 
 
-def _rows(parts: tuple[Part, ...], depth: int, group: str = "") -> Iterator[tuple[list[str], list[str]]]:
-    """For each part the cells of its row, and the lines under it; what is in a group lacks its name."""
+def _rows(parts: tuple[Part, ...], depth: int, group: str = "") -> Iterator[Row]:
+    """The row of each part; what is in a group lacks its name."""
     for part in parts:
-        indent = "  " * depth
         leaves = f"{part.leaves:,}" if part.leaves == part.of else f"{part.leaves:,} of {part.of:,}"
         where = ["", ""] if part.kind in ("recipe", "branch") else [leaves, f"{part.parameters:,}"]
         notes = [part.purpose] if part.purpose else []
@@ -173,9 +168,9 @@ def _rows(parts: tuple[Part, ...], depth: int, group: str = "") -> Iterator[tupl
             notes.append(", ".join(f"{key} = {show(value)}" for key, value in part.hyperparams.items()))
         if part.slots:
             notes.append(f"keeps {_kept(part.slots)}")
-        lines = [line for note in notes for line in filled(note, indent + "    ", "  ")]
         key = part.path[-1]
-        yield [indent + key.removeprefix(group), *where, size(part.nbytes) if part.nbytes else "-"], lines
+        cells = [key.removeprefix(group), *where, size(part.nbytes) if part.nbytes else "-"]
+        yield Row(cells, depth, notes)
         inside = {"group": f"{key}.", "unit": ""}.get(part.kind, group)
         yield from _rows(part.inside, depth + 1, inside)
 

@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradtx._pages import Block, Code, Line, Page, Row, Sentences, Table, filled
 from gradtx.core.engine import leaves as lv
 from gradtx.core.spec.spec import show
 from gradtx.formulas.formula import present
 from gradtx.formulas.notation import text
 from gradtx.inspect.changes import Change, Comparison
 from gradtx.inspect.divergence import Divergence, apart, divergences, representatives, steps_for
-from gradtx.inspect.table import filled
 from gradtx.inspect.trajectory import LATER, Followed
 
 LONGEST = 6
@@ -67,7 +67,7 @@ class Parting:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Difference:
+class Difference(Page):
     """What `diff` found: true if the optimizers part. It prints as a report.
 
     Attributes:
@@ -99,34 +99,36 @@ class Difference:
     def __bool__(self) -> bool:
         return self.first is not None
 
-    def __str__(self) -> str:
-        lines = [*filled(f"a: {show(self.a)}"), *filled(f"b: {show(self.b)}")]
+    def blocks(self) -> list[list[Block]]:
+        """What it says."""
+        blocks: list[Block] = [Code("a:", show(self.a)), Code("b:", show(self.b))]
         if self.opaque:
-            lines += filled(
-                f"Compared by what it is computed from, having no formula: {', '.join(self.opaque)}."
-            )
+            names = ", ".join(self.opaque)
+            blocks.append(Sentences([f"Compared by what it is computed from, having no formula: {names}."]))
         if self.first is None or self.formulas is None:
             same = "compute the same" if self.rounding is None else "compute the same up to rounding,"
-            lines.append(f"They {same} for {self.steps} steps, and at some later ones up to {LATER[-1]:,}.")
-            return "\n".join([*lines, *self._rounding(), *_listed("Written differently:", self.others)])
-        lines += [f"They part at {self.first}.", *self._rounding()]
+            text = f"They {same} for {self.steps} steps, and at some later ones up to {LATER[-1]:,}."
+            return [[*blocks, Line(text), *self._rounding(), *_listed("Written differently:", self.others)]]
+        blocks += [Line(f"They part at {self.first}."), *self._rounding()]
         if self.update is None:
-            lines.append(f"Their updates are the same for {self.steps} steps.")
+            blocks.append(Line(f"Their updates are the same for {self.steps} steps."))
         elif self.update != self.first:
-            lines.append(f"Their updates part at {self.update}.")
-        lines += _listed("Because of:", self.causes)
+            blocks.append(Line(f"Their updates part at {self.update}."))
+        blocks += _listed("Because of:", self.causes)
         if not self.causes:
-            lines.append("They are written alike, so it is their code.")
-        lines += _listed("Also different:", self.others)
+            blocks.append(Line("They are written alike, so it is their code."))
+        blocks += _listed("Also different:", self.others)
         if len({*self.formulas}) > 1 or not self.causes:
-            for which, formula in zip("ab", self.formulas, strict=True):
-                shown = filled(f"{which}: {self.first.name} = {formula}")
-                lines += [*shown[:LONGEST], "    ..."] if len(shown) > LONGEST else shown
-        return "\n".join(lines)
+            name = self.first.name
+            blocks += [
+                Code(f"{x}: {name} =", code, LONGEST) for x, code in zip("ab", self.formulas, strict=True)
+            ]
+        return [blocks]
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
-    def _rounding(self) -> list[str]:
+    def _rounding(self) -> list[Block]:
         if self.rounding is None:
             return []
         relative = self.rounding.relative
@@ -134,15 +136,30 @@ class Difference:
         before = (
             "Before that they differ by rounding alone" if self.first else "They differ by rounding alone"
         )
-        return filled(
+        text = (
             f"{before}, since a state keeps each number as the nearest that float32 has; with exact numbers "
             f"they would not. They first do {much}at {self.rounding}."
         )
+        return [Sentences([text])]
 
 
-def _listed(title: str, changes: Sequence[Change]) -> list[str]:
-    lines = [line for change in changes for line in filled(str(change), "    ")]
-    return [title, *lines] if lines else []
+@dataclasses.dataclass(frozen=True)
+class Changes(Block):
+    """Differences in what is written, under a title."""
+
+    title: str
+    changes: Sequence[Change]
+
+    def lines(self) -> list[str]:
+        return [self.title, *(line for change in self.changes for line in filled(str(change), "    "))]
+
+    def html(self) -> str:
+        rows = [Row([x.where, x.a or "-", x.b or "-", x.meaning]) for x in self.changes]
+        return Line(self.title).html() + Table(["", "a", "b", ""], rows, "<<<<").html()
+
+
+def _listed(title: str, changes: Sequence[Change]) -> list[Block]:
+    return [Changes(title, changes)] if changes else []
 
 
 def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:

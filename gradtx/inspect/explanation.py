@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
+from gradtx._pages import Block, Page, Row, Sentences, Table
 from gradtx.core.spec.words import count, some
-from gradtx.inspect.table import columns, filled, size
+from gradtx.inspect.table import size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Replicated:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Explanation:
+class Explanation(Page):
     """What an optimizer takes of the devices of a mesh; it prints as a table.
 
     Attributes:
@@ -108,51 +109,58 @@ class Explanation:
         """The number of devices."""
         return math.prod(self.axes.values())
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        return str(self)
+
+    def blocks(self) -> Iterator[Sequence[Block]]:
+        """What it says, part by part."""
         head = f"{count(self.leaves, 'leaf', 'leaves')}, {count(self.elements, 'parameter')}, on "
         head += f"{count(self.devices, 'device')}"
         if self.axes:
             head += f": {' x '.join(f'{n:,} {name!r}' for name, n in self.axes.items())}"
-        texts = [filled(head), self._kept(), self._exchanged(), self._computed(), self._replicated()]
-        texts.append([line for remark in self.remarks for line in filled(remark)])
-        return "\n\n".join("\n".join(text) for text in texts if text)
+        yield [Sentences([head])]
+        yield [self._kept()]
+        yield self._exchanged()
+        yield [self._computed()]
+        yield [self._replicated()]
+        yield [Sentences(self.remarks)]
 
-    def __repr__(self) -> str:
-        return str(self)
+    def _kept(self) -> Block:
+        rows = []
+        for kept, depth in [(self.parameters, 0), (self.state, 0), *((slot, 1) for slot in self.slots)]:
+            rows.append(Row([kept.name, " ".join(kept.dtypes), size(kept.nbytes), size(kept.on_one)], depth))
+        return Table(["kept", "dtype", "in all", "by a device"], rows, "<>>>")
 
-    def _kept(self) -> list[str]:
-        rows = [["kept", "dtype", "in all", "by a device"]]
-        for kept, indent in [(self.parameters, ""), (self.state, ""), *((slot, "  ") for slot in self.slots)]:
-            rows.append([indent + kept.name, " ".join(kept.dtypes), size(kept.nbytes), size(kept.on_one)])
-        return columns(rows)
-
-    def _exchanged(self) -> list[str]:
+    def _exchanged(self) -> list[Block]:
         if not self.exchanges and not self.unknown:
-            return ["an update exchanges nothing"]
-        rows = [["exchanged in an update", "kind", "along", "times", "a device gets"]]
-        for x in self.exchanges:
-            times = f"{'up to ' if x.sometimes else ''}{x.times:,}"
-            rows.append([x.where, x.kind, _axes(x.axes), times, size(x.nbytes)])
-        lines = columns(rows) if self.exchanges else []
+            return [Sentences(["an update exchanges nothing"])]
+        blocks: list[Block] = []
+        if self.exchanges:
+            rows = []
+            for x in self.exchanges:
+                times = f"{'up to ' if x.sometimes else ''}{x.times:,}"
+                rows.append(Row([x.where, x.kind, _axes(x.axes), times, size(x.nbytes)]))
+            head = ["exchanged in an update", "kind", "along", "times", "a device gets"]
+            blocks.append(Table(head, rows, "<>>>>"))
         if self.unknown:
-            lines += filled(f"what is exchanged for {', '.join(self.unknown)} is not known")
-        return lines
+            blocks.append(Sentences([f"what is exchanged for {', '.join(self.unknown)} is not known"]))
+        return blocks
 
-    def _computed(self) -> list[str]:
+    def _computed(self) -> Block:
         least, most = _rounded(self.least_flops), _rounded(self.most_flops)
         text = f"a device computes {least if least == most else f'{least} to {most}'} operations an update"
         if self.open_loops:
             text += f"; {count(self.open_loops, 'loop')} of as many turns as need be counted as one turn"
-        return filled(text)
+        return Sentences([text])
 
-    def _replicated(self) -> list[str]:
-        lines = []
-        for one in self.replicated:
-            lines += filled(
+    def _replicated(self) -> Block:
+        return Sentences(
+            [
                 f"replicated along {_axes(one.axes)}, since {one.reason}: {size(one.on_one)} of {one.what} "
                 f"({some(one.paths)})"
-            )
-        return lines
+                for one in self.replicated
+            ]
+        )
 
 
 def _axes(names: Iterable[str]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args
 
+from gradtx._pages import Row, Sentences, Table, filled, page
 from gradtx.core.spec.words import count, some
-from gradtx.inspect.table import filled
 
 Severity = Literal["error", "warning", "note"]
 """How bad a finding is: the run will not do what an optimizer is for; it is probably not what was meant; it
@@ -36,10 +36,15 @@ class Finding:
         """Its place in an order with the worst first."""
         return get_args(Severity).index(self.severity)
 
+    @property
+    def where(self) -> str:
+        """The leaves in words; empty where it is about the whole."""
+        return f"{count(len(self.leaves), 'leaf', 'leaves')}: {some(self.leaves)}" if self.leaves else ""
+
     def __str__(self) -> str:
         lines = filled(f"{self.severity}, {self.name}: {self.what}")
         if self.leaves:
-            lines += filled(f"{count(len(self.leaves), 'leaf', 'leaves')}: {some(self.leaves)}", "    ", "")
+            lines += filled(self.where, "    ", "")
         return "\n".join([*lines, *filled(self.remedy, "    ", "")])
 
 
@@ -51,3 +56,9 @@ class Findings(tuple[Finding, ...]):
 
     def __repr__(self) -> str:
         return str(self)
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return page(Sentences([str(self)]).html())
+        rows = [Row([x.severity, x.name, "\n".join(filter(None, [x.what, x.where])), x.remedy]) for x in self]
+        return page(Table(["", "finding", "what was found", "what to do"], rows, "<<<<").html())

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from gradtx._pages import Block, Page, Row, Table
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.labels import Labelled
 from gradtx.core.engine.named_views import Reading
@@ -33,16 +34,21 @@ class Route:
     why: str
 
 
-class Routing(tuple[Route, ...]):
-    """The routes of all leaves, in order; as text a table."""
+class Routing(tuple[Route, ...], Page):
+    """The routes of all leaves, in order; as text, and in a notebook, a table."""
 
     __slots__ = ()
 
+    def blocks(self) -> list[list[Block]]:
+        """The table."""
+        rows = [Row([r.path, str(r.shape), r.view, r.optimizer or "?", r.why]) for r in self]
+        return [[Table(["leaf", "shape", "view", "optimizer", "why"], rows, "<<<<<")]]
+
     def __repr__(self) -> str:
-        rows = [("leaf", "shape", "view", "optimizer", "why")]
-        rows += [(r.path, str(r.shape), r.view, r.optimizer or "?", r.why) for r in self]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        return str(self)
+
+    # A tuple has a way of its own to print, which comes first.
+    __str__ = Page.__str__
 
 
 def routing(tx: Transform, params: object) -> Routing:

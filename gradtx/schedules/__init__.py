@@ -1,6 +1,6 @@
 """Schedules, one concept a file; the namespace has what `optax.schedules` has of them."""
 
-from gradtx._names import explaining
+from gradtx._names import explaining, listing
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.schedules.constant import constant_schedule
 from gradtx.schedules.cosine import cosine_decay_schedule, sgdr_schedule, warmup_cosine_decay_schedule
@@ -19,6 +19,7 @@ from gradtx.schedules.piecewise import join_schedules, piecewise_constant_schedu
 from gradtx.schedules.polynomial import polynomial_schedule
 
 __getattr__ = explaining("schedules")
+__dir__ = listing(globals())
 
 __all__ = [
     "Schedule",

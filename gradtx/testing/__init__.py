@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gradtx._names import listing
 from gradtx.testing import gradtx_laws, init_laws, step_laws
 from gradtx.testing.case import LAWS, OURS, Case, example_grads, example_params, law, law_of_ours
 from gradtx.testing.compare import PyTree
 
 __all__ = ["LAWS", "OURS", "Case", "check", "example_grads", "example_params", "law", "law_of_ours"]
+
+__dir__ = listing(globals())
 
 del gradtx_laws, init_laws, step_laws  # imported for their laws
 

@@ -1,6 +1,6 @@
 """Transforms of updates, one concept a file; the namespace has what `optax.transforms` has of them."""
 
-from gradtx._names import explaining
+from gradtx._names import explaining, listing
 from gradtx.core.compose.combine import chain, masked, named_chain
 from gradtx.core.engine.protocol import MaskedNode
 from gradtx.transforms.average import ema
@@ -13,6 +13,7 @@ from gradtx.transforms.per_example import per_example_global_norm_clip, per_exam
 from gradtx.transforms.unitwise import adaptive_grad_clip, unitwise_clip, unitwise_norm
 
 __getattr__ = explaining("transforms")
+__dir__ = listing(globals())
 
 __all__ = [
     "MaskedNode",

@@ -1,6 +1,6 @@
 """Functions of whole trees: what `optax.tree` has of arithmetic, norms, moments, and reading by name."""
 
-from gradtx._names import explaining
+from gradtx._names import explaining, listing
 from gradtx.tree.arithmetic import (
     add,
     add_scale,
@@ -31,6 +31,7 @@ from gradtx.tree.reductions import allclose, dtype, max, min, norm, size, sum, v
 from gradtx.tree_map_params import tree_map_params as map_params
 
 __getattr__ = explaining("tree")
+__dir__ = listing(globals())
 
 __all__ = [
     "add",

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradtx._pages import Block, Line, Page, Row, Table
 from gradtx.core.engine import leaves as lv
 from gradtx.core.numbers.hyperparams import array_of, states_of
 from gradtx.core.numbers.states import INNER, kept_in
@@ -52,7 +53,7 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Report(Page):
     """What a guard has seen; it prints as a table.
 
     Attributes:
@@ -75,14 +76,14 @@ class Report:
     faults: dict[str, int]
     last: tuple[Step, ...]
 
-    def __str__(self) -> str:
+    def blocks(self) -> list[list[Block]]:
+        """What it says."""
         head = f"{self.name}: {self.skipped} of {self.steps} steps skipped, {self.in_a_row} in a row"
         if self.first_step is not None:
             head += f"; the first fault was at step {self.first_step} in {self.first_leaf!r}"
-        rows = [["step", *METRICS, ""], *(step.cells() for step in self.last)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join([*map(str.rjust, row[:-1], widths), row[-1]]).rstrip() for row in rows]
-        return "\n".join([head, *lines])
+        names = ["step", *METRICS, ""]
+        rows = [Row(step.cells()) for step in self.last]
+        return [[Line(head), Table(names, rows, ">" * (len(names) - 1) + "<")]]
 
 
 def report(x: Any, name: str = "") -> Report:

@@ -80,6 +80,7 @@ class Transform(Spec):
     if TYPE_CHECKING:  # At runtime the annotations of a spec are its fields.
         init_fn: Callable[..., Any]
         update_fn: Callable[..., Any]
+        _repr_html_: ClassVar[Callable[[Any], str]]  # What a notebook shows; gradtx/__init__.py puts it in.
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
