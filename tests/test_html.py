@@ -196,7 +196,10 @@ def test_transforms_of_others_and_of_users_are_shown_too():
 def test_a_transform_that_cannot_be_built_says_why():
     tx = gradtx.lookahead(gradtx.ema_params(gradtx.sgd(1.0), 0.9), 5, 0.5)
     said = " ".join(Reader(tx._repr_html_()).words)
-    assert said.startswith("lookahead( ema_params(") and "lookahead.inner.ema_params needs the new parameters" in said
+    assert (
+        said.startswith("lookahead( ema_params(")
+        and "lookahead.inner.ema_params needs the new parameters" in said
+    )
 
 
 @pytest.mark.wide

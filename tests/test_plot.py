@@ -124,6 +124,15 @@ def test_a_picture_of_schedules_says_what_it_shows(axes):
     assert max(axes.get_xticks()) > 1000
 
 
+def test_schedules_stand_on_a_linear_axis_unless_the_user_chose_another(axes):
+    decades = {"fast": gradtx.exponential_decay(1.0, 10, 0.5), "one": 1.0}
+    gradtx.plot_schedule(decades, 100, ax=axes)
+    assert axes.get_yscale() == "linear"
+    axes.set_yscale("log")
+    gradtx.plot_schedule(decades, 100, ax=axes)
+    assert axes.get_yscale() == "log"
+
+
 def test_limits_of_the_users_are_kept(axes):
     axes.set(xlim=(0, 500), ylim=(0, 1e-3))
     gradtx.plot_schedule(THREE, 1000, ax=axes)
@@ -220,9 +229,7 @@ def test_unlike_metrics_have_a_panel_each_with_an_axis_of_its_own(axes):
         **dict.fromkeys(panels, "linear"),
         "gradient_norm": "log",
     }
-    # The norm of a part of the tree stands beside that of the whole, each at its name.
-    assert [*names(panels["gradient_norm"])] == ["gradient_norm", "gradient_norm/embedding"]
-    assert not covered(panels["gradient_norm"])
+    assert [*lines(panels["gradient_norm"])] == ["gradient_norm", "gradient_norm/embedding"]
     low, high = panels["clip_fraction"].get_ylim()
     assert low < 0.0 < 1.0 < high < 1.1
     low, high = panels["learning_rate"].get_ylim()
@@ -234,6 +241,13 @@ def test_unlike_metrics_have_a_panel_each_with_an_axis_of_its_own(axes):
     assert len({panel.get_xlim() for panel in panels.values()}) == 1
     tops = [panel.get_position().y1 for panel in panels.values()]
     assert tops == sorted(tops, reverse=True)
+
+
+@pytest.mark.wide
+def test_the_norm_of_a_part_stands_beside_that_of_the_whole_each_at_its_name(axes):
+    gradtx.plot_metrics(HISTORY, ["gradient_norm", "gradient_norm/embedding", "skipped"], ax=axes)
+    panel = axes.child_axes[0]
+    assert [*names(panel)] == ["the whole tree", "embedding"] and not covered(panel)
 
 
 def test_a_second_run_is_drawn_into_the_same_panels(axes):

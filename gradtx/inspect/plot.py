@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -72,7 +73,7 @@ def plot_schedule(schedules: Any, steps: int, *, ax: Axes | None = None, **style
     for name, values in drawn.items():
         on.plot(at, values, label=name, **style)
     on_steps(on)
-    on_values(on)
+    on_values(on, decades=False)
     names = [line.get_label() for line in on.get_lines()]
     title = f"{count(len(names), 'schedule')} over {count(steps, 'step')}" if len(names) > 1 else names[0]
     dress(on, title, "step", "value")
@@ -152,11 +153,12 @@ def plot_metrics(
         for name in names:
             panel.plot(*series[name], label=name, **style)
         on_steps(panel)
-        on_values(panel, 1.0 if quantity == "clip_fraction" else None, quantity == "skipped")
+        most = 1.0 if quantity == "clip_fraction" else None
+        on_values(panel, most=most, whole=quantity == "skipped")
         dress(panel, names[0] if len(names) == 1 else quantity, y=UNITS.get(quantity, ""))
     # The panels have one axis of steps, on which there must be room for the names in all of them.
-    for panel in panels:
-        name_lines(panel)
+    for quantity, panel in zip(together, panels, strict=True):
+        name_lines(panel, functools.partial(_part, quantity))
     lowest = on.child_axes[-1] if on.child_axes else on
     lowest.set_xlabel("step")
     return on
@@ -177,6 +179,11 @@ def _quantity(name: str) -> str:
     """What a metric measures, without the part of the tree or the place that it is of."""
     known = [part for part in name.split("/") if part in UNITS or part == "learning_rate"]
     return known[0] if known else name
+
+
+def _part(quantity: str, name: str) -> str:
+    """What a metric is of, where the quantity is in the title."""
+    return name.replace(quantity, "").strip("/") or "the whole tree"
 
 
 def _panels(on: Axes, quantities: list[str]) -> list[Axes]:

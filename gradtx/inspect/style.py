@@ -6,6 +6,7 @@ It works on the axes that it is given, and imports nothing of matplotlib's.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -69,19 +70,22 @@ def on_steps(ax: Axes) -> None:
     ax.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def on_values(ax: Axes, most: float | None = None, whole: bool = False) -> None:
+def on_values(ax: Axes, *, decades: bool = True, most: float | None = None, whole: bool = False) -> None:
     """An axis of values: logarithmic where all are positive and span decades, and else linear.
 
     A linear axis of values that are not negative begins at 0.
 
     Args:
         ax: the axes.
+        decades: whether it may become logarithmic; otherwise the user's scale stays.
         most: where a linear axis ends, if that is known.
         whole: whether the values are whole numbers.
     """
     drawn = np.concatenate([[], *(np.asarray(line.get_ydata(), float) for line in ax.get_lines())])
     values = drawn[np.isfinite(drawn)]
-    if values.size and (values > 0).all() and values.max() > 100 * values.min():
+    if not decades and ax.get_yscale() != "linear":
+        return
+    if decades and values.size and (values > 0).all() and values.max() > 100 * values.min():
         ax.set_yscale("log")
         return
     ax.set_yscale("linear")
@@ -106,8 +110,10 @@ def _power(x: float) -> str:
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
 
 
-def name_lines(ax: Axes) -> None:
+def name_lines(ax: Axes, name: Callable[[str], str] = str) -> None:
     """Writes the name of each line to its right end; above all lines, where the names are long.
+
+    Of its label, `name` makes the name.
 
     Room is made inside of the axes, so that nothing is covered, on any figure; where the limits are the
     user's, there is a legend. A line alone has its name in the title.
@@ -120,9 +126,9 @@ def name_lines(ax: Axes) -> None:
     if len(lines) < 2:
         return
     if not (ax.get_autoscalex_on() and ax.get_autoscaley_on()):
-        legend_of(ax, lines, "best")
+        legend_of(ax, lines, "best", name)
         return
-    texts = [_named(ax, line) for line in lines]
+    texts = [_named(ax, line, name) for line in lines]
     boxes = [text.get_window_extent() for text in texts]
     pad = _pad(ax)
     width = max(box.width for box in boxes) + 3 * pad
@@ -130,7 +136,7 @@ def name_lines(ax: Axes) -> None:
     if width > 0.4 * ax.bbox.width or height * len(lines) > ax.bbox.height:
         for text in texts:
             text.remove()
-        _above(ax, lines)
+        _above(ax, lines, name)
         return
     _make_room(ax, width)
     # Each at the height of its line, but at least a line's height above the one below.
@@ -149,10 +155,10 @@ def _end(line: Any) -> tuple[float, float] | None:
     return tuple(points[-1]) if len(points) else None
 
 
-def _named(ax: Axes, line: Any) -> Any:
+def _named(ax: Axes, line: Any, name: Callable[[str], str]) -> Any:
     """The name of a line, in its colour."""
     return ax.annotate(
-        line.get_label(),
+        name(line.get_label()),
         _end(line),
         (0, 0),
         textcoords="offset points",
@@ -187,9 +193,9 @@ def _spread(wanted: list[float], gap: float, low: float, high: float) -> list[fl
     return placed
 
 
-def _above(ax: Axes, lines: list[Any]) -> None:
+def _above(ax: Axes, lines: list[Any], name: Callable[[str], str] = str) -> None:
     """A legend over the lines, for which the axes are made higher."""
-    legend = legend_of(ax, lines, "upper left")
+    legend = legend_of(ax, lines, "upper left", name)
     needed = legend.get_window_extent().height + 2 * _pad(ax)
     if needed > 0.6 * ax.bbox.height:
         _outside(ax, legend)
@@ -226,9 +232,9 @@ def _outside(ax: Axes, legend: Any) -> None:
     legend.set_bbox_to_anchor((1.02, 1), ax.transAxes)
 
 
-def legend_of(ax: Axes, lines: list[Any], where: str) -> Any:
+def legend_of(ax: Axes, lines: list[Any], where: str, name: Callable[[str], str] = str) -> Any:
     """A legend; long names, as code is, go over several lines."""
-    names = [_wrapped(ax, line.get_label(), SMALL) for line in lines]
+    names = [_wrapped(ax, name(line.get_label()), SMALL) for line in lines]
     legend = ax.legend(lines, names, loc=where, fontsize=SMALL, framealpha=0.85, edgecolor="none")
     legend.set_gid(OURS)
     return legend
