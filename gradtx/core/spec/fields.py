@@ -84,23 +84,34 @@ PERIOD = Domain(
 )
 DECAY = Domain("in [0, 1)", lambda x: 0 <= x < 1)
 Number = Annotated[Any, ANY]
+"""A field that takes any number other than NaN, or a schedule."""
+
 NonNegative = Annotated[Any, Domain(">= 0", lambda x: x >= 0)]
+"""A field that takes a number >= 0, or a schedule."""
+
 Positive = Annotated[Any, Domain("> 0", lambda x: x > 0)]
+"""A field that takes a number > 0, or a schedule."""
+
 Limit = Annotated[Any, Domain(">= 0", lambda x: x >= 0, infinite=True)]
 PositiveLimit = Annotated[Any, Domain("> 0", lambda x: x > 0, infinite=True)]
 Fraction = Annotated[Any, Domain("in [0, 1]", lambda x: 0 <= x <= 1)]
+"""A field that takes a number in [0, 1], or a schedule."""
+
 PositiveFraction = Annotated[Any, Domain("in (0, 1]", lambda x: 0 < x <= 1)]
 ProperFraction = Annotated[Any, Domain("in (0, 1)", lambda x: 0 < x < 1)]
 Rate = Annotated[
     Any,
     Domain(">= 0", lambda x: x >= 0, " A negative one climbs; to maximize, negate the loss."),
 ]
+"""A field that takes a learning rate, >= 0, or a schedule."""
+
 StepNumber = Annotated[Any, Domain(ANY.words, lambda x: True, counts_steps=True)]
 NonNegativeSteps = Annotated[Any, Domain(">= 0", lambda x: x >= 0, counts_steps=True)]
 StepLimit = Annotated[Any, Domain(">= 0", lambda x: x >= 0, counts_steps=True, infinite=True)]
 PositiveSteps = Annotated[Any, Domain("> 0", lambda x: x > 0, counts_steps=True)]
 Period = Annotated[Any, PERIOD]
 DTypeName = Annotated[str | None, "dtype"]
+"""A field that takes the dtype in which a slot is stored, by name; None for the slot's own."""
 
 
 def check_count(where: str, value: Any, least: int = 1) -> None:
