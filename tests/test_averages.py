@@ -360,7 +360,7 @@ CHANGED = {
     ),
     "by another library": (
         lambda: gradtx.chain(gradtx.ema_params(gradtx.sgd(1.0), 0.9), optax.clip(1.0)),
-        "but foreign changes",
+        "but optax.clip (foreign) changes",
     ),
     "by a wrapper": (
         lambda: gradtx.chain(
@@ -612,9 +612,11 @@ def test_hyperparameters_by_name():
         gradtx.set_hyperparams(state, **{"ema_params.decay": 1.0})
     state, changes = gradtx.rebase(gradtx.ema_params(gradtx.ema(0.5), 0.9), state)
     assert changes == {"ema_params.decay": (0.75, 0.9)}
-    assert gradtx.hyperparams(gradtx.polyak_average(gradtx.sgd(0.1), 7).init(PARAMS))["start"] == 7
+    state = gradtx.polyak_average(gradtx.sgd(0.1), 7).init(PARAMS)
+    assert gradtx.hyperparams(state)["polyak_average.start"] == 7
     state = gradtx.lookahead(gradtx.sgd(0.1), 6, 0.5).init(PARAMS)
-    assert gradtx.hyperparams(state) == {"sync_period": 6, "slow_step_size": 0.5, "learning_rate": 0.1}
+    own = {"lookahead.sync_period": 6, "lookahead.slow_step_size": 0.5}
+    assert gradtx.hyperparams(state) == {**own, "learning_rate": 0.1}
 
 
 BAD = {

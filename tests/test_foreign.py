@@ -139,9 +139,7 @@ def test_the_parameters_go_to_an_update_that_has_a_place_for_them():
 def test_it_must_give_back_the_tree():
     broken = gradtx.GradientTransformation(lambda p: (), lambda u, s, p=None: ({"w": u["w"]}, s))
     tx = gradtx.chain(broken, gradtx.scale(1.0))
-    words = (
-        "The updates of transform and the gradients are different trees: leaf 'b' is only in the gradients"
-    )
+    words = r"The updates of test_foreign.* \(transform\) and the gradients are different trees: leaf 'b' is"
     with pytest.raises(ValueError, match=words):
         tx.update(GRADS, tx.init(PARAMS), PARAMS)
 

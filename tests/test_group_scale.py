@@ -25,11 +25,12 @@ def test_factors_are_hyperparameters_under_their_labels():
     assert set(state["numbers"]["scale_by_group"]) == {"embed", "body"}
     state = gradtx.set_hyperparams(state, **{"scale_by_group.embed": 5.0})
     names = gradtx.hyperparams(state)
-    assert names["embed"] == 5.0 and names["body"] == 0.0 and names["body.end_value"] == 1.0
+    assert names["scale_by_group.embed"] == 5.0 and names["scale_by_group.body"] == 0.0
+    assert names["scale_by_group.body.end_value"] == 1.0
     updates, state = tx.update(PARAMS, state, PARAMS)
     np.testing.assert_allclose(updates["embed"]["table"], -5e-3 * (1 + 1e-4), rtol=1e-5)
     assert not jax.tree.leaves(updates["layers"])[0].any()
-    assert gradtx.hyperparams(state)["body"] == 0.25
+    assert gradtx.hyperparams(state)["scale_by_group.body"] == 0.25
 
 
 def test_a_factor_that_is_an_argument_of_a_recipe_belongs_to_the_recipe():
@@ -41,7 +42,8 @@ def test_a_factor_that_is_an_argument_of_a_recipe_belongs_to_the_recipe():
 
     tx = tuned(0.1)
     state = gradtx.set_hyperparams(tx.init(PARAMS), head_factor=2.0)
-    assert gradtx.hyperparams(state) == {"body": 1.0, "head_factor": 2.0, "learning_rate": 0.1}
+    others = {"scale_by_group.body": 1.0, "learning_rate": 0.1}
+    assert gradtx.hyperparams(state) == {**others, "head_factor": 2.0}
     updates, _ = tx.update(PARAMS, state)
     np.testing.assert_allclose(
         [updates["embed"]["table"][0, 0], updates["layers"][0]["bias"][0]], [-0.2, -0.1], rtol=1e-6

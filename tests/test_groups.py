@@ -169,8 +169,8 @@ def test_19_a_partition_inside_a_group_labels_the_leaves_of_the_group_alone():
     assert groups(tx) == LAYERS
     assert set(gradtx.hyperparams(tx.init(PARAMS))) == {
         "rest.scale.step_size",
-        "a.scale.step_size",
-        "b.scale.step_size",
+        "layers.a.scale.step_size",
+        "layers.b.scale.step_size",
     }
 
 

@@ -781,6 +781,6 @@ def test_the_numbers_of_a_guard_are_read_and_set():
     state = gradtx.guard(gradtx.sgd(0.1)).init(PARAMS)
     state = gradtx.set_hyperparams(state, deviations=3.0, learning_rate=0.5, decay=0.9)
     read = gradtx.hyperparams(state)
-    assert (read["deviations"], read["learning_rate"], read["decay"]) == (3.0, 0.5, 0.9)
+    assert (read["guard.deviations"], read["learning_rate"], read["guard.decay"]) == (3.0, 0.5, 0.9)
     with pytest.raises(ValueError, match="deviations must be > 0"):
         gradtx.set_hyperparams(state, deviations=0.0)

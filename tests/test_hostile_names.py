@@ -219,7 +219,8 @@ def test_the_clock_of_a_wrapper_is_that_of_schedules_inside_a_schedule():
     for _ in range(3):
         params, state = gradtx.apply_gradients(tx, params, state, params)
     # The first update takes one gradient, the second one two.
-    assert gradtx.hyperparams(state)["every"] == gradtx.hyperparams(state)["every.schedules.0"] == 3.0
+    read = gradtx.hyperparams(state)
+    assert read["accumulate.every"] == read["accumulate.every.schedules.0"] == 3.0
 
 
 def test_a_state_dict_of_another_library_has_no_step_to_go_by():

@@ -85,7 +85,7 @@ CORE = {
     "polar.py": 175,
     "roots.py": 90,
     "spec": 530,
-    "numbers": 750,
+    "numbers": 780,
     "engine": 3_850,
     "compose": 450,
 }

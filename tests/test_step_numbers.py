@@ -174,7 +174,7 @@ def test_a_number_given_as_an_array_is_exact():
     numbers: tuple[Any, ...] = (jnp.float32(2**30), jnp.int32(2**30 + 1), np.int64(2**24 + 1))
     for given_as in numbers:
         state = gradtx.track(gradtx.sgd(0.1), every=given_as).init(jnp.zeros(()))
-        assert gradtx.hyperparams(state)["every"] == int(given_as)
+        assert gradtx.hyperparams(state)["track.every"] == int(given_as)
 
 
 def test_a_schedule_of_ones_own_computes_with_the_step_as_a_float():

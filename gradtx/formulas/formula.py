@@ -28,10 +28,10 @@ class Formula:
     """What one update does to one leaf; it prints as mathematics.
 
     Each part is an expression over names: `g` is the gradient, `theta` the parameter, `t` the step from 1, a
-    hyperparameter has the name that `gradtx.hyperparams` gives it, a slot its own, and `mu'` is the slot `mu`
-    after the update. `total(x)` sums over all leaves, `sum(x)` and `mean(x)` over the leaf. Of
-    matrices, `@` is the product, `^T` the transpose and `I` the identity; a decomposition gives its parts by
-    name, as in `qr.Q(x)` and `eigh.vectors(x)`.
+    hyperparameter has the name that `gradtx.hyperparams` gives it, without the name of a wrapper before it, a
+    slot its own, and `mu'` is the slot `mu` after the update. `total(x)` sums over all leaves, `sum(x)` and
+    `mean(x)` over the leaf. Of matrices, `@` is the product, `^T` the transpose and `I` the identity; a
+    decomposition gives its parts by name, as in `qr.Q(x)` and `eigh.vectors(x)`.
 
     Attributes:
         update: what is added to the parameter.

@@ -15,7 +15,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import active_leaves, matrices_at_init
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.steps import Unit
-from gradtx.core.numbers.hyperparams import by_name, entries_of, hyperparams
+from gradtx.core.numbers.hyperparams import by_name, entries_of
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.schedule import order_in
 from gradtx.core.numbers.steps import REST
@@ -72,7 +72,7 @@ class NamedState:
         self.keys = [keys for keys, _ in flat]
         self.sizes = [math.prod(x.shape) for _, x in flat]
         self.taken = ITS_OWN.union(arguments)
-        self.entries = by_name(entries_of(state))
+        self.entries = by_name(entries_of(state), bare=True)
         self.numbers: dict[Any, tuple[str, Kind]] = {
             (id(entry.state), entry.path): (
                 self._apart(name, entry),
@@ -240,8 +240,8 @@ class NamedState:
         schedules, functions = named("schedule"), named("code")
 
         def values(state: Any) -> dict[str, Any]:
-            read = hyperparams(state)
-            found = {ours: read[name] for name, ours in schedules.items()}
+            read = by_name(entries_of(state), bare=True)
+            found = {ours: read[name].read() for name, ours in schedules.items()}
             for program, old, traced in _states(self.tx, self.state, state):
                 if not program.coded:
                     continue

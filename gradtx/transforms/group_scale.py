@@ -9,6 +9,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labelled, Labels, check_labels
 from gradtx.core.engine.program import Builder
 from gradtx.core.engine.transform import Transform
+from gradtx.core.numbers.states import BY_LABEL
 from gradtx.core.spec.argument import plain
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import ScalarOrSchedule, as_number
@@ -37,7 +38,7 @@ class ScaleByGroup(Composed):
 
     def _visit(self, builder: Builder) -> None:
         known = tuple(self.factors)
-        scope = builder.claim("scale_by_group")
+        scope = builder.claim(BY_LABEL)
         name = builder.name_of(scope)
         for label, factor in self.__dict__["handed_on"].items():
             mask = Labelled("scale_by_group", "factor", self.labels, known, label)
@@ -87,6 +88,6 @@ def scale_by_group(factors: Mapping[Hashable, ScalarOrSchedule], labels: Labels)
         >>> tx.update(params, state)[0]
         {'body': Array([-0.25, -0.25], dtype=float32), 'head': Array([-1.], dtype=float32)}
         >>> gradtx.hyperparams(state)
-        {'fast': 2.0, 'slow': 0.5, 'learning_rate': 0.5}
+        {'scale_by_group.fast': 2.0, 'scale_by_group.slow': 0.5, 'learning_rate': 0.5}
     """
     ...

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -53,7 +53,7 @@ class StackKernel(Kernel):
     def solve(
         self,
         cuts: tuple[Cut, ...],
-        groups: tuple[Group, ...],
+        groups: Sequence[Group],
         xs: list[jax.Array],
         params: list[jax.Array] | None,
         stacks: dict[str, dict[str, jax.Array]],
@@ -77,7 +77,7 @@ class StackKernel(Kernel):
         """
         originals = xs
         values, keys = self._keys(cuts, values, numbers, xs)
-        homes: list[tuple[str, ...]] = [()] * len(xs)
+        homes: Sequence[tuple[str, ...]] = [()] * len(xs)
         if not (stacks or keys or self.unit.transform.sees_index):
             # Nothing is known of one matrix and not of another, so that they may stand in any order.
             found = [*map(home_of, cuts, xs)]

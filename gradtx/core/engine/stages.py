@@ -136,7 +136,7 @@ class StackStage:
         cuts, groups = update.matrices(unit)
         columns = {name: update.slots[*unit.path, name] for name in unit.transform.matrix_slots}
         rows = update.slots[*unit.path, ROWS] if columns else None
-        with jax.named_scope(unit.where):
+        with jax.named_scope(".".join(unit.path)):
             updates, new = self.kernel.compiled(
                 tuple(cuts),
                 groups,
@@ -277,7 +277,7 @@ class ForeignStage:
                     **update.extra_for(unit, on),
                 )
 
-        with jax.named_scope(unit.where):
+        with jax.named_scope(".".join(unit.path)):
             updates, new = on_shards(run, (tree, params), unit.where, unit.transform, of_trees=True)
         update.slots[unit.path] = jax.tree.map(store, new, old)
         results = lv.align(update.structure, updates, update.grads, f"updates of {unit.where}", "gradients")

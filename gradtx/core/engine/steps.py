@@ -30,8 +30,9 @@ class Unit:
 
     @property
     def where(self) -> str:
-        """The name for errors."""
-        return ".".join(self.path)
+        """The name for errors; of another library's transform its own, and beside it that in the state."""
+        name, its_own = ".".join(self.path), self.transform.its_own_name
+        return f"{its_own} ({name})" if its_own else name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gradtx.core.engine.foreign_state import foreign_state
 from gradtx.core.engine.protocol import OptState, Params, TransformInitFn, TransformUpdateExtraArgsFn, Updates
 from gradtx.core.numbers.states import FOREIGN, TRANSFORM
 from gradtx.core.numerics import cast, compute_dtype, is_complex
-from gradtx.core.spec.spec import Spec, show
+from gradtx.core.spec.spec import Spec, maker, show
 
 PyTree = Any
 
@@ -156,6 +156,11 @@ class Transform(Spec):
         return "update_fn" in self.__dict__ and type(self).update is Transform.update
 
     @property
+    def its_own_name(self) -> str:
+        """Where its functions are from, such as `optax.clip`; "" where it has a name in the state or none."""
+        return maker(self.update_fn) if self.foreign else ""
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """What `update` must be given: `"params"`, or the names of keyword arguments."""
         return needed(self.update_fn) if self.foreign else ()
@@ -170,7 +175,7 @@ class Transform(Spec):
         """The updates to add to the parameters, and the next state."""
         for name in self.needs:
             if name not in extra:
-                raise TypeError(missing("This transform", name))
+                raise TypeError(missing(self.its_own_name or "This transform", name))
         return called(self._functions()[1], updates, state, params, extra)
 
     def apply_gradients(
@@ -268,6 +273,11 @@ class Foreign(Transform):
 
     def _visit(self, builder: Any) -> None:
         builder.add_tree(FOREIGN, self)
+
+    @property
+    def its_own_name(self) -> str:
+        """The function or class that made it, such as `optax.clip`."""
+        return maker(self.tx.update)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 `x` is an optimizer state, anything that contains one (an `optax.chain`'s state), a `TrainState`, or an
 `nnx.Optimizer`. A name is the end of a number's dotted path that nothing else has: `learning_rate`,
-`learning_rate.peak_value`, `adamw.b1`.
+`learning_rate.peak_value`, `guard.decay`. The path is that of groups and transforms around it, from the
+outermost: `head.accumulate.adamw.b1`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from gradtx.core.numbers.schedule import (
     split_schedules,
     with_number,
 )
-from gradtx.core.numbers.states import CLOCK, mapped_states, nested_states
+from gradtx.core.numbers.states import CLOCK, held, mapped_states, needs_its_name, nested_states
 from gradtx.core.numbers.steps import REST, given
 from gradtx.core.numbers.tidy import tidy
 from gradtx.core.spec.arguments import suggestion
@@ -39,10 +40,14 @@ Kind = Literal["number", "decay", "schedule", "code"]
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-    """One readable name of a state: its parts, where its own part starts, and what it stands for."""
+    """One readable name of a state: its parts, where its own part starts, and what it stands for.
+
+    `shown` is where a name starts that says what it is, if nothing else ends with it.
+    """
 
     parts: Path
     own: int
+    shown: int
     kind: Kind
     state: Any
     path: Path
@@ -68,24 +73,43 @@ def array_of(x: Any) -> Any:
     return x if isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct) else x[...]
 
 
-def states_of(x: Any) -> list[Any]:
-    """Every gradtx state in `x`, the outermost first; an error where it holds none."""
+def states_of(x: Any) -> list[tuple[Path, Any]]:
+    """Every gradtx state in `x` and where it stands, the outermost first; an error where it holds none."""
     states = nested_states(x)
     if not states:
-        raise TypeError(f"There is no gradtx state in this {type(x).__name__}.")
+        raise TypeError(f"There is no gradtx state in this {type(x).__name__}.{_what_else(x)}")
     return states
+
+
+def _what_else(x: Any) -> str:
+    """What is there in place of a state, and what to do."""
+    if callable(getattr(x, "init", None)) and callable(getattr(x, "update", None)):
+        return " It is a transform: pass the state that its init(params) makes."
+    found = jax.tree.leaves(held(x), is_leaf=_has_fields)
+    if not any(type(part).__module__.startswith("optax.") for part in found if _has_fields(part)):
+        return " Pass the state that tx.init(params) makes, or what holds it."
+    injected = isinstance(getattr(held(x), "hyperparams", None), Mapping)
+    return (
+        " It is a state of Optax: gradtx.from_optax_state(tx, state, params) makes a gradtx state of it, for "
+        "the transform tx of gradtx that does the same."
+        + " What was injected is in its field hyperparams."
+        * injected
+    )
+
+
+def _has_fields(x: Any) -> bool:
+    return hasattr(x, "_fields")
 
 
 def entries_of(x: Any) -> list[_Entry]:
     """What can be read in each state that `x` holds; an error where it holds none."""
-    states = states_of(x)
     result: list[_Entry] = []
-    for i, state in enumerate(states):
-        prefix = (str(i),) if len(states) > 1 else ()
+    for place, state in states_of(x):
         # The keys are the transforms, and below are their arguments.
         for key, numbers in sorted(split_schedules(_arrays(state["numbers"])).items()):
-            parts = (*prefix, *key.split("."))
-            result.extend(_walk(state, numbers, parts, (key,), len(parts)))
+            parts = (*place, *key.split("."))
+            shown = len(parts) - needs_its_name(state, key)
+            result.extend(_walk(state, numbers, parts, (key,), (len(parts), shown)))
     return result
 
 
@@ -97,7 +121,7 @@ def _arrays(numbers: Any) -> Any:
     return x if isinstance(x, Tracer | jax.ShapeDtypeStruct) else np.asarray(x)
 
 
-def _walk(state: Any, node: Any, parts: Path, path: Path, own: int) -> Iterator[_Entry]:
+def _walk(state: Any, node: Any, parts: Path, path: Path, starts: tuple[int, int]) -> Iterator[_Entry]:
     rests = {key + REST for key in node} & set(node)
     for key in sorted(set(node) - rests, key=lambda k: k.removeprefix(COMPLEMENT)):
         child, here = node[key], (*path, key)
@@ -105,25 +129,29 @@ def _walk(state: Any, node: Any, parts: Path, path: Path, own: int) -> Iterator[
         if not isinstance(child, Mapping):
             kind: Kind = "decay" if key.startswith(COMPLEMENT) else "number"
             value = given(child, node[key + REST]) if key + REST in rests else child
-            yield _Entry(name, own, kind, state, here, value)
+            yield _Entry(name, *starts, kind, state, here, value)
         elif set(child) == {CALLABLE}:
-            yield _Entry(name, own, "code", state, (*here, CALLABLE), child[CALLABLE])
+            yield _Entry(name, *starts, "code", state, (*here, CALLABLE), child[CALLABLE])
         elif read_schedule(child) is not None:
-            yield _Entry(name, own, "schedule", state, here, child)
+            yield _Entry(name, *starts, "schedule", state, here, child)
             ((schedule, inner),) = child.items()
-            yield from _walk(state, inner, name, (*here, schedule), own)
+            yield from _walk(state, inner, name, (*here, schedule), starts)
         else:
-            yield from _walk(state, child, name, here, own)
+            yield from _walk(state, child, name, here, starts)
 
 
-def by_name(entries: list[_Entry]) -> dict[str, _Entry]:
-    """Each entry under the shortest name, from its own part leftwards, that nothing else ends with."""
+def by_name(entries: list[_Entry], *, bare: bool = False) -> dict[str, _Entry]:
+    """Each entry under a name that nothing else ends with: a short one if that is one, else the whole path.
+
+    With `bare` also that of a wrapper's number is its own part alone, as in a formula.
+    """
     result = {}
     for entry in entries:
-        start = entry.own
-        while start and sum(other.ends_with(entry.parts[start:]) for other in entries) > 1:
-            start -= 1
-        result[".".join(entry.parts[start:])] = entry
+        short = entry.parts[entry.own if bare else entry.shown :]
+        alone = sum(other.ends_with(short) for other in entries) == 1
+        name = ".".join(short if alone else entry.parts)
+        # Labels may have dots, and two paths then read alike.
+        result[name if name not in result else f"{len(result)}.{name}"] = entry
     return result
 
 
@@ -275,5 +303,6 @@ def step_count(x: Any) -> Any:
         >>> gradtx.step_count(gradtx.adam(1e-3).init(jnp.zeros(3)))
         0
     """
-    step = array_of(states_of(x)[0]["step"])
+    (_, outermost), *_ = states_of(x)
+    step = array_of(outermost["step"])
     return step if isinstance(step, Tracer) or step.ndim else int(step)

@@ -9,6 +9,7 @@ a transform that a wrapper wraps, and what is under `foreign` or `transform` is 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,9 @@ EVAL = "eval_params"
 
 CLOCK = "clock"
 """The scalar of a wrapper that its schedules run by, where it is not the step."""
+
+BY_LABEL = "scale_by_group"
+"""The transform whose numbers have the user's labels as names, and so no names that say what they are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +61,24 @@ def holds_state(name: str) -> bool:
     return name == INNER or name.startswith(f"{INNER}_")
 
 
+def needs_its_name(state: Any, key: str) -> bool:
+    """Whether the numbers of a transform say what they are only beside its name.
+
+    A wrapper's `decay` or `warmup` would stand among the numbers of the optimizer that it wraps.
+    """
+    slots = {} if is_foreign(key) else state["slots"].get(key, {})
+    wraps = isinstance(slots, Mapping) and any(name == EVAL or holds_state(name) for name in slots)
+    return wraps or _kind(key) == BY_LABEL
+
+
 def is_foreign(key: str) -> bool:
     """Whether a key of `slots` is that of another library's transform."""
-    name, _, number = key.rpartition(".")[2].partition("_")
-    return name in (FOREIGN, TRANSFORM) and (not number or number.isdigit())
+    return _kind(key) in (FOREIGN, TRANSFORM)
+
+
+def _kind(key: str) -> str:
+    """The name of a transform without its group and without the number that tells it from others."""
+    return re.sub(r"_\d+$", "", key.rpartition(".")[2])
 
 
 def held(x: Any) -> Any:
@@ -74,10 +92,22 @@ def outermost_states(x: Any) -> list[Any]:
     return [state for _, state in _outermost(x)]
 
 
-def nested_states(x: Any) -> list[Any]:
-    """Every gradtx state in `x`, the outermost first."""
-    found = outermost_states(x)
-    return found + [inner for s in found for inner in nested_states([part for _, part in _parts(s)])]
+def nested_states(x: Any) -> list[tuple[Path, Any]]:
+    """Every gradtx state in `x`, what is around another one before it, each with where it stands.
+
+    That is a path of groups and transforms. What holds the only state there is has no part in it.
+    """
+    found: list[tuple[Path, Any]] = []
+    outermost = _outermost(x)
+    for keys, state in outermost:
+        here = keys if len(outermost) > 1 else ()
+        found.append((here, state))
+        for (key, *names), part in _parts(state):
+            # Between a wrapper and what it wraps the state has a key, `inner`, or `inner_` and which of them.
+            which = [name.removeprefix(INNER).removeprefix("_") for name in names]
+            around = (*here, *key.split("."), *filter(None, which))
+            found += [((*around, *where), inner) for where, inner in nested_states(part)]
+    return found
 
 
 def kept_in(x: Any, path: Path = ()) -> Iterator[Kept]:

@@ -141,7 +141,7 @@ def linked(tx: Any, part: Any, where: str, at: Path, state: Any) -> Clock:
     """
     if not isinstance(tx, Composed):
         return Clock(where, tx, [], Reading(), copies=[_copied_whole(at, state, part, where)])
-    names = [name for unit in tx.program.units for name in unit.where.split(".")]
+    names = [name for unit in tx.program.units for name in unit.path[0].split(".")]
     clock = Clock(where, tx, [], read(part, where, names))
     items = clock.reading.items
     targets = list(_targets(tx, at, (), state, clock))
