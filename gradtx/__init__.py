@@ -293,24 +293,25 @@ for _namespace, _functions in (
     vars(_namespace)["__all__"] += [f.__name__ for f in _functions]
 
 # What a process uses once, if at all, is imported when it is first asked for.
-__getattr__ = importing_later(
-    {
-        "formulas.formula": "formula",
-        "inspect.check": "check",
-        "inspect.describe": "describe",
-        "inspect.diff": "diff",
-        "inspect.explain": "explain",
-        "inspect.plot": "plot_metrics, plot_paths, plot_schedule",
-        "inspect.routing": "Route, Routing, routing",
-        "inspect.slots_by_leaf": "slots_by_leaf",
-        "interop.from_config": "from_config",
-        "interop.optax.move": "from_optax_state, to_optax_state",
-        "interop.optax.to_optax": "to_optax",
-        "interop.state_dict": "from_state_dict, to_state_dict",
-        "interop.to_config": "to_config",
-        "interop.torch.move": "from_torch_state_dict, to_torch_state_dict",
-    }
-)
+if not TYPE_CHECKING:  # To a type checker it would say that every name is there.
+    __getattr__ = importing_later(
+        {
+            "formulas.formula": "formula",
+            "inspect.check": "check",
+            "inspect.describe": "describe",
+            "inspect.diff": "diff",
+            "inspect.explain": "explain",
+            "inspect.plot": "plot_metrics, plot_paths, plot_schedule",
+            "inspect.routing": "Route, Routing, routing",
+            "inspect.slots_by_leaf": "slots_by_leaf",
+            "interop.from_config": "from_config",
+            "interop.optax.move": "from_optax_state, to_optax_state",
+            "interop.optax.to_optax": "to_optax",
+            "interop.state_dict": "from_state_dict, to_state_dict",
+            "interop.to_config": "to_config",
+            "interop.torch.move": "from_torch_state_dict, to_torch_state_dict",
+        }
+    )
 
 
 __dir__ = listing(globals(), "flax", "testing")

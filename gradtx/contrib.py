@@ -1,5 +1,7 @@
 """What `optax.contrib` has of the optimizers and transforms here; each is in `gradtx` too."""
 
+from typing import TYPE_CHECKING
+
 from gradtx._names import explaining, listing
 from gradtx.optimizers.acprop import acprop
 from gradtx.optimizers.ademamix import ademamix
@@ -35,7 +37,8 @@ from gradtx.wrappers.real_and_imaginary import split_real_and_imaginary
 from gradtx.wrappers.sam import sam
 from gradtx.wrappers.schedule_free import schedule_free
 
-__getattr__ = explaining("contrib")
+if not TYPE_CHECKING:  # To a type checker it would say that every name is there.
+    __getattr__ = explaining("contrib")
 __dir__ = listing(globals())
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,11 @@ from gradtx.core.shards import scan
 PyTree = Any
 
 
-def accumulate_gradients(grad_fn: Callable[..., PyTree], n: int) -> Callable[..., PyTree]:
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def accumulate_gradients(grad_fn: Callable[P, R], n: int) -> Callable[P, R]:
     """A function like `grad_fn` that goes through its batch in n micro-batches and gives the mean.
 
         g = (g_1 + ... + g_n) / n,   in at least float32
@@ -50,14 +54,18 @@ def accumulate_gradients(grad_fn: Callable[..., PyTree], n: int) -> Callable[...
     """
     check_count(n)
 
-    @functools.wraps(grad_fn)
-    def over_micro_batches(params: PyTree, *batches: PyTree, **others: Any) -> PyTree:
-        def one(kept: PyTree, micro: PyTree) -> tuple[PyTree, PyTree]:
-            return kept, grad_fn(params, *micro, **others)
+    run: Callable[..., R] = grad_fn
+
+    @functools.wraps(run)
+    def over_micro_batches(params: PyTree, *batches: PyTree, **others: Any) -> R:
+        def one(kept: PyTree, micro: PyTree) -> tuple[PyTree, R]:
+            return kept, run(params, *micro, **others)
 
         return combined(one, None, batches, n, beside=params)[1]
 
-    return over_micro_batches
+    # Of the arguments by position the first are the parameters, which no type of a function can say.
+    over: Any = over_micro_batches
+    return over
 
 
 def check_count(n: int) -> None:

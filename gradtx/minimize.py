@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,15 @@ import jax.numpy as jnp
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.kernels import is_plain
 from gradtx.core.engine.program import Program
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.transform import apply_gradients
+
+T = TypeVar("T")
 
 
 def minimize(
-    loss: Callable[[Any], jax.Array], params: Any, tx: Any, steps: int
-) -> tuple[Any, dict[str, jax.Array]]:
+    loss: Callable[[T], jax.Array], params: T, tx: AnyTransform, steps: int
+) -> tuple[T, dict[str, jax.Array]]:
     """Minimizes a function of the parameters with an optimizer, in one compiled `scan`.
 
     Args:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from jax.sharding import AbstractMesh, Mesh
 
 from gradtx.core.engine.placement import sharding_of
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.specs import placed_params
 from gradtx.core.engine.transform import adapted
 from gradtx.core.spec.spec import show
@@ -15,7 +17,12 @@ PyTree = Any
 
 
 def state_sharding(
-    tx: Any, params: PyTree, specs: PyTree = None, mesh: Any = None, *, memory_kind: str | None = None
+    tx: AnyTransform,
+    params: PyTree,
+    specs: PyTree = None,
+    mesh: Mesh | AbstractMesh | None = None,
+    *,
+    memory_kind: str | None = None,
 ) -> PyTree:
     """The sharding of each array of a state, without making it.
 

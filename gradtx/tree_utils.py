@@ -1,5 +1,7 @@
 """The functions of `gradtx.tree` under their longer names, as in `optax.tree_utils`."""
 
+from typing import TYPE_CHECKING
+
 from gradtx._names import explaining, listing
 from gradtx.tree import add as tree_add
 from gradtx.tree import add_scale as tree_add_scale
@@ -41,7 +43,8 @@ from gradtx.tree.reading import NamedTupleKey
 tree_l2_norm = tree_norm
 """The name that the norm had in Optax before 0.2.5."""
 
-__getattr__ = explaining("tree_utils")
+if not TYPE_CHECKING:  # To a type checker it would say that every name is there.
+    __getattr__ = explaining("tree_utils")
 __dir__ = listing(globals())
 
 __all__ = [

@@ -86,8 +86,8 @@ CORE = {
     "roots.py": 90,
     "spec": 530,
     "numbers": 780,
-    "engine": 3_850,
-    "compose": 450,
+    "engine": 3_870,
+    "compose": 460,
 }
 """The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.protocol import AnyTransform, Params
 from gradtx.core.numbers.hyperparams import tidy
 from gradtx.core.numerics import number_dtype
 from gradtx.core.spec.arguments import suggestion
@@ -103,7 +104,7 @@ _BREAKS = r"(?:[-+*/]|and|or)"
 """What a new line may begin with: a product without a sign stays together."""
 
 
-def formula(tx: Any, params: Any = None, leaf: str | None = None) -> Formula:
+def formula(tx: AnyTransform, params: Params = None, leaf: str | None = None) -> Formula:
     """The update of one leaf as mathematics, derived from what actually runs.
 
     It traces `update` without arrays and reads what was traced, so that no docstring can be wrong.

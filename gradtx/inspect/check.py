@@ -9,6 +9,7 @@ from typing import Any
 
 from gradtx.core.compose.combine import SetToZero
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.protocol import AnyTransform, Params
 from gradtx.core.numbers.paths import Path
 from gradtx.core.spec.words import named
 from gradtx.formulas.decay import Coupling, DecayKind
@@ -30,7 +31,11 @@ UNDECAYED = re.compile(r"bias|norm|(^|/)(scale|gamma|beta)$", re.IGNORECASE)
 
 
 def check(
-    tx: Any, params: Any, steps: int | None = None, *, axis_name: str | tuple[str, ...] | None = None
+    tx: AnyTransform,
+    params: Params,
+    steps: int | None = None,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Findings:
     """What in an optimizer will probably not do what was meant, to be looked at before a long run.
 

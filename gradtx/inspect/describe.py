@@ -11,6 +11,7 @@ import jax
 
 from gradtx.core.engine.labels import Labelled
 from gradtx.core.engine.leaves import Excluding
+from gradtx.core.engine.protocol import AnyTransform, Params
 from gradtx.core.engine.steps import Unit, is_declared, is_rule
 from gradtx.core.engine.transform import Foreign, adapted
 from gradtx.core.numbers.paths import lookup
@@ -26,7 +27,7 @@ LONGEST = 60
 """The letters of the longest mask that is shown as code, so that it stays on its line."""
 
 
-def describe(tx: Any, params: Any, steps: int | None = None) -> Description:
+def describe(tx: AnyTransform, params: Params, steps: int | None = None) -> Description:
     """What an optimizer does to a tree of parameters: its parts in order, where each works, what it costs.
 
     Nothing is run and no array is made: the parameters may be of any size, also abstract.

@@ -12,6 +12,7 @@ import numpy as np
 
 from gradtx._pages import Block, Code, Line, Page, Row, Sentences, Table, filled
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.protocol import AnyTransform, Params
 from gradtx.core.spec.spec import show
 from gradtx.formulas.formula import present
 from gradtx.formulas.notation import text
@@ -162,7 +163,7 @@ def _listed(title: str, changes: Sequence[Change]) -> list[Block]:
     return [Changes(title, changes)] if changes else []
 
 
-def diff(tx_a: Any, tx_b: Any, params: Any = None) -> Difference:
+def diff(tx_a: AnyTransform, tx_b: AnyTransform, params: Params = None) -> Difference:
     """Where two optimizers part: the first step, slot and leaf, and the setting or convention responsible.
 
     Both are traced and followed in float64 on the same gradients, which have several magnitudes, on one leaf

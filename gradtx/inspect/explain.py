@@ -12,6 +12,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.placement import axes_of, sharding_of
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.specs import placed_params
 from gradtx.core.engine.transform import adapted, apply_gradients
 from gradtx.core.numbers.paths import lookup
@@ -24,7 +25,14 @@ from gradtx.inspect.traced_costs import costs_of, nbytes_on_one
 PyTree = Any
 
 
-def explain(tx: Any, params: PyTree, mesh: Any = None, *, specs: PyTree = None, **extra: Any) -> Explanation:
+def explain(
+    tx: AnyTransform,
+    params: PyTree,
+    mesh: Mesh | AbstractMesh | None = None,
+    *,
+    specs: PyTree = None,
+    **extra: Any,
+) -> Explanation:
     """What an optimizer takes of the devices of a mesh: memory, exchanges and arithmetic.
 
     Nothing is compiled or allocated: the parameters may be of any size, and the mesh of devices that are not

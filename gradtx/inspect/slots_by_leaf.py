@@ -9,12 +9,13 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import active_leaves, check_slots, matrices_at_init
 from gradtx.core.engine.matrix_groups import by_leaf
 from gradtx.core.engine.program import Program
+from gradtx.core.engine.protocol import AnyTransform, OptState
 from gradtx.core.engine.transform import PyTree
 from gradtx.core.numbers.paths import lookup, nest
 from gradtx.core.numbers.states import held
 
 
-def slots_by_leaf(tx: Any, params: PyTree, state: Any) -> dict[str, Any]:
+def slots_by_leaf(tx: AnyTransform, params: PyTree, state: OptState) -> dict[str, Any]:
     """What a state remembers of each leaf, as trees like the parameters.
 
     The state keeps what is remembered of matrices as one array for all of a size. Here it is by the leaves,

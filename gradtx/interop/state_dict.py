@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.structure import is_ours
 from gradtx.core.numbers.states import held
 from gradtx.core.spec.spec import is_array, is_key, show
@@ -59,7 +60,7 @@ def to_state_dict(state: State) -> dict[str, np.ndarray]:
 
 
 def from_state_dict(
-    tx: Any, params: PyTree, d: Mapping[str, Any] | str | os.PathLike[str], *, strict: bool = True
+    tx: AnyTransform, params: PyTree, d: Mapping[str, Any] | str | os.PathLike[str], *, strict: bool = True
 ) -> tuple[State, Restored]:
     """Restores a state that `to_state_dict` gave, for a transform and parameters.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradtx.core.engine.composed import Composed
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.spec.spec import Spec, same, show
 from gradtx.interop.forms import (
     CALL,
@@ -25,7 +26,9 @@ from gradtx.interop.forms import (
 from gradtx.interop.from_config import from_config
 
 
-def to_config(tx: Any, names: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def to_config(
+    tx: AnyTransform | Callable[[Any], Any], names: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """A transform or a schedule as plain dicts and lists, for JSON, TOML or YAML.
 
     A call is `{"call": "adamw", "learning_rate": 0.001}`: its arguments by name, defaults left out, and

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.protocol import Updates
 from gradtx.core.numbers.states import kept_in
 from gradtx.linesearch.backtracking import ScaleByBacktrackingLinesearch
 from gradtx.linesearch.zoom import ScaleByZoomLinesearch
@@ -20,7 +21,7 @@ _KEYS = [
 ]
 
 
-def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+def value_and_grad_from_state(value_fn: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, Updates]]:
     """`jax.value_and_grad` that takes what a line search has found, where it has found something.
 
     A line search ends with the loss and its gradient at the parameters that it makes, which are those that
@@ -55,7 +56,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
     """
 
     @functools.wraps(value_fn)
-    def value_and_grad(params: Any, *args: Any, state: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def value_and_grad(params: Any, *args: Any, state: Any, **kwargs: Any) -> tuple[jax.Array, Updates]:
         slots = _line_search(state)
         leaves, structure = lv.flatten(params)
         grads = lv.align(structure, slots["grad"], params, "gradients of the state", "params")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.matrix_views import Views
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.optimizers.descent import Coupling, descent
@@ -19,7 +18,7 @@ def galore(
     rank: int = 128,
     update_proj_gap: ScalarOrSchedule = 200,
     scale: ScalarOrSchedule = 1.0,
-    base_optimizer: Any = None,
+    base_optimizer: AnyTransform | None = None,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     weight_dimension_numbers: Views = None,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.matrix_views import Views
+from gradtx.core.engine.protocol import Seed
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.optimizers.beside_adam import beside_adam
@@ -33,7 +33,7 @@ def kron(
     max_size_triangular: int = 8192,
     memory_save_mode: MemorySaveMode | None = None,
     mu_dtype: DType | None = None,
-    key: Any = 0,
+    key: Seed = 0,
     stagger: bool = True,
     cached: bool = False,
     adam_learning_rate: ScalarOrSchedule | None = None,

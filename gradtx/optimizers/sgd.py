@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.core.compose.combine import chain
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.protocol import Seed
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.optimizers.descent import Coupling, descent
@@ -79,7 +78,7 @@ def noisy_sgd(
     learning_rate: ScalarOrSchedule,
     eta: ScalarOrSchedule = 0.01,
     gamma: ScalarOrSchedule = 0.55,
-    key: Any = None,
+    key: Seed | None = None,
     *,
     seed: int | None = None,
 ) -> Transform:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.fields import DType, ScalarOrSchedule
 from gradtx.optimizers.descent import Coupling, descent
@@ -24,7 +23,7 @@ def sophia(
     gamma: ScalarOrSchedule = 0.01,
     clip_threshold: ScalarOrSchedule | None = 1.0,
     update_interval: ScalarOrSchedule = 10,
-    hessian_diagonal_fn: Any = HUTCHINSON,
+    hessian_diagonal_fn: AnyTransform = HUTCHINSON,
     mu_dtype: DType | None = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: int = 0,

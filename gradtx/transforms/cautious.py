@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.combine import Parallel
 from gradtx.core.engine.composed import Composed
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import agree, real_dtype
 from gradtx.core.shards import over_shards
@@ -65,7 +66,7 @@ class _Agreeing:
 
 @factory
 def cautious(
-    inner: Any,
+    inner: AnyTransform,
     *,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.protocol import Updates
 from gradtx.core.engine.scope import Leaf, Now, Scope, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import Squares, excess
@@ -156,7 +157,7 @@ def clip_by_block_rms(
     ...
 
 
-def global_norm(updates: Any) -> jax.Array:
+def global_norm(updates: Updates) -> jax.Array:
     """The Euclidean norm of a whole tree, accumulated in at least float32: sqrt(sum |x|²).
 
     Args:

@@ -118,7 +118,7 @@ def scale_by_factored_rms(
     step_offset: ScalarOrSchedule = 0,
     min_dim_size_to_factor: int = 128,
     epsilon: ScalarOrSchedule = 1e-30,
-    decay_rate_fn: Callable[[Any, Any], Any] | None = None,
+    decay_rate_fn: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> Transform:
     """Rescales gradients by a second moment that is stored as a row and a column.
 

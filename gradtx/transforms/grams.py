@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import sign
 from gradtx.core.spec.arguments import factory
@@ -18,7 +17,7 @@ def _with_sign(u: jax.Array, g: jax.Array) -> jax.Array:
 
 
 @factory
-def grams(inner: Any) -> Transform:
+def grams(inner: AnyTransform) -> Transform:
     """Gives a direction's elements the signs of the gradient: u = |inner(g)| sign(g).
 
     Of a complex element the sign is g / |g|.

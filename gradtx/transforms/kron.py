@@ -13,6 +13,7 @@ from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
 from gradtx.core.compose.rule import Key, Slot, WholeScalar
 from gradtx.core.decompositions import triangular_quotient
 from gradtx.core.engine.matrix_views import Views
+from gradtx.core.engine.protocol import Seed
 from gradtx.core.engine.scope import Leaf, Now, Slots, Stack
 from gradtx.core.engine.transform import Transform
 from gradtx.core.norms import norms_along
@@ -231,7 +232,7 @@ def scale_by_kron(
     max_size_triangular: int = 8192,
     memory_save_mode: MemorySaveMode | None = None,
     mu_dtype: DType | None = None,
-    key: Any = 0,
+    key: Seed = 0,
     stagger: bool = True,
     cached: bool = False,
     views: Views = None,

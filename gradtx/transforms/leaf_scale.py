@@ -12,6 +12,7 @@ from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.arguments import builds
+from gradtx.core.spec.fields import Scalar
 from gradtx.core.spec.spec import show
 
 
@@ -42,7 +43,7 @@ class ScaleByLeaf(Rule, name="scale_by_leaf"):
 
 
 @builds(ScaleByLeaf)
-def scale_by_leaf(factor: Callable[[str, Any], Any]) -> Transform:
+def scale_by_leaf(factor: Callable[[str, Any], Scalar]) -> Transform:
     """Multiplies the update of each leaf by a number that a function of the leaf gives: u = c(path, leaf) g.
 
     After an optimizer it gives each leaf a learning rate of its own, such as those of maximal update

@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.compose.rule import Key, Rule
+from gradtx.core.engine.protocol import Seed
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import sqrt
@@ -56,7 +57,7 @@ class AddNoise(Rule, name="add_noise"):
 
 @factory
 def add_noise(
-    eta: ScalarOrSchedule, gamma: ScalarOrSchedule, key: Any = None, *, seed: int | None = None
+    eta: ScalarOrSchedule, gamma: ScalarOrSchedule, key: Seed | None = None, *, seed: int | None = None
 ) -> Transform:
     """Adds Gaussian noise of decaying variance: u = g + n, n ~ N(0, eta / t^gamma), with t from 1.
 

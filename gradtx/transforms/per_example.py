@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from gradtx.core.engine import leaves as lv
 from gradtx.core.norms import Parts, parts_of_examples
 from gradtx.core.numerics import cast, compute_dtype, is_trainable, real_dtype
+from gradtx.core.spec.fields import Scalar
 
 PyTree = Any
 
 
-def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Any) -> tuple[PyTree, jax.Array]:
+def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Scalar) -> tuple[PyTree, jax.Array]:
     """Clips the gradient of each example by its norm over the whole tree, and sums over the examples.
 
         sum over b of g_b min(1, C / ||g_b||)
@@ -51,7 +52,7 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Any) -> tuple[PyTr
 
 
 def per_example_layer_norm_clip(
-    grads: PyTree, global_l2_norm_clip: Any, uniform: bool = True
+    grads: PyTree, global_l2_norm_clip: Scalar, uniform: bool = True
 ) -> tuple[PyTree, PyTree]:
     """Clips the gradient of each example leaf by leaf, and sums over the examples.
 

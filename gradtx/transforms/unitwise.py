@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.scope import Leaf, Slots
@@ -90,7 +91,7 @@ def adaptive_grad_clip(
     ...
 
 
-def unitwise_norm(x: Any, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+def unitwise_norm(x: ArrayLike, axis: int | tuple[int, ...] | None = None) -> jax.Array:
     """The norm of each unit of a layer, in the place of each of its elements; see `adaptive_grad_clip`.
 
     Args:
@@ -114,7 +115,9 @@ def unitwise_norm(x: Any, axis: int | tuple[int, ...] | None = None) -> jax.Arra
     return cast(result, real_dtype(x.dtype)) if is_trainable(x.dtype) else result
 
 
-def unitwise_clip(g_norm: Any, max_norm: Any, grad: Any, div_eps: Any = 1e-6) -> jax.Array:
+def unitwise_clip(
+    g_norm: ArrayLike, max_norm: ArrayLike, grad: ArrayLike, div_eps: ArrayLike = 1e-6
+) -> jax.Array:
     """Clips the units of a gradient whose norms are known: grad min(1, max_norm / max(g_norm, div_eps)).
 
     Args:

@@ -1,5 +1,7 @@
 """Functions of whole trees: what `optax.tree` has of arithmetic, norms, moments, and reading by name."""
 
+from typing import TYPE_CHECKING
+
 from gradtx._names import explaining, listing
 from gradtx.tree.arithmetic import (
     add,
@@ -30,7 +32,8 @@ from gradtx.tree.reading import get, get_all_with_path, set
 from gradtx.tree.reductions import allclose, dtype, max, min, norm, size, sum, vdot
 from gradtx.tree_map_params import tree_map_params as map_params
 
-__getattr__ = explaining("tree")
+if not TYPE_CHECKING:  # To a type checker it would say that every name is there.
+    __getattr__ = explaining("tree")
 __dir__ = listing(globals())
 
 __all__ = [

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.numerics import abs_sq, number_dtype, one_minus_power
+from gradtx.core.spec.fields import Scalar
 
 PyTree = Any
 
@@ -20,7 +21,7 @@ def _mixed(updates: PyTree, moments: PyTree, mix: Callable[[Any, Any], Any]) -> 
     )
 
 
-def update_moment(updates: PyTree, moments: PyTree, decay: Any, order: Any) -> PyTree:
+def update_moment(updates: PyTree, moments: PyTree, decay: Scalar, order: Scalar) -> PyTree:
     """The average of powers of the gradients: decay m + (1 - decay) g^order.
 
     Args:
@@ -37,7 +38,7 @@ def update_moment(updates: PyTree, moments: PyTree, decay: Any, order: Any) -> P
     return _mixed(updates, moments, lambda g, m: (1 - decay) * g**order + decay * m)
 
 
-def update_moment_per_elem_norm(updates: PyTree, moments: PyTree, decay: Any, order: Any) -> PyTree:
+def update_moment_per_elem_norm(updates: PyTree, moments: PyTree, decay: Scalar, order: Scalar) -> PyTree:
     """The average of powers of magnitudes: decay m + (1 - decay) |g|^order, with g^order for a real leaf.
 
     Args:
@@ -60,7 +61,7 @@ def update_moment_per_elem_norm(updates: PyTree, moments: PyTree, decay: Any, or
     return _mixed(updates, moments, lambda g, m: (1 - decay) * power(g) + decay * m)
 
 
-def update_infinity_moment(updates: PyTree, moments: PyTree, decay: Any, eps: Any) -> PyTree:
+def update_infinity_moment(updates: PyTree, moments: PyTree, decay: Scalar, eps: Scalar) -> PyTree:
     """The largest magnitude, which fades: max(|g| + eps, decay m).
 
     Args:
@@ -77,7 +78,7 @@ def update_infinity_moment(updates: PyTree, moments: PyTree, decay: Any, eps: An
     return _mixed(updates, moments, lambda g, m: jnp.maximum(jnp.abs(g) + eps, decay * m))
 
 
-def bias_correction(moment: PyTree, decay: Any, count: Any) -> PyTree:
+def bias_correction(moment: PyTree, decay: Scalar, count: Scalar) -> PyTree:
     """Divides every leaf of a tree of averages by 1 - decay^count.
 
     Args:

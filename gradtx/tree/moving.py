@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,12 @@ from gradtx.core.numerics import (
     like,
     real_dtype,
 )
-from gradtx.core.spec.fields import PERIOD
+from gradtx.core.spec.fields import PERIOD, Scalar
+
+T = TypeVar("T")
 
 
-def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
+def incremental_update(new_tensors: T, old_tensors: T, step_size: Scalar) -> T:
     """Moves a tree a part of the way to another: old + step_size (new - old).
 
     Of parameters after each step this is their exponential moving average, as for a target network;
@@ -57,7 +59,7 @@ def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> An
     return _moved(new_tensors, old_tensors, moved)
 
 
-def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_period: Any) -> Any:
+def periodic_update(new_tensors: T, old_tensors: T, steps: Scalar, update_period: Scalar) -> T:
     """Replaces a tree on every update_period-th step: new where steps mod update_period is 0, old elsewhere.
 
     Args:

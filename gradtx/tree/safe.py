@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.core.norms import root_mean_square
 from gradtx.core.numerics import cast, compute_dtype, is_trainable, number_dtype, real_dtype
 
 
 def safe_norm(
-    x: Any,
-    min_norm: Any,
+    x: ArrayLike,
+    min_norm: ArrayLike,
     ord: int | float | str | None = None,
     axis: int | tuple[int, ...] | None = None,
     keepdims: bool = False,
@@ -51,7 +50,7 @@ def safe_norm(
     return cast(result, real_dtype(x.dtype)) if is_trainable(x.dtype) else result
 
 
-def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
+def safe_root_mean_squares(x: ArrayLike, min_rms: ArrayLike) -> jax.Array:
     """`max(sqrt(mean(|x|²)), min_rms)`, with the derivative 0 where that is the bound.
 
     It neither overflows nor underflows; of no element it is the bound.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Slot, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.on_shards import axis_name_of
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -98,7 +99,7 @@ class Accumulate(Accumulating, name="accumulate"):
 
 @builds(Accumulate)
 def accumulate(
-    inner: Any,
+    inner: AnyTransform,
     every: ScalarOrSchedule,
     *,
     non_finite: NonFinite = "drop",

@@ -12,6 +12,7 @@ from gradtx.core.compose.combine import as_part, visit
 from gradtx.core.compose.rule import Rule, Slot
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform, added
 from gradtx.core.numbers.states import EVAL
@@ -86,7 +87,9 @@ class Averaged(Composed):
 
 
 @factory
-def ema_params(inner: Any, decay: ScalarOrSchedule, *, accumulator_dtype: DType | None = None) -> Transform:
+def ema_params(
+    inner: AnyTransform, decay: ScalarOrSchedule, *, accumulator_dtype: DType | None = None
+) -> Transform:
     """Runs a transform and keeps an exponential moving average of the parameters that it makes.
 
         u = inner(g)        a = decay a + (1 - decay) (p + u),   a = p at init
@@ -122,7 +125,9 @@ def ema_params(inner: Any, decay: ScalarOrSchedule, *, accumulator_dtype: DType 
 
 
 @factory
-def polyak_average(inner: Any, start: Scalar = 0, *, accumulator_dtype: DType | None = None) -> Transform:
+def polyak_average(
+    inner: AnyTransform, start: Scalar = 0, *, accumulator_dtype: DType | None = None
+) -> Transform:
     """Runs a transform and keeps the uniform mean of the parameters that it makes.
 
         u = inner(g)        a = mean of the p + u of the updates from number `start` on

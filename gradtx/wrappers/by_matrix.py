@@ -16,6 +16,7 @@ from gradtx.core.engine import transform
 from gradtx.core.engine.matrix_views import Views, refuse_unclear, told
 from gradtx.core.engine.on_shards import refuse_shards
 from gradtx.core.engine.placement import Placement, resharded, sharded_along, sharded_like, typed_sharding
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.views import Cut
@@ -179,7 +180,7 @@ def _seen_as(keys: Any, tree: Any, cuts: list[Cut | None]) -> str:
 
 
 @builds(ByMatrix)
-def by_matrix(inner: Any, views: Views = None) -> Transform:
+def by_matrix(inner: AnyTransform, views: Views = None) -> Transform:
     """Shows a transform each matrix that a leaf consists of as a leaf of its own.
 
         (u_1, ..., u_k) = inner(g_1, ..., g_k)        g_1, ..., g_k the matrices of g

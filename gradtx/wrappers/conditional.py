@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.rule import WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, accepted
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -48,7 +49,10 @@ class ApplyIfFinite(Wrapper, name="apply_if_finite"):
 
 @builds(ApplyIfFinite)
 def apply_if_finite(
-    inner: Any, max_consecutive_errors: ScalarOrSchedule, *, axis_name: str | tuple[str, ...] | None = None
+    inner: AnyTransform,
+    max_consecutive_errors: ScalarOrSchedule,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Transform:
     """Skips steps with an Inf or NaN in the gradient, until there were too many in a row.
 
@@ -132,7 +136,9 @@ class ConditionallyMask(Conditional, name="conditionally_mask"):
 
 @builds(ConditionallyTransform)
 def conditionally_transform(
-    inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: AnyTransform,
+    should_transform_fn: Callable[..., jax.Array | bool],
+    forward_extra_args: bool = False,
 ) -> Transform:
     """Runs a transform on some steps; on the others the updates pass as they came, and it rests bit for bit.
 
@@ -168,7 +174,9 @@ def conditionally_transform(
 
 @builds(ConditionallyMask)
 def conditionally_mask(
-    inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: AnyTransform,
+    should_transform_fn: Callable[..., jax.Array | bool],
+    forward_extra_args: bool = False,
 ) -> Transform:
     """Runs a transform on some steps; on the others the update is zero, and it rests bit for bit.
 

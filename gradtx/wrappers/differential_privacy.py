@@ -11,6 +11,7 @@ import numpy as np
 from gradtx.core.compose.rule import Key
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.on_shards import refuse_unnamed
+from gradtx.core.engine.protocol import Seed
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Leaves, WrappedUpdate
@@ -56,7 +57,7 @@ def _normal(key: jax.Array, x: jax.Array) -> jax.Array:
 def differentially_private_aggregate(
     l2_norm_clip: ScalarOrSchedule,
     noise_multiplier: ScalarOrSchedule,
-    key: Any = None,
+    key: Seed | None = None,
     *,
     seed: int | None = None,
 ) -> Transform:

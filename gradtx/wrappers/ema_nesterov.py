@@ -10,6 +10,7 @@ from gradtx.core.compose.combine import as_part, visit
 from gradtx.core.compose.rule import Rule, Slot, WholeScalar
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import Decay
@@ -58,7 +59,9 @@ class Ahead(Composed):
 
 
 @factory
-def ema_nesterov(base_optimizer: Any, beta: ScalarOrSchedule, gamma: ScalarOrSchedule = 0.99) -> Transform:
+def ema_nesterov(
+    base_optimizer: AnyTransform, beta: ScalarOrSchedule, gamma: ScalarOrSchedule = 0.99
+) -> Transform:
     """Nesterov's acceleration along an average of steps, in the place of the last one, for any optimizer.
 
     The parameters y are where gradients are taken, ahead of x, and u is the update of the optimizer at y:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Rule
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.protocol import OptState
 from gradtx.core.numbers.hyperparams import states_of
 from gradtx.core.numbers.states import EVAL, Kept, kept_in
 from gradtx.core.numerics import cast, compute_dtype, like, real_dtype
 from gradtx.wrappers.ema_nesterov import EmaNesterov
 from gradtx.wrappers.schedule_free import ScheduleFree
 
+T = TypeVar("T")
 
-def eval_params(x: Any, params: Any, *, name: str | None = None) -> Any:
+
+def eval_params(x: Any, params: T, *, name: str | None = None) -> T:
     """The parameters to evaluate with: the average where a state has one, and the parameter elsewhere.
 
     They are the averages of `ema_params`, `polyak_average` and `schedule_free`, the slow weights of
@@ -117,7 +120,7 @@ _IMPLIED = (
 """Rules that keep no average: their slot and their number, of which with the parameter one follows."""
 
 
-def schedule_free_eval_params(state: Any, params: Any) -> Any:
+def schedule_free_eval_params(state: OptState, params: T) -> T:
     """The parameters to evaluate with of `schedule_free`; `gradtx.eval_params` gives them, too.
 
     Args:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gradtx.core.compose.combine import checked
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.transform import GradientTransformation, Transform
 
 
-def with_extra_args_support(tx: Any) -> Transform:
+def with_extra_args_support(tx: AnyTransform) -> Transform:
     """A transform that takes any keyword arguments of `update` and passes on those that `tx` takes.
 
     Every transform of gradtx does so and is returned as it is. It is for those of other libraries.

@@ -13,6 +13,7 @@ from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine import transform
 from gradtx.core.engine.placement import Placement, replicated, sharded_like, whole
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -236,7 +237,7 @@ class _Vectors:
 
 
 @builds(Flatten)
-def flatten(inner: Any) -> Transform:
+def flatten(inner: AnyTransform) -> Transform:
     """Runs a transform on all leaves as one vector, and cuts its result into leaves again.
 
     Many small leaves then cost a few large operations, and a state of few arrays. What works elementwise or

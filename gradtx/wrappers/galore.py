@@ -21,6 +21,7 @@ from gradtx.core.engine.matrix_views import Views, is_view, told
 from gradtx.core.engine.named_views import Reading
 from gradtx.core.engine.on_shards import refuse_shards
 from gradtx.core.engine.placement import Placement, Size, sharded_along, sharded_like, whole
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.update import GRAD, OF_PARAMS
@@ -343,7 +344,7 @@ def scale_by_galore(
     rank: int = 128,
     update_proj_gap: ScalarOrSchedule = 200,
     scale: ScalarOrSchedule = 1.0,
-    base_optimizer: Any = None,
+    base_optimizer: AnyTransform | None = None,
     weight_dimension_numbers: Views = None,
     *,
     proj_type: ProjType = "optax",

@@ -11,6 +11,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.labels import Labelled, Labels, check_labels
 from gradtx.core.engine.leaves import Excluding, Mask
 from gradtx.core.engine.program import Builder
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.spec import show
@@ -61,7 +62,7 @@ class Partition(Composed):
 
 @builds(Partition)
 def partition(
-    transforms: Mapping[Hashable, Any],
+    transforms: Mapping[Hashable, AnyTransform],
     param_labels: Labels,
     *,
     mask_compatible_extra_args: bool = False,
@@ -141,7 +142,7 @@ def freeze(mask: Mask) -> Transform:
 
 
 @recipe
-def selective_transform(optimizer: Any, *, freeze_mask: Mask) -> Transform:
+def selective_transform(optimizer: AnyTransform, *, freeze_mask: Mask) -> Transform:
     """Trains some leaves and freezes the others: u = 0 where the mask is True, u = optimizer(g) elsewhere.
 
     The optimizer sees the trained leaves alone: it has no slots for the others, and a norm that it measures

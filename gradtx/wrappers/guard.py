@@ -11,6 +11,7 @@ import numpy as np
 from gradtx.core.compose.rule import Slot, Whole, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.on_shards import refuse_unnamed
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, missing
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -129,7 +130,7 @@ class Guard(Wrapper, name="guard"):
 
 @builds(Guard)
 def guard(
-    inner: Any,
+    inner: AnyTransform,
     *,
     watch: Watch = "gradient_norm",
     deviations: ScalarOrSchedule | None = 6.0,

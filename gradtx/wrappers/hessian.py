@@ -9,6 +9,7 @@ import jax
 from gradtx.core.compose.rule import Key
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.on_shards import refuse_unnamed
+from gradtx.core.engine.protocol import Seed
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.update import OBJ_FN
@@ -46,7 +47,7 @@ class HutchinsonEstimatorDiagHessian(Wrapper, name="hutchinson_estimator_diag_he
 
 
 @factory
-def hutchinson_estimator_diag_hessian(random_seed: Any = None) -> Transform:
+def hutchinson_estimator_diag_hessian(random_seed: Seed | None = None) -> Transform:
     """Gives, in the place of gradients, an estimate of the diagonal of the Hessian: z (H z), elementwise.
 
     z is +1 or -1 with equal chance for each element, drawn anew at each call, so that the mean of the

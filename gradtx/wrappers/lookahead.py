@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from gradtx.core.compose.rule import Slot, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.rebase import started_anew
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
@@ -74,7 +75,7 @@ class Lookahead(Wrapper, name="lookahead"):
 
 @builds(Lookahead)
 def lookahead(
-    fast_optimizer: Any,
+    fast_optimizer: AnyTransform,
     sync_period: ScalarOrSchedule,
     slow_step_size: ScalarOrSchedule,
     reset_state: bool = False,

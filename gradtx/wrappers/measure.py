@@ -15,6 +15,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.kernels import mixing
 from gradtx.core.engine.placement import typed_sharding, zeros
 from gradtx.core.engine.program import Builder
+from gradtx.core.engine.protocol import AnyTransform, Updates
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -210,7 +211,7 @@ def measure_with_ema(
 
 
 @factory
-def monitor(measures: Mapping[str, Any]) -> Transform:
+def monitor(measures: Mapping[str, AnyTransform | Callable[[Updates], jax.Array]]) -> Transform:
     """Passes the updates on and keeps several measurements of them in the state, each by its name.
 
     The values stand in the state at `slots/monitor.<name>/value`; before the first update they are zero.

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradtx.core.compose.rule import Slot, Whole
 from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Leaves, WrappedUpdate
@@ -90,7 +91,7 @@ class Mechanize(Wrapper, name="mechanize"):
 
 @builds(Mechanize)
 def mechanize(
-    base_optimizer: Any,
+    base_optimizer: AnyTransform,
     weight_decay: ScalarOrSchedule = 1e-2,
     eps: ScalarOrSchedule = 1e-8,
     s_init: ScalarOrSchedule = 1e-6,

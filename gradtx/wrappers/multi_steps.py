@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Whole
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.spec.arguments import factory
@@ -69,7 +70,7 @@ class MultiStepsTransform(Accumulating, name="MultiSteps"):
 
 @factory
 def MultiSteps(
-    opt: Any,
+    opt: AnyTransform,
     every_k_schedule: ScalarOrSchedule,
     use_grad_mean: bool = True,
     should_skip_update_fn: Skip | None = None,

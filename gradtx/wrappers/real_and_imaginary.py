@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import transform
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import Leaves, WrappedUpdate
@@ -68,7 +69,7 @@ class SplitRealAndImaginary(Wrapper, name="split_real_and_imaginary"):
 
 
 @builds(SplitRealAndImaginary)
-def split_real_and_imaginary(inner: Any) -> Transform:
+def split_real_and_imaginary(inner: AnyTransform) -> Transform:
     """Shows a transform each complex leaf as two real ones, called `real` and `imag`.
 
     A rule that works elementwise then treats the parts apart, where it would otherwise see one magnitude.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from gradtx.core.compose.rule import Slot, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.rebase import started_anew
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, added, cast_like
@@ -117,8 +118,8 @@ class Sam(Wrapper, name="sam"):
 
 @builds(Sam)
 def sam(
-    optimizer: Any,
-    adv_optimizer: Any,
+    optimizer: AnyTransform,
+    adv_optimizer: AnyTransform,
     sync_period: int = 2,
     reset_state: bool = True,
     opaque_mode: bool = False,

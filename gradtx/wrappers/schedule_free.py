@@ -11,6 +11,7 @@ from gradtx.core.compose.combine import as_part, visit
 from gradtx.core.compose.rule import Rule, Slot, WholeScalar
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.program import Builder
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Leaf, Now, Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numerics import divide
@@ -91,7 +92,7 @@ class Free(Composed):
 
 @factory
 def schedule_free(
-    base_optimizer: Any,
+    base_optimizer: AnyTransform,
     learning_rate: ScalarOrSchedule,
     b1: ScalarOrSchedule = 0.9,
     weight_lr_power: ScalarOrSchedule = 2.0,

@@ -18,6 +18,7 @@ from gradtx.core.engine.labels import Labels, said_of_each
 from gradtx.core.engine.meshes import shown
 from gradtx.core.engine.placement import axes_of, placed, spread, typed_sharding
 from gradtx.core.engine.program import Builder
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.specs import sharding_on
 from gradtx.core.engine.transform import Call, PyTree, Transform
 from gradtx.core.engine.update import State
@@ -213,7 +214,7 @@ def _abstract(mesh: Mesh | AbstractMesh) -> AbstractMesh:
 
 @builds(ShardState)
 def shard_state(
-    inner: Any,
+    inner: AnyTransform,
     mesh: Mesh | AbstractMesh,
     axis: str | tuple[str, ...],
     *,

@@ -15,7 +15,7 @@ PyTree = Any
 
 
 def skip_not_finite(
-    updates: PyTree, gradient_step: Any, params: PyTree
+    updates: PyTree, gradient_step: Scalar, params: PyTree
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Whether an element of the updates is Inf or NaN.
 
@@ -43,7 +43,7 @@ def skip_not_finite(
 
 
 def skip_large_updates(
-    updates: PyTree, gradient_step: Any, params: PyTree, max_squared_norm: Scalar
+    updates: PyTree, gradient_step: Scalar, params: PyTree, max_squared_norm: Scalar
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Whether the squared norm of the updates reaches a bound, or is not finite.
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.rule import Slot, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import Leaves, WrappedUpdate
@@ -102,7 +103,7 @@ def scale_by_sophia(
     gamma: ScalarOrSchedule = 0.01,
     clip_threshold: ScalarOrSchedule | None = 1.0,
     update_interval: ScalarOrSchedule = 10,
-    hessian_diagonal_fn: Any = HUTCHINSON,
+    hessian_diagonal_fn: AnyTransform = HUTCHINSON,
     mu_dtype: DType | None = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: int = 0,

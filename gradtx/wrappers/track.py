@@ -13,6 +13,7 @@ from gradtx.core.compose.rule import Whole, WholeScalar
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import Mask
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform
 from gradtx.core.engine.wrapped_update import WrappedUpdate
@@ -117,7 +118,7 @@ class Track(Wrapper, name="track"):
 
 @factory
 def track(
-    inner: Any,
+    inner: AnyTransform,
     *,
     every: ScalarOrSchedule = 100,
     groups: Mapping[str, Mask] | None = None,

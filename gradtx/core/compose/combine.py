@@ -13,6 +13,7 @@ from gradtx.core.compose.rule import Rule
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import Excluding, Including, Mask
 from gradtx.core.engine.program import Builder
+from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Leaf, Slots
 from gradtx.core.engine.steps import Fork, Swap
 from gradtx.core.engine.transform import Transform, adapted
@@ -65,7 +66,7 @@ class Chain(Composed):
 
 
 @factory
-def chain(*transforms: Any) -> Transform:
+def chain(*transforms: AnyTransform) -> Transform:
     """Applies transforms one after another: each gets the updates of the one before.
 
     Nested chains flatten into one list with one step counter. A second transform of a name is called
@@ -115,7 +116,7 @@ class NamedChain(Composed):
 
 
 @factory
-def named_chain(*transforms: tuple[str, Any]) -> Transform:
+def named_chain(*transforms: tuple[str, AnyTransform]) -> Transform:
     """A chain whose members have names of your own in the state and among the hyperparameters.
 
     Args:
@@ -173,7 +174,7 @@ class SetToZero(Rule, name="set_to_zero"):
 
 @builds(Masked)
 def masked(
-    inner: Any, mask: Mask, *, mask_compatible_extra_args: bool = False, outside: Outside = "pass"
+    inner: AnyTransform, mask: Mask, *, mask_compatible_extra_args: bool = False, outside: Outside = "pass"
 ) -> Transform:
     """Applies a transform to some leaves; it keeps no state for the others.
 
@@ -238,7 +239,7 @@ def _add(*branches: jax.Array) -> jax.Array:
 
 
 @factory
-def ratio(numerator: Any, denominator: Any) -> Transform:
+def ratio(numerator: AnyTransform, denominator: AnyTransform) -> Transform:
     """The quotient of two transforms of the same updates: u = numerator(g) / denominator(g).
 
     Where both are 0 the quotient is 0. The denominator's results must not be negative.
@@ -260,7 +261,7 @@ def ratio(numerator: Any, denominator: Any) -> Transform:
 
 
 @factory
-def add(*transforms: Any) -> Transform:
+def add(*transforms: AnyTransform) -> Transform:
     """The sum of transforms of the same updates: u = t1(g) + t2(g) + ...
 
     Args:

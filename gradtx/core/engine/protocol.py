@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
 
 Params = Any
 """A tree of parameters: arrays in containers of any kind."""
@@ -34,6 +38,27 @@ class TransformUpdateExtraArgsFn(Protocol):
     def __call__(
         self, updates: Updates, state: OptState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, OptState]: ...
+
+
+@runtime_checkable
+class AnyTransform(Protocol):
+    """A transform of any library: what has the two functions, as methods or as fields."""
+
+    @property
+    def init(self) -> Callable[[Params], OptState]:
+        """The state for parameters."""
+        ...
+
+    @property
+    def update(self) -> Callable[..., tuple[Updates, OptState]]:
+        """The updates and the next state."""
+        ...
+
+
+if TYPE_CHECKING:
+    Seed = int | jax.Array | np.ndarray | Sequence[int]
+else:  # A config is read by what the annotations say, and may have a key's raw data as a list.
+    Seed = Any
 
 
 class EmptyState(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -18,8 +18,10 @@ from gradtx.core.numbers.schedule import CALLABLE, pack_schedules
 from gradtx.core.numbers.states import restarted
 from gradtx.core.spec.spec import show
 
+T = TypeVar("T")
 
-def rebase(tx: Transform, state: Any) -> tuple[Any, dict[str, tuple[Any, Any]]]:
+
+def rebase(tx: Transform, state: T) -> tuple[T, dict[str, tuple[Any, Any]]]:
     """Brings an old state under new settings: the slots and the step stay, every number comes from `tx`.
 
     Without it the numbers in the state are in force, whatever `tx` says.

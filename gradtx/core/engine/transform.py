@@ -6,19 +6,28 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.foreign_state import foreign_state
-from gradtx.core.engine.protocol import OptState, Params, TransformInitFn, TransformUpdateExtraArgsFn, Updates
+from gradtx.core.engine.protocol import (
+    AnyTransform,
+    OptState,
+    Params,
+    TransformInitFn,
+    TransformUpdateExtraArgsFn,
+    Updates,
+)
 from gradtx.core.numbers.states import FOREIGN, TRANSFORM
 from gradtx.core.numerics import cast, compute_dtype, is_complex
 from gradtx.core.spec.spec import Spec, maker, show
 
 PyTree = Any
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass
@@ -358,7 +367,7 @@ def added(param: Any, update: Any) -> Any:
     return cast(result, param.dtype)
 
 
-def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
+def apply_updates(params: T, updates: Updates) -> T:
     """`params + updates`: each parameter keeps its dtype, and a `None` update leaves it as it is.
 
     The sum is taken in at least float32 and rounded once.
@@ -392,8 +401,8 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
 
 
 def apply_gradients(
-    tx: Any, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
-) -> tuple[PyTree, PyTree]:
+    tx: AnyTransform, grads: Updates, state: OptState, params: T, **extra: Any
+) -> tuple[T, OptState]:
     """Updates and applies in one: the new parameters and the new state.
 
     The same as `tx.update` followed by `apply_updates`, except that nothing is narrowed in between: with

@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.spec.fields import Scalar
 
-def safe_increment(count: Any) -> jax.Array:
+
+def safe_increment(count: Scalar) -> jax.Array:
     """A counter plus one; at the largest value of its dtype it stays.
 
     Args:

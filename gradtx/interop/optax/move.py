@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from gradtx.core.engine.layout import check_state
+from gradtx.core.engine.protocol import OptState
 from gradtx.core.engine.rebase import rebase
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numbers.hyperparams import placed
@@ -30,7 +31,7 @@ from gradtx.interop.optax.values import (
 PyTree = Any
 
 
-def from_optax_state(tx: Transform, optax_state: Any, params: PyTree, *, step: int | None = None) -> Any:
+def from_optax_state(tx: Transform, optax_state: OptState, params: PyTree, *, step: int | None = None) -> Any:
     """A state for `tx` that goes on where an Optax optimizer stopped.
 
     The moments, averages and counters are taken from the Optax state, every number from `tx`. The two are
@@ -91,7 +92,7 @@ def from_optax_state(tx: Transform, optax_state: Any, params: PyTree, *, step: i
     return jax.tree.structure(made).unflatten(jax.tree.leaves(rebase(own, state)[0]))
 
 
-def to_optax_state(tx: Transform, state: Any, optax_state: Any) -> Any:
+def to_optax_state(tx: Transform, state: OptState, optax_state: OptState) -> Any:
     """The way back: a state for the Optax optimizer that goes on where gradtx stopped.
 
     Args:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from gradtx.core.compose.combine import checked
+from gradtx.core.engine.protocol import AnyTransform, TransformInitFn, TransformUpdateExtraArgsFn
 
 
-def to_optax(tx: Any) -> Any:
+def to_optax(tx: AnyTransform) -> Any:
     """The same transform as Optax's named tuple, for a library that asks for `optax.GradientTransformation`.
 
     NumPyro's `SVI` and GPJax's `fit` look at the class of what they are given: write
@@ -38,4 +39,5 @@ def to_optax(tx: Any) -> Any:
     checked("to_optax", tx)
     if isinstance(tx, optax.GradientTransformationExtraArgs):
         return tx
-    return optax.GradientTransformationExtraArgs(tx.init, tx.update)
+    init, update = cast(TransformInitFn, tx.init), cast(TransformUpdateExtraArgsFn, tx.update)
+    return optax.GradientTransformationExtraArgs(init, update)

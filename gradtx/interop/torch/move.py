@@ -10,6 +10,7 @@ import numpy as np
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.layout import check_state
+from gradtx.core.engine.protocol import OptState
 from gradtx.core.engine.rebase import rebase
 from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.transform import Transform
@@ -141,7 +142,13 @@ def _entry(match: Match, parameter: Parameter, entry: str) -> np.ndarray | None:
 
 
 def to_torch_state_dict(
-    tx: Transform, state: Any, names: Names, params: PyTree, state_dict: Any, *, order: Order | None = None
+    tx: Transform,
+    state: OptState,
+    names: Names,
+    params: PyTree,
+    state_dict: Any,
+    *,
+    order: Order | None = None,
 ) -> dict[str, Any]:
     """The way back: a state dict for torch's optimizer that goes on where gradtx stopped.
 
