@@ -1,6 +1,5 @@
 """How Sphinx builds the site: `sphinx-build -W --keep-going -b html docs docs/_build/html`."""
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -33,6 +32,7 @@ myst_links_external_new_tab = False
 myst_all_links_external = False
 
 add_module_names = False
+toc_object_entries = False
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 70
 pygments_style = "tango"
@@ -41,16 +41,9 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 html_theme = "furo"
-html_static_path = [
-    "_static",
-    str(
-        next(
-            Path(p) / "static"
-            for p in importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations
-        )
-    ),
-]
+html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/mark.svg"
 html_copy_source = True
 html_show_sphinx = False
 html_show_copyright = False
@@ -65,6 +58,6 @@ if "GITHUB_REPOSITORY" in os.environ:
         "source_directory": "docs/",
     }
 
-# MathJax comes from the package sphinx-mathjax-offline, so that a page asks no other server for anything.
+# `reference.links` copies it, so that a page asks no other server for anything.
 mathjax_path = "mathjax/tex-svg.js"
 mathjax3_config = {"svg": {"fontCache": "global"}, "options": {"enableMenu": False}}

@@ -31,7 +31,10 @@ def _all_of(module: ModuleType, names: list[str]) -> str:
     return " ".join(f"{module.__name__.removeprefix('gradtx.')}.{name}" for name in names)
 
 
-FLAX = "Optimizer TrainState accumulate_gradients shardings_of views with_matrix_view Viewed".split()
+FLAX = [
+    *("Optimizer", "TrainState", "accumulate_gradients"),
+    *("views", "with_matrix_view", "Viewed", "shardings_of"),
+]
 """What `gradtx.flax` has for users."""
 
 GROUPS = [
@@ -334,7 +337,7 @@ def aliases() -> dict[str, list[str]]:
     unknown = sorted(set(placed) - set(public()))
     if twice or lost or unknown:
         raise ValueError(
-            f"docs/_ext/concepts.py gives each public name one group. In none: {lost}; in two: {twice}; "
-            f"not public: {unknown}."
+            f"docs/_ext/reference/concepts.py gives each public name one group. In none: {lost}; in two: "
+            f"{twice}; not public: {unknown}."
         )
     return others

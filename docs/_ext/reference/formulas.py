@@ -90,11 +90,17 @@ def section(name: str, thing: Any) -> tuple[list[str], list[str]]:
     if len(equations) <= MOST_LINES and max(map(len, equations)) <= MOST_LETTERS:
         rest = [f"`{line}`" for line in text.splitlines() if line.startswith(("with ", "at first "))]
         words = f"Read from the code of {source}. {key} {' '.join(rest)}"
-        return ["## Formula\n", "```{math}\n" + "\\\\[0.6em]\n".join(equations) + "\n```\n", words + "\n"], []
+        words = f"{{.key}}\n{words}"
+        return ["## Formula\n", _displayed(equations), words + "\n"], []
     if text and len(text.splitlines()) <= MOST_TEXT:
         opened = "````{dropdown} The formula, as it runs\n"
         return [], [opened, f"Read from the code of {source}.\n", f"```text\n{text}\n```\n````\n"]
     return [], []
+
+
+def _displayed(equations: list[str]) -> str:
+    lines = "\\\\[0.6em]\n".join(equations)
+    return f"```{{math}}\n\\begin{{aligned}}\n{lines}\n\\end{{aligned}}\n```\n"
 
 
 def _call(name: str, thing: Any) -> str:

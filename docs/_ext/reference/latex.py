@@ -77,7 +77,7 @@ def _equations(named: list[tuple[str, Expression]], slots: Mapping[str, Expressi
     roots = {x for _, x in named}
     nodes = within(roots, _shown)
     uses = collections.Counter(part for node in nodes for part in _shown(node))
-    parts = [n for n in nodes if uses[n] > 1 and n.parts and n not in roots and len(text(n)) >= _LONG]
+    parts = [n for n in nodes if n not in roots and _is_worth_a_line(n, uses[n])]
     writer, result = _Writer(slots), []
     for name, x in named:
         for node in within([x], _shown):
@@ -88,6 +88,11 @@ def _equations(named: list[tuple[str, Expression]], slots: Mapping[str, Expressi
                 writer.known[node] = part, _ATOM
         result.append(f"{writer.name(name)} &= {writer.broken(x)}")
     return result
+
+
+def _is_worth_a_line(x: Expression, uses: int) -> bool:
+    """A choice inside of something, or a long part that occurs more than once."""
+    return x.op == "where" or (uses > 1 and bool(x.parts) and len(text(x)) >= _LONG)
 
 
 def _shown(x: Expression) -> tuple[Expression, ...]:
@@ -148,7 +153,7 @@ class _Writer:
             a, b = self.within(args[0], _MUL), self.within(args[1], _MUL)
             return rf"{a} \cdot {b}" if b[0].isdigit() else rf"{a}\,{b}", _MUL
         if op in ("div", "divide"):
-            return rf"\frac{{{self.write(args[0])[0]}}}{{{self.write(args[1])[0]}}}", _POWER
+            return rf"\dfrac{{{self.write(args[0])[0]}}}{{{self.write(args[1])[0]}}}", _POWER
         if op == "pow":
             return f"{{{self.within(args[0], _ATOM)}}}^{{{self.write(args[1])[0]}}}", _POWER
         return self._rest(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import re
 import shutil
 from collections.abc import Callable
@@ -11,9 +12,21 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 from reference.names import file_of, page_of
+
+
+class TrimCode(SphinxTransform):
+    """A doctest in Markdown ends with an empty line, which a page need not show."""
+
+    default_priority = 210
+
+    def apply(self, **kwargs: Any) -> None:
+        for block in self.document.findall(nodes.literal_block):
+            block.rawsource = block.astext().rstrip("\n")
+            block[:] = [nodes.Text(block.rawsource)]
 
 
 class LinkCode(SphinxPostTransform):
@@ -45,12 +58,19 @@ def _within(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
 def drop_empty_contents(app: Sphinx, page: str, source: list[str]) -> None:
     """A part of the table of contents that takes all pages of a folder is there once the folder has pages."""
     if page == "index":
-        docs = Path(app.srcdir)
-        for block in re.findall(r"^```{toctree}.*?^```\n", source[0], flags=re.M | re.S):
-            empty = [p for p in re.findall(r"^\S*\*$", block, re.M) if not any(docs.glob(f"{p}.md"))]
-            shown = re.sub("".join(rf"^{re.escape(p)}\n|" for p in empty) + r"^$.", "", block, flags=re.M)
-            has_pages = re.search(r"^\w\S*$", shown, re.M)
-            source[0] = source[0].replace(block, shown if has_pages else "")
+        source[0] = re.sub(
+            r"^```{toctree}.*?^```$",
+            lambda block: _with_pages(block[0], Path(app.srcdir)),
+            source[0],
+            flags=re.M | re.S,
+        )
+
+
+def _with_pages(block: str, docs: Path) -> str:
+    """A table of contents without the patterns that no page fits; empty if nothing else was in it."""
+    lines = block.splitlines()
+    kept = [x for x in lines if not x.endswith("*") or any(docs.glob(f"{x}.md"))]
+    return "\n".join(kept) if any(re.match(r"\w", x) for x in kept) else ""
 
 
 def edit_source(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -65,7 +85,7 @@ def edit_source(app: Sphinx, page: str, template: str, context: dict[str, Any], 
 
 
 def fold_contents(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """The table of contents of a page opens where the page is, and nowhere else: written out it has 400 names."""
+    """The table of contents beside a page is open where the page is: in all it has 400 names."""
     if "toctree" in context:
         context["toctree"] = functools.partial(_folded, context["toctree"])
 
@@ -74,8 +94,18 @@ def _folded(toctree: Callable[..., str], **options: Any) -> str:
     return toctree(**{**options, "collapse": True})
 
 
+def copy_mathjax(app: Sphinx) -> None:
+    """MathJax, of which one file is needed, from the package that brings it for Sphinx."""
+    if app.builder.format == "html":
+        spec = importlib.util.find_spec("sphinx-mathjax-offline")
+        assert spec is not None and spec.origin is not None
+        target = Path(app.outdir) / "_static" / app.config.mathjax_path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(spec.origin).parent / "static" / app.config.mathjax_path, target)
+
+
 def copy_source(app: Sphinx, error: Exception | None) -> None:
-    """The source beside the pages, as Sphinx has their own: the same version, and there without a repository."""
+    """The source, beside that of the pages: so it is of the same version, and needs no repository."""
     if error is None and app.builder.format == "html":
         package = Path(app.srcdir).parent / "gradtx"
         shutil.copytree(
@@ -88,7 +118,9 @@ def copy_source(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_transform(TrimCode)
     app.add_post_transform(LinkCode)
+    app.connect("builder-inited", copy_mathjax)
     app.connect("source-read", drop_empty_contents)
     app.connect("html-page-context", fold_contents, priority=100)
     app.connect("html-page-context", edit_source, priority=900)

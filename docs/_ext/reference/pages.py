@@ -17,19 +17,19 @@ import optax
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
-from reference import concepts
-from reference import docstring
-from reference import formulas
 import gradtx
-from reference import guides
+from reference import concepts, docstring, formulas, guides
 from reference.docstring import Docstring
 from reference.names import ALIASES, PAGES, escaped, file_of, page_of, prose
 
 ROOT = Path(gradtx.__file__).parent.parent
 UP = "../"
 INTERNAL = frozenset(
-    "fields foreign gives_real handed_on is_of_matrices is_outermost is_users last_units program remarks step "
-    "structure takes_any_leaf whole".split()
+    re.findall(
+        r"\w+",
+        """fields foreign gives_real handed_on is_of_matrices is_outermost is_users last_units program remarks
+        step structure takes_any_leaf whole""",
+    )
 )
 """Members that the engine alone reads."""
 
@@ -68,7 +68,7 @@ def all_pages(docs: Path, source: str) -> Iterator[tuple[str, str]]:
 
 
 def _index() -> str:
-    lines = ["# Reference", "", "Every public name has a page. By concept:", ""]
+    lines = ["# Names by concept", "", "Every public name of gradtx has a page.", ""]
     parts = dict.fromkeys(group.part for group in concepts.GROUPS)
     for part in parts:
         lines += [f"**{part}**", ""]
@@ -111,7 +111,7 @@ def _link(name: str, shown: str = "") -> str:
 
 
 def _plain_links(names: Iterable[str]) -> str:
-    """Links that Sphinx need not look up, which takes a third of its time, and that its search does not see."""
+    """Links that Sphinx need not look up, which is a third of its time, and that its search does not see."""
     return ", ".join(f'<a href="{file_of(name)}.html"><code>{name}</code></a>' for name in names)
 
 
@@ -214,7 +214,7 @@ def _page(
     yield from _see_also(name, group, said, sections, users)
     path, line = place_of(name)
     link = f"{source}/{path}#L{line}" if source else f"../_sources/{path}.txt"
-    yield f'Source: <a href="{link}">{path}</a>, line {line}.\n'
+    yield f'{{.key}}\nSource: <a href="{link}">{path}</a>, line {line}.\n'
 
 
 def _words(text: str, name: str) -> str:
