@@ -31,6 +31,7 @@ myst_links_external_new_tab = False
 # A guide may link to a file of the repository; a page that it does not have is an error.
 myst_all_links_external = False
 
+smartquotes = False
 add_module_names = False
 toc_object_entries = False
 python_use_unqualified_type_names = True

@@ -77,8 +77,9 @@ def edit_source(app: Sphinx, page: str, template: str, context: dict[str, Any], 
     """The pages of the reference are edited where the docstring is."""
     if page in app.config.places:
         path, line = app.config.places[page]
-        if context.get("theme_source_repository"):
-            context["theme_source_edit_link"] = f"{app.config.source_base}/{path}#L{line}"
+        if repository := context.get("theme_source_repository"):
+            branch = context["theme_source_branch"]
+            context["theme_source_edit_link"] = f"{repository}edit/{branch}/{path}#L{line}"
             context["theme_source_view_link"] = f"{app.config.source_base}/{path}#L{line}"
     elif page.startswith(("api/", "genindex", "search")):
         context["theme_top_of_page_buttons"] = []
