@@ -16,8 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.experimental.shard_alike import shard_alike
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+try:
+    from jax.experimental.shard_alike import shard_alike
+except ImportError:  # JAX 0.12 has it no more
+
+    def shard_alike(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The same two arrays, which the compiler shards in one way, as it does what is elementwise."""
+        # Behind a barrier the compiler does not know that it could leave the operation out.
+        return jnp.where(jax.lax.optimization_barrier(jnp.array(True)), x, y), y
+
 
 UNCONSTRAINED: Any = PartitionSpec.UNCONSTRAINED
 """What shards an axis of an array where the compiler decides."""
