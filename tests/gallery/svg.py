@@ -1,0 +1,84 @@
+"""Makes a picture of matplotlib's small: points that a line does not need are left out, and digits too."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+TOLERANCE = 0.4
+"""In points of the picture, how far a curve may be from the one that was drawn."""
+
+
+LONG = r"(?<![\w#.])-?\d+\.\d{3,}"
+"""A number with more digits than can be seen."""
+
+
+def smaller(svg: str) -> str:
+    svg = re.sub(r' d="([^"]*)"', lambda found: f' d="{_path(found[1])}"', svg)
+    # In tags alone: between them are words, as the code of an optimizer is.
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(LONG, lambda found: _number(float(found[0])), tag[0]), svg)
+    svg = re.sub(r"(?:<use [^>]*/>\s*)+", _shared, svg)
+    return re.sub(r"\n\s*", "\n", svg)
+
+
+def _shared(found: re.Match[str]) -> str:
+    """Marks of one look, which is said once for all of them."""
+    looks = set(re.findall(r' style="[^"]*"', found[0]))
+    if len(looks) > 1 or found[0].count("<use") < 2:
+        return found[0]
+    (look,) = looks or {""}
+    return f"<g{look}>{found[0].replace(look, '') if look else found[0]}</g>\n"
+
+
+def _number(x: float) -> str:
+    return f"{x:.2f}".rstrip("0").rstrip(".")
+
+
+def _path(data: str) -> str:
+    """The data of a path of lines with fewer points; one with curves keeps all of them."""
+    if re.search(r"[^MLz\d\s.e-]", data):
+        return " ".join(data.split())
+    made = []
+    for part in data.split("M")[1:]:
+        closed = part.rstrip().endswith("z")
+        numbers = [float(x) for x in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", part)]
+        points = np.array(numbers).reshape(-1, 2)
+        kept = points[_needed(points)]
+        # Whole tenths, each from the one before, which takes the fewest letters and adds up to no error.
+        tenths = np.rint(kept * 10).astype(int)
+        first, *rest = [tenths[0], *np.diff(tenths, axis=0)]
+        steps = " ".join(f"{_tenths(x)} {_tenths(y)}" for x, y in rest if x or y)
+        made.append(
+            f"M{_tenths(first[0])} {_tenths(first[1])}{'l' if steps else ''}{steps}{'z' if closed else ''}"
+        )
+    return "".join(made).replace(" -", "-")
+
+
+def _tenths(x: int) -> str:
+    return f"{x / 10:.1f}".removesuffix(".0").replace("0.", ".", 1) if abs(x) < 10 else f"{x / 10:g}"
+
+
+def _needed(points: np.ndarray) -> np.ndarray:
+    """Which points are farther than the tolerance from the line without them (Douglas and Peucker's way)."""
+    keep = np.zeros(len(points), bool)
+    keep[[0, -1]] = True
+    spans = [(0, len(points) - 1)]
+    while spans:
+        first, last = spans.pop()
+        if last - first < 2:
+            continue
+        along = points[last] - points[first]
+        between = points[first + 1 : last] - points[first]
+        length = np.hypot(*along)
+        far = (
+            np.abs(along[0] * between[:, 1] - along[1] * between[:, 0]) / length
+            if length
+            else np.hypot(*between.T)
+        )
+        most = int(far.argmax())
+        if far[most] > TOLERANCE:
+            middle = first + 1 + most
+            keep[middle] = True
+            spans += [(first, middle), (middle, last)]
+    return keep
