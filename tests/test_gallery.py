@@ -137,7 +137,7 @@ def test_the_paths_of_the_live_page_are_those_of_the_code_beside_them(data):
             start = jnp.asarray(function.start)
             path = jax.lax.scan(step, (start, tx.init(start)), length=len(drawn) - 1)[1]
             low, high = live.bounds(function)
-            assert np.abs((drawn[1:] - path) / (high - low)).max() < 2e-3
+            assert np.abs((drawn[1:] - np.asarray(path)) / (high - low)).max() < 2e-3
 
 
 def test_the_page_computes_no_step():

@@ -1,8 +1,8 @@
 """Opens the gallery and the live page of the built site in a browser.
 
 `python -m tests.gallery.browser docs/_build/html pictures` needs playwright, and a Chromium, whose
-path may be in CHROMIUM. The sliders must move the drawn path, no page may say an error or ask another server for anything,
-and screenshots are left in the second folder.
+path may be in CHROMIUM. The sliders must move the drawn path, no page may say an error or ask another
+server for anything, and screenshots are left in the second folder.
 """
 
 from __future__ import annotations
@@ -15,13 +15,20 @@ import sys
 import threading
 from typing import Any
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports]
 
 LOOKS = {"light": (1200, 900), "dark": (1200, 900), "phone": (390, 844)}
 PAGES = ("gallery/index", "gallery/adams", "gallery/schedules", "live")
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/favicon.ico":  # which no page names, and a browser asks for
+            self.send_response(204)
+            self.end_headers()
+        else:
+            super().do_GET()
+
     def log_message(self, format: str, *args: Any) -> None:
         del format, args
 
@@ -89,8 +96,8 @@ def _move(page: Any) -> None:
                 f"{name} of {optimizer} does not change the code"
             )
             if name == "live-learning_rate":  # a rate at which the other numbers matter
-                for _ in range(3):
-                    page.keyboard.press("ArrowLeft")
+                for key in ("Home", "ArrowRight", "ArrowRight"):
+                    page.keyboard.press(key)
     before = drawn()[0]
     page.select_option("#live-function", label="Ravine")
     assert drawn()[0] != before

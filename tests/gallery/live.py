@@ -158,15 +158,16 @@ def contours(function: Function) -> list[str]:
     from .svg import smaller
 
     (left, right), (bottom, top) = function.frame
-    x, y = np.linspace(left, right, 90), np.linspace(bottom, top, 90)
+    x, y = np.linspace(left, right, 200), np.linspace(bottom, top, 200)
     plane = jnp.asarray(np.stack(np.meshgrid(x, y), -1))
     heights = np.asarray(jax.vmap(jax.vmap(function.loss))(plane), float)
-    side = np.linspace(0, 1000, 90)
+    side = np.linspace(0, 1000, 200)
     lines = contourpy.contour_generator(side, side[::-1], heights)
     levels = heights.min() + (heights.max() - heights.min()) * np.linspace(0, 1, LEVELS + 2)[1:-1] ** 3
     found = []
     for level in levels:
-        data = "".join("M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in line) for line in lines.lines(level))
+        outlines = [np.asarray(line) for line in lines.lines(level) or ()]
+        data = "".join("M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in line) for line in outlines)
         found.append(smaller(f' d="{data}"')[4:-1])
     return found
 
@@ -223,7 +224,7 @@ def data() -> dict[str, Any]:
 def page() -> str:
     """docs/live.md."""
     sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "docs" / "_ext"))
-    from reference import latex
+    from reference import latex  # pyright: ignore[reportMissingImports]
 
     formulas = []
     for one in OPTIMIZERS:

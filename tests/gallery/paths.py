@@ -33,7 +33,8 @@ class Run:
 
     @property
     def end(self) -> tuple[float, float]:
-        return tuple(float(x) for x in self.path[-1])
+        x, y = self.path[-1].tolist()
+        return x, y
 
     @property
     def loss(self) -> float:

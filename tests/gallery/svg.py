@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-TOLERANCE = 0.4
+TOLERANCE = 0.5
 """In points of the picture, how far a curve may be from the one that was drawn."""
 
 
@@ -18,6 +18,10 @@ def smaller(svg: str) -> str:
     svg = re.sub(r' d="([^"]*)"', lambda found: f' d="{_path(found[1])}"', svg)
     # In tags alone: between them are words, as the code of an optimizer is.
     svg = re.sub(r"<[^>]*>", lambda tag: re.sub(LONG, lambda found: _number(float(found[0])), tag[0]), svg)
+    svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg)
+    fonts = re.search(r"font-family: [^;]*; ", svg)
+    if fonts:  # said once, for the whole picture
+        svg = svg.replace(fonts[0], "").replace("<svg ", f'<svg style="{fonts[0].strip()}" ', 1)
     svg = re.sub(r"(?:<use [^>]*/>\s*)+", _shared, svg)
     return re.sub(r"\n\s*", "\n", svg)
 
