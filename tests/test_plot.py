@@ -56,11 +56,16 @@ def covered(ax):
 
 
 def test_schedules_are_drawn_at_each_step_by_name(axes):
-    drawn = {"cosine": COSINE, "constant": 1e-4, "code": lambda step: 1e-6 * step.astype(jnp.float32)}
+    drawn = {
+        "cosine": COSINE,
+        "flat": gradtx.constant_schedule(1e-5),
+        "constant": 1e-4,
+        "code": lambda step: 1e-6 * step.astype(jnp.float32),
+    }
     assert gradtx.plot_schedule(drawn, 1000, ax=axes) is axes
     found = lines(axes)
     steps = np.arange(1000)
-    assert list(found) == ["cosine", "constant", "code"]
+    assert list(found) == ["cosine", "flat", "constant", "code"]
     for x, _ in found.values():
         np.testing.assert_array_equal(x, steps)
     np.testing.assert_allclose(found["cosine"][1, [0, 50, 100, 550]], [0, 1.5e-4, 3e-4, 1.5e-4], rtol=1e-5)

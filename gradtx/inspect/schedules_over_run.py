@@ -82,7 +82,8 @@ def sampled(schedule: Any, at: np.ndarray) -> np.ndarray:
     value = bind_numbers(schedule)
     if not callable(value):
         return np.full(at.shape, np.asarray(value))
-    return np.asarray(value(jnp.asarray(at)))
+    # One that does not ask for the step has one value for all.
+    return np.broadcast_to(np.asarray(value(jnp.asarray(at))), at.shape)
 
 
 def courses(level: Surveyed, steps: int | None, counts: str = "") -> Iterator[Course]:

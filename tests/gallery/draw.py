@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -120,9 +119,7 @@ def every_schedule() -> str:
         figure = _figure(f"Every schedule, over {schedules.STEPS} steps", (9.6, 11.5))
         panels = figure.subplots((len(schedules.CALLS) + 2) // 3, 3).ravel()
         for call, ax in zip(schedules.CALLS, panels, strict=False):
-            # A function of the step is asked at each step; a constant has one value for all.
-            schedule = functools.partial(schedules.value, call)
-            gradtx.plot_schedule({schedules.name(call): schedule}, schedules.STEPS, ax=ax)
+            gradtx.plot_schedule({schedules.name(call): schedules.made(call)}, schedules.STEPS, ax=ax)
             ax.set_title(schedules.name(call), loc="left", fontsize=9, fontweight="bold")
             ax.set(xlabel="", ylabel="", ylim=(-0.004, 0.108))
         for ax in panels[len(schedules.CALLS) :]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import jax
-
 import gradtx
 
 STEPS = 200
@@ -37,8 +35,3 @@ def name(call: str) -> str:
 
 def made(call: str) -> gradtx.Schedule:
     return eval(call, dict(vars(gradtx)))
-
-
-def value(call: str, step: jax.Array) -> jax.Array:
-    """What it is at one step."""
-    return made(call)(step)
