@@ -32,10 +32,6 @@ BY_LABEL = "scale_by_group"
 """The transform whose numbers have the user's labels as names, and so no names that say what they are."""
 
 
-INJECTING = ("inject_hyperparams", "inject_stateful_hyperparams")
-"""The wrappers whose numbers are those of what they wrap."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Kept:
     """What one transform keeps in a state.
@@ -68,11 +64,8 @@ def holds_state(name: str) -> bool:
 def needs_its_name(state: Any, key: str) -> bool:
     """Whether the numbers of a transform say what they are only beside its name.
 
-    A wrapper's `decay` or `warmup` would stand among the numbers of the optimizer that it wraps. What is
-    injected are the arguments of that optimizer.
+    A wrapper's `decay` or `warmup` would stand among the numbers of the optimizer that it wraps.
     """
-    if _kind(key) in INJECTING:
-        return False
     slots = {} if is_foreign(key) else state["slots"].get(key, {})
     wraps = isinstance(slots, Mapping) and any(name == EVAL or holds_state(name) for name in slots)
     return wraps or _kind(key) == BY_LABEL
