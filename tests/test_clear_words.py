@@ -62,6 +62,12 @@ def test_the_numbers_of_a_wrapper_stand_beside_its_name():
     }
 
 
+def test_the_numbers_of_an_optimizer_that_wraps_something_stand_alone():
+    injected = gradtx.inject_hyperparams(lambda rate: gradtx.scale(-rate))(rate=0.5)
+    assert names_of(injected) == {"rate"}
+    assert "b1" in names_of(gradtx.scale_by_sophia())
+
+
 def test_groups_that_are_wrapped_have_the_names_of_the_groups():
     groups = {label: gradtx.guard(gradtx.sgd(0.1)) for label in ("backbone", "head")}
     state = gradtx.accumulate(gradtx.partition(groups, LABELS), 2).init(PARAMS)

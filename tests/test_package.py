@@ -85,7 +85,7 @@ CORE = {
     "polar.py": 175,
     "roots.py": 90,
     "spec": 530,
-    "numbers": 780,
+    "numbers": 790,
     "engine": 3_870,
     "compose": 460,
 }

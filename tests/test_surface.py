@@ -334,7 +334,7 @@ def test_an_average_in_a_narrow_dtype_is_stored_in_it():
 def test_the_decay_of_an_average_is_a_hyperparameter():
     tx = gradtx.monitor(measures(gradtx))
     numbers = gradtx.hyperparams(tx.init(jax.tree.map(jnp.asarray, PARAMS)))
-    assert numbers["average.decay"] == 0.9 and numbers["tree.decay"] == 0.8
+    assert numbers["monitor.average.decay"] == 0.9 and numbers["monitor.tree.decay"] == 0.8
 
 
 def test_a_measurement_keeps_its_dtype_and_sees_none_for_what_is_absent():

@@ -21,6 +21,7 @@ from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.hyperparams import set_hyperparams
 from gradtx.core.numbers.paths import lookup, replaced
 from gradtx.core.numbers.schedule import bind_numbers
+from gradtx.core.numbers.states import INJECTED
 from gradtx.core.spec.fields import ANY, Field
 from gradtx.core.spec.spec import show
 
@@ -30,7 +31,7 @@ def first_states(wrapper: Any, params: PyTree) -> dict[str, Any]:
     return {k: s.init() for k, s in wrapper.schedules.items()}
 
 
-class Injected(Wrapper, name="inject_hyperparams"):
+class Injected(Wrapper, name=INJECTED):
     """u = inner(g) with the hyperparameters h = schedule(s);  s = update(s)."""
 
     inner: Any
@@ -56,7 +57,7 @@ class Injected(Wrapper, name="inject_hyperparams"):
         return result, {"states": in_dtypes_of(new, old), "inner": inner}
 
 
-class Rebuilt(Wrapper, name="inject_hyperparams"):
+class Rebuilt(Wrapper, name=INJECTED):
     """u = factory(h)(g), where h are the numbers of this update."""
 
     factory: Any
@@ -111,7 +112,7 @@ class Rebuilt(Wrapper, name="inject_hyperparams"):
         return result, {"inner": inner}
 
 
-class RebuiltByStates(Rebuilt, name="inject_hyperparams"):
+class RebuiltByStates(Rebuilt, name=INJECTED):
     """u = factory(h)(g), where some of h are schedule(s);  s = update(s)."""
 
     schedules: Any

@@ -28,6 +28,9 @@ EVAL = "eval_params"
 CLOCK = "clock"
 """The scalar of a wrapper that its schedules run by, where it is not the step."""
 
+INJECTED = "inject_hyperparams"
+"""The wrapper whose numbers are the arguments of a function that makes an optimizer."""
+
 BY_LABEL = "scale_by_group"
 """The transform whose numbers have the user's labels as names, and so no names that say what they are."""
 
@@ -64,11 +67,14 @@ def holds_state(name: str) -> bool:
 def needs_its_name(state: Any, key: str) -> bool:
     """Whether the numbers of a transform say what they are only beside its name.
 
-    A wrapper's `decay` or `warmup` would stand among the numbers of the optimizer that it wraps.
+    A wrapper's `decay` or `warmup` would stand among the numbers of the optimizer that it wraps. What is an
+    optimizer itself, or has the arguments of one, is no such wrapper.
     """
+    kind = _kind(key)
+    if kind in (BY_LABEL, INJECTED) or kind.startswith("scale_by_"):
+        return kind == BY_LABEL
     slots = {} if is_foreign(key) else state["slots"].get(key, {})
-    wraps = isinstance(slots, Mapping) and any(name == EVAL or holds_state(name) for name in slots)
-    return wraps or _kind(key) == BY_LABEL
+    return isinstance(slots, Mapping) and any(name == EVAL or holds_state(name) for name in slots)
 
 
 def is_foreign(key: str) -> bool:
