@@ -167,8 +167,9 @@ def test_a_transform_has_a_table_of_its_hyperparameters():
     params = jax.tree.map(lambda x: jnp.ones(x.shape), PARAMS)
     (table,) = Reader(tx._repr_html_()).tables
     rows = {row[0]: row[1:] for row in table[1:]}
-    # Those of a schedule stand in its code.
-    names = {name.split(".")[0] for name in gradtx.hyperparams(tx.init(params))}
+    # Those of a schedule stand in its code, and a wrapper's are beside its name.
+    hyperparams = gradtx.hyperparams(tx.init(params))
+    names = {name.removeprefix("accumulate.").split(".")[0] for name in hyperparams}
     assert {*rows} == names
     assert rows["every"][:2] == ["4", "accumulate"]
     assert rows["b1"] == ["0.9", "accumulate.inner.adamw", "decay of the first moment, in [0, 1)"]

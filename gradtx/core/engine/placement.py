@@ -146,14 +146,16 @@ class Placement:
         return self._in_form(made, len(shape))
 
     def _in_form(self, sharding: NamedSharding, ndim: int) -> NamedSharding:
-        """A sharding in the form of the first leaf's where that is the same one.
+        """A sharding in the form of the first leaf's, which may have a None more at the end of the same one.
 
-        So does a compiled function give it back whose first argument is that leaf; it might have a None more.
+        So does a compiled function give it back whose first argument is that leaf, but where types say how
+        arrays are sharded.
         """
         own = getattr(self._first, "sharding", None)
-        if not isinstance(own, NamedSharding) or jnp.ndim(self._first) != ndim or own.mesh != sharding.mesh:
+        if _is_explicit(sharding) or not isinstance(own, NamedSharding) or jnp.ndim(self._first) != ndim:
             return sharding
-        return own if sharding.is_equivalent_to(own, ndim) else sharding
+        in_full = _in_full(own.mesh, list(own.spec), ndim, own.memory_kind)
+        return own if in_full == sharding else sharding
 
 
 def _kept_parts(shape: tuple[int, ...], sharding: NamedSharding) -> list[Any]:
