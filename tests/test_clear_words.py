@@ -178,3 +178,10 @@ def test_a_transform_and_a_tree_are_no_state():
         gradtx.hyperparams(gradtx.sgd(0.1))
     with pytest.raises(TypeError, match=r"Pass the state that tx\.init\(params\) makes"):
         gradtx.eval_params(PARAMS, PARAMS)
+
+
+def test_a_name_with_a_slip_is_found_without_what_stands_before_it():
+    state = gradtx.accumulate(gradtx.adam(1e-3), 4).init(jnp.ones(2))
+    with pytest.raises(KeyError, match=r"no hyperparameter 'evry'\. Did you mean 'every'\?"):
+        gradtx.set_hyperparams(state, evry=3)
+    assert gradtx.hyperparams(gradtx.set_hyperparams(state, every=3))["accumulate.every"] == 3

@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 import gradtx
+from picture_settings import SHEET
 
 from . import schedules
 from .functions import FUNCTIONS, STEPS
@@ -18,25 +19,7 @@ from .members import Member
 from .paths import Recorded, runs
 from .svg import smaller
 
-INK, SOFT = "#1f2328", "#59636e"
-SETTINGS: dict[Any, Any] = {
-    # Text stays text, which is found, scaled and read aloud; the same picture has the same bytes.
-    "svg.fonttype": "none",
-    "svg.hashsalt": "gallery",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": SOFT,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    # A white sheet: it is read on a white page and on a dark one.
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-}
+SETTINGS = SHEET | {"svg.hashsalt": "gallery", "xtick.labelsize": 8, "ytick.labelsize": 8}
 DOT_EVERY = 10
 """The steps from dot to dot."""
 

@@ -14,21 +14,15 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from picture_settings import INK, SHEET, SOFT
+
 BLUE, VERMILION, GREEN = "#0072b2", "#c94f00", "#00805e"
 """In the order of use: the method that a claim praises is blue, the one beside it vermilion."""
-INK, SOFT, FAINT = "#1f2328", "#59636e", "#d1d9e0"
+FAINT = "#d1d9e0"
 WIDTH, HEIGHT = 8.4, 3.5
 
-SETTINGS: dict[Any, Any] = {
-    # Text stays text, which is found, scaled and read aloud; the same picture has the same bytes.
-    "svg.fonttype": "none",
+SETTINGS = SHEET | {
     "svg.hashsalt": "why",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": SOFT,
     "axes.labelsize": 9,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
@@ -36,8 +30,6 @@ SETTINGS: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "axes.titlesize": 9.5,
     "axes.titlepad": 9,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "lines.linewidth": 1.8,
@@ -45,9 +37,6 @@ SETTINGS: dict[Any, Any] = {
     "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    # A white sheet: it is read on a white page and on a dark one.
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
 }
 
 

@@ -88,13 +88,13 @@ def _what_else(x: Any) -> str:
     found = jax.tree.leaves(held(x), is_leaf=_has_fields)
     if not any(type(part).__module__.startswith("optax.") for part in found if _has_fields(part)):
         return " Pass the state that tx.init(params) makes, or what holds it."
-    injected = isinstance(getattr(held(x), "hyperparams", None), Mapping)
-    return (
+    what = (
         " It is a state of Optax: gradtx.from_optax_state(tx, state, params) makes a gradtx state of it, for "
         "the transform tx of gradtx that does the same."
-        + " What was injected is in its field hyperparams."
-        * injected
     )
+    if isinstance(getattr(held(x), "hyperparams", None), Mapping):
+        what += " What was injected is in its field hyperparams."
+    return what
 
 
 def _has_fields(x: Any) -> bool:
@@ -225,7 +225,9 @@ def _find(entries: list[_Entry], name: str) -> _Entry:
         found = [names[name]]
     settable = [n for n, e in names.items() if e.is_settable]
     if not found:
-        hint = " ".join(["", suggestion(name, None, settable)]).rstrip()
+        # A wrapper's number is meant by its last part too.
+        known = dict.fromkeys([*settable, *(n.rpartition(".")[2] for n in settable)])
+        hint = " ".join(["", suggestion(name, None, [*known])]).rstrip()
         raise KeyError(f"There is no hyperparameter {name!r}.{hint} There are {', '.join(settable)}.")
     if len(found) > 1:
         which = [n for n, e in names.items() if e in found]
