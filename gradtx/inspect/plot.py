@@ -91,10 +91,10 @@ def _by_name(given: Any, is_one: Callable[[Any], bool]) -> Mapping[str, Any]:
 
 def _values(name: str, schedule: Any, at: np.ndarray) -> np.ndarray:
     try:
-        return sampled(as_number(f"plot_schedule: {name!r}", schedule), at)
+        return sampled(as_number(f"plot_schedule: {name}", schedule), at)
     except jax.errors.ConcretizationTypeError as error:
         raise TypeError(
-            f"plot_schedule: {name!r} cannot be traced, as every update does: it must decide with jnp.where, "
+            f"plot_schedule: {name} cannot be traced, as every update does: it must decide with jnp.where, "
             f"not with `if`."
         ) from error
 
