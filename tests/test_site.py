@@ -45,9 +45,20 @@ def test_links_between_pages_lead_somewhere(path):
             assert target.stem.startswith("group-") or target.stem in map(names.file_of, names.ALIASES), link
         else:
             assert target.exists(), f"{path.name} links to {link}"
+            inside = target.resolve().is_relative_to(DOCS.resolve())
+            assert inside or target.suffix != ".md", f"{path.name}: the site has no page for {link}"
         if place and target.suffix == ".md":
             titles = re.findall(r"^#{1,3} (.*)", target.read_text(), re.M)
             assert place in map(guides.slug, titles), f"{path.name} links to {link}"
+
+
+def test_each_page_stands_in_one_table_of_contents():
+    found = []
+    for path in GUIDES:
+        blocks = re.findall(r"^```{toctree}\n(.*?)^```$", path.read_text(), re.M | re.S)
+        lines = [x for block in blocks for x in block.splitlines() if re.match(r"\w", x)]
+        found += [page for x in lines for page in path.parent.glob(f"{x}.md") if page.parent.name != "api"]
+    assert sorted(found) == [p for p in GUIDES if p != DOCS / "index.md"]
 
 
 @pytest.mark.parametrize(
