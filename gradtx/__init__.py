@@ -12,6 +12,7 @@ from gradtx.core.compose.combine import add, chain, masked, named_chain, ratio
 from gradtx.core.compose.matrix_rule import MatrixRule, MatrixSlot
 from gradtx.core.compose.recipe import recipe
 from gradtx.core.compose.rule import Key, Rule, Slot, WholeScalar
+from gradtx.core.compose.store import store
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.protocol import (
     NO_PARAMS_MSG,
@@ -236,6 +237,8 @@ from gradtx.wrappers.lookahead import lookahead
 from gradtx.wrappers.measure import measure_with_ema, monitor, snapshot
 from gradtx.wrappers.mechanize import mechanize
 from gradtx.wrappers.multi_steps import MultiSteps
+from gradtx.wrappers.precise_params import precise_params
+from gradtx.wrappers.precision import precision
 from gradtx.wrappers.qk_clip import qk_clip
 from gradtx.wrappers.real_and_imaginary import split_real_and_imaginary
 from gradtx.wrappers.report import report
@@ -497,6 +500,8 @@ __all__ = [
     "polyak_average",
     "polyak_sgd",
     "polynomial_schedule",
+    "precise_params",
+    "precision",
     "prodigy",
     "qk_clip",
     "radam",
@@ -615,6 +620,7 @@ __all__ = [
     "stateless",
     "stateless_with_tree_map",
     "step_count",
+    "store",
     "to_config",
     "to_optax",
     "to_optax_state",

@@ -51,10 +51,12 @@ class Outline(Builder):
         return path
 
     @contextmanager
-    def inside(self, name: str = "", mask: Any = None, owners: Any = None) -> Iterator[None]:
+    def inside(
+        self, name: str = "", mask: Any = None, owners: Any = None, store: Any = None
+    ) -> Iterator[None]:
         # A recipe has just claimed its name; a group goes by its own, and a bare mask is told by its units.
         (called, claimed), outer = self._claim, self.parts
-        with super().inside(name, mask, owners):
+        with super().inside(name, mask, owners, store):
             if name:
                 self.parts = self._group().inside
             elif owners is not None:

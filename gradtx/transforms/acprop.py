@@ -23,7 +23,7 @@ class ScaleByAcprop(Rule, name="scale_by_acprop"):
     eps: NonNegative
     eps_root: NonNegative
 
-    mu, nu = Slot(), Slot(real=True)
+    mu, nu = Slot(mean=True), Slot(real=True, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         one = jnp.ones_like(now.t)

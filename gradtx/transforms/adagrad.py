@@ -21,7 +21,9 @@ class ScaleByRss(Rule, name="scale_by_rss"):
     eps: NonNegative
     eps_in_sqrt: bool
 
-    sum_of_squares = Slot(real=True, init=lambda rule, param: rule.initial_accumulator_value)
+    sum_of_squares = Slot(
+        real=True, init=lambda rule, param: rule.initial_accumulator_value, nonnegative=True
+    )
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         total = slots.sum_of_squares + abs_sq(g)

@@ -28,8 +28,8 @@ class ScaleByAdam(Rule, name="scale_by_adam"):
     bias_correction: bool
     eps_scaled: bool
 
-    mu = Slot(dtype="mu_dtype")
-    nu = Slot(dtype="nu_dtype", real=True)
+    mu = Slot(dtype="mu_dtype", mean=True)
+    nu = Slot(dtype="nu_dtype", real=True, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         one = jnp.ones_like(now.t)

@@ -60,8 +60,8 @@ class ScaleByAdamMini(Rule, name="scale_by_adam_mini"):
         axes = next(found, None)
         return () if axes is None else (axes,) if isinstance(axes, int) else axes
 
-    mu = Slot(dtype="mu_dtype")
-    nu = Slot(real=True, shape=_shape)
+    mu = Slot(dtype="mu_dtype", mean=True)
+    nu = Slot(real=True, shape=_shape, mean=True, nonnegative=True)
 
     def check(self) -> None:
         if self.blocks is None:

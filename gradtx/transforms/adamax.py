@@ -22,8 +22,8 @@ class ScaleByAdamax(Rule, name="scale_by_adamax"):
     b2: Decay
     eps: NonNegative
 
-    mu = Slot()
-    nu = Slot(real=True)
+    mu = Slot(mean=True)
+    nu = Slot(real=True, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"of_mu": 1 / self.b1.correction(now.t)}

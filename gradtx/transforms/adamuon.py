@@ -26,7 +26,7 @@ class ScaleByAdamuon(OfMomentum, name="scale_by_adamuon"):
     nu_eps: NonNegative
     views: Any
 
-    nu = MatrixSlot(real=True)
+    nu = MatrixSlot(real=True, mean=True, nonnegative=True)
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         o = self.polar(sign(x))

@@ -24,8 +24,8 @@ class ScaleByAdan(Rule, name="scale_by_adan"):
     eps: NonNegative
     eps_root: NonNegative
 
-    m, v, g = Slot(), Slot(), Slot()
-    n = Slot(real=True)
+    m, v, g = Slot(mean=True), Slot(mean=True), Slot()
+    n = Slot(real=True, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {

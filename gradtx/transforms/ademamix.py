@@ -25,8 +25,8 @@ class ScaleByAdemamix(Rule, name="scale_by_ademamix"):
     eps_root: NonNegative
     mu_dtype: DTypeName
 
-    m1, m2 = Slot(dtype="mu_dtype"), Slot(dtype="mu_dtype")
-    nu = Slot(real=True)
+    m1, m2 = Slot(dtype="mu_dtype", mean=True), Slot(dtype="mu_dtype", mean=True)
+    nu = Slot(real=True, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"of_m1": 1 / self.b1.correction(now.t), "of_nu": 1 / self.b2.correction(now.t)}

@@ -31,8 +31,8 @@ class ScaleByAdopt(Rule, name="scale_by_adopt"):
     use_clipping: bool
     clip_value_fn: NonNegative
 
-    mu = Slot(dtype="mu_dtype")
-    nu = Slot(real=True)
+    mu = Slot(dtype="mu_dtype", mean=True)
+    nu = Slot(real=True, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         # The first gradient makes the second moment alone, and moves nothing.

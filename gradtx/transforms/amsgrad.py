@@ -26,8 +26,8 @@ class ScaleByAmsgrad(Rule, name="scale_by_amsgrad"):
     bias_correction_mu: bool
     bias_correction_nu: bool
 
-    mu = Slot(dtype="mu_dtype")
-    nu, nu_max = Slot(real=True), Slot(real=True)
+    mu = Slot(dtype="mu_dtype", mean=True)
+    nu, nu_max = Slot(real=True, mean=True, nonnegative=True), Slot(real=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         one = jnp.ones_like(now.t)

@@ -21,7 +21,7 @@ class Ema(Rule, name="ema"):
     debias: bool
     accumulator_dtype: DTypeName
 
-    ema = Slot(dtype="accumulator_dtype")
+    ema = Slot(dtype="accumulator_dtype", mean=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"scale": 1 / self.decay.correction(now.t)} if self.debias else {}

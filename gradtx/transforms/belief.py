@@ -25,8 +25,8 @@ class ScaleByBelief(Rule, name="scale_by_belief"):
     mu_dtype: DTypeName
     nu_dtype: DTypeName
 
-    mu = Slot(dtype="mu_dtype")
-    nu = Slot(dtype="nu_dtype", real=True)
+    mu = Slot(dtype="mu_dtype", mean=True)
+    nu = Slot(dtype="nu_dtype", real=True, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         c1, c1_next = self.b1.correction(now.t), self.b1.correction(now.t + 1)

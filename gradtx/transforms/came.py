@@ -31,14 +31,16 @@ class ScaleByCame(Rule, name="scale_by_came"):
     def _axes(self, shape: Shape) -> tuple[int, int] | None:
         return axes_to_factor(shape, self.min_dim_size_to_factor)
 
-    mu = Slot(dtype="mu_dtype")
+    mu = Slot(dtype="mu_dtype", mean=True)
     v_row, s_row = (
         Slot(real=True, shape=lambda rule, shape: row_shape(shape, rule._axes(shape))) for _ in range(2)
     )
     v_col, s_col = (
         Slot(real=True, shape=lambda rule, shape: col_shape(shape, rule._axes(shape))) for _ in range(2)
     )
-    v = Slot(real=True, shape=lambda rule, shape: None if rule._axes(shape) else shape)
+    v = Slot(
+        real=True, shape=lambda rule, shape: None if rule._axes(shape) else shape, mean=True, nonnegative=True
+    )
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         squares, axes = abs_sq(g) + self.eps1, self._axes(g.shape)

@@ -29,7 +29,7 @@ class ScaleByDadaptAdam(Rule, name="scale_by_dadapt_adam"):
 
     needs = ("params",)
 
-    mu, nu = Slot(), Slot(real=True)
+    mu, nu = Slot(mean=True), Slot(real=True, mean=True, nonnegative=True)
     grad_sum = Slot()
     d = WholeScalar(init=lambda rule: rule.estim_lr0)
     r = WholeScalar()

@@ -79,9 +79,15 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
     def _axes(self, shape: Shape) -> tuple[int, int] | None:
         return axes_to_factor(shape, self.min_dim_size_to_factor) if self.factored else None
 
-    v_row = Slot(real=True, shape=lambda rule, shape: row_shape(shape, rule._axes(shape)))
-    v_col = Slot(real=True, shape=lambda rule, shape: col_shape(shape, rule._axes(shape)))
-    v = Slot(real=True, shape=lambda rule, shape: None if rule._axes(shape) else shape)
+    v_row = Slot(
+        real=True, shape=lambda rule, shape: row_shape(shape, rule._axes(shape)), mean=True, nonnegative=True
+    )
+    v_col = Slot(
+        real=True, shape=lambda rule, shape: col_shape(shape, rule._axes(shape)), mean=True, nonnegative=True
+    )
+    v = Slot(
+        real=True, shape=lambda rule, shape: None if rule._axes(shape) else shape, mean=True, nonnegative=True
+    )
 
     def check(self) -> None:
         if self.decay_rate_fn is not None and not callable(self.decay_rate_fn):

@@ -49,7 +49,7 @@ class ScaleByKlSoap(OfEigenbases, name="scale_by_kl_soap"):
     right, basis_right = MatrixSlot(of=of_columns), MatrixSlot(of=of_columns)
     scale_left = MatrixSlot(real=True, of=lambda rule, rows, columns: (rows,))
     scale_right = MatrixSlot(real=True, of=lambda rule, rows, columns: (columns,))
-    mu, nu = MatrixSlot(), MatrixSlot(real=True)
+    mu, nu = MatrixSlot(mean=True), MatrixSlot(real=True, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return turns(now.exact_t - 2, self.precondition_frequency)

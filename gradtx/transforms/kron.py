@@ -85,7 +85,7 @@ class ScaleByKron(MatrixRule, name="scale_by_kron"):
     cached: bool
     views: Any
 
-    mu = Slot(dtype="mu_dtype")
+    mu = Slot(dtype="mu_dtype", mean=True)
     left, product_left = MatrixSlot(of=_of_side(0)), MatrixSlot(of=_of_side(0, is_product=True))
     right, product_right = MatrixSlot(of=_of_side(1)), MatrixSlot(of=_of_side(1, is_product=True))
     age = WholeScalar(dtype="int32")

@@ -23,8 +23,8 @@ class ScaleByLaprop(Rule, name="scale_by_laprop"):
     mu_dtype: DTypeName
     nu_dtype: DTypeName
 
-    mu = Slot(dtype="mu_dtype")
-    nu = Slot(dtype="nu_dtype", real=True)
+    mu = Slot(dtype="mu_dtype", mean=True)
+    nu = Slot(dtype="nu_dtype", real=True, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"of_mu": 1 / self.b1.correction(now.t), "of_nu": 1 / self.b2.correction(now.t)}

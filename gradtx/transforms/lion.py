@@ -27,7 +27,7 @@ class ScaleByLion(Rule, name="scale_by_lion"):
     mode: Mode
     smooth_beta: Positive | None
 
-    mu = Slot(dtype="mu_dtype")
+    mu = Slot(dtype="mu_dtype", mean=True)
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         values = {k: v for k, v in self._values().items() if v is not None or k != "smooth_beta"}

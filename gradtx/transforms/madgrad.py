@@ -24,7 +24,7 @@ class ScaleByMadgrad(Rule, name="scale_by_madgrad"):
 
     needs = ("params",)
 
-    grad_sum_sq = Slot(real=True)
+    grad_sum_sq = Slot(real=True, nonnegative=True)
     s = Slot()
     x0 = Slot(init=lambda rule, param: param)
 

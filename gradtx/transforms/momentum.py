@@ -23,7 +23,7 @@ class Trace(Rule, name="trace"):
     dampening: Number
     dampen_first: bool
 
-    trace = Slot(dtype="accumulator_dtype")
+    trace = Slot(dtype="accumulator_dtype", mean=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         share = 1 - self.dampening

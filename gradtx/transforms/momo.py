@@ -27,7 +27,7 @@ class FromModel(Rule):
 
     needs = ("params", "value")
 
-    exp_avg = Slot()
+    exp_avg = Slot(mean=True)
     barf, gamma = WholeScalar(), WholeScalar()
     lb = WholeScalar(init=lambda rule: rule.lower_bound)
 
@@ -95,7 +95,7 @@ class MomoAdam(FromModel, name="momo_adam"):
     b2: Decay
     eps: NonNegative
 
-    exp_avg_sq = Slot(real=True)
+    exp_avg_sq = Slot(real=True, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         start = self._start(now, self.b1.complement, self.b1.correction(now.t))

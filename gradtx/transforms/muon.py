@@ -26,7 +26,7 @@ class OfMomentum(Orthogonalizing):
     nesterov: bool
     bias_correction: bool
 
-    mu = Slot(dtype="mu_dtype")
+    mu = Slot(dtype="mu_dtype", mean=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         one = jnp.ones_like(now.t)

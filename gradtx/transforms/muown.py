@@ -42,9 +42,10 @@ class ScaleByMuown(Scaled, name="scale_by_muown"):
     needs = ("params",)
     sees_param = True
 
-    mu = MatrixSlot()
+    mu = MatrixSlot(mean=True)
     gain, length = MatrixSlot(real=True, of=_of_outputs), MatrixSlot(real=True, of=_of_outputs)
-    gain_mu, gain_nu = MatrixSlot(real=True, of=_of_outputs), MatrixSlot(real=True, of=_of_outputs)
+    gain_mu = MatrixSlot(real=True, of=_of_outputs, mean=True)
+    gain_nu = MatrixSlot(real=True, of=_of_outputs, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"of_mu": 1 / self.gain_b1.correction(now.t), "of_nu": 1 / self.gain_b2.correction(now.t)}

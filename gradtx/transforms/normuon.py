@@ -29,7 +29,7 @@ class ScaleByNormuon(OfMomentum, Scaled, name="scale_by_normuon"):
     b2: Decay
     views: Any
 
-    nu = MatrixSlot(real=True, of=lambda rule, rows, columns: (columns,))
+    nu = MatrixSlot(real=True, of=lambda rule, rows, columns: (columns,), mean=True, nonnegative=True)
 
     def solve(self, x: jax.Array, slots: Slots, stack: Stack) -> tuple[jax.Array, Any]:
         o = self.polar(x)

@@ -29,8 +29,8 @@ class ScaleByNovograd(Rule, name="scale_by_novograd"):
 
     needs = ("params",)
 
-    mu = Slot(dtype="mu_dtype")
-    nu = Slot(real=True, shape=lambda rule, shape: ())
+    mu = Slot(dtype="mu_dtype", mean=True)
+    nu = Slot(real=True, shape=lambda rule, shape: (), mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         one = jnp.ones_like(self.b2.complement)

@@ -32,7 +32,7 @@ class ScaleByProdigy(Rule, name="scale_by_prodigy"):
 
     needs = ("params",)
 
-    mu, nu = Slot(), Slot(real=True)
+    mu, nu = Slot(mean=True), Slot(real=True, mean=True, nonnegative=True)
     grad_sum = Slot()
     params0 = Slot(init=lambda rule, param: param)
     d = WholeScalar(init=lambda rule: rule.estim_lr0)

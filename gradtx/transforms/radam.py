@@ -39,8 +39,8 @@ class ScaleByRadam(Rule, name="scale_by_radam"):
     nesterov: bool
     eps_scaled: bool
 
-    mu = Slot()
-    nu = Slot(real=True)
+    mu = Slot(mean=True)
+    nu = Slot(real=True, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         c1, c1_next = self.b1.correction(now.t), self.b1.correction(now.t + 1)

@@ -25,7 +25,7 @@ class ScaleByRms(Rule, name="scale_by_rms"):
     bias_correction: bool
     first_gradient: bool
 
-    nu = Slot(real=True, init=lambda rule, param: rule.initial_scale)
+    nu = Slot(real=True, init=lambda rule, param: rule.initial_scale, mean=True, nonnegative=True)
 
     def check(self) -> None:
         if self.first_gradient and self.bias_correction:
@@ -52,7 +52,7 @@ class ScaleByRms(Rule, name="scale_by_rms"):
 class ScaleByStddev(ScaleByRms, name="scale_by_stddev"):
     """m = decay m + (1 - decay) g;  v as in RMSProp;  u = g / sqrt(v - |m|² + eps)."""
 
-    mu = Slot()
+    mu = Slot(mean=True)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         decay = Decay(leaf.complement)

@@ -52,7 +52,7 @@ class ScaleByShampoo(MatrixRule, name="scale_by_shampoo"):
     stagger: bool
     views: Any
 
-    mu, graft_nu = MatrixSlot(), MatrixSlot(real=True, of=_of_graft)
+    mu, graft_nu = MatrixSlot(mean=True), MatrixSlot(real=True, of=_of_graft, mean=True, nonnegative=True)
     left, root_left = MatrixSlot(of=of_rows), MatrixSlot(of=of_rows)
     right, root_right = MatrixSlot(of=of_columns), MatrixSlot(of=of_columns)
 

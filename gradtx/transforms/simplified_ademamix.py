@@ -23,7 +23,7 @@ class ScaleBySimplifiedAdemamix(Rule, name="scale_by_simplified_ademamix"):
     eps: NonNegative
     eps_root: NonNegative
 
-    m, n = Slot(), Slot(real=True)
+    m, n = Slot(mean=True), Slot(real=True, mean=True, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"of_n": 1 / self.b2.correction(now.t)}

@@ -41,7 +41,7 @@ class ScaleBySoap(OfEigenbases, name="scale_by_soap"):
     bias_correction: bool
     views: Any
 
-    mu, nu = MatrixSlot(), MatrixSlot(real=True)
+    mu, nu = MatrixSlot(mean=True), MatrixSlot(real=True, mean=True, nonnegative=True)
 
     def check(self) -> None:
         check_count(f"{self.name}: max_precond_dim", self.max_precond_dim)

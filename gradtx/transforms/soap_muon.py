@@ -42,7 +42,7 @@ class ScaleBySoapMuon(OfEigenbases, Scaled, name="scale_by_soap_muon"):
     nesterov: bool
     views: Any
 
-    mu, nu = MatrixSlot(), MatrixSlot(real=True)
+    mu, nu = MatrixSlot(mean=True), MatrixSlot(real=True, mean=True, nonnegative=True)
 
     def check(self) -> None:
         super().check()

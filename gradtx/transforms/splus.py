@@ -38,7 +38,7 @@ class ScaleBySplus(OfEigenbases, name="scale_by_splus"):
     max_precond_dim: int
     views: Any
 
-    mu = MatrixSlot()
+    mu = MatrixSlot(mean=True)
 
     def check(self) -> None:
         check_count(f"{self.name}: max_precond_dim", self.max_precond_dim)

@@ -28,7 +28,7 @@ class EmaNesterov(Rule, name="ema_nesterov"):
     needs = ("params",)
     last: ClassVar[bool] = True
 
-    direction = Slot()
+    direction = Slot(mean=True)
     ahead = WholeScalar()
 
     def prepare(self, now: Now) -> dict[str, Any]:

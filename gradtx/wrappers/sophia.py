@@ -41,7 +41,7 @@ class ScaleBySophia(Wrapper, name="scale_by_sophia"):
     needs = ("params",)
     supports_complex: ClassVar[bool] = False
 
-    mu, nu = Slot(dtype="mu_dtype"), Slot()
+    mu, nu = Slot(dtype="mu_dtype", mean=True), Slot()
     age = WholeScalar(dtype="int32")
 
     def check(self) -> None:

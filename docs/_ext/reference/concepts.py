@@ -236,6 +236,13 @@ GROUPS = [
     ),
     _group(
         "A run",
+        "Precision",
+        "precision",
+        "In how many bits a state is kept, and what keeps small updates of parameters of 16 bits.",
+        "precision store precise_params",
+    ),
+    _group(
+        "A run",
         "Many devices",
         "devices",
         "Where a state lies, and how it is put into shards.",

@@ -31,20 +31,31 @@ class Slot:
 
     Attributes:
         real: real also for a complex leaf.
-        dtype: the field that names the dtype to store it in.
+        dtype: the field that names the dtype to store it in; or `dtype(rule, dtype)`, the dtype for a leaf of
+            the given one.
         init: `init(rule, param)`, the initial value: a number or an array of the slot's shape.
         shape: `shape(rule, shape)`, the slot's shape for a leaf of the given shape, or None for no slot.
         shapes: `shapes(rule, params)`, the same for each leaf, where it depends on the whole tree.
+        mean: whether it is an average of what comes in, which follows it and forgets what came before.
+        nonnegative: whether it is never below 0, as a mean of squares is.
 
     `init` and `shape` may take the path of the leaf, as in `"layer/kernel"`, as their third argument.
     """
 
     real: bool = False
-    dtype: str | None = None
+    dtype: str | Callable[..., Any] | None = None
     init: Callable[..., Any] | None = None
     shape: Callable[..., tuple[int, ...] | None] | None = None
     shapes: Callable[[Any, Any], Sequence[tuple[int, ...] | None]] | None = None
+    mean: bool = False
+    nonnegative: bool = False
     is_of_matrices: ClassVar[bool] = False
+
+    def declared_dtype(self, rule: Any, dtype: Any = None) -> Any:
+        """The dtype that the rule says it is stored in, None where it says none."""
+        if callable(self.dtype):
+            return self.dtype(rule, dtype)
+        return getattr(rule, self.dtype) if self.dtype else None
 
     @property
     def is_like_leaf(self) -> bool:

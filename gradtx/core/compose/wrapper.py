@@ -6,6 +6,7 @@ A wrapper declares its fields and slots as a rule does, and sees the leaves that
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -13,6 +14,8 @@ import jax.numpy as jnp
 
 from gradtx.core.compose.combine import as_part
 from gradtx.core.compose.rule import Slotted
+from gradtx.core.compose.store import Stored
+from gradtx.core.engine.coded import Storage
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.numbers.states import INNER, holds_state
@@ -54,6 +57,21 @@ class Wrapper(Slotted):
     def wrapped(self) -> dict[str, Any]:
         """The wrapped transforms by name, `inner` or `inner_...`; each has a state of its own under it."""
         return {}
+
+    def storing(self, stores: tuple[Storage, ...]) -> Any:
+        """The same around transforms whose slots are kept in some formats."""
+        parts, found = self.wrapped(), {}
+        for key, value in self.__dict__.items():
+            if any(value is part for part in parts.values()):
+                found[key] = functools.reduce(Stored, reversed(stores), value)
+        if len({id(self.__dict__[key]) for key in found}) < len({*map(id, parts.values())}):
+            raise ValueError(
+                f"store: {self.name} makes what it wraps anew, where no format can be brought in. Put store "
+                f"around the transform inside of it."
+            )
+        copy = object.__new__(type(self))
+        copy._set(**{**self.__getstate__(), **found})
+        return copy
 
     def check_leaves(self, params: Any, on: list[bool], where: str) -> None:
         """Raises for parameters, of which it works on some, that it cannot be for; `init` asks."""

@@ -135,7 +135,7 @@ def bare(step: Step) -> Step:
         return step if not isinstance(step, Join) else dataclasses.replace(step, masks=())
     rule = step.transform
     left_out = {key: None for key, field in rule.fields().items() if field.is_number or key in OF_TREES}
-    return dataclasses.replace(step, transform=rule._with(**left_out), masks=())
+    return dataclasses.replace(step, transform=rule._with(**left_out), masks=(), stores=())
 
 
 def key_of(step: Step) -> Any:

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.coded import SlotStorage, first_coded, first_stack
+from gradtx.core.engine.formats import Format
 from gradtx.core.engine.kernels import with_values
 from gradtx.core.engine.matrix_groups import Group, first_rows, groups_of
 from gradtx.core.engine.matrix_views import cuts_of
@@ -60,21 +62,30 @@ def initial_state(program: Program, params: PyTree) -> State:
                 slots[*unit.path, name] = adapted(part).init(unit.transform.view(kept))
         rule = with_values(unit, arguments)
         for name in rule.leaf_slots:
-            make = _slot_maker(unit, rule, name, place, kept)
+            make = _slot_maker(program, unit, rule, name, place, kept)
             made: list[Any] = [None] * len(leaves)
+            scales: list[Any] = [None] * len(leaves)
+            storage = program.stored.get((*unit.path, name))
+            formats = [None] * len(leaves) if storage is None else storage.of_leaves(params, len(leaves))
             for i, x in enumerate(leaves):
                 if not on[i]:
                     continue
                 try:
-                    made[i] = make(i, x, unit.path in complex_at[i], paths[i])
+                    made[i], scales[i] = make(i, x, unit.path in complex_at[i], paths[i], formats[i])
                 except Exception as error:
                     lv.note_leaf(error, params, i)
                     raise
             slots[*unit.path, name] = structure.unflatten(made)
+            if (beside := program.scale_paths.get((*unit.path, name))) is not None:
+                slots[beside] = structure.unflatten(scales)
         if is_rule(unit) and rule.is_of_matrices:
             cuts, groups = matrices_at_init(program, unit, rule, params, active)
             for name in rule.matrix_slots:
-                slots[*unit.path, name] = _stacks(unit, rule, name, groups, place, leaves)
+                storage = program.stored.get((*unit.path, name))
+                stacks = _stacks(unit, rule, name, groups, place, leaves, storage)
+                slots[*unit.path, name] = {k: values for k, (values, _) in stacks.items()}
+                if (beside := program.scale_paths.get((*unit.path, name))) is not None:
+                    slots[beside] = {k: scales for k, (_, scales) in stacks.items()}
             if rule.matrix_slots:
                 rows = first_rows(groups, cuts)
                 slots[*unit.path, ROWS] = structure.unflatten(
@@ -112,34 +123,42 @@ def _check_order(program: Program, tree: PyTree, active: dict[Path, list[bool]])
 
 
 def _slot_maker(
-    unit: Unit, rule: Any, name: str, place: Placement, params: PyTree
-) -> Callable[[int, Any, bool, str], Any]:
-    slot = rule.slots[name]
+    program: Program, unit: Unit, rule: Any, name: str, place: Placement, params: PyTree
+) -> Callable[[int, Any, bool, str, Format | None], tuple[Any, Any]]:
+    """What makes a slot of a leaf, as the values and the scales of a format."""
+    slot, storage = rule.slots[name], program.stored.get((*unit.path, name))
     shape_for = slot.shapes_for(rule, params)
 
-    def make(i: int, x: Any, complex_input: bool, path: str) -> Any:
+    def make(i: int, x: Any, complex_input: bool, path: str, format: Format | None) -> tuple[Any, Any]:
         shape = shape_for(i, x, path)
         if varying(x) and slot.shape is not None:
             large = shape_for(i, jax.ShapeDtypeStruct([n << 20 for n in x.shape], x.dtype), path)
             if shape not in (None, (), x.shape) or (shape is None) != (large is None):
                 refuse_axes(unit.where, rule, x)
         if shape is None:
-            return None
+            return None, None
         dtype = jnp.result_type(x)
         # What remembers parameters is complex as they are, whatever the updates are.
         may_be_complex = complex_input or (unit.transform.last and is_complex(dtype))
-        stored = _stored_dtype(unit, rule, name, dtype, may_be_complex)
+        stored = _stored_dtype(unit, rule, name, dtype, may_be_complex, in_a_format=storage is not None)
         first = functools.partial(slot.first_value, rule, x, path)
         value = 0.0 if place.abstract else on_shards(first, x, unit.where, rule)
-        return place.slot(shape, stored, value, x)
+        whole = functools.partial(place.slot, shape, stored, value, x)
+        if storage is not None:
+            format = storage.chosen(format, shape, stored, path)
+        if format is None:
+            return whole(), None
+        return first_coded(place, format, shape, value if isinstance(value, float) else None, x, whole)
 
     return make
 
 
-def _stored_dtype(unit: Unit, rule: Any, name: str, dtype: Any, may_be_complex: bool) -> np.dtype:
-    """The dtype of a slot of a leaf of some dtype."""
+def _stored_dtype(
+    unit: Unit, rule: Any, name: str, dtype: Any, may_be_complex: bool, *, in_a_format: bool = False
+) -> np.dtype:
+    """The dtype of a slot of a leaf of some dtype; of one in a format that of what is too small for it."""
     slot = rule.slots[name]
-    declared = getattr(rule, slot.dtype) if slot.dtype else None
+    declared = None if in_a_format else slot.declared_dtype(rule, dtype)
     stored = np.dtype(declared) if declared else real_dtype(compute_dtype(dtype))
     if not may_be_complex or slot.real:
         return stored
@@ -181,16 +200,29 @@ def stack_shapes(rule: Any, name: str, groups: tuple[Group, ...]) -> dict[str, t
 
 
 def _stacks(
-    unit: Unit, rule: Any, name: str, groups: tuple[Group, ...], place: Placement, leaves: list[Any]
-) -> dict[str, Any]:
-    """A slot of matrices: a stack for each group."""
+    unit: Unit,
+    rule: Any,
+    name: str,
+    groups: tuple[Group, ...],
+    place: Placement,
+    leaves: list[Any],
+    storage: SlotStorage | None,
+) -> dict[str, tuple[Any, Any]]:
+    """A slot of matrices: a stack for each group, as the values and the scales of a format."""
     slot, shapes, made = rule.slots[name], stack_shapes(rule, name, groups), {}
     for group in groups:
         if group.name in shapes:
-            stored = _stored_dtype(unit, rule, name, group.dtype, is_complex(group.dtype))
+            kept_so, dtype = storage is not None, group.dtype
+            stored = _stored_dtype(unit, rule, name, dtype, is_complex(dtype), in_a_format=kept_so)
             value = 0.0 if place.abstract or slot.init is None else slot.init(rule, *group.size)
             leaf = leaves[group.places[0].leaf]
-            made[group.name] = place.stack(shapes[group.name], stored, value, leaf)
+            shape = shapes[group.name]
+            format = None if storage is None else storage.of_stack(group.name, shape, stored)
+            stack = functools.partial(place.stack, leaf=leaf)
+            if format is None:
+                made[group.name] = stack(shape, stored, value), None
+            else:
+                made[group.name] = first_stack(format, shape, stored, value, stack)
     return made
 
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.core.engine.coded import SCALES, SlotStorage, Storage, storage_of
 from gradtx.core.engine.kernels import PrepareKernel, bound_arguments, code_of, hashable, shared
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.stages import stages_of
@@ -33,25 +34,30 @@ class Builder:
         self.scopes: dict[Path, dict[str, tuple[Any, Domain, bool]]] = {}
         self._prefix = ""
         self._masks: tuple[Mask, ...] = ()
+        self._stores: tuple[Storage, ...] = ()
         self._owners: dict[int, tuple[Path, str]] = {}
         self._claimed: set[Path] = set()
 
     @contextmanager
-    def inside(self, name: str = "", mask: Any = None, owners: Any = None) -> Iterator[None]:
-        """Visits a part under a name, a mask, or the arguments of a recipe.
+    def inside(
+        self, name: str = "", mask: Any = None, owners: Any = None, store: Storage | None = None
+    ) -> Iterator[None]:
+        """Visits a part under a name, a mask, the arguments of a recipe, or formats of slots.
 
         A name is a part of one key, `fast.trace`: the state has a transform's slots always at one depth, so
         that it is known where the parameters' own names begin.
         """
-        before = self._prefix, self._masks, self._owners
+        before = self._prefix, self._masks, self._owners, self._stores
         if name:
             self._prefix = f"{self._prefix}{name}."
         if mask is not None:
             self._masks = (*self._masks, mask)
         if owners is not None:
             self._owners = {**owners, **self._owners}
+        if store is not None:
+            self._stores = (*self._stores, store)
         yield
-        self._prefix, self._masks, self._owners = before
+        self._prefix, self._masks, self._owners, self._stores = before
 
     def claim(self, name: str) -> Path:
         """A unique path for a unit or scope: a second `scale` is `scale_1`."""
@@ -85,7 +91,9 @@ class Builder:
             sources[key] = (scope, argument)
         mask = rule.__dict__.get("mask")
         masks = self._masks if mask is None else (*self._masks, mask)
-        self.steps.append(Unit(path, rule, masks, sources))
+        if self._stores and rule.whole:
+            rule = rule.storing(self._stores)
+        self.steps.append(Unit(path, rule, masks, sources, self._stores))
 
     def add_join(self, name: str, branches: int, how: Callable[..., Any]) -> None:
         """Ends parallel branches."""
@@ -138,9 +146,19 @@ class Program:
         self.leaf_slot_paths = [(*u.path, k) for u in declared for k in u.transform.leaf_slots]
         self.stack_paths = [(*u.path, k) for u in declared for k in u.transform.matrix_slots]
         self.row_paths = [(*u.path, ROWS) for u in declared if u.transform.matrix_slots]
+        self.stored: dict[Path, SlotStorage] = {
+            (*u.path, k): storage
+            for u in declared
+            for k in u.transform.slots
+            if (storage := storage_of(u, k))
+        }
+        self.scale_paths: dict[Path, Path] = {
+            p: (*p[:-1], p[-1] + SCALES) for p, s in self.stored.items() if s.is_scaled
+        }
         self.slot_paths = [
             *self.leaf_slot_paths,
             *self.stack_paths,
+            *self.scale_paths.values(),
             *self.row_paths,
             *((*u.path, k) for u in declared for k in u.transform.scalars),
             *self.wrapped,
@@ -157,7 +175,7 @@ class Program:
         self.stages = list(stages_of(self.steps))
         self.preparation = shared(PrepareKernel(self.rules, self._uncoded()))
         self.key = tuple(_step_key(step) for step in self.steps)
-        self.masks = tuple((hashable(u.masks), hashable(_views(u))) for u in self.units)
+        self.masks = tuple((hashable(u.masks), hashable(_views(u)), hashable(_stores(u))) for u in self.units)
         self._hash = hash(self.key)
 
     def _uncoded(self) -> dict[tuple[Path, str], Any]:
@@ -262,9 +280,14 @@ def _views(unit: Unit) -> Any:
     return unit.transform.views if is_declared(unit) and unit.transform.is_of_matrices else None
 
 
+def _stores(unit: Unit) -> Any:
+    """In which formats its slots are kept, as it was said."""
+    return tuple(storage.static_parts for storage in unit.stores)
+
+
 def _step_key(step: Any) -> Any:
     if not isinstance(step, Unit):
         return step
     if not is_declared(step):
         return (step.path, hashable(step.transform))
-    return (step.path, *code_of(step.transform, form), tuple(step.sources.items()))
+    return (step.path, *code_of(step.transform, form), tuple(step.sources.items()), hashable(_stores(step)))

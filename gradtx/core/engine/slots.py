@@ -1,4 +1,4 @@
-"""How a slot is loaded and stored: in the state in its own dtype, in arithmetic in the leaf's.
+"""How a slot is loaded and stored: in the state in its own dtype or format, in arithmetic in the leaf's.
 
 This is the one place where what is remembered changes its form, for rules and for wrappers alike.
 """
@@ -9,12 +9,15 @@ from typing import Any
 
 import jax
 
+from gradtx.core.engine.coded import Coded
 from gradtx.core.engine.transform import cast_like
 from gradtx.core.numerics import compute_dtype, is_trainable, like
 
 
 def load(stored: Any, compute: Any) -> Any:
     """A slot of one leaf as a rule or a wrapper sees it: floats in the dtype to compute in."""
+    if isinstance(stored, Coded):
+        stored = stored.load()
     if stored is None or not is_trainable(stored.dtype):
         return stored
     return stored.astype(like(stored.dtype, compute))
@@ -22,7 +25,7 @@ def load(stored: Any, compute: Any) -> Any:
 
 def store(new: Any, old: Any) -> Any:
     """The new value of a slot in the form of the old one, so that a state goes out as it came in."""
-    return cast_like(new, old)
+    return old.store(new) if isinstance(old, Coded) else cast_like(new, old)
 
 
 def load_update(stack: list[jax.Array], param: Any) -> tuple[list[jax.Array], Any, Any]:

@@ -75,7 +75,8 @@ class StackKernel(Kernel):
             numbers: a number for each leaf, of which its keys are made; none for a rule without a key.
             step: the number of the update.
         """
-        originals = xs
+        originals, in_formats = xs, stacks
+        stacks = {k: {n: load(x, x.dtype) for n, x in column.items()} for k, column in stacks.items()}
         values, keys = self._keys(cuts, values, numbers, xs)
         homes: Sequence[tuple[str, ...]] = [()] * len(xs)
         if not (stacks or keys or self.unit.transform.sees_index):
@@ -124,6 +125,7 @@ class StackKernel(Kernel):
         updates = [
             moved_like(cut.join(parts), x) for cut, parts, x in zip(cuts, made, originals, strict=True)
         ]
+        new = {k: {n: store(x, in_formats[k][n]) for n, x in column.items()} for k, column in new.items()}
         return updates, new
 
     def _keys(

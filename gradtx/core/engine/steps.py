@@ -27,6 +27,8 @@ class Unit:
     masks: tuple[Mask, ...]
     sources: dict[str, tuple[Path, str]]
     """For each hyperparameter of a rule, the scope and the argument that the state keeps it under."""
+    stores: tuple[Any, ...] = ()
+    """In which formats its slots are kept, as what is around it says; the last one is the nearest."""
 
     @property
     def where(self) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.coded import SlotStorage, coded, parts
 from gradtx.core.engine.kernels import is_decay, made_once, with_values
 from gradtx.core.engine.layout import active_leaves, stack_shapes
 from gradtx.core.engine.matrix_groups import Group, groups_of
@@ -81,6 +82,8 @@ class Update:
         self.results: dict[int, Any] = {}
         self.shared = shared or Shared([None] * len(self.us))
         self.slots = {path: lookup(state["slots"], path) for path in program.slot_paths}
+        for path, storage in program.stored.items():
+            self.slots[path] = self._coded(path, storage)
         for path in program.leaf_slot_paths:
             self.slots[path] = self._leaf_slots(path)
         for path in program.row_paths:
@@ -110,6 +113,8 @@ class Update:
                 if not scalar.is_key and name in self.scalars[unit.path]:
                     old = self.slots[*unit.path, name]
                     self.slots[*unit.path, name] = store(self.scalars[unit.path][name], old)
+        for path in program.stored:
+            self._keep_coded(path)
         for path in (*program.leaf_slot_paths, *program.row_paths):
             self.slots[path] = self.structure.unflatten(self.slots[path])
         made = list(self.ps if self.apply else self.us)
@@ -248,6 +253,35 @@ class Update:
     @functools.cached_property
     def _numbers(self) -> list[np.uint32]:
         return [np.uint32(zlib.crc32(path.encode())) for path in lv.paths(self.grads)]
+
+    def _coded(self, path: Path, storage: SlotStorage) -> Any:
+        """A slot that is kept in a format, with the scales beside the values."""
+        step, values = self.state["step"], self.slots[path]
+        beside = self.program.scale_paths.get(path)
+        scales: Any = {} if beside is None else self.slots[beside]
+        if path in self.program.stack_paths:
+            return {
+                k: coded(storage, x, scales.get(k), storage.of_stack(k, x.shape, x.dtype), k, step)
+                for k, x in values.items()
+            }
+        flat = self.structure.flatten_up_to(values)
+        found = [None] * len(flat) if beside is None else self.structure.flatten_up_to(scales)
+        formats = storage.of_leaves(self._described[0], len(flat))
+        given = zip(flat, found, formats, lv.paths(self.grads), strict=True)
+        return self.structure.unflatten([coded(storage, *each, step) for each in given])
+
+    def _keep_coded(self, path: Path) -> None:
+        """Puts the values and the scales of a slot apart again, as the state has them."""
+        beside, slot = self.program.scale_paths.get(path), self.slots[path]
+        if path in self.program.stack_paths:
+            values, scales = parts([*slot.values()])
+            self.slots[path] = dict(zip(slot, values, strict=True))
+            if beside is not None:
+                self.slots[beside] = dict(zip(slot, scales, strict=True))
+            return
+        self.slots[path], scales = parts(slot)
+        if beside is not None:
+            self.slots[beside] = self.structure.unflatten(scales)
 
     def _leaf_slots(self, path: Path) -> list[Any]:
         tree = self.slots[path]

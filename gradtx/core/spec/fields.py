@@ -175,9 +175,21 @@ def _field(name: str, annotation: Any, default: Any) -> Field:
     return Field(name, DECAY if decay else domain, decay, optional, "dtype" in marks, default, elements)
 
 
+FORMATS = ("int8", "uint8", "float8_e4m3", "float8_e5m2", "int4", "uint4")
+"""The formats of slots that are no dtypes of numbers: what is kept means something beside its scale only."""
+
+AT_RANDOM = tuple(f"{name}_stochastic" for name in ("bfloat16", "float16", "int8", "uint8", "uint4"))
+"""Those that round up or down at random."""
+
+
 def dtype_name(dtype: DType) -> str | None:
-    """The canonical name of a dtype, or None."""
-    return None if dtype is None else jax.dtypes.canonicalize_dtype(dtype).name
+    """The canonical name of a dtype or of a format, or None."""
+    if dtype is None:
+        return None
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    if name == "float8_e4m3fn":  # what has three bits of digits in JAX, and is nothing without a scale
+        return "float8_e4m3"
+    return name if name in (*FORMATS, *AT_RANDOM) else jax.dtypes.canonicalize_dtype(dtype).name
 
 
 def as_number(where: str, value: Any, domain: Domain | None = ANY) -> Any:
@@ -276,9 +288,13 @@ class Declared(Spec):
 
     def _keep(self, field: Field, value: Any) -> Any:
         if field.dtype:
-            if value is not None and not jnp.issubdtype(jnp.dtype(value), jnp.inexact):
-                raise ValueError(f"{self.name}: {field.name} must be a floating dtype, got {show(value)}.")
-            return dtype_name(value)
+            name = dtype_name(value)
+            if not (name in (None, *FORMATS, *AT_RANDOM) or jnp.issubdtype(name, jnp.inexact)):
+                raise ValueError(
+                    f"{self.name}: {field.name} must be a floating dtype or a format of slots, got "
+                    f"{show(value)}. The formats are {', '.join((*FORMATS, *AT_RANDOM))}."
+                )
+            return name
         if not field.is_number or (value is None and field.optional):
             return value
         return as_number(f"{self.name}: {field.name}", value, field.domain)

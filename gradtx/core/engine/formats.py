@@ -1,0 +1,224 @@
+"""Formats of slots: in how many bits a number is kept, and what it is taken for again.
+
+A format turns an array into values, and most into a scale for each block of them beside; an optimizer's rule
+sees what they stand for, in the dtype to compute in. A rule never knows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.engine.blocks import beside, counts_along, join, largest, largest_with_sign, split
+from gradtx.core.engine.placement import Size
+from gradtx.core.numerics import divide, sqrt
+from gradtx.core.rounding import rounded, uniform_like
+from gradtx.core.spec.fields import AT_RANDOM
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How a slot is kept.
+
+    Attributes:
+        name: what `gradtx.store` calls it.
+        dtype: the dtype of the values.
+        encode: `encode(x, counts, random)`, the values and the scales (None without) of an array of real
+            floats, whose blocks are as many along each axis; `random`, a number in [0, 1) for each element or
+            None, decides between the two nearest values.
+        decode: `decode(values, scales)`, the array that they stand for, in the dtype of the scales, or in
+            that of the values.
+        scaled: whether there are scales.
+        nonnegative: whether it is for what is never below 0, and for nothing else.
+        signed: whether it is for what has a sign; some are for anything.
+        in_a_byte: how many values along the last axis are one of what is stored.
+        stochastic: whether `random` is asked for.
+    """
+
+    name: str
+    dtype: str
+    encode: Callable[[jax.Array, Shape, Any], tuple[jax.Array, Any]]
+    decode: Callable[[jax.Array, Any], jax.Array]
+    scaled: bool = True
+    nonnegative: bool = False
+    signed: bool = False
+    in_a_byte: int = 1
+    stochastic: bool = False
+
+    def fits(self, shape: Shape) -> bool:
+        """Whether an array of a shape can be kept so: it has axes, of which the last has whole bytes."""
+        return len(shape) > 0 and math.prod(shape) > 0 and shape[-1] % self.in_a_byte == 0
+
+    def shapes(self, shape: Shape) -> tuple[Shape, Shape | None]:
+        """The shapes of the values and of the scales; a size remembers of which axis of a leaf it is."""
+        n: Any = shape[-1]
+        packed = n // self.in_a_byte
+        last = Size.along(packed, n.axis) if hasattr(n, "axis") else packed
+        return (*shape[:-1], last), counts_along(shape) if self.scaled else None
+
+    def of(self, values: Shape) -> Shape:
+        """The shape of what values of a shape stand for."""
+        return (*values[:-1], values[-1] * self.in_a_byte)
+
+    def random(self, x: jax.Array, seed: Any) -> Any:
+        """A number in [0, 1) for each element, if it is asked for."""
+        return uniform_like(x, seed) if self.stochastic else None
+
+
+def _whole(x: jax.Array, random: Any) -> jax.Array:
+    """A whole number beside each: the nearest, or with a random number one of the two, right on average."""
+    return jnp.floor(x + (0.5 if random is None else random.astype(x.dtype)))
+
+
+def _scaled(
+    size: Callable[[jax.Array], jax.Array],
+    code: Callable[[jax.Array, Any], jax.Array],
+    scale: Callable[[jax.Array], jax.Array] = largest,
+) -> Callable[[jax.Array, Shape, Any], tuple[jax.Array, jax.Array]]:
+    """What encodes by a scale for each block: that of `size` of the elements.
+
+    `code(part, random)` has what an element is as a part of the scale.
+    """
+
+    def encode(x: jax.Array, counts: Shape, random: Any) -> tuple[jax.Array, jax.Array]:
+        shape, blocks = x.shape, split(size(x), counts)
+        scales = scale(blocks)
+        parts = divide(blocks * jnp.sign(beside(scales)), jnp.abs(beside(scales)))
+        given = None if random is None else split(random, counts)
+        return join(code(parts, given), shape), scales
+
+    return encode
+
+
+def _unscaled(
+    part: Callable[[jax.Array, Any], jax.Array], of_size: Callable[[jax.Array], jax.Array] = lambda x: x
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """What decodes by the scales: `part(code, dtype)` of it, and then the inverse of `size`."""
+
+    def decode(values: jax.Array, scales: jax.Array) -> jax.Array:
+        blocks = part(split(values, scales.shape), scales.dtype) * beside(scales)
+        return join(of_size(blocks), values.shape)
+
+    return decode
+
+
+def _companded(part: jax.Array, random: Any) -> jax.Array:
+    return _whole(127 * (2 * part / (1 + jnp.abs(part))), random).astype(jnp.int8)
+
+
+def _expanded(code: jax.Array, dtype: Any) -> jax.Array:
+    y = code.astype(dtype) / 127
+    return y / (2 - jnp.abs(y))
+
+
+def _root_codes(most: int, dtype: Any) -> Callable[[jax.Array, Any], jax.Array]:
+    """Codes of a square root, of which what is not 0 gets none of 0, since updates are divided by it."""
+
+    def code(part: jax.Array, random: Any) -> jax.Array:
+        return jnp.clip(_whole(most * part, random), (part > 0).astype(part.dtype), most).astype(dtype)
+
+    return code
+
+
+_LEVELS = np.array([0.0055, 0.0325, 0.0775, 0.2125, 0.4375, 0.6625, 0.8875])
+LEVELS = np.concatenate([-_LEVELS[::-1], [0.0], _LEVELS, [1.0]])
+"""What the 16 signed codes of 4 bits stand for."""
+
+
+def _nearest_level(part: jax.Array, random: Any) -> jax.Array:
+    borders = (LEVELS[1:] + LEVELS[:-1]) / 2
+    return functools.reduce(jnp.add, [(part > border).astype(jnp.uint8) for border in borders])
+
+
+def _level(code: jax.Array, dtype: Any) -> jax.Array:
+    return jnp.asarray(LEVELS, dtype)[code.astype(jnp.int32)]
+
+
+def _sixteenths(part: jax.Array, random: Any) -> jax.Array:
+    return jnp.clip(_whole(16 * part, random) - 1, 0, 15).astype(jnp.uint8)
+
+
+def _of_sixteenths(code: jax.Array, dtype: Any) -> jax.Array:
+    return (code.astype(dtype) + 1) / 16
+
+
+def _paired(encode: Any) -> Any:
+    """Codes of 4 bits, two along the last axis as one of 8."""
+
+    def packed(x: jax.Array, counts: Shape, random: Any) -> tuple[jax.Array, jax.Array]:
+        codes, scales = encode(x, counts, random)
+        pairs = split(codes, (*codes.shape[:-1], codes.shape[-1] // 2))
+        return join(pairs[..., :1] | (pairs[..., 1:] << 4), pairs.shape[::2]), scales
+
+    return packed
+
+
+def _unpaired(decode: Any) -> Any:
+    def unpacked(values: jax.Array, scales: jax.Array) -> jax.Array:
+        both = split(values, values.shape)
+        shape = (*values.shape[:-1], 2 * values.shape[-1])
+        return decode(join(jnp.concatenate([both & 15, both >> 4], axis=-1), shape), scales)
+
+    return unpacked
+
+
+def _float8(dtype: Any) -> tuple[Any, Any]:
+    most, least = float(jnp.finfo(dtype).max), float(jnp.finfo(dtype).smallest_subnormal)
+
+    def code(part: jax.Array, random: Any) -> jax.Array:
+        x = most * part
+        # What is not 0 stays so: where it is a second moment, updates are divided by it.
+        return jnp.where((x != 0) & (jnp.abs(x) < least), jnp.copysign(least, x), x).astype(dtype)
+
+    return _scaled(lambda x: x, code), _unscaled(lambda code, to: code.astype(to) / most)
+
+
+def _cast(dtype: Any) -> Callable[[jax.Array, Shape, Any], tuple[jax.Array, None]]:
+    def encode(x: jax.Array, counts: Shape, random: Any) -> tuple[jax.Array, None]:
+        return (x.astype(dtype) if random is None else rounded(x, dtype, random)), None
+
+    return encode
+
+
+def _widened(values: jax.Array, scales: None) -> jax.Array:
+    return values
+
+
+_ROOT = lambda x: sqrt(x)  # noqa: E731
+_SQUARE = jnp.square
+_INT8 = _scaled(lambda x: x, _companded), _unscaled(_expanded)
+_UINT8 = (
+    _scaled(_ROOT, _root_codes(255, jnp.uint8)),
+    _unscaled(lambda code, dtype: code.astype(dtype) / 255, _SQUARE),
+)
+_INT4 = _paired(_scaled(lambda x: x, _nearest_level, largest_with_sign)), _unpaired(_unscaled(_level))
+_UINT4 = _paired(_scaled(_ROOT, _sixteenths)), _unpaired(_unscaled(_of_sixteenths, _SQUARE))
+
+_ALL = (
+    Format("bfloat16", "bfloat16", _cast(jnp.bfloat16), _widened, scaled=False),
+    Format("float16", "float16", _cast(jnp.float16), _widened, scaled=False),
+    Format("int8", "int8", *_INT8, signed=True),
+    Format("uint8", "uint8", *_UINT8, nonnegative=True),
+    Format("float8_e4m3", "float8_e4m3fn", *_float8(jnp.float8_e4m3fn)),
+    Format("float8_e5m2", "float8_e5m2", *_float8(jnp.float8_e5m2)),
+    Format("int4", "uint8", *_INT4, signed=True, in_a_byte=2),
+    Format("uint4", "uint8", *_UINT4, nonnegative=True, in_a_byte=2),
+)
+FORMATS: dict[str, Format] = {
+    **{f.name: f for f in _ALL},
+    **{
+        name: dataclasses.replace(f, name=name, stochastic=True)
+        for f in _ALL
+        if (name := f"{f.name}_stochastic") in AT_RANDOM
+    },
+}
+"""The formats by their names."""
