@@ -1625,6 +1625,34 @@ WRAPPERS = [
         no_reference="random: without noise it has a test of its own",
     ),
     Entry(
+        "store",
+        {"learning_rate": 0.1, "b2": 0.99},
+        {"learning_rate": 0.03, "b2": 0.9},
+        {"at random": {"mean_squares": "bfloat16_stochastic"}},
+        make=lambda means="int8", mean_squares="uint8", **rest: gradtx.store(
+            gradtx.adam(**rest), min_size=0, means=means, mean_squares=mean_squares
+        ),
+        reference=None,
+        no_reference="what it keeps is rounded: each format has a reference of its own",
+    ),
+    Entry(
+        "precise_params",
+        {"learning_rate": 0.1, "b2": 0.99},
+        {"learning_rate": 0.03, "b2": 0.9},
+        {"a copy": {"how": "master"}},
+        make=lambda how="kahan", **rest: gradtx.precise_params(gradtx.adam(**rest), how),
+        reference=lambda how="kahan", **rest: references.Adam(**rest),
+    ),
+    Entry(
+        "precision",
+        {"learning_rate": 0.1, "b2": 0.99},
+        {"learning_rate": 0.03, "b2": 0.9},
+        {"16 bits": {"preset": "bf16"}},
+        make=lambda preset="8bit", **rest: gradtx.precision(gradtx.adam(**rest), preset, min_size=0),
+        reference=None,
+        no_reference="what it keeps is rounded: each format has a reference of its own",
+    ),
+    Entry(
         "mechanize",
         {"weight_decay": 0.1, "eps": 1e-3, "s_init": 1e-2},
         {"weight_decay": 0.2, "eps": 1e-2, "s_init": 3e-2},

@@ -894,6 +894,10 @@ def test_a_decay_rate_function_is_a_function_that_gives_a_number():
 
 
 SEVERAL_MEANINGS = {
+    "min_size": [
+        "the fewest elements of what is kept in a format",
+        "the fewest elements of a leaf that is sharded",
+    ],
     "precondition_frequency": [
         "the number of updates from one basis to the next, >= 1",
         "the number of updates from one root to the next, >= 1",
@@ -925,7 +929,11 @@ SEVERAL_MEANINGS = {
         "the wrapped transform, of any library",
         "a transform that makes a direction, of any library, such as `scale_by_adam()`",
     ],
-    "seed": ["another name of `key`, as an int", "an int, a `jax.random.key`, or a key's raw data"],
+    "seed": [
+        "another name of `key`, as an int",
+        "an int, a `jax.random.key`, or a key's raw data",
+        "another one rounds at random in another way",
+    ],
     "weight_decay": [
         "lambda, the strength of the weight decay, >= 0",
         "the strength of the regularization, >= 0",
@@ -1126,6 +1134,7 @@ SEVERAL_MEANINGS = {
         "the parameters to start from",
         "a tree of arrays",
         "not used",
+        "what is kept beside each parameter, in place of what the preset says",
     ],
     "schedules": [
         "the schedules (or constants) in order",

@@ -133,7 +133,8 @@ def precise_params(inner: AnyTransform, how: How = "split8", *, seed: int = 0) -
     pattern of `"split16"` and `"split8"` beside it moves it by less than a rounding would.
 
     Args:
-        inner: the wrapped transform, the whole optimizer. Nothing may change its updates afterwards.
+        inner: the wrapped transform, of any library. It is the whole optimizer: nothing may change its
+            updates afterwards.
         how: what is kept beside a parameter.
         seed: another one rounds at random in another way.
 

@@ -52,11 +52,11 @@ def precision(
     those of 16 bits alone, so that it may be given to any model.
 
     Args:
-        inner: the optimizer.
+        inner: the wrapped transform, of any library. It is the whole optimizer.
         preset: the name of a preset.
         slots: formats by the name of a slot, as `gradtx.store` takes them, which go before the preset's.
-        params: what is kept beside each parameter, as `gradtx.precise_params` takes it, in place of what the
-            preset says.
+        params: what is kept beside each parameter, in place of what the preset says. It is `how` of
+            `gradtx.precise_params`.
         min_size: the fewest elements of what is kept in a format.
         seed: another one rounds at random in another way.
 

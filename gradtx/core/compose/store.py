@@ -77,7 +77,7 @@ def store(inner: AnyTransform, *, min_size: int = MIN_SIZE, seed: int = 0, **for
     `_scales`. A derivative does not pass through what was rounded to whole numbers.
 
     Args:
-        inner: the wrapped transform.
+        inner: the wrapped transform, of any library; what another library keeps stays as it is.
         min_size: the fewest elements of what is kept in a format; a smaller leaf is kept as it is. So is one
             without axes, and in 4 bits one whose last axis is odd.
         seed: another one rounds at random in another way.
