@@ -23,7 +23,7 @@ from gradtx.core.engine.labels import said_of_each
 from gradtx.core.engine.placement import Placement, Size
 from gradtx.core.engine.steps import Unit
 from gradtx.core.numbers.states import EVAL
-from gradtx.core.numerics import cast, compute_dtype, is_complex, is_trainable
+from gradtx.core.numerics import cast, compute_dtype, is_complex, is_trainable, real_dtype
 from gradtx.core.rounding import seed
 from gradtx.core.spec.spec import show
 
@@ -302,7 +302,7 @@ def first_coded(
     """
     sizes = Size.of(shape) if shape == np.shape(leaf) else shape
     of_values, of_scales = format.shapes(sizes)
-    wide = compute_dtype(jnp.result_type(leaf))
+    wide = real_dtype(compute_dtype(jnp.result_type(leaf)))
     if place.abstract or (value is not None and value == 0.0):
         zero = 0.0 if place.abstract else _zero(format)
         values = place.slot(of_values, np.dtype(format.dtype), zero, leaf)
