@@ -290,34 +290,53 @@ def plot_paths(
     named = _by_name(optimizers, lambda given: hasattr(given, "update"))
     if not named:
         raise ValueError("plot_paths: there are no optimizers to draw.")
-    paths = [_path(loss, checked("plot_paths", tx), params, steps) for tx in named.values()]
+    paths = {name: _path(loss, checked("plot_paths", tx), params, steps) for name, tx in named.items()}
     on = _axes(ax, height=4.8)
+    draw_paths(on, loss, paths, np.asarray(params), steps)
+    return on
+
+
+def draw_paths(
+    on: Axes,
+    loss: Callable[[jax.Array], jax.Array],
+    paths: Mapping[str, Path],
+    start: np.ndarray,
+    steps: int,
+    contours: int = 20,
+) -> None:
+    """Draws what `plot_paths` draws, of paths that are known."""
     own = on.get_autoscalex_on() and on.get_autoscaley_on()
     if own:
-        limits = _frame(paths, np.asarray(params))
+        limits = _frame([*paths.values()], start)
         on.set(xlim=limits[:, 0], ylim=limits[:, 1])
     prepare(on)
-    for name, path in zip(named, paths, strict=True):
+    for name, path in paths.items():
         points, fate = path.within(np.array([on.get_xlim(), on.get_ylim()]).T)
         (line,) = on.plot(*points.T, marker=".", markersize=4, label=f"{name} ({fate})" if fate else name)
         end = {"marker": "X", "s": 70} if fate else {"marker": "o", "s": 45}
         on.scatter(*points[-1:].T, color=line.get_color(), zorder=3, clip_on=False, **end)
-    _mark_start(on, np.asarray(params), [path.points for path in paths])
+    _mark_start(on, start, [path.points for path in paths.values()])
     dress(
         on, f"{count(len(paths), 'path')} over {count(steps, 'step')}", "first parameter", "second parameter"
     )
     place_legend(on, movable=own)
-    _draw_contours(on, loss, params.dtype)
-    return on
+    _draw_contours(on, loss, start.dtype, contours)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Path:
+class Path:
     """A path as long as the parameters and the loss are finite, and whether it ends higher than it began."""
 
     points: np.ndarray
     finite: bool
     ascended: bool
+
+    @classmethod
+    def of(cls, points: np.ndarray, losses: np.ndarray) -> Path:
+        """The path through all points, of which some may not be finite."""
+        finite = np.isfinite(points).all(-1) & np.isfinite(losses)
+        known = len(points) if finite.all() else int(np.argmin(finite))
+        return cls(points[:known], known == len(points), bool(losses[-1] > losses[0]))
 
     @property
     def diverged(self) -> bool:
@@ -339,7 +358,7 @@ class _Path:
         return np.concatenate([self.points[: last + 1], np.clip(end, low, high)[None]]), fate
 
 
-def _frame(paths: list[_Path], start: np.ndarray) -> np.ndarray:
+def _frame(paths: list[Path], start: np.ndarray) -> np.ndarray:
     """The least and the largest of both parameters: around the paths that do not diverge.
 
     Where all do, the nearer half of each is what can be seen of it.
@@ -369,20 +388,20 @@ def _mark_start(on: Axes, start: np.ndarray, paths: list[np.ndarray]) -> None:
     text.set(horizontalalignment=place, verticalalignment=above)
 
 
-def _draw_contours(on: Axes, loss: Any, dtype: Any) -> None:
+def _draw_contours(on: Axes, loss: Any, dtype: Any, number: int) -> None:
     """The loss over the frame: the lower the lighter."""
     grid = [np.linspace(low, high, 200) for low, high in (on.get_xlim(), on.get_ylim())]
     points = np.stack(np.meshgrid(*grid), -1).astype(dtype)
     heights = np.ma.masked_invalid(jax.vmap(jax.vmap(loss))(jnp.asarray(points)))
     if not heights.count() or heights.min() == heights.max():
         return
-    levels = _levels(heights)
+    levels = _levels(heights, number)
     shades = [float(heights.min()), *levels, float(heights.max())]
     on.contourf(*grid, heights, levels=shades, cmap="Greys", alpha=0.35, zorder=0)
     on.contour(*grid, heights, levels=levels, colors="#888888", linewidths=0.5, linestyles="-", zorder=0)
 
 
-def _path(loss: Any, tx: Any, params: jax.Array, steps: int) -> _Path:
+def _path(loss: Any, tx: Any, params: jax.Array, steps: int) -> Path:
     """The parameters before the first and after each update."""
 
     def step(carry: Any, _: Any) -> Any:
@@ -395,13 +414,10 @@ def _path(loss: Any, tx: Any, params: jax.Array, steps: int) -> _Path:
         path = jnp.concatenate([params[None], jax.lax.scan(step, carry, length=steps)[1]])
         return path, jax.vmap(loss)(path)
 
-    path, losses = map(np.asarray, jax.jit(follow)((params, tx.init(params))))
-    finite = np.isfinite(path).all(-1) & np.isfinite(losses)
-    known = len(path) if finite.all() else int(np.argmin(finite))
-    return _Path(path[:known], known == len(path), bool(losses[-1] > losses[0]))
+    return Path.of(*map(np.asarray, jax.jit(follow)((params, tx.init(params)))))
 
 
-def _levels(heights: np.ma.MaskedArray) -> np.ndarray:
+def _levels(heights: np.ma.MaskedArray, number: int) -> np.ndarray:
     """Levels of contours that are closer to each other near the least height."""
     low, high = float(heights.min()), float(heights.max())
-    return low + (high - low) * np.linspace(0, 1, 22)[1:-1] ** 3
+    return low + (high - low) * np.linspace(0, 1, number + 2)[1:-1] ** 3

@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 import gradtx
-from picture_settings import SHEET
+from gradtx.inspect.plot import Path, draw_paths
+from picture_settings import SHEET, light_and_dark
 
 from . import schedules
 from .functions import FUNCTIONS, STEPS
 from .members import Member
-from .paths import Recorded, runs
-from .svg import smaller
+from .paths import Run, runs
+from .svg import described, smaller
 
 SETTINGS = SHEET | {"svg.hashsalt": "gallery", "xtick.labelsize": 8, "ytick.labelsize": 8}
 DOT_EVERY = 10
@@ -27,15 +29,12 @@ DOT_EVERY = 10
 def paths(title: str, members: Sequence[Member]) -> str:
     """A panel for each function with the path of each optimizer, and their names in the sixth."""
     with matplotlib.rc_context(SETTINGS):
-        figure = _figure(title, (9.6, 6.4))
+        figure = sheet(title, (9.6, 6.4))
         panels = figure.subplots(2, 3).ravel()
         handles: list[Any] = []
         for k, (function, ax) in enumerate(zip(FUNCTIONS, panels, strict=False)):
-            ax.set(xlim=function.frame[0], ylim=function.frame[1])
-            recorded = {member.label: Recorded(runs(member)[k].path) for member in members}
-            gradtx.plot_paths(function.loss, recorded, function.start, STEPS, ax=ax)
+            panel(ax, {member.label: runs(member)[k] for member in members})
             handles = ax.get_lines()
-            _as_panel(ax, function.title, [member.label for member in members])
         # The last panel names the lines, which have the same colours in all.
         panels[-1].set_axis_off()
         panels[-1].legend(
@@ -49,15 +48,19 @@ def paths(title: str, members: Sequence[Member]) -> str:
             alignment="left",
             labelspacing=0.8,
         )
-        return _text(figure)
+        return text(figure)
 
 
-def _as_panel(ax: Any, title: str, names: Sequence[str]) -> None:
+def panel(ax: Any, shown: Mapping[str, Run], contours: int = 20, size: float = 10.5) -> None:
     """One of many panels: few words, and what is to be said of a path that leaves, in its colour."""
+    function = next(iter(shown.values())).function
+    ax.set(xlim=function.frame[0], ylim=function.frame[1])
+    recorded = {name: Path.of(run.path, run.losses) for name, run in shown.items()}
+    draw_paths(ax, function.loss, recorded, np.asarray(function.start, np.float32), STEPS, contours)
     legend = ax.get_legend()
     if legend is not None:
         legend.remove()
-    ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold")
+    ax.set_title(function.title, loc="left", fontsize=size, fontweight="bold")
     ax.set(xlabel="", ylabel="")
     ax.locator_params(nbins=5)
     # The edges of the shades are the contours; drawn once, they take a third less.
@@ -66,7 +69,7 @@ def _as_panel(ax: Any, title: str, names: Sequence[str]) -> None:
         each.remove()
     shades.set(edgecolor="#888888", linewidth=0.35)
     said = 0
-    for line, name in zip(ax.get_lines(), names, strict=True):
+    for line, name in zip(ax.get_lines(), shown, strict=True):
         line.set_markevery(DOT_EVERY)
         fate = line.get_label().removeprefix(name).strip(" ()")
         if fate:
@@ -88,18 +91,18 @@ def diverging() -> str:
     """Rates on both sides of the bound of gradient descent in the ravine, which is 2/40."""
     function = next(function for function in FUNCTIONS if function.name == "ravine")
     with matplotlib.rc_context(SETTINGS):
-        figure = _figure("One rate too large", (8.4, 4.2))
+        figure = sheet("One rate too large", (8.4, 4.2))
         ax = figure.subplots()
         ax.set(xlim=function.frame[0], ylim=function.frame[1])
         rates: Mapping[str, Any] = {f"sgd({rate})": gradtx.sgd(rate) for rate in (0.01, 0.045, 0.052)}
         gradtx.plot_paths(function.loss, rates, function.start, 60, ax=ax)
         ax.set_title("Gradient descent in the ravine, 60 steps", loc="left", fontsize=10.5, fontweight="bold")
-        return _text(figure)
+        return text(figure)
 
 
 def every_schedule() -> str:
     with matplotlib.rc_context(SETTINGS):
-        figure = _figure(f"Every schedule, over {schedules.STEPS} steps", (9.6, 11.5))
+        figure = sheet(f"Every schedule, over {schedules.STEPS} steps", (9.6, 11.5))
         panels = figure.subplots((len(schedules.CALLS) + 2) // 3, 3).ravel()
         for call, ax in zip(schedules.CALLS, panels, strict=False):
             gradtx.plot_schedule({schedules.name(call): schedules.made(call)}, schedules.STEPS, ax=ax)
@@ -107,21 +110,22 @@ def every_schedule() -> str:
             ax.set(xlabel="", ylabel="", ylim=(-0.004, 0.108))
         for ax in panels[len(schedules.CALLS) :]:
             ax.set_axis_off()
-        return _text(figure)
+        return text(figure)
 
 
-def _figure(title: str, size: tuple[float, float]) -> Figure:
+def sheet(title: str, size: tuple[float, float]) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr]
     figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, fontweight="bold")
     return figure
 
 
-def _text(figure: Figure) -> str:
+def text(figure: Figure, title: str = "", words: str = "") -> str:
+    """The picture as SVG, with its title and words about it, which whoever shows it can read there."""
     buffer = io.StringIO()
-    title = figure.get_suptitle()
+    title = title or figure.get_suptitle()
     figure.savefig(buffer, format="svg", metadata={"Title": title, "Date": None, "Creator": None})
-    return smaller(buffer.getvalue())
+    return light_and_dark(smaller(described(buffer.getvalue(), words or title)))
 
 
 def save(svg: str, path: pathlib.Path) -> None:

@@ -127,11 +127,14 @@ PAGES = [
     ),
     Page(
         "line-searches",
-        "Line searches",
+        "Curvature and line searches",
         "L-BFGS looks at the loss several times for a step, beside gradient descent with as many steps. "
         "Line searches are not made for noise: there the value that is searched does not belong to the "
-        "gradient.",
-        {"A line search": (Member("lbfgs()"), Member("sgd(RATE)"))},
+        "gradient. Sophia measures the curvature of each number every ten steps, and divides by it.",
+        {
+            "A line search": (Member("lbfgs()"), Member("sgd(RATE)")),
+            "The curvature of each number": _rated("sophia adam"),
+        },
     ),
 ]
 
@@ -144,7 +147,6 @@ LEFT_OUT = {
         ],
         _MATRICES,
     ),
-    "sophia": "needs the loss as an argument of each update, to estimate its curvature",
     "dpsgd": "needs the gradient of each example",
 }
 """The optimizers that no picture has, each with the reason."""

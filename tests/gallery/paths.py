@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,13 @@ RATES = (*tuple(float(f"{digit}e{power}") for power in range(-4, 1) for digit in
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One optimizer on one function: its rate, and the parameters before and after each step."""
+    """One optimizer on one function: its rate, and parameters and losses before and after each step."""
 
     member: Member
     function: Function
     rate: float
     path: np.ndarray
+    losses: np.ndarray
 
     @property
     def end(self) -> tuple[float, float]:
@@ -38,7 +39,7 @@ class Run:
 
     @property
     def loss(self) -> float:
-        return float(self.function.loss(jnp.asarray(self.path[-1])))
+        return float(self.losses[-1])
 
 
 def optimizer(member: Member, function: Function, rate: float) -> Any:
@@ -61,7 +62,7 @@ def runs(member: Member) -> list[Run]:
             params, state = carry
             value, grads = jax.value_and_grad(loss)(params)
             new, state = gradtx.apply_gradients(
-                tx, grads, state, params, value=value, grad=grads, value_fn=loss
+                tx, grads, state, params, value=value, grad=grads, value_fn=loss, obj_fn=loss
             )
             return (new, state), new
 
@@ -73,29 +74,17 @@ def runs(member: Member) -> list[Run]:
             state = gradtx.set_hyperparams(state, learning_rate=rate)
         rest = jax.lax.scan(step, (start, state), length=STEPS)[1]
         path = jnp.concatenate([start[None], rest])
-        mean = jax.vmap(loss)(path).mean()
-        return path, jnp.where(jnp.isfinite(mean), mean, jnp.inf)
+        return path, jax.vmap(loss)(path)
 
     each_rate = jax.vmap(follow, (None, None, None, 0))
     each = jax.jit(jax.vmap(each_rate, (0, 0, 0, None)))
     starts = jnp.asarray([function.start for function in FUNCTIONS])
     noises = jnp.asarray([function.noise for function in FUNCTIONS])
-    paths, means = map(np.asarray, each(jnp.arange(len(FUNCTIONS)), starts, noises, rates))
+    paths, losses = map(np.asarray, each(jnp.arange(len(FUNCTIONS)), starts, noises, rates))
+    with np.errstate(over="ignore"):  # of a path that diverges
+        means = losses.mean(-1)
+    best = np.where(np.isfinite(means), means, np.inf).argmin(1)
     return [
-        Run(member, function, float(rates[i]), paths[k, i])
-        for k, (function, i) in enumerate(zip(FUNCTIONS, means.argmin(1), strict=True))
+        Run(member, function, float(rates[i]), paths[k, i], losses[k, i])
+        for k, (function, i) in enumerate(zip(FUNCTIONS, best, strict=True))
     ]
-
-
-class Recorded(NamedTuple):
-    """A path that is known, as a transform, so that `plot_paths` need not run the optimizer again."""
-
-    path: Any
-
-    def init(self, params: jax.Array) -> jax.Array:
-        del params
-        return jnp.zeros((), jnp.int32)
-
-    def update(self, grads: Any, state: jax.Array, params: Any = None, **extra: Any) -> Any:
-        del grads, extra
-        return jnp.asarray(self.path)[state + 1] - params, state + 1

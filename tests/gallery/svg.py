@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import re
+from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -14,16 +16,49 @@ LONG = r"(?<![\w#.])-?\d+\.\d{3,}"
 """A number with more digits than can be seen."""
 
 
+def described(svg: str, words: str) -> str:
+    """The picture with a description, in the place of matplotlib's own metadata."""
+    return re.sub(r"<metadata>.*?</metadata>", f"<desc>{escape(words)}</desc>", svg, count=1, flags=re.S)
+
+
 def smaller(svg: str) -> str:
     svg = re.sub(r' d="([^"]*)"', lambda found: f' d="{_path(found[1])}"', svg)
     # In tags alone: between them are words, as the code of an optimizer is.
     svg = re.sub(r"<[^>]*>", lambda tag: re.sub(LONG, lambda found: _number(float(found[0])), tag[0]), svg)
+    svg = re.sub(r"<!--.*?-->\s*|<!DOCTYPE[^>]*>\s*", "", svg, flags=re.S)
+    svg = _without_names(svg)
     svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg)
     fonts = re.search(r"font-family: [^;]*; ", svg)
     if fonts:  # said once, for the whole picture
         svg = svg.replace(fonts[0], "").replace("<svg ", f'<svg style="{fonts[0].strip()}" ', 1)
     svg = re.sub(r"(?:<use [^>]*/>\s*)+", _shared, svg)
-    return re.sub(r"\n\s*", "\n", svg)
+    svg = _with_classes(svg)
+    return re.sub(r"\s*\n\s*", "\n", svg)
+
+
+def _with_classes(svg: str) -> str:
+    """Looks that come again and again are said once, and go by a letter."""
+    looks = collections.Counter(re.findall(r' style="([^"]*)"', svg))
+    often = [look for look, times in looks.items() if times > 2]
+    names = {look: f"{'abcdefghijklmnopqrstuvwxyz'[i % 26]}{i // 26 or ''}" for i, look in enumerate(often)}
+    svg = re.sub(
+        r' style="([^"]*)"', lambda look: f' class="{names[look[1]]}"' if look[1] in names else look[0], svg
+    )
+    rules = "".join(f"\n.{name}{{{look}}}" for look, name in names.items())
+    return svg.replace("</style>", f"{rules}\n</style>", 1)
+
+
+def _without_names(svg: str) -> str:
+    """Without the names of groups and paths that nothing refers to, and without groups that then say nothing."""
+    used = set(re.findall(r"#([\w.-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    kept, groups = [], []
+    for part in re.split(r"(</?g\b[^>]*>)", svg):
+        if part.startswith("<g"):
+            groups.append(part != "<g>")
+        if not re.match(r"</?g\b", part) or (groups.pop() if part == "</g>" else groups[-1]):
+            kept.append(part)
+    return "".join(kept)
 
 
 def _shared(found: re.Match[str]) -> str:
