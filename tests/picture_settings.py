@@ -52,7 +52,9 @@ def light_and_dark(svg: str, fixed: Collection[str] = ()) -> str:
             rules.append(f'[style*="{paint}: {colour}"]{{{paint}:{dark(colour)}!important}}')
     # Words that say no colour are black.
     rules.insert(0, f"text{{fill:{dark('#000000')}}}")
-    return "\n".join([f"{head.rstrip()}\n@media (prefers-color-scheme: dark) {{", *rules, "}", f"</style>{drawn}"])
+    return "\n".join(
+        [f"{head.rstrip()}\n@media (prefers-color-scheme: dark) {{", *rules, "}", f"</style>{drawn}"]
+    )
 
 
 def dark(colour: str) -> str:
@@ -65,7 +67,7 @@ def dark(colour: str) -> str:
     made = (1 - share) * grey + share * light
     for strength in np.linspace(1, 0, 21):  # as colourful as a screen can show it
         rgb = _linear(made, a * strength, b * strength)
-        if -1e-3 <= rgb.min() and rgb.max() <= 1 + 1e-3:
+        if rgb.min() >= -1e-3 and rgb.max() <= 1 + 1e-3:
             break
     rgb = np.clip(rgb, 0, 1)
     shown = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)

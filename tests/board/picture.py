@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
+
+from picture_settings import SHEET, light_and_dark
 
 from .contestants import BASE
 from .page import Results, compared, means
@@ -18,11 +20,18 @@ from .problems import Problem
 
 EDGES = [0.25, 0.4, 0.6, 0.8, 0.95, 1.05, 1.25, 1.7, 2.5, 4]
 """Where the color of a ratio changes."""
+ON_PALE, ON_DEEP = "#0a0a0a", "#fafafa"
+"""What is written on a cell, which has its colour also on a dark page."""
 LINE, TOP, BOTTOM = 0.19, 0.35, 0.6
 """Heights in inches: of a row, and of what is written above and below all."""
 
 
 def draw(results: Results, problems: Mapping[str, Problem], path: pathlib.Path) -> None:
+    with matplotlib.rc_context(SHEET | {"svg.hashsalt": "board"}):
+        _draw(results, problems, path)
+
+
+def _draw(results: Results, problems: Mapping[str, Problem], path: pathlib.Path) -> None:
     comparisons = {name: compared(of, problems[name]) for name, of in results.items()}
     order = means(comparisons)
     columns = [*comparisons, "all"]
@@ -45,7 +54,7 @@ def draw(results: Results, problems: Mapping[str, Problem], path: pathlib.Path) 
                 ha="center",
                 va="center_baseline",
                 fontsize=7,
-                color="black" if EDGES[1] <= ratios[y, x] < EDGES[-2] or not reached[y, x] else "white",
+                color=ON_PALE if EDGES[1] <= ratios[y, x] < EDGES[-2] or not reached[y, x] else ON_DEEP,
                 fontweight="bold" if row is not None and row.verdict else "normal",
             )
     axes.set_xticks(range(len(columns)), columns, fontsize=8)
@@ -59,10 +68,6 @@ def draw(results: Results, problems: Mapping[str, Problem], path: pathlib.Path) 
         "bold: by more than luck on that problem; -: fewer than half of the seeds reached it",
         fontsize=8,
     )
-    as_text: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "board",
-        "font.sans-serif": ["DejaVu Sans"],
-    }
-    with matplotlib.rc_context(as_text):
-        figure.savefig(path, metadata={"Date": None})
+    made = io.StringIO()
+    figure.savefig(made, format="svg", metadata={"Date": None})
+    path.write_text(light_and_dark(made.getvalue(), fixed=(ON_PALE, ON_DEEP)), encoding="utf-8")

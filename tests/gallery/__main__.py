@@ -1,4 +1,4 @@
-"""`python -m tests.gallery` draws docs/gallery, a picture for each name, and writes pages and the live data."""
+"""`python -m tests.gallery` draws docs/gallery and a picture for each name, and writes the pages."""
 
 from __future__ import annotations
 

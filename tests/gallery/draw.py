@@ -32,7 +32,7 @@ def paths(title: str, members: Sequence[Member]) -> str:
         figure = sheet(title, (9.6, 6.4))
         panels = figure.subplots(2, 3).ravel()
         handles: list[Any] = []
-        for k, (function, ax) in enumerate(zip(FUNCTIONS, panels, strict=False)):
+        for k, ax in zip(range(len(FUNCTIONS)), panels, strict=False):
             panel(ax, {member.label: runs(member)[k] for member in members})
             handles = ax.get_lines()
         # The last panel names the lines, which have the same colours in all.

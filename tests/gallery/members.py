@@ -138,7 +138,10 @@ PAGES = [
     ),
 ]
 
-_MATRICES = "works on matrices; two numbers are a vector, which it gives to AdamW or refuses"
+_MATRICES = (
+    "works on matrices; two numbers are a vector, which it gives to AdamW or refuses; its page "
+    "shows what it makes of a matrix"
+)
 LEFT_OUT = {
     **dict.fromkeys(
         [

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from . import schedules
+from . import schedules, symbols
 from .functions import FUNCTIONS, STEPS
 from .members import LEFT_OUT, PAGES, Member, Page
 from .paths import RATES, runs
@@ -80,10 +81,6 @@ def schedule_page() -> str:
 
 def index() -> str:
     functions = [f"- **{function.title}**: {function.about}" for function in FUNCTIONS]
-    reasons: dict[str, list[str]] = {}
-    for name, reason in LEFT_OUT.items():
-        reasons.setdefault(reason, []).append(f"[`{name}`](../api/{name}.md)")
-    left_out = [f"- {', '.join(names)}: {reason}." for reason, names in reasons.items()]
     cards = []
     for page in PAGES:
         first = next(iter(page.pictures))
@@ -119,13 +116,26 @@ def index() -> str:
             "for training; for that there are the [board of problems](../board.md) and the page on "
             "[choosing](../choosing.md).\n",
             "## Not in the gallery\n",
-            *left_out,
+            *_reasons(LEFT_OUT),
+            "",
+            "## A picture for each name\n",
+            "The page of each optimizer, schedule and transform has a picture too: a path, a curve, what the "
+            "transform makes of gradients, or what becomes of a matrix. These have none:\n",
+            *_reasons(symbols.LEFT_OUT),
             "",
             "```{toctree}\n:hidden:\n",
             *toc,
             "```\n",
         ]
     )
+
+
+def _reasons(left_out: Mapping[str, str]) -> list[str]:
+    """The reasons of a table, each with its names."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        reasons.setdefault(reason, []).append(f"[`{name}`](../api/{name}.md)")
+    return [f"- {', '.join(names)}: {reason}." for reason, names in reasons.items()]
 
 
 def _card(title: str, page: str, picture: str) -> str:

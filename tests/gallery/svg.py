@@ -8,8 +8,8 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-TOLERANCE = 0.5
-"""In points of the picture, how far a curve may be from the one that was drawn."""
+TOLERANCE, OF_AREAS = 0.1, 0.5
+"""In points of the picture, how far a curve may be from the one that was drawn, and the edge of an area."""
 
 
 LONG = r"(?<![\w#.])-?\d+\.\d{3,}"
@@ -49,7 +49,7 @@ def _with_classes(svg: str) -> str:
 
 
 def _without_names(svg: str) -> str:
-    """Without the names of groups and paths that nothing refers to, and without groups that then say nothing."""
+    """Without names that nothing refers to, and without groups that then say nothing."""
     used = set(re.findall(r"#([\w.-]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
     kept, groups = [], []
@@ -83,7 +83,7 @@ def _path(data: str) -> str:
         closed = part.rstrip().endswith("z")
         numbers = [float(x) for x in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", part)]
         points = np.array(numbers).reshape(-1, 2)
-        kept = points[_needed(points)]
+        kept = points[_needed(points, OF_AREAS if closed else TOLERANCE)]
         # Whole tenths, each from the one before, which takes the fewest letters and adds up to no error.
         tenths = np.rint(kept * 10).astype(int)
         first, *rest = [tenths[0], *np.diff(tenths, axis=0)]
@@ -98,7 +98,7 @@ def _tenths(x: int) -> str:
     return f"{x / 10:.1f}".removesuffix(".0").replace("0.", ".", 1) if abs(x) < 10 else f"{x / 10:g}"
 
 
-def _needed(points: np.ndarray) -> np.ndarray:
+def _needed(points: np.ndarray, tolerance: float) -> np.ndarray:
     """Which points are farther than the tolerance from the line without them (Douglas and Peucker's way)."""
     keep = np.zeros(len(points), bool)
     keep[[0, -1]] = True
@@ -116,7 +116,7 @@ def _needed(points: np.ndarray) -> np.ndarray:
             else np.hypot(*between.T)
         )
         most = int(far.argmax())
-        if far[most] > TOLERANCE:
+        if far[most] > tolerance:
             middle = first + 1 + most
             keep[middle] = True
             spans += [(first, middle), (middle, last)]

@@ -37,10 +37,11 @@ def path(member: Member) -> str:
         figure = draw.sheet("", (7.4, 2.9))
         for ax, run in zip(figure.subplots(1, 2), shown, strict=True):
             draw.panel(ax, {member.label: run}, contours=7, size=SMALL)
-        codes = dict.fromkeys(f"`{member.code(run.rate)}`" for run in shown)
-        words = f"{' and '.join(codes)}, {STEPS} steps from the white circle, a dot after each {draw.DOT_EVERY}"
+        left, right = (f"`{member.code(run.rate)}`" for run in shown)
+        codes = left if left == right else f"{left} on the left and {right} on the right"
+        words = f"{codes}: {STEPS} steps from the white circle, a dot after each {draw.DOT_EVERY}"
         if member.chosen:
-            words += "; of a grid of learning rates the best on each function"
+            words += "; the rates are the best of a grid"
         return draw.text(figure, f"The path of {member.name} on two functions", f"{words}.")
 
 
@@ -183,7 +184,9 @@ def matrix(call: str) -> str:
         values, rows = figure.subplots(1, 2)
         for shown, colour, label in ((gradient, SOFT, "gradient"), (update, COLOURS[0], "update")):
             sizes = np.linalg.svd(shown, compute_uv=False)
-            values.plot(np.arange(1, COLUMNS + 1), sizes / sizes[0], "o-", color=colour, label=label, markersize=4)
+            values.plot(
+                np.arange(1, COLUMNS + 1), sizes / sizes[0], "o-", color=colour, label=label, markersize=4
+            )
             lengths = np.linalg.norm(shown, axis=1)
             rows.plot(np.arange(1, ROWS + 1), lengths / lengths.max(), "o-", color=colour, markersize=4)
         values.legend(fontsize=8, frameon=False)
@@ -249,12 +252,13 @@ def drawn_metrics() -> str:
     start = jnp.full(4, 0.1)
     history = jax.lax.scan(step, (start, tx.init(start)), (inputs, targets))[1]
     with matplotlib.rc_context(SETTINGS):
-        figure = draw.sheet("", (7.4, 6.2))
-        gradtx.plot_metrics(history, ax=figure.subplots())
+        figure = draw.sheet("", (7.4, 5.2))
+        names = ["learning_rate", "gradient_norm", "update_norm", "clip_fraction"]
+        gradtx.plot_metrics(history, names, ax=figure.subplots())
         return draw.text(
             figure,
             "Metrics of a run, a panel for each quantity",
-            "The metrics of `track(chain(clip_by_global_norm(1.0), adam(schedule)))` over 80 steps of a "
+            "Four metrics of `track(chain(clip_by_global_norm(1.0), adam(schedule)))` over 80 steps of a "
             "regression in batches.",
         )
 

@@ -117,7 +117,7 @@ MATRICES = _calls("""
 """)
 """What treats a matrix as a matrix."""
 
-_RECIPES = {
+RECIPES = {
     "scale_by_adadelta": "adadelta",
     "scale_by_madgrad": "madgrad",
     "scale_by_cocob": "cocob",
@@ -132,7 +132,7 @@ _RECIPES = {
 }
 """Transforms whose answer grows out of a whole run: the recipe of each goes down two functions."""
 
-_CHAINS = {
+CHAINS = {
     "scale_by_distance_over_gradients": "chain(scale_by_distance_over_gradients(), scale(-1.0))",
     "scale_by_backtracking_linesearch": "chain(sgd(1.0), scale_by_backtracking_linesearch(15))",
     "scale_by_zoom_linesearch": "chain(sgd(1.0), scale_by_zoom_linesearch(15))",
@@ -146,8 +146,8 @@ for _member in members.members():
 
 PATHS: Mapping[str, Member] = {
     **_BY_NAME,
-    **{name: _BY_NAME[recipe] for name, recipe in _RECIPES.items()},
-    **{name: Member(call) for name, call in _CHAINS.items()},
+    **{name: _BY_NAME[recipe] for name, recipe in RECIPES.items()},
+    **{name: Member(call) for name, call in CHAINS.items()},
 }
 
 LEFT_OUT = {
@@ -171,7 +171,9 @@ def _pictures() -> dict[str, Callable[[], str]]:
         symbol_pictures.schedule: schedules.CALLS,
     }
     made = {
-        call.partition("(")[0]: functools.partial(draw, call) for draw, calls in tables.items() for call in calls
+        symbol_pictures.named(call): functools.partial(draw, call)
+        for draw, calls in tables.items()
+        for call in calls
     }
     made |= {name: functools.partial(symbol_pictures.path, member) for name, member in PATHS.items()}
     return made | symbol_pictures.PLOTS

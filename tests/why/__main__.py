@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # where what all pictures share is
 
 from . import EXPERIMENTS, page, style
 

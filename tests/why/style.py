@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from picture_settings import INK, SHEET, SOFT
+from picture_settings import INK, SHEET, SOFT, light_and_dark
 
 BLUE, VERMILION, GREEN = "#0072b2", "#c94f00", "#00805e"
 """In the order of use: the method that a claim praises is blue, the one beside it vermilion."""
@@ -98,4 +99,8 @@ def some(length: int, most: int = 300) -> np.ndarray:
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
-    figure.savefig(path, metadata={"Title": figure.get_suptitle(), "Date": None, "Creator": None})
+    made = io.StringIO()
+    figure.savefig(
+        made, format="svg", metadata={"Title": figure.get_suptitle(), "Date": None, "Creator": None}
+    )
+    path.write_text(light_and_dark(made.getvalue()), encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import html
 import importlib
 import inspect
 import os
@@ -19,14 +18,12 @@ from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
 import gradtx
-from reference import concepts, docstring, formulas, guides
+from reference import concepts, docstring, formulas, guides, pictures
 from reference.docstring import Docstring
 from reference.names import ALIASES, PAGES, escaped, file_of, page_of, prose
 
 ROOT = Path(gradtx.__file__).parent.parent
 UP = "../"
-PICTURES = ROOT / "docs" / "gallery" / "symbols"
-"""One for each name that has one, drawn by `python -m tests.gallery`."""
 INTERNAL = frozenset(
     re.findall(
         r"\w+",
@@ -196,7 +193,7 @@ def _page(
     yield f"{{.lead}}\n{prose(said.summary, UP, name)}\n"
     yield from _signature(name, thing)
     short, long = formulas.section(name, thing)
-    yield from [*short, *_body(said, name), *_picture(name), *long]
+    yield from [*short, *_body(said, name), *pictures.figure(name, UP), *long]
     yield from _definitions("Arguments", said.items("Args"), name, thing)
     yield from _definitions("Attributes", said.items("Attributes"), name, None)
     for section in ("Returns", "Raises"):
@@ -291,15 +288,6 @@ def _body(said: Docstring, name: str) -> Iterator[str]:
             yield ""
         else:
             yield f"{_words(paragraph, name)}\n"
-
-
-def _picture(name: str) -> Iterator[str]:
-    """Its picture, if the gallery has one: what it shows, and the words below it, are written in it."""
-    path = PICTURES / f"{name}.svg"
-    if path.exists():
-        svg = path.read_text(encoding="utf-8")
-        title, words = (html.unescape(re.findall(rf"<{tag}>(.*?)</{tag}>", svg, re.S)[0]) for tag in ("title", "desc"))
-        yield f"```{{figure}} {UP}gallery/symbols/{path.name}\n:alt: {title}\n:align: left\n\n{words}\n```\n"
 
 
 def _definitions(title: str, items: list[tuple[str, str]], name: str, thing: Any) -> Iterator[str]:
