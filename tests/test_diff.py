@@ -127,7 +127,7 @@ class Undampened(Trace, name="trace"):
 def step_ahead(line):
     """A schedule that is one step ahead; states go on to know the right one by the name."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SCHEDULES, line.name, LinearSchedule)
+        patch.delitem(SCHEDULES, line.name)
 
         class StepAhead(LinearSchedule, name=line.name):
             def at(self, step):

@@ -266,10 +266,10 @@ def test_an_array_is_no_label():
             "partition: None cannot be a label: it is no name. Choose another.",
         ),
         (
-            lambda: of({"linear_schedule": gradtx.sgd(0.1)}),
+            lambda: of({"callable": gradtx.sgd(0.1)}),
             ValueError,
-            "partition: 'linear_schedule' cannot be a label: 'linear_schedule' has a meaning of its own in "
-            "the state. Choose another.",
+            "partition: 'callable' cannot be a label: 'callable' has a meaning of its own in the state. "
+            "Choose another.",
         ),
         (
             lambda: gradtx.scale_by_group({"one_minus_b1": 1.0}, "a"),

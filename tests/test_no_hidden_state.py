@@ -157,6 +157,73 @@ def test_a_users_rule_changes_nothing_for_the_librarys_optimizers():
         gradtx.set_hyperparams(gradtx.adamw(0.1).init(PARAMS), learning_rate=-2.0)
 
 
+# Names that something of the user's shares with something else.
+
+
+def defined(name, bases=(gradtx.Schedule,)):
+    """A schedule of a name, as a user defines it."""
+
+    class Own(*bases, name=name):
+        value: gradtx.Number
+
+        def at(self, step):
+            return self.value + 0 * step
+
+    Own.__qualname__ = f"defined.{name}"
+    return Own
+
+
+@pytest.mark.parametrize("name", ["eps", "adam", "learning_rate", "value"])
+def test_a_schedule_called_as_something_else_changes_nothing(name):
+    tx = gradtx.adam(gradtx.constant_schedule(0.1))
+    state = tx.init(PARAMS)
+    before = gradtx.hyperparams(state), moved(tx, state)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SCHEDULES, name, defined(name))
+        assert domain_of(("adam", "eps")).words == ">= 0"
+        assert gradtx.hyperparams(tx.init(PARAMS)) == gradtx.hyperparams(state) == before[0]
+        np.testing.assert_array_equal(moved(tx, state), before[1])
+        after = gradtx.set_hyperparams(state, eps=0.5)
+        assert gradtx.hyperparams(after)["eps"] == 0.5
+        assert gradtx.rebase(tx, after)[1] == {"eps": (0.5, 1e-8)}
+        own = gradtx.sgd(SCHEDULES[name](value=0.25))
+        assert gradtx.hyperparams(own.init(PARAMS))["learning_rate.value"] == 0.25
+
+
+def test_a_label_may_be_called_as_a_schedule_is():
+    groups = {"linear_schedule": gradtx.sgd(gradtx.linear_schedule(0.5, 0.1, 4)), "eps": gradtx.sgd(2.0)}
+    labels = {"w": "linear_schedule", "*": "eps"}
+    parted = gradtx.partition(groups, labels)
+    assert gradtx.hyperparams(parted.init(PARAMS))["linear_schedule.sgd.learning_rate"] == 0.5
+    factors = gradtx.scale_by_group({"linear_schedule": 0.5, "eps": 2.0}, labels)
+    state = gradtx.set_hyperparams(factors.init(PARAMS), linear_schedule=0.25)
+    np.testing.assert_array_equal(moved(factors, state), np.float32(0.25))
+
+
+@pytest.mark.parametrize("name", ["", "linear_schedule", "callable"])
+def test_a_schedule_that_a_state_would_take_for_another_is_an_error(name):
+    line = type(gradtx.linear_schedule(0.0, 1.0, 4))
+    with pytest.raises(TypeError, match=r"Own: a state tells a schedule by its name, and .*name=\.\.\."):
+
+        class Own(line, name=name):
+            """It has a name that means another one."""
+
+    assert SCHEDULES["linear_schedule"] is line and "callable" not in SCHEDULES
+
+
+def test_a_recipe_called_as_one_of_gradtx_leaves_that_as_it_is():
+    ours = gradtx.sgd(0.1, momentum=0.9)
+
+    @gradtx.recipe
+    def sgd(learning_rate: gradtx.ScalarOrSchedule = 0.1, momentum: gradtx.ScalarOrSchedule = 0.9):
+        return gradtx.sgd(learning_rate, momentum)
+
+    assert repr(ours) == "sgd(0.1, momentum=0.9)" and repr(sgd()) == "sgd()"
+    assert gradtx.from_config(gradtx.to_config(ours)) == ours
+    with pytest.raises(ValueError, match="another recipe of the same name"):
+        gradtx.to_config(sgd(0.5))
+
+
 # What a recipe does with its arguments.
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Union
 
 from gradtx.core.engine.transform import Transform
 from gradtx.core.spec.arguments import suggestion
-from gradtx.core.spec.spec import FACTORIES, same, show
+from gradtx.core.spec.spec import FACTORIES, is_of_gradtx, same, show
 from gradtx.transforms.clip import global_norm
 from gradtx.wrappers.skip import skip_large_updates, skip_not_finite
 
@@ -91,7 +91,7 @@ class Names:
         for name, x in self.given.items():
             if not isinstance(name, str) or not name:
                 raise TypeError(f"names: {show(name)} is no name; a name is a string.")
-            if name in own and own[name] is not x and own[name].__module__.startswith("gradtx."):
+            if name in own and own[name] is not x and is_of_gradtx(own[name]):
                 raise ValueError(f"names: {name!r} is gradtx's own; choose another name.")
 
     def name_of(self, x: Any) -> str | None:

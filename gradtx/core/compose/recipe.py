@@ -21,7 +21,7 @@ from gradtx.core.numbers.schedule import Schedule
 from gradtx.core.spec.argument import Argument, NoArithmetic, argument, no_arithmetic, plain
 from gradtx.core.spec.arguments import bind_call
 from gradtx.core.spec.fields import NotANumber, Scalar, ScalarOrSchedule, as_number, dtype_name
-from gradtx.core.spec.spec import FACTORIES, Spec, call_arguments, is_key
+from gradtx.core.spec.spec import Spec, call_arguments, is_key, register
 
 P = ParamSpec("P")
 
@@ -41,7 +41,7 @@ class Recipe(Composed):
         return self.name, self.arguments
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-        return call_arguments(self.name, self.arguments)
+        return call_arguments(self.name, self.arguments, self.__dict__.get("_made_by"))
 
     def _visit(self, builder: Builder) -> None:
         scope = builder.claim(self.name)
@@ -170,5 +170,5 @@ def recipe(fn: Callable[P, Transform]) -> Callable[P, Transform]:
         result._set(_made_by=construct)
         return result
 
-    FACTORIES[fn.__name__] = construct
+    register(construct)
     return construct

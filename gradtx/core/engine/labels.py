@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT, SCHEDULES
+from gradtx.core.numbers.schedule import CALLABLE, COMPLEMENT
 from gradtx.core.spec.arguments import suggestion
 from gradtx.core.spec.spec import is_array, show
 
@@ -22,7 +22,7 @@ def check_labels(where: str, labels: Iterable[Hashable]) -> None:
     by_name: dict[str, Hashable] = {}
     for label in labels:
         name = str(label)
-        reserved = name in SCHEDULES or name == CALLABLE or name.startswith(COMPLEMENT)
+        reserved = name == CALLABLE or name.startswith(COMPLEMENT)
         if label is None or not name or reserved:
             why = f"{name!r} has a meaning of its own in the state" if reserved else "it is no name"
             raise ValueError(f"{where}: {show(label)} cannot be a label: {why}. Choose another.")

@@ -24,10 +24,11 @@ def domain_of(path: Path) -> Domain:
     """The domain of the number at a path of a state's numbers."""
     while path and path[-1].isdigit():
         path = path[:-1]  # one of several numbers of an argument
-    *_, owner, name = ("", *path)
+    *around, owner, name = ("", *path)
     if name.startswith(COMPLEMENT):
         return DECAY
-    if owner in SCHEDULES and name in SCHEDULES[owner].fields():
+    # A schedule stands under an argument of a transform; these two may have its name as well.
+    if len(around) > 2 and owner in SCHEDULES and name in SCHEDULES[owner].fields():
         return SCHEDULES[owner].fields()[name].domain or SCHEDULES[owner].fields()[name].elements or ANY
     if name == CALLABLE:
         return ANY

@@ -12,7 +12,7 @@ about a microsecond, whatever its size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -49,6 +49,15 @@ class Schedule(Declared):
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(name=name, **kwargs)
+        known = SCHEDULES.get(cls.name)
+        # A cell of a notebook that is run again defines the same class again.
+        is_another = known and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__)
+        if is_another or cls.name == CALLABLE:
+            whose = f"is that of {show(known)}" if is_another else "has a meaning of its own there"
+            raise TypeError(
+                f"{cls.__qualname__}: a state tells a schedule by its name, and {cls.name!r} {whose}. Choose "
+                f"another: class {cls.__name__}(..., name=...)."
+            )
         SCHEDULES[cls.name] = cls
 
     def _keep(self, field: Any, value: Any) -> Any:
@@ -121,30 +130,47 @@ def order_in(schedule: str) -> list[str]:
 def pack_schedules(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Nested numbers as the state keeps them: those of a schedule that has no other inside as one vector."""
 
-    def kept(name: str, node: Any) -> Any:
-        if not isinstance(node, Mapping):
-            return node
-        order = order_in(name) if name in SCHEDULES else []
-        if set(node) != set(order) or any(isinstance(part, Mapping) for part in node.values()):
-            return pack_schedules(node)
-        parts = [node[key] for key in order]
+    def kept(name: str, inner: Any) -> Any:
+        order = order_in(name)
+        if set(inner) != set(order) or any(isinstance(part, Mapping) for part in inner.values()):
+            return _of_arguments(inner, kept)
+        parts = [inner[key] for key in order]
         traced = any(isinstance(part, Tracer) for part in parts)
         return jnp.stack(parts, -1) if traced else np.stack([np.asarray(part) for part in parts], -1)
 
-    return {name: kept(name, node) for name, node in numbers.items()}
+    return {key: _of_arguments(arguments, kept) for key, arguments in numbers.items()}
 
 
 def split_schedules(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """The nested numbers that the state keeps, each by itself."""
 
-    def parts(name: str, node: Any) -> Any:
-        if isinstance(node, Mapping):
-            return split_schedules(node)
-        if name not in SCHEDULES:
-            return node
-        return {key: _part(node, i) for i, key in enumerate(order_in(name))}
+    def parts(name: str, inner: Any) -> Any:
+        if isinstance(inner, Mapping):
+            return _of_arguments(inner, parts)
+        return {key: _part(inner, i) for i, key in enumerate(order_in(name))}
 
-    return {name: parts(name, node) for name, node in numbers.items()}
+    return {key: _of_arguments(arguments, parts) for key, arguments in numbers.items()}
+
+
+def schedule_in(node: Any) -> str:
+    """The name of the schedule that stands under an argument; empty if there is a number, a tuple or code.
+
+    A transform or an argument may be called as some schedule is: the place says which of them a name is.
+    """
+    name = next(iter(node)) if isinstance(node, Mapping) and len(node) == 1 else ""
+    return name if name in SCHEDULES else ""
+
+
+def _of_arguments(arguments: Mapping[str, Any], change: Callable[[str, Any], Any]) -> dict[str, Any]:
+    """Arguments in which each schedule is what `change` makes of its name and numbers."""
+
+    def changed(node: Any) -> Any:
+        name = schedule_in(node)
+        if name:
+            return {name: change(name, node[name])}
+        return _of_arguments(node, change) if isinstance(node, Mapping) else node
+
+    return {key: changed(node) for key, node in arguments.items()}
 
 
 def _part(vector: Any, i: int) -> Any:
@@ -206,14 +232,14 @@ def check_schedules(numbers: Mapping[str, Any]) -> None:
             return node
         return float(given(node, parts[key + REST]) if key + REST in parts else node)
 
-    for name, node in numbers.items():
-        if not isinstance(node, Mapping):
-            continue
-        if name in SCHEDULES:
-            schedule = object.__new__(SCHEDULES[name])
-            schedule._set(**{key: value(node, key) if key in node else () for key in schedule.fields()})
-            schedule.check()
-        check_schedules(node)
+    def checked(name: str, node: Any) -> Any:
+        schedule = object.__new__(SCHEDULES[name])
+        schedule._set(**{key: value(node, key) if key in node else () for key in schedule.fields()})
+        schedule.check()
+        return _of_arguments(node, checked)
+
+    for arguments in numbers.values():
+        _of_arguments(arguments, checked)
 
 
 def form(value: Any) -> Any:
@@ -334,14 +360,12 @@ def _number(numbers: Mapping[str, Any], key: str) -> Any:
 
 def read_schedule(node: Any) -> Any:
     """The function of the step that a state's numbers describe, from the state alone; None for a number."""
-    if not isinstance(node, Mapping) or len(node) != 1:
+    if isinstance(node, Mapping) and set(node) == {CALLABLE}:
+        return lambda step: node[CALLABLE]
+    name = schedule_in(node)
+    if not name:
         return None
-    ((name, inner),) = node.items()
-    if name == CALLABLE:
-        return lambda step: inner
-    if name not in SCHEDULES:
-        return None
-    cls = SCHEDULES[name]
+    cls, inner = SCHEDULES[name], node[name]
 
     def read(numbers: Any, key: str) -> Any:
         part = numbers[key]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from gradtx.core.spec.fields import Declared
-from gradtx.core.spec.spec import FACTORIES, show
+from gradtx.core.spec.spec import register, show
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,7 +87,7 @@ def factory(fn: Callable[P, R]) -> Callable[P, R]:
             bind_call(fn, args, kwargs)
             raise
 
-    FACTORIES[fn.__name__] = construct
+    register(construct)
     return construct
 
 
@@ -111,7 +111,7 @@ def builds(cls: type[Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def construct(*args: P.args, **kwargs: P.kwargs) -> R:
             return cls(**_bound(name, signature(), args, kwargs))
 
-        FACTORIES[name] = construct
+        register(construct)
         return construct
 
     return constructor

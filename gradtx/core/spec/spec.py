@@ -24,6 +24,18 @@ FACTORIES: weakref.WeakValueDictionary[str, Callable[..., Any]] = weakref.WeakVa
 """The public constructor of each declared name, for the defaults that a repr leaves out."""
 
 
+def register(constructor: Callable[..., Any]) -> None:
+    """Takes a constructor into the table, where a name of gradtx's goes on to mean gradtx's own."""
+    known = FACTORIES.get(constructor.__name__)
+    if known is None or is_of_gradtx(constructor) or not is_of_gradtx(known):
+        FACTORIES[constructor.__name__] = constructor
+
+
+def is_of_gradtx(constructor: Callable[..., Any]) -> bool:
+    """Whether a constructor is one of gradtx's own."""
+    return constructor.__module__.startswith("gradtx.")
+
+
 class Spec:
     """An immutable value described by a name and the arguments of the call that builds it."""
 
@@ -73,9 +85,14 @@ class Spec:
         self._set(**state)
 
 
-def call_arguments(name: str, values: Mapping[str, Any]) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-    """The shortest call of the public constructor `name` that gives `values`: defaults are left out."""
-    factory = FACTORIES.get(name)
+def call_arguments(
+    name: str, values: Mapping[str, Any], constructor: Callable[..., Any] | None = None
+) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """The shortest call of the public constructor `name` that gives `values`: defaults are left out.
+
+    Several may have the name; `constructor` is the one that is meant.
+    """
+    factory = constructor or FACTORIES.get(name)
     if factory is None:
         return name, (), dict(values)
     positional: list[Any] = []
