@@ -1,12 +1,16 @@
 """`gradtx.testing.check` passes what is sound, and finds each of the faults planted here."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
 import gradtx
 from gradtx import testing
+from gradtx.testing import gradtx_laws
 
 
 @pytest.mark.by_turns(1)
@@ -111,3 +115,50 @@ def test_numbers_that_are_not_in_the_state_are_found():
     case = testing.Case(Stuck(rate=0.1), alternative=Other(rate=0.2))
     with pytest.raises(AssertionError, match=r"numbers_live_in_the_state: params bias"):
         case.obeys("numbers_live_in_the_state")
+
+
+# The law about derivatives, on functions of a number x: what it is asked of, and what not.
+
+SMOOTH = {
+    "a cube": (lambda x: x**3, 2.0, 12.0),
+    "of a tiny number": (lambda x: 1e3 * x / (x + 1e-7), 1e-8, 1e10 / 1.21),
+    "at 0": (lambda x: math.expm1(3 * x), 0.0, 3.0),
+    "small beside its value": (lambda x: 1e3 + 1e-3 * x, 1.0, 1e-3),
+}
+
+
+@pytest.mark.parametrize("function, x, slope", SMOOTH.values(), ids=SMOOTH)
+def test_a_wrong_derivative_is_denied(function, x, slope):
+    def denied(given):
+        return gradtx_laws._denied(function, x, given, lambda x: True)
+
+    assert denied(slope) is None
+    for wrong in (slope * 1.01, -slope, 0.0, math.nan):
+        assert denied(wrong) == pytest.approx(slope, rel=1e-3)
+
+
+def test_a_number_beyond_whose_end_there_is_nothing_has_the_slope_of_one_side():
+    def root(x):
+        return math.nan if x < 0 else x * (1 + x)
+
+    for given, found in ((1.0, None), (0.5, pytest.approx(1.0))):
+        assert gradtx_laws._denied(root, 0.0, given, lambda x: x >= 0) == found
+
+
+def test_at_a_kink_every_slope_between_its_sides_is_one():
+    for slope, is_one in ((-1.0, True), (0.0, True), (1.0, True), (1.01, False), (-2.0, False)):
+        assert (gradtx_laws._denied(abs, 0.0, slope, lambda x: True) is None) == is_one
+
+
+def test_nothing_is_asked_of_a_count_or_at_a_jump():
+    rng = np.random.default_rng(0)
+    assert gradtx_laws._denied(math.floor, 3.0, 7.0, lambda x: x == int(x)) is None
+    assert gradtx_laws._denied(lambda x: float(x > 3), 3.0, 0.0, lambda x: True) is None
+    assert gradtx_laws._denied(lambda x: rng.standard_normal(), 3.0, 0.5, lambda x: True) is None
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("name", ["soap", "scale_by_adadelta", "scale_by_factored_rms"])
+def test_what_rounding_decides_or_a_tiny_number_is_no_fault(name):
+    """SOAP's first basis is that of a matrix without full rank, which rounding completes."""
+    testing.Case(getattr(gradtx, name)()).obeys("hyperparameters_have_gradients")

@@ -99,7 +99,8 @@ class ScaleByFactoredRms(Rule, name="scale_by_factored_rms"):
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         if self.decay_rate_fn is None:
             t = (now.exact_t - self.step_offset).value
-            return {"complement": jnp.power(jnp.maximum(t, 1.0), -self.decay_rate)}
+            # A maximum has half of the derivative at 1, where it is that of an offset > 0.
+            return {"complement": jnp.power(jnp.where(t > 1, t, 1.0), -self.decay_rate)}
         step = now.step - self.step_offset.value.astype(now.step.dtype)
         decay = jnp.asarray(self.decay_rate_fn(step, self.decay_rate))
         if decay.shape != ():
