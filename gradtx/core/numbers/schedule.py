@@ -49,14 +49,12 @@ class Schedule(Declared):
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(name=name, **kwargs)
-        known = SCHEDULES.get(cls.name)
+        known = SCHEDULES.get(cls.name, cls)
         # A cell of a notebook that is run again defines the same class again.
-        is_another = known and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__)
-        if is_another or cls.name == CALLABLE:
-            whose = f"is that of {show(known)}" if is_another else "has a meaning of its own there"
+        if cls.name == CALLABLE or known.__module__ + known.__qualname__ != cls.__module__ + cls.__qualname__:
             raise TypeError(
-                f"{cls.__qualname__}: a state tells a schedule by its name, and {cls.name!r} {whose}. Choose "
-                f"another: class {cls.__name__}(..., name=...)."
+                f"{cls.__qualname__}: a state tells a schedule by its name, and {cls.name!r} means something "
+                f"else there. Choose another: class {cls.__name__}(..., name=...)."
             )
         SCHEDULES[cls.name] = cls
 
@@ -165,8 +163,7 @@ def _of_arguments(arguments: Mapping[str, Any], change: Callable[[str, Any], Any
     """Arguments in which each schedule is what `change` makes of its name and numbers."""
 
     def changed(node: Any) -> Any:
-        name = schedule_in(node)
-        if name:
+        if name := schedule_in(node):
             return {name: change(name, node[name])}
         return _of_arguments(node, change) if isinstance(node, Mapping) else node
 
@@ -362,8 +359,7 @@ def read_schedule(node: Any) -> Any:
     """The function of the step that a state's numbers describe, from the state alone; None for a number."""
     if isinstance(node, Mapping) and set(node) == {CALLABLE}:
         return lambda step: node[CALLABLE]
-    name = schedule_in(node)
-    if not name:
+    if not (name := schedule_in(node)):
         return None
     cls, inner = SCHEDULES[name], node[name]
 
