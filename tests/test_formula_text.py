@@ -1,5 +1,7 @@
 """What `formula` prints, whose formula it is, and what it says when it cannot be had."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 import gradtx
 from catalogue import ENTRIES
+from gradtx.formulas import latex
 from gradtx.formulas.expression import symbols
 
 MATRIX = jax.ShapeDtypeStruct((50_000, 40_000), np.float32)
@@ -305,3 +308,48 @@ def test_a_leaf_without_elements_has_a_formula(leaf, shape):
 def test_the_number_that_a_function_of_the_step_gave_last_is_no_setting():
     tx = gradtx.sgd(lambda step: 0.1 * step.astype(jnp.float32))
     assert str(gradtx.formula(tx, VECTOR)) == "update        = -learning_rate g\nlearning_rate = 0.1 (t - 1)"
+
+
+# LaTeX.
+
+
+def test_a_formula_in_latex_says_what_its_letters_are():
+    found = gradtx.formula(gradtx.adagrad(0.1))
+    assert (
+        found.latex()
+        == r"""\begin{aligned}
+{\mathrm{sum\_of\_squares}}_{t} &= {\mathrm{sum\_of\_squares}}_{t-1} + {g_t}^{2} \\
+u_t &= -\eta\,\dfrac{g_t}{\sqrt{{\mathrm{sum\_of\_squares}}_{t} + \varepsilon}} \\
+&\text{at first } {\mathrm{sum\_of\_squares}}_{0} = 0.1 \\
+&\text{where } \varepsilon = \mathrm{eps},\; \eta = \mathrm{learning\_rate}
+\end{aligned}"""
+    )
+    assert found._repr_latex_() == f"$\\displaystyle {found.latex()}$"
+    assert found.update.latex() == r"-\eta\,\dfrac{g_t}{\sqrt{\mathrm{sum\_of\_squares}' + \varepsilon}}"
+
+
+def test_latex_tells_apart_what_ends_alike():
+    body = gradtx.formula(gradtx.chain(gradtx.trace(0.9), gradtx.trace(0.5))).latex()
+    assert r"\mathrm{trace.decay}\," in body and r"\mathrm{trace\_1.decay}\," in body
+    assert r"&\text{with } \mathrm{trace.dampening} = 0" in body
+
+
+CLIPPED = gradtx.chain(
+    gradtx.clip_by_global_norm(1.0), gradtx.scale(gradtx.polynomial_schedule(0.1, 0.0, 2, 9))
+)
+
+
+@pytest.mark.parametrize(
+    "tx", [CLIPPED, gradtx.radam(0.1), gradtx.sgd(COSINE)], ids=["clipped", "radam", "sgd"]
+)
+def test_latex_is_balanced_and_no_line_of_it_is_too_wide(tx):
+    body = gradtx.formula(tx).latex()
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", body):
+        depth += 1 if brace == "{" else -1
+        assert depth >= 0
+    assert depth == 0 and body.count(r"\left") == body.count(r"\right")
+    assert re.findall(r"\\begin{(\w+)}", body) == ["aligned", *["cases"] * body.count(r"\begin{cases}")]
+    assert body.count(r"\begin") == body.count(r"\end") and "where(" not in body
+    for line in re.split(r"\\\\", re.sub(r"\\text{where } .*", "", body)):
+        assert latex._letters_in(line) < 2 * latex.WIDE, line

@@ -12,7 +12,7 @@ import site_in_browser
 DOCS = Path(__file__).parent.parent / "docs"
 sys.path.insert(0, str(DOCS / "_ext"))
 
-from reference import concepts, docstring, guides, latex, names  # noqa: E402
+from reference import concepts, docstring, formulas, guides, latex, names  # noqa: E402
 
 GUIDES = sorted(DOCS.glob("**/*.md"))
 GUIDES = [p for p in GUIDES if not {"_build", "api"} & set(p.relative_to(DOCS).parts)]
@@ -102,6 +102,37 @@ def test_formulas_are_written_as_papers_write_them():
     ]
     (line,) = latex.schedule_lines(gradtx.formula(gradtx.sgd(gradtx.constant_schedule(0.1))))
     assert line == r"s_n &= \mathrm{value}"
+
+
+NO_MATHEMATICS = {
+    "identity": "it changes nothing",
+    **dict.fromkeys(
+        ["lbfgs", "scale_by_lbfgs", "scale_by_backtracking_linesearch"],
+        "a loop with many values, of which a formula has those that go in alone; it stays as text",
+    ),
+}
+"""The transforms and schedules with a formula that is not set as mathematics on their pages, and why."""
+
+
+@pytest.mark.wide
+def test_every_formula_is_set_as_mathematics_or_said_not_to_be():
+    """Those whose call needs more than numbers have no formula: `formulas.CALLS` could give them one."""
+    missing = set()
+    for name in names.ALIASES:
+        thing = concepts.found(name)
+        if formulas._call(name, thing):
+            shown = "".join(part for parts in formulas.section(name, thing) for part in parts)
+            assert "where(" not in shown or "```text" in shown
+            missing |= set() if r"\begin{aligned}" in shown else {name}
+    assert missing == set(NO_MATHEMATICS)
+
+
+def test_a_long_formula_is_cut_into_lines_and_waits_to_be_asked_for():
+    short, long = formulas.section("radam", gradtx.radam)
+    shown = "".join(long)
+    assert not short and r"\begin{cases}" in shown and "{dropdown}" in long[0]
+    found = gradtx.formula(gradtx.radam(0.1))
+    assert formulas.MOST_LINES < len(latex.lines(found)) == shown.count("&=")
 
 
 def test_a_broken_link_is_found(tmp_path):

@@ -33,6 +33,15 @@ class Expression:
 
         return source(self)
 
+    def latex(self) -> str:
+        """The expression in LaTeX, with letters for the names that papers have letters for."""
+        from gradtx.formulas.latex import latex
+
+        return latex(self)
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.latex()}$"
+
     def __reduce__(self) -> Any:
         return intern, (self.op, *self.args)
 

@@ -17,6 +17,7 @@ from gradtx.core.numbers.hyperparams import tidy
 from gradtx.core.numerics import number_dtype
 from gradtx.core.spec.arguments import suggestion
 from gradtx.formulas.expression import ZERO, Expression, reached, rewrite, symbol, symbols, within
+from gradtx.formulas.latex import at_first, equations, escaped, latex, lettered, letters
 from gradtx.formulas.naming import Cell
 from gradtx.formulas.notation import lines, text
 from gradtx.formulas.presentation import Mirror
@@ -26,7 +27,7 @@ from gradtx.formulas.trace import Traced, companion, composed, programs, signatu
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Formula:
-    """What one update does to one leaf; it prints as mathematics.
+    """What one update does to one leaf; it prints as mathematics, and a notebook shows it set.
 
     Each part is an expression over names: `g` is the gradient, `theta` the parameter, `t` the step from 1, a
     hyperparameter has the name that `gradtx.hyperparams` gives it, without the name of a wrapper before it, a
@@ -68,21 +69,69 @@ class Formula:
                 visit(name)
         return found
 
-    def __repr__(self) -> str:
-        named = [(f"{name}'", self.slots[name]) for name in self.shown()]
-        named.append(("update", self.update))
-        direct = symbols(*(x for _, x in named))
-        used, schedules = set(direct), []
+    def named(self) -> list[tuple[str, Expression]]:
+        """What it shows, in an order to read: slots after the update, the update, and schedules."""
+        found = [(f"{name}'", self.slots[name]) for name in self.shown()]
+        found.append(("update", self.update))
+        used, schedules = symbols(*(x for _, x in found)), []
         while more := [n for n in self.definitions if n in used and n not in schedules]:
             schedules += more
             used |= symbols(*(self.definitions[name] for name in more))
-        written = lines([*named, *((name, self.definitions[name]) for name in schedules)])
+        return [*found, *((name, self.definitions[name]) for name in schedules)]
+
+    def used(self) -> set[str]:
+        """The names in the update and in the slots that it shows."""
+        return symbols(self.update, *(self.slots[name] for name in self.shown()))
+
+    def _plain(self) -> list[tuple[str, str]]:
+        """The hyperparameters that simplify it by their values."""
+        used = self.used()
+        return [(k, f"{v:g}") for k, v in self.values.items() if k in used and (v <= 0 or v == 1)]
+
+    def _first(self) -> list[tuple[str, Expression]]:
+        """The slots that it shows which do not start at 0."""
+        return [(name, self.start[name]) for name in self.shown() if self.start[name] is not ZERO]
+
+    def __repr__(self) -> str:
+        written = lines(self.named())
         width = max(len(name) for name, _ in written)
         shown = [_wrapped(f"{name:<{width}} = ", body) for name, body in written]
-        plain = [f"{k} = {v:g}" for k, v in self.values.items() if k in direct and (v <= 0 or v == 1)]
-        start = [f"{k} = {text(self.start[k])}" for k in self.shown() if self.start[k] is not ZERO]
+        plain = [f"{name} = {value}" for name, value in self._plain()]
+        start = [f"{name} = {text(x)}" for name, x in self._first()]
         shown += [_wrapped("with ", ", ".join(plain))] if plain else []
         return "\n".join([*shown, *([_wrapped("at first ", ", ".join(start))] if start else [])])
+
+    def latex(self) -> str:
+        r"""The same in LaTeX, for a paper: an `aligned` of amsmath, to stand in an equation.
+
+        The slot `mu` is there with the index t - 1 before the update and t after it, and names for which
+        papers have letters are these; the last line says which.
+
+        Examples:
+            >>> import gradtx
+            >>> print(gradtx.formula(gradtx.sgd(0.1)).latex())
+            \begin{aligned}
+            u_t &= -\eta\,g_t \\
+            &\text{where } \eta = \mathrm{learning\_rate}
+            \end{aligned}
+        """
+        rows = [*equations(self.named(), self.slots), *self._remarks()]
+        return "\n".join((r"\begin{aligned}", " \\\\\n".join(rows), r"\end{aligned}"))
+
+    def _remarks(self) -> list[str]:
+        named = self.named()
+        names = symbols(*(x for _, x in named)).union(name for name, _ in named)
+        written = letters(names)
+        remarks = {
+            "with": [f"{written[name]} = {value}" for name, value in self._plain()],
+            "at first": [f"{at_first(name, names)} = {latex(x)}" for name, x in self._first()],
+            "where": [rf"{letter} = \mathrm{{{escaped(name)}}}" for name, letter in lettered(names).items()],
+        }
+        parts = {word: r",\; ".join(said) for word, said in remarks.items() if said}
+        return [rf"&\text{{{word} }} {said}" for word, said in parts.items()]
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.latex()}$"
 
 
 WIDTH = 100
@@ -116,7 +165,8 @@ def formula(tx: AnyTransform, params: Params = None, leaf: str | None = None) ->
         leaf: the path of a leaf of `params`, such as `"layers/0/kernel"`; not needed for a single one.
 
     Returns:
-        The formula, which prints as it reads, and has `update`, `slots` and `definitions` as expressions.
+        The formula, which prints as it reads, and has `update`, `slots` and `definitions` as expressions. Its
+        `latex()` is the same for a paper; a notebook shows it set.
 
     Raises:
         ValueError: there is no such leaf, or it has no gradient; or no `params` are given, but a leaf is, or

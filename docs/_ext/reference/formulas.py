@@ -40,6 +40,7 @@ ARGUMENTS = {
 
 CALLS = {
     "sgd": "sgd(0.1, momentum=0.9)",
+    "scale_by_learning_rate": "scale_by_learning_rate(0.1)",
     "cautious": "cautious(scale_by_lion())",
     "grams": "grams(scale_by_lion())",
     "accumulate": "accumulate(sgd(0.1), every=4)",
@@ -65,14 +66,14 @@ CALLS = {
 KERNEL = {"kernel": jax.ShapeDtypeStruct((4, 3), jnp.float32)}
 """A leaf that is a matrix by its name and shape."""
 
-MOST_LINES, MOST_LETTERS = 9, 430
-"""How much of a formula is set as mathematics; of more than that the text is easier to read."""
-MOST_TEXT = 45
-"""The lines of the longest formula that is shown."""
+MOST_LINES = 9
+"""The equations that stand at the top of a page; more of them are shown when they are asked for."""
+LOOPS, MOST_CARRIED = ("scan", "while"), 6
+"""Of a loop a formula has what goes in alone; where that is much, it is no mathematics, and stays as text."""
 
 
 def section(name: str, thing: Any) -> tuple[list[str], list[str]]:
-    """The formula as mathematics if it is short, and as text if it is long; a page may have neither."""
+    """The formula for the top of a page if it is short, else for its end; a page may have neither."""
     call = _call(name, thing)
     if not call:
         return [], []
@@ -84,18 +85,19 @@ def section(name: str, thing: Any) -> tuple[list[str], list[str]]:
     else:
         formula, on = _formula(built)
         equations, text, key = latex.lines(formula), str(formula), _key(formula)
-    source = f"`{call}`{on and f' on {on}'} by {prose('`gradtx.formula`', '../')}"
+    source = f"Read from the code of `{call}`{on and f' on {on}'} by {prose('`gradtx.formula`', '../')}."
     if text == "update = g":
         return [], []
-    if len(equations) <= MOST_LINES and max(map(len, equations)) <= MOST_LETTERS:
-        rest = [f"`{line}`" for line in text.splitlines() if line.startswith(("with ", "at first "))]
-        words = f"Read from the code of {source}. {key} {' '.join(rest)}"
-        words = f"{{.key}}\n{words}"
-        return ["## Formula\n", _displayed(equations), words + "\n"], []
-    if text and len(text.splitlines()) <= MOST_TEXT:
-        opened = "````{dropdown} The formula, as it runs\n"
-        return [], [opened, f"Read from the code of {source}.\n", f"```text\n{text}\n```\n````\n"]
-    return [], []
+    if latex.carries(formula, LOOPS) > MOST_CARRIED:
+        return [], _dropdown(f"{source}\n", f"```text\n{text}\n```\n")
+    rest = [f"`{line}`" for line in text.splitlines() if line.startswith(("with ", "at first "))]
+    words = f"{{.key}}\n{' '.join([source, key, *rest])}\n"
+    shown = [_displayed(equations), words]
+    return (["## Formula\n", *shown], []) if len(equations) <= MOST_LINES else ([], _dropdown(*shown))
+
+
+def _dropdown(*parts: str) -> list[str]:
+    return ["````{dropdown} The formula, as it runs\n", *parts, "````\n"]
 
 
 def _displayed(equations: list[str]) -> str:
@@ -131,6 +133,6 @@ def _key(formula: Any) -> str:
     """What the letters are."""
     named = [f"${letter}$ is `{name}`" for name, letter in latex.letters(formula).items()]
     standing = [r"$g_t$ is the gradient of step $t$, from 1", r"$u_t$ the update"]
-    if "theta" in latex.used(formula):
+    if "theta" in formula.used():
         standing.append(r"$\theta_{t-1}$ the parameter")
     return ", ".join(standing) + "." + (f" {', '.join(named)}." if named else "")
