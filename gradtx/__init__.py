@@ -317,7 +317,7 @@ if not TYPE_CHECKING:  # To a type checker it would say that every name is there
     )
 
 
-__dir__ = listing(globals(), "flax", "testing")
+__dir__ = listing(globals(), "flax", "testing", "typing")
 
 
 def _in_a_notebook(tx: Transform) -> str:

@@ -24,6 +24,7 @@ from flax.linen.spmd import logical_to_mesh_axes
 from flax.training import train_state
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec, Sharding
 
+from gradtx._names import listing
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import path_parts
 from gradtx.core.engine.placement import sharding_of
@@ -35,6 +36,18 @@ from gradtx.core.numbers.states import is_state
 from gradtx.core.spec.spec import show
 from gradtx.micro_batches import check_count, combined
 from gradtx.state_sharding import state_sharding
+
+__all__ = [
+    "Optimizer",
+    "TrainState",
+    "Viewed",
+    "accumulate_gradients",
+    "shardings_of",
+    "views",
+    "with_matrix_view",
+]
+
+__dir__ = listing(globals())
 
 _pure: Any = getattr(nnx, "as_pure", None) or getattr(nnx, "pure")  # noqa: B009 - by Flax's version
 

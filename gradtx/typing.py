@@ -5,7 +5,10 @@ of a rule of matrices sees a `Stack`. The types of parameters, updates and state
 `gradtx.Updates` and `gradtx.OptState`, and any library's transform is an `AnyTransform`.
 """
 
+from gradtx._names import listing
 from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Leaf, Now, Slots, Stack
+
+__dir__ = listing(globals())
 
 __all__ = ["AnyTransform", "Leaf", "Now", "Slots", "Stack"]

@@ -9,8 +9,9 @@ import pytest
 import gradtx
 import gradtx.flax
 import gradtx.testing
+import gradtx.typing
 
-SPACES = ["contrib", "schedules", "testing", "transforms", "tree", "tree_utils"]
+SPACES = ["contrib", "flax", "schedules", "testing", "transforms", "tree", "tree_utils", "typing"]
 
 
 def shown(module):
@@ -18,7 +19,7 @@ def shown(module):
 
 
 def test_dir_of_the_package_is_what_is_public():
-    assert shown(gradtx) == {*gradtx.__all__, "flax", "testing"}
+    assert shown(gradtx) == {*gradtx.__all__, "flax", "testing", "typing"}
     assert {"__doc__", "__version__"} <= {*dir(gradtx)}
     assert dir(gradtx) == sorted(dir(gradtx))
 

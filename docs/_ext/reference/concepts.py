@@ -10,6 +10,7 @@ from typing import Any
 import gradtx
 import gradtx.flax
 import gradtx.testing
+import gradtx.typing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +31,6 @@ def _group(part: str, title: str, slug: str, about: str, names: str) -> Group:
 def _all_of(module: ModuleType, names: list[str]) -> str:
     return " ".join(f"{module.__name__.removeprefix('gradtx.')}.{name}" for name in names)
 
-
-FLAX = [
-    *("Optimizer", "TrainState", "accumulate_gradients"),
-    *("views", "with_matrix_view", "Viewed", "shardings_of"),
-]
-"""What `gradtx.flax` has for users."""
 
 GROUPS = [
     _group(
@@ -253,7 +248,7 @@ GROUPS = [
         "Flax",
         "flax",
         "`gradtx.flax` needs Flax, and is imported by its name.",
-        _all_of(gradtx.flax, FLAX),
+        _all_of(gradtx.flax, gradtx.flax.__all__),
     ),
     _group(
         "Writing your own",
@@ -268,6 +263,13 @@ GROUPS = [
         "kinds",
         "What a field of a rule may be annotated with: each says which numbers are accepted.",
         """Number NonNegative Positive Fraction Decay Rate Scalar ScalarOrSchedule DTypeName Mask""",
+    ),
+    _group(
+        "Writing your own",
+        "Types for annotations",
+        "types",
+        "`gradtx.typing` has what the methods of a rule see, and any library's transform, for annotations.",
+        _all_of(gradtx.typing, gradtx.typing.__all__),
     ),
     _group(
         "Writing your own",
@@ -307,7 +309,8 @@ MODULES = {
     "gradtx.tree": gradtx.tree.__all__,
     "gradtx.tree_utils": gradtx.tree_utils.__all__,
     "gradtx.testing": gradtx.testing.__all__,
-    "gradtx.flax": FLAX,
+    "gradtx.flax": gradtx.flax.__all__,
+    "gradtx.typing": gradtx.typing.__all__,
 }
 """The public modules below gradtx, and the names of each."""
 
