@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import runpy
 from pathlib import Path
@@ -13,6 +14,8 @@ import optax
 import pytest
 
 import gradtx
+import gradtx.flax
+import gradtx.testing
 import gradtx.typing
 
 FOLDER = Path(__file__).parent / "typing"
@@ -30,6 +33,27 @@ def test_the_programs_have_nothing_that_a_checker_is_told_to_overlook():
     assert len(PROGRAMS) >= 7
     for name in PROGRAMS:
         assert "ignore" not in (FOLDER / f"{name}.py").read_text()
+
+
+MODULES = [
+    gradtx,
+    *(gradtx.contrib, gradtx.flax, gradtx.schedules, gradtx.testing, gradtx.transforms),
+    *(gradtx.tree, gradtx.tree_utils, gradtx.typing),
+]
+"""Every public module."""
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
+def test_a_public_module_does_not_tell_a_checker_that_every_name_is_there(module):
+    """Which one takes a module's `__getattr__` for; `mistakes.py` has a wrong name of each."""
+    seen = ast.parse(inspect.getsource(module)).body
+    names = {n.id for node in seen if isinstance(node, ast.Assign) for n in ast.walk(node) if is_set(n)}
+    assert "__getattr__" not in names and {"__all__", "__dir__"} <= names
+    assert f"{module.__name__}." in (FOLDER / "mistakes.py").read_text()
+
+
+def is_set(node):
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
 
 
 def functions():

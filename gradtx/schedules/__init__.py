@@ -1,5 +1,7 @@
 """Schedules, one concept a file; the namespace has what `optax.schedules` has of them."""
 
+from typing import TYPE_CHECKING
+
 from gradtx._names import explaining, listing
 from gradtx.core.numbers.schedule import Schedule
 from gradtx.schedules.constant import constant_schedule
@@ -18,7 +20,8 @@ from gradtx.schedules.linear import (
 from gradtx.schedules.piecewise import join_schedules, piecewise_constant_schedule
 from gradtx.schedules.polynomial import polynomial_schedule
 
-__getattr__ = explaining("schedules")
+if not TYPE_CHECKING:  # To a type checker it would say that every name is there.
+    __getattr__ = explaining("schedules")
 __dir__ = listing(globals())
 
 __all__ = [

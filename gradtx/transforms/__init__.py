@@ -1,5 +1,7 @@
 """Transforms of updates, one concept a file; the namespace has what `optax.transforms` has of them."""
 
+from typing import TYPE_CHECKING
+
 from gradtx._names import explaining, listing
 from gradtx.core.compose.combine import chain, masked, named_chain
 from gradtx.core.engine.protocol import MaskedNode
@@ -12,7 +14,8 @@ from gradtx.transforms.noise import add_noise
 from gradtx.transforms.per_example import per_example_global_norm_clip, per_example_layer_norm_clip
 from gradtx.transforms.unitwise import adaptive_grad_clip, unitwise_clip, unitwise_norm
 
-__getattr__ = explaining("transforms")
+if not TYPE_CHECKING:  # To a type checker it would say that every name is there.
+    __getattr__ = explaining("transforms")
 __dir__ = listing(globals())
 
 __all__ = [

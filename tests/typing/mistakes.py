@@ -6,11 +6,21 @@ import jax
 import jax.numpy as jnp
 
 import gradtx
+import gradtx.flax
+import gradtx.testing
+import gradtx.typing
 
 
 def a_name_that_is_not_there() -> None:
     gradtx.adamm(0.1)  # type: ignore[attr-defined]
+    gradtx.contrib.muonn(0.1)  # type: ignore[attr-defined]
+    gradtx.flax.TrainedState()  # type: ignore[attr-defined]
+    gradtx.schedules.no_such_name(0.1)  # type: ignore[attr-defined]
+    gradtx.testing.checks(gradtx.sgd(0.1))  # type: ignore[attr-defined]
+    gradtx.transforms.scale_by_adamm()  # type: ignore[attr-defined]
     gradtx.tree.normm({})  # type: ignore[attr-defined]
+    gradtx.tree_utils.tree_normm({})  # type: ignore[attr-defined]
+    gradtx.typing.Slot()  # type: ignore[attr-defined]
 
 
 def an_argument_that_is_not_there() -> None:
