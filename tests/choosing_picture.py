@@ -1,4 +1,7 @@
-"""The picture of docs/tutorials/14-choosing-one.md, of what its lines compute: `python tests/choosing_picture.py`."""
+"""Draws docs/tutorials/14-choosing-one.svg from what the page computes.
+
+python tests/choosing_picture.py
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def computed() -> dict[str, Any]:
 
 
 def draw(rates: np.ndarray, losses: dict[str, np.ndarray]) -> Figure:
-    """A panel for each optimizer, with the others behind it; the losses have an axis of rates and one of seeds."""
+    """A panel for each optimizer, with the others behind it; losses have an axis of rates, one of seeds."""
     figure = Figure(figsize=(style.WIDTH, 2.9), layout="constrained")
     figure.suptitle(
         "Each has a learning rate of its own", x=0.015, ha="left", fontsize=11.5, fontweight="bold"

@@ -1,6 +1,6 @@
-"""Looks at the built site as a reader does: links, mathematics, search, light and dark, a phone.
+"""Looks at the built site as a reader does: links, mathematics, search, sliders, light and dark, a phone.
 
-    python tests/site_in_browser.py                  # all of it; needs Chromium and the package playwright
+    python tests/site_in_browser.py                  # all of it; needs Chromium
     python tests/site_in_browser.py --links          # the links alone, without a browser
     python tests/site_in_browser.py --pictures DIR   # where the screenshots go
 
@@ -10,6 +10,7 @@ Build the site before, by the command in the README.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import http.server
 import re
@@ -24,8 +25,20 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
 BUILT = Path(__file__).parent.parent / "docs" / "_build" / "html"
-SHOWN = {"home": "index.html", "symbol": "api/adamw.html", "guide": "choosing.html"}
+SHOWN = {
+    "home": "index.html",
+    "tutorial": "tutorials/14-choosing-one.html",
+    "symbol": "api/adamw.html",
+    "gallery": "gallery/index.html",
+    "live": "live.html",
+}
 """The pages of which there are pictures."""
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+"""What Chromium is called."""
+
+LOOKS = {"light": (1400, 1000), "dark": (1400, 1000), "phone": (390, 844)}
+"""How they are looked at: the width and the height of the screen."""
 
 Page = Any
 
@@ -86,52 +99,77 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None: ...
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """One that a reader may leave before a picture has come."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+@contextlib.contextmanager
+def served(site: Path) -> Iterator[str]:
+    """The address of a server of the site."""
+    server = Server(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+
+
 def look(site: Path, pages: dict[str, Read], pictures: Path, chromium: str) -> list[str]:
     """What a reader would find wrong."""
     from playwright.sync_api import sync_playwright
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     wrong: list[str] = []
-    with sync_playwright() as playwright:
+    with served(site) as base, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
 
-        def opened(address: str, **options: Any) -> Page:
-            page = browser.new_context(**options).new_page()
+        def reader(look: str) -> Page:
+            """An empty page, which tells of all that goes wrong on what it shows."""
+            width, height = LOOKS[look]
+            scheme = "dark" if look == "dark" else "light"
+            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+            page = context.new_page()
 
             def heard(what: str) -> None:
-                wrong.append(f"{address}: {what}")
+                wrong.append(f"{page.url.removeprefix(base)}, {look}: {what}")
 
             page.on("console", lambda m: heard(m.text) if m.type in ("error", "warning") else None)
             page.on("pageerror", lambda e: heard(str(e)))
-            page.on("request", lambda r: heard(f"asks for {r.url}") if base not in r.url else None)
-            page.goto(base + address, wait_until="networkidle")
+            page.on("request", lambda r: None if r.url.startswith(base) else heard(f"asks for {r.url}"))
             return page
 
-        base = f"http://127.0.0.1:{server.server_address[1]}/"
-        visited = [name for name in pages if not name.startswith("api/") or name.startswith("api/group-")]
-        for name in [*visited, *SHOWN.values()]:
-            page = opened(name, viewport={"width": 390, "height": 844})
-            if page.evaluate("document.documentElement.scrollWidth") > 390:
-                wrong.append(f"{name} is wider than a phone")
-            page.context.close()
-        wrong += _mathematics(opened(SHOWN["symbol"]), pages)
-        wrong += _search(opened("index.html"))
-        for kind, name in SHOWN.items():
-            for scheme, width, height in (("light", 1400, 1000), ("dark", 1400, 1000), ("light", 390, 844)):
-                page = opened(name, viewport={"width": width, "height": height}, color_scheme=scheme)
-                page.wait_for_timeout(500)
-                label = "phone" if width < 1000 else scheme
-                page.screenshot(path=pictures / f"{kind}-{label}.png")
-                if width > 1000:
+        for look in LOOKS:
+            page = reader(look)
+            # The pages of symbols are made alike: one of them stands for all.
+            others = [x for x in pages if not x.startswith("api/") or x.startswith("api/group-")]
+            for name in [*others, *SHOWN.values()] if look == "phone" else SHOWN.values():
+                _open(page, base + name)
+                if page.evaluate("document.documentElement.scrollWidth") > LOOKS[look][0]:
+                    wrong.append(f"{name} is wider than the screen, {look}")
+                for kind in (kind for kind, shown in SHOWN.items() if shown == name):
+                    page.screenshot(path=pictures / f"{kind}-{look}.png", full_page=True)
                     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-                    is_dark = int(re.findall(r"\d+", colour)[0]) < 128
-                    if is_dark != (scheme == "dark"):
-                        wrong.append(f"{name} is not {scheme}")
-                page.context.close()
+                    if (int(re.findall(r"\d+", colour)[0]) < 128) != (look == "dark"):
+                        wrong.append(f"{name} is not {look}")
+            if look == "light":
+                _open(page, base + SHOWN["symbol"])
+                wrong += _mathematics(page, pages)
+                _open(page, base + SHOWN["home"])
+                wrong += _search(page)
+                _open(page, base + SHOWN["live"])
+                wrong += _sliders(page)
+            page.context.close()
         browser.close()
-    server.shutdown()
     return wrong
+
+
+def _open(page: Page, address: str) -> None:
+    """Until its mathematics and its type are set."""
+    page.goto(address, wait_until="load")
+    page.evaluate("async () => { await window.MathJax?.startup?.promise; await document.fonts.ready }")
 
 
 def _mathematics(page: Page, pages: dict[str, Read]) -> Iterator[str]:
@@ -165,12 +203,48 @@ def _search(page: Page) -> Iterator[str]:
         yield f"a search for 'warmup' finds {found}"
 
 
+def _sliders(page: Page) -> Iterator[str]:
+    """Each slider of each optimizer, by the keyboard: another path, and other code."""
+    page.wait_for_selector(".live-formula mjx-container", state="attached", timeout=20_000)
+
+    def drawn() -> tuple[str, str]:
+        return page.get_attribute("#live-path", "d"), page.inner_text(".live-code")
+
+    moved = 0
+    for optimizer in page.locator("#live-optimizer option").all_inner_texts():
+        page.select_option("#live-optimizer", label=optimizer)
+        if page.locator(".live-formula:visible").count() != 1:
+            yield f"the live page does not show one formula for {optimizer}"
+        for slider in page.locator(".live input[type=range]").all():
+            name = slider.get_attribute("id")
+            if page.locator(f"label[for={name}]").count() != 1:
+                yield f"the live page has no label for {name}"
+            slider.focus()
+            page.keyboard.press("Home")
+            least = drawn()
+            page.keyboard.press("End")
+            most = drawn()
+            if least[0] == most[0]:
+                yield f"on the live page {name} of {optimizer} does not move the path"
+            if name != "live-steps" and least[1] == most[1]:
+                yield f"on the live page {name} of {optimizer} does not change the code"
+            if name == "live-learning_rate":  # a rate at which the other numbers matter
+                for key in ("Home", "ArrowRight", "ArrowRight"):
+                    page.keyboard.press(key)
+            moved += 1
+    before = drawn()[0]
+    page.select_option("#live-function", label="Ravine")
+    if drawn()[0] == before:
+        yield "on the live page another function does not change the path"
+    print(f"{moved} sliders of the live page were moved")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--site", type=Path, default=BUILT)
     parser.add_argument("--links", action="store_true", help="look at the links alone")
     parser.add_argument("--pictures", type=Path, help="a folder for the screenshots")
-    parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("chromium-browser"))
+    parser.add_argument("--chromium", default=next(filter(None, map(shutil.which, BROWSERS)), None))
     options = parser.parse_args()
     pages = read(options.site)
     if not pages:
