@@ -121,7 +121,7 @@ class SlotStorage:
         if found.signed and slot.nonnegative:
             raise ValueError(
                 f"{self.where} is never negative, and in {name!r} small numbers of it would be 0, by which "
-                f"an update is divided. Take 'uint8' or 'uint4', which keep square roots."
+                f"an update is divided. Take 'uint8' or 'uint4', which keep square roots, or 'bfloat16'."
             )
         if found.scaled and self.name == EVAL:
             raise ValueError(
@@ -151,15 +151,14 @@ class SlotStorage:
             )
         return format
 
-    def of_stack(self, group: str, shape: tuple[int, ...], dtype: Any) -> Format | None:
-        """The format of a stack of matrices, each of which has as many elements as it must."""
+    def of_stacks(self) -> Format | None:
+        """The format of a stack of matrices, whatever their size."""
         if not isinstance(self.said, str):
             raise ValueError(
                 f"{self.where} is one array for all matrices of a size, whatever leaf they are of, so that "
                 f"it has one format; got {show(self.said)}."
             )
-        format = self._fitting(self.said)
-        return format if self.chosen(format, shape[1:], dtype, group) else None
+        return self._fitting(self.said)
 
     def number(self, path: str) -> np.uint32:
         """A number for the slot of a leaf, or of a stack, for what is drawn at random."""
@@ -236,6 +235,11 @@ class Coded:
     def shape(self) -> tuple[int, ...]:
         """The shape of what it stands for."""
         return self.format.of(self.values.shape)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of what it stands for."""
+        return jnp.result_type(self.values if self.scales is None else self.scales)
 
     def load(self) -> jax.Array:
         """What it stands for."""
@@ -316,11 +320,13 @@ def first_stack(
     format: Format, shape: tuple[int, ...], dtype: Any, value: Any, make: Callable[..., Any]
 ) -> tuple[Any, Any]:
     """A stack of the first state, as values and scales; `make(shape, dtype, value)` makes an array."""
-    of_values, of_scales = format.shapes(shape)
-    row = jnp.broadcast_to(jnp.asarray(value, dtype), shape[1:])
-    values, scales = format.encode(row[None], block_counts((1, *shape[1:])), None)
-    made = make(of_values, np.dtype(format.dtype), values)
-    return made, None if of_scales is None else make(of_scales, dtype, scales)
+    # No block has elements of two matrices, which may be of two leaves.
+    count, size = shape[0], shape[1:]
+    of_values, of_scales = format.shapes(size)
+    row = jnp.broadcast_to(jnp.asarray(value, dtype), size)
+    values, scales = format.encode(row, block_counts(size), None)
+    made = make((count, *of_values), np.dtype(format.dtype), values)
+    return made, None if of_scales is None else make((count, *of_scales), dtype, scales)
 
 
 @functools.cache

@@ -217,7 +217,10 @@ def _stacks(
             value = 0.0 if place.abstract or slot.init is None else slot.init(rule, *group.size)
             leaf = leaves[group.places[0].leaf]
             shape = shapes[group.name]
-            format = None if storage is None else storage.of_stack(group.name, shape, stored)
+            format = None
+            if storage is not None:
+                # Each matrix has as many elements as it must, however many there are.
+                format = storage.chosen(storage.of_stacks(), shape[1:], stored, group.name)
             stack = functools.partial(place.stack, leaf=leaf)
             if format is None:
                 made[group.name] = stack(shape, stored, value), None

@@ -260,10 +260,8 @@ class Update:
         beside = self.program.scale_paths.get(path)
         scales: Any = {} if beside is None else self.slots[beside]
         if path in self.program.stack_paths:
-            return {
-                k: coded(storage, x, scales.get(k), storage.of_stack(k, x.shape, x.dtype), k, step)
-                for k, x in values.items()
-            }
+            format = storage.of_stacks()
+            return {k: coded(storage, x, scales.get(k), format, k, step) for k, x in values.items()}
         flat = self.structure.flatten_up_to(values)
         found = [None] * len(flat) if beside is None else self.structure.flatten_up_to(scales)
         formats = storage.of_leaves(self._described[0], len(flat))
