@@ -53,7 +53,8 @@ def store(inner: AnyTransform, *, min_size: int = MIN_SIZE, seed: int = 0, **for
 
     | name | bytes | what is kept |
     |---|---|---|
-    | `"bfloat16"`, `"float16"` | 2 | the nearest number |
+    | `"bfloat16"` | 2 | the nearest number |
+    | `"float16"` | 2 | the nearest number; not for what is never negative: less than 3e-8 becomes 0 |
     | `"int8"` | 1 | numbers with a sign: 2 x / (1 + abs(x)) of a part x of its block's largest, in 127ths |
     | `"uint8"` | 1 | what is never negative, as means of squares: the square root, in 255ths of it |
     | `"float8_e4m3"`, `"float8_e5m2"` | 1 | a part of the largest of its block |
@@ -61,12 +62,12 @@ def store(inner: AnyTransform, *, min_size: int = MIN_SIZE, seed: int = 0, **for
     | `"uint4"` | 0.5 | what is never negative: the square root, in 16ths of it |
     | `"float32"` | 4 | itself: the leaf stays as wide as arithmetic is |
 
-    The last five have a scale for each block of about 128 elements, in the dtype to compute in, so that they
-    take 0.03 bytes more. `"bfloat16_stochastic"`, `"float16_stochastic"`, `"int8_stochastic"`,
-    `"uint8_stochastic"` and `"uint4_stochastic"` round up or down at random, so that what is kept is right on
-    average: a mean of squares that moves by less than half a step each time then moves all the same. What is
-    drawn depends on the path of the leaf, the slot and the step alone, so that a run that is resumed, on any
-    mesh, goes on bit for bit.
+    Those of a byte or half of one have a scale for each block of about 128 elements, in the dtype to compute
+    in, so that they take 0.03 bytes more. `"bfloat16_stochastic"`, `"float16_stochastic"`,
+    `"int8_stochastic"`, `"uint8_stochastic"` and `"uint4_stochastic"` round up or down at random, so that
+    what is kept is right on average: a mean of squares that moves by less than half a step each time then
+    moves all the same. What is drawn depends on the path of the leaf, the slot and the step alone, so that a
+    run that is resumed, on any mesh, goes on bit for bit.
 
     Where a block lies depends on the shape of the leaf, and blocks are cut so that up to 16 devices along an
     axis have whole ones where 16 divides it: then no device needs to know another's scales. A block with a

@@ -74,9 +74,16 @@ class Format:
         return uniform_like(x, seed) if self.stochastic else None
 
 
-def _whole(x: jax.Array, random: Any) -> jax.Array:
-    """A whole number beside each: the nearest, or with a random number one of the two, right on average."""
-    return jnp.floor(x + (0.5 if random is None else random.astype(x.dtype)))
+def _whole(x: jax.Array, random: Any, chance: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+    """A whole number beside each: the nearest, or with a random number one of the two.
+
+    `chance(low, rest)` is that of `low + 1` for what is `low + rest`. What codes stand for is not linear in
+    them, and it is that which is to be right on average.
+    """
+    if random is None:
+        return jnp.floor(x + 0.5)
+    low = jnp.floor(x)
+    return low + (random.astype(x.dtype) < chance(low, x - low)).astype(x.dtype)
 
 
 def _scaled(
@@ -92,6 +99,8 @@ def _scaled(
     def encode(x: jax.Array, counts: Shape, random: Any) -> tuple[jax.Array, jax.Array]:
         shape, blocks = x.shape, split(size(x), counts)
         scales = scale(blocks)
+        # Infinity becomes NaN: a code times infinity would be infinity, of what is finite too.
+        scales = jnp.where(jnp.isfinite(scales), scales, scales - scales)
         parts = divide(blocks * jnp.sign(beside(scales)), jnp.abs(beside(scales)))
         given = None if random is None else split(random, counts)
         return join(code(parts, given), shape), scales
@@ -112,7 +121,14 @@ def _unscaled(
 
 
 def _companded(part: jax.Array, random: Any) -> jax.Array:
-    return _whole(127 * (2 * part / (1 + jnp.abs(part))), random).astype(jnp.int8)
+    size = jnp.abs(part)
+
+    # The code c stands for c / (254 - c).
+    def chance(low: jax.Array, rest: jax.Array) -> jax.Array:
+        return rest * (253 - low) / (254 - low - rest)
+
+    whole = _whole(127 * (2 * size / (1 + size)), random, chance)
+    return (jnp.sign(part) * whole).astype(jnp.int8)
 
 
 def _expanded(code: jax.Array, dtype: Any) -> jax.Array:
@@ -120,13 +136,28 @@ def _expanded(code: jax.Array, dtype: Any) -> jax.Array:
     return y / (2 - jnp.abs(y))
 
 
-def _root_codes(most: int, dtype: Any) -> Callable[[jax.Array, Any], jax.Array]:
-    """Codes of a square root, of which what is not 0 gets none of 0, since updates are divided by it."""
+def _chance_of_square(low: jax.Array, rest: jax.Array) -> jax.Array:
+    return rest * (2 * low + rest) / (2 * low + 1)
 
-    def code(part: jax.Array, random: Any) -> jax.Array:
-        return jnp.clip(_whole(most * part, random), (part > 0).astype(part.dtype), most).astype(dtype)
 
-    return code
+def _root_code(part: jax.Array, random: Any) -> jax.Array:
+    """A code of a square root; of what is not 0 not that of 0, since updates are divided by it."""
+    whole = _whole(255 * part, random, _chance_of_square)
+    return jnp.maximum(whole, (part > 0).astype(part.dtype)).astype(jnp.uint8)
+
+
+def _of_most(most: float) -> Callable[[jax.Array, Any], jax.Array]:
+    """What a code is as a part of the largest one, which is exactly 1.
+
+    Of `code / most * scale` the compiler makes the code times `scale / most`, by which a scale would move in
+    each step of nothing.
+    """
+
+    def part(code: jax.Array, dtype: Any) -> jax.Array:
+        x = code.astype(dtype)
+        return jnp.where(x == most, jnp.ones_like(x), x / most)
+
+    return part
 
 
 _LEVELS = np.array([0.0055, 0.0325, 0.0775, 0.2125, 0.4375, 0.6625, 0.8875])
@@ -135,7 +166,7 @@ LEVELS = np.concatenate([-_LEVELS[::-1], [0.0], _LEVELS, [1.0]])
 
 
 def _nearest_level(part: jax.Array, random: Any) -> jax.Array:
-    borders = (LEVELS[1:] + LEVELS[:-1]) / 2
+    borders = ((LEVELS[1:] + LEVELS[:-1]) / 2).tolist()
     return functools.reduce(jnp.add, [(part > border).astype(jnp.uint8) for border in borders])
 
 
@@ -144,7 +175,7 @@ def _level(code: jax.Array, dtype: Any) -> jax.Array:
 
 
 def _sixteenths(part: jax.Array, random: Any) -> jax.Array:
-    return jnp.clip(_whole(16 * part, random) - 1, 0, 15).astype(jnp.uint8)
+    return jnp.maximum(_whole(16 * part, random, _chance_of_square) - 1, 0).astype(jnp.uint8)
 
 
 def _of_sixteenths(code: jax.Array, dtype: Any) -> jax.Array:
@@ -179,7 +210,7 @@ def _float8(dtype: Any) -> tuple[Any, Any]:
         # What is not 0 stays so: where it is a second moment, updates are divided by it.
         return jnp.where((x != 0) & (jnp.abs(x) < least), jnp.copysign(least, x), x).astype(dtype)
 
-    return _scaled(lambda x: x, code), _unscaled(lambda code, to: code.astype(to) / most)
+    return _scaled(lambda x: x, code), _unscaled(_of_most(most))
 
 
 def _cast(dtype: Any) -> Callable[[jax.Array, Shape, Any], tuple[jax.Array, None]]:
@@ -196,16 +227,13 @@ def _widened(values: jax.Array, scales: None) -> jax.Array:
 _ROOT = lambda x: sqrt(x)  # noqa: E731
 _SQUARE = jnp.square
 _INT8 = _scaled(lambda x: x, _companded), _unscaled(_expanded)
-_UINT8 = (
-    _scaled(_ROOT, _root_codes(255, jnp.uint8)),
-    _unscaled(lambda code, dtype: code.astype(dtype) / 255, _SQUARE),
-)
+_UINT8 = _scaled(_ROOT, _root_code), _unscaled(_of_most(255), _SQUARE)
 _INT4 = _paired(_scaled(lambda x: x, _nearest_level, largest_with_sign)), _unpaired(_unscaled(_level))
 _UINT4 = _paired(_scaled(_ROOT, _sixteenths)), _unpaired(_unscaled(_of_sixteenths, _SQUARE))
 
 _ALL = (
     Format("bfloat16", "bfloat16", _cast(jnp.bfloat16), _widened, scaled=False),
-    Format("float16", "float16", _cast(jnp.float16), _widened, scaled=False),
+    Format("float16", "float16", _cast(jnp.float16), _widened, scaled=False, signed=True),
     Format("int8", "int8", *_INT8, signed=True),
     Format("uint8", "uint8", *_UINT8, nonnegative=True),
     Format("float8_e4m3", "float8_e4m3fn", *_float8(jnp.float8_e4m3fn)),
