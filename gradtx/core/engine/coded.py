@@ -20,7 +20,7 @@ import numpy as np
 from gradtx.core.engine.blocks import block_counts
 from gradtx.core.engine.formats import FORMATS, Format
 from gradtx.core.engine.labels import said_of_each
-from gradtx.core.engine.placement import Placement, Size
+from gradtx.core.engine.placement import Placement, Size, sharded_like
 from gradtx.core.engine.steps import Unit
 from gradtx.core.numbers.states import EVAL
 from gradtx.core.numerics import cast, compute_dtype, is_complex, is_trainable, real_dtype
@@ -249,8 +249,10 @@ class Coded:
         """A new value in the same format."""
         counts = () if self.scales is None else self.scales.shape
         values, scales = self.format.encode(new, counts, self.format.random(new, self.seed))
+        # Where an axis of devices divides a leaf and not its blocks, the leaf was put together for encoding.
+        values = sharded_like(values, self.values)
         if scales is not None:
-            scales = cast(scales, jnp.result_type(self.scales))
+            scales = sharded_like(cast(scales, jnp.result_type(self.scales)), self.scales)
         return Coded(values, scales, None, self.format)
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Hashable]:
