@@ -259,6 +259,7 @@ if TYPE_CHECKING:
     from gradtx.inspect.plot import plot_metrics, plot_paths, plot_schedule
     from gradtx.inspect.routing import Route, Routing, routing
     from gradtx.inspect.slots_by_leaf import slots_by_leaf
+    from gradtx.inspect.state_bytes import state_bytes
     from gradtx.interop.from_config import from_config
     from gradtx.interop.optax.move import from_optax_state, to_optax_state
     from gradtx.interop.optax.to_optax import to_optax
@@ -307,6 +308,7 @@ if not TYPE_CHECKING:  # To a type checker it would say that every name is there
             "inspect.plot": "plot_metrics, plot_paths, plot_schedule",
             "inspect.routing": "Route, Routing, routing",
             "inspect.slots_by_leaf": "slots_by_leaf",
+            "inspect.state_bytes": "state_bytes",
             "interop.from_config": "from_config",
             "interop.optax.move": "from_optax_state, to_optax_state",
             "interop.optax.to_optax": "to_optax",
@@ -616,6 +618,7 @@ __all__ = [
     "sqrt",
     "square",
     "stable_adamw",
+    "state_bytes",
     "state_sharding",
     "stateless",
     "stateless_with_tree_map",

@@ -90,6 +90,7 @@ NOT_TRANSFORMS = {
         "plot_metrics",
         "plot_paths",
         "plot_schedule",
+        "state_bytes",
     ],
     "functions of a state": [
         "eval_params",

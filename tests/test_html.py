@@ -84,6 +84,7 @@ SAME_WORDS = {
     "report": guarded,
     "routing": lambda: gradtx.routing(gradtx.muon(0.02), PARAMS),
     "explain": lambda: gradtx.explain(gradtx.adamw(1e-3), PARAMS),
+    "state_bytes": lambda: gradtx.state_bytes(gradtx.adamw(1e-3), PARAMS),
     "check nothing": lambda: gradtx.check(gradtx.sgd(0.1), PARAMS),
     "diff nothing": lambda: gradtx.diff(gradtx.sgd(0.1), gradtx.sgd(0.1)),
 }

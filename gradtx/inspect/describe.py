@@ -7,18 +7,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from gradtx.core.engine.labels import Labelled
 from gradtx.core.engine.leaves import Excluding
 from gradtx.core.engine.protocol import AnyTransform, Params
 from gradtx.core.engine.steps import Unit, is_declared, is_rule
 from gradtx.core.engine.transform import Foreign, adapted
-from gradtx.core.numbers.paths import lookup
 from gradtx.core.spec.spec import FACTORIES, maker, show
 from gradtx.formulas.direction import movements
 from gradtx.inspect.description import Description, Part, SlotSize
 from gradtx.inspect.docstrings import summary
+from gradtx.inspect.kept_slots import kept_slots, nbytes
 from gradtx.inspect.outline import Node
 from gradtx.inspect.schedules_over_run import courses
 from gradtx.inspect.survey import Surveyed, checked_arguments, survey
@@ -147,19 +145,18 @@ def _mask(node: Node) -> str:
 
 
 def _slots(unit: Unit, level: Surveyed) -> Iterator[SlotSize]:
-    state = level.state["slots"]
-    paths = [p for p in level.program.slot_paths if p not in level.inner]
-    for path in paths:
+    program = level.program
+    for slot in kept_slots(level, inside=False):
+        path = slot.path
         if path == unit.path or path[:-1] == unit.path:
-            arrays = jax.tree.leaves(lookup(state, path))
-            dtypes = tuple(sorted({x.dtype.name for x in arrays}))
-            name = path[-1] if path != unit.path else "its state"
-            if arrays:
-                program = level.program
-                of_leaves = path == unit.path or path in (*program.leaf_slot_paths, *program.stack_paths)
-                yield SlotSize(name, dtypes, nbytes(arrays), of_leaves)
-
-
-def nbytes(tree: Any) -> int:
-    """The size of a tree of abstract arrays in bytes."""
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+            wide: dict[str, list[str]] = {}
+            for kept in slot.arrays:
+                if kept.wide:
+                    wide.setdefault(kept.wide, []).append(kept.path)
+            yield SlotSize(
+                name=path[-1] if path != unit.path else "its state",
+                dtypes=slot.forms,
+                nbytes=slot.nbytes,
+                of_leaves=path == unit.path or path in (*program.leaf_slot_paths, *program.stack_paths),
+                wide={why: tuple(paths) for why, paths in wide.items()},
+            )

@@ -21,12 +21,22 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class SlotSize:
-    """A slot of a transform: its name, its dtypes, its size in bytes, and whether each leaf has one."""
+    """A slot of a transform.
+
+    Attributes:
+        name: its name.
+        dtypes: the names of its dtypes, and of the formats of what is in one.
+        nbytes: its size in bytes, scales included.
+        of_leaves: whether each leaf has one.
+        wide: of a slot with a format, the leaves or stacks in full width, which is that of arithmetic, by
+            the reason.
+    """
 
     name: str
     dtypes: tuple[str, ...]
     nbytes: int
     of_leaves: bool
+    wide: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +178,7 @@ def _rows(parts: tuple[Part, ...], depth: int, group: str = "") -> Iterator[Row]
             notes.append(", ".join(f"{key} = {show(value)}" for key, value in part.hyperparams.items()))
         if part.slots:
             notes.append(f"keeps {_kept(part.slots)}")
+            notes += _wide(part.slots)
         key = part.path[-1]
         cells = [key.removeprefix(group), *where, size(part.nbytes) if part.nbytes else "-"]
         yield Row(cells, depth, notes)
@@ -180,3 +191,13 @@ def _kept(slots: tuple[SlotSize, ...]) -> str:
     counters = sum(slot.nbytes for slot in slots if not slot.of_leaves)
     named = [f"{s.name} ({size(s.nbytes)} {' '.join(s.dtypes)})" for s in slots if s.of_leaves]
     return ", ".join([*named, f"{size(counters)} for the whole tree"] if counters else named)
+
+
+def _wide(slots: tuple[SlotSize, ...]) -> list[str]:
+    """Which leaves of slots with a format are in full width, and why."""
+    found: dict[str, list[str]] = {}
+    for slot in slots:
+        if slot.wide:
+            leaves = "; ".join(f"{some(paths)} ({why})" for why, paths in slot.wide.items())
+            found.setdefault(leaves, []).append(slot.name)
+    return [f"{', '.join(names)} in full width: {leaves}" for leaves, names in found.items()]

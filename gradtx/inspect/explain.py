@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.placement import axes_of, sharding_of
 from gradtx.core.engine.protocol import AnyTransform
-from gradtx.core.engine.specs import placed_params
 from gradtx.core.engine.transform import adapted, apply_gradients
-from gradtx.core.numbers.paths import lookup
 from gradtx.core.spec.spec import show
 from gradtx.formulas.trace import axes_of_shards, composed
-from gradtx.inspect.explanation import Exchange, Explanation, Kept, Replicated
-from gradtx.inspect.survey import Surveyed, checked_arguments, survey
+from gradtx.inspect.explanation import Exchange, Explanation, Replicated
+from gradtx.inspect.kept_slots import KeptSlot, kept_of, kept_of_state, kept_slots
+from gradtx.inspect.survey import attach, checked_arguments, survey
 from gradtx.inspect.traced_costs import costs_of, nbytes_on_one
+from gradtx.inspect.typed_params import typed_params
 
 PyTree = Any
 
@@ -91,7 +91,7 @@ def explain(
     checked_arguments("explain", tx, params, None)
     if mesh is not None and not hasattr(mesh, "axis_names"):
         raise TypeError(f"explain: mesh must be a jax.sharding.Mesh or an AbstractMesh, got {show(mesh)}.")
-    params = _typed(params, mesh, specs)
+    params = typed_params(params, mesh, specs, "explain")
     found = next((s.mesh for s in map(sharding_of, jax.tree.leaves(params)) if s is not None), None)
     # A mesh that the caller has set is not the one that types speak of here; an empty one sets none.
     with jax.set_mesh(Mesh(np.empty((), object), ())):
@@ -100,7 +100,7 @@ def explain(
 
 def _explained(tx: Any, params: PyTree, mesh: Any, extra: dict[str, Any]) -> Explanation:
     """What it takes with parameters whose types say how they are sharded on a mesh."""
-    state = tx.init(params)
+    state = adapted(tx).init(params)
     functions = {name: x for name, x in extra.items() if callable(x)}
     arrays = {name: x for name, x in extra.items() if name not in functions}
 
@@ -109,23 +109,17 @@ def _explained(tx: Any, params: PyTree, mesh: Any, extra: dict[str, Any]) -> Exp
 
     traced = jax.make_jaxpr(update, axis_env=axes_of_shards(composed(tx)))(params, state, params, arrays)
     costs, level = costs_of(traced), survey(tx, params)
+    attach(level, tx, state)
     leaves = [x for x in jax.tree.leaves(params) if lv.is_trainable_leaf(x)]
-    slots = list(_slots(level, state if isinstance(state, dict) else {"slots": state}))
-    kept = [_kept(slot.name, list(slot.arrays.values())) for slot in slots]
-    of_state = _kept("state", jax.tree.leaves(state))
-    rest = Kept(
-        "numbers",
-        (),
-        of_state.nbytes - sum(k.nbytes for k in kept),
-        of_state.on_one - sum(k.on_one for k in kept),
-    )
+    slots = list(kept_slots(level))
+    of_state, kept = kept_of_state(state, slots)
     return Explanation(
         axes={} if mesh is None else dict(mesh.shape),
         leaves=len(leaves),
         elements=sum(math.prod(x.shape) for x in leaves),
-        parameters=_kept("parameters", leaves),
+        parameters=kept_of("parameters", leaves),
         state=of_state,
-        slots=(*kept, rest),
+        slots=kept,
         exchanges=_exchanges(costs.sent),
         least_flops=costs.least,
         most_flops=costs.most,
@@ -134,60 +128,6 @@ def _explained(tx: Any, params: PyTree, mesh: Any, extra: dict[str, Any]) -> Exp
         unknown=tuple(sorted(costs.unknown)),
         remarks=tuple(adapted(tx).remarks(params)),
     )
-
-
-def _typed(params: PyTree, mesh: Any, specs: PyTree) -> PyTree:
-    """The parameters without their values, on a mesh whose types say how they are sharded."""
-    if mesh is not None:
-        specs = jax.tree.map(_spec_of, params) if specs is None else specs
-        params = jax.tree.map(_bare, params)
-    placed = placed_params(params, specs, mesh, "explain")
-
-    def typed(x: Any) -> Any:
-        if not isinstance(x, jax.ShapeDtypeStruct) or not isinstance(x.sharding, NamedSharding):
-            return x if x is None or not hasattr(x, "shape") else lv.shape_of(x)
-        own = x.sharding.mesh
-        there = AbstractMesh(own.axis_sizes, own.axis_names, (AxisType.Explicit,) * len(own.axis_names))
-        parts = [*x.sharding.spec, *[None] * (len(x.shape) - len(x.sharding.spec))]
-        sharding = NamedSharding(there, PartitionSpec(*parts))
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-    return jax.tree.map(typed, placed)
-
-
-def _bare(x: Any) -> Any:
-    """A leaf that is on no mesh."""
-    return jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "dtype") else x
-
-
-def _spec_of(x: Any) -> PartitionSpec:
-    sharding = getattr(x, "sharding", None)
-    return sharding.spec if isinstance(sharding, NamedSharding) else PartitionSpec()
-
-
-class _Slot(NamedTuple):
-    """A slot: its name, its arrays by the paths of their leaves, and whether these are stacks of matrices."""
-
-    name: str
-    arrays: dict[str, Any]
-    is_stacked: bool
-
-
-def _slots(level: Surveyed, state: Any) -> Iterator[_Slot]:
-    """The slots of a state."""
-    for path in level.program.slot_paths:
-        own = lookup(state["slots"], path)
-        if path in level.inner:
-            yield from _slots(level.inner[path], own)
-        elif arrays := dict(zip(lv.paths(own), lv.flatten(own)[0], strict=True)):
-            found = {at: x for at, x in arrays.items() if x is not None}
-            yield _Slot(".".join((*level.path, *path)), found, path in level.program.stack_paths)
-
-
-def _kept(name: str, arrays: list[Any]) -> Kept:
-    dtypes = tuple(sorted({x.dtype.name for x in arrays})) if name != "state" else ()
-    nbytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays)
-    return Kept(name, dtypes, nbytes, sum(map(nbytes_on_one, arrays)))
 
 
 def _exchanges(sent: dict[Any, int]) -> tuple[Exchange, ...]:
@@ -203,31 +143,32 @@ def _exchanges(sent: dict[Any, int]) -> tuple[Exchange, ...]:
     )
 
 
-def _replicated(params: PyTree, slots: list[_Slot]) -> Iterator[Replicated]:
+def _replicated(params: PyTree, slots: list[KeptSlot]) -> Iterator[Replicated]:
     """What several devices keep the same of: parameters, and slots that are not sharded as these are."""
     leaves = dict(zip(lv.paths(params), lv.flatten(params)[0], strict=True))
-    groups: dict[tuple[str, tuple[str, ...], str], dict[str, Any]] = {}
+    groups: dict[tuple[str, tuple[str, ...], str], dict[str, int]] = {}
     for path, x in leaves.items():
         if lv.is_trainable_leaf(x) and (axes := _same_along(x)):
-            groups.setdefault(("parameters", axes, "they are sharded so"), {})[path] = x
-    for name, arrays, is_stacked in slots:
-        for path, x in arrays.items():
-            axes, leaf = _same_along(x), leaves.get(path)
+            groups.setdefault(("parameters", axes, "they are sharded so"), {})[path] = nbytes_on_one(x)
+    for slot in slots:
+        for kept, x in ((one, x) for one in slot.arrays for x in one.arrays):
+            axes, leaf = _same_along(x), None if kept.leaf is None else leaves.get(kept.leaf)
             if not axes or math.prod(x.shape) <= 1:
                 continue
-            if is_stacked:
+            if slot.is_stacked:
                 reason = "they divide neither the number of matrices nor their rows"
             elif leaf is None:
                 reason = "it is of the whole tree"
-            elif x.shape == leaf.shape:
+            elif x.shape == leaf.shape or kept.scales is not None:
                 if set(axes) <= set(_same_along(leaf)):
                     continue
-                reason = "the transform makes it so"
+                reason = "the transform makes it so" if kept.scales is None else "its blocks are not cut so"
             else:
                 reason = "no axis that they shard is kept"
-            groups.setdefault((name, axes, reason), {})[path] = x
+            group = groups.setdefault((slot.name, axes, reason), {})
+            group[kept.path] = group.get(kept.path, 0) + nbytes_on_one(x)
     for (what, axes, reason), found in groups.items():
-        yield Replicated(what, axes, reason, tuple(found), sum(map(nbytes_on_one, found.values())))
+        yield Replicated(what, axes, reason, tuple(found), sum(found.values()))
 
 
 def _same_along(x: Any) -> tuple[str, ...]:

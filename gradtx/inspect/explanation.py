@@ -17,8 +17,8 @@ class Kept:
 
     Attributes:
         name: what it is: `"parameters"`, a slot as `"scale_by_adam.mu"`, or `"numbers"`.
-        dtypes: the names of its dtypes.
-        nbytes: its size in bytes.
+        dtypes: the names of its dtypes, and of the formats of what is in one.
+        nbytes: its size in bytes, scales included.
         on_one: the size of what one device keeps of it.
     """
 

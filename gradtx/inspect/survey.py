@@ -30,6 +30,7 @@ class Surveyed:
     Attributes:
         path: the place in the state of the transform that it is, empty for the outermost.
         program: the program.
+        params: the parameters as it sees them.
         parts: what it was written as.
         paths: the paths of the leaves.
         leaves: their shapes and dtypes; None for what is no leaf of it.
@@ -42,6 +43,7 @@ class Surveyed:
 
     path: Path
     program: Program
+    params: Any
     parts: list[Node]
     paths: list[str]
     leaves: list[Any]
@@ -101,7 +103,7 @@ def survey(tx: Any, params: Any) -> Surveyed:
     # Another library's init would make arrays; ours gives an abstract state, faster than any tracing.
     state = look(abstract) if is_ours(tx) else jax.eval_shape(look, abstract)
     (level,) = found
-    _attach(level, tx, state)
+    attach(level, tx, state)
     entries = by_name(entries_of(state)) if isinstance(tx, Composed) else {}
     for inner in level.levels():
         inner.names = {
@@ -112,12 +114,12 @@ def survey(tx: Any, params: Any) -> Surveyed:
     return level
 
 
-def _attach(level: Surveyed, tx: Any, state: Any) -> None:
+def attach(level: Surveyed, tx: Any, state: Any) -> None:
     """Gives a level and those inside their states; another library's state counts as a slot."""
     (foreign, *_) = [unit.path for unit in level.program.units] or [()]
     level.state = state if isinstance(tx, Composed) else {"numbers": {}, "slots": nest({foreign: state})}
     for path, part in level.program.wrapped.items():
-        _attach(level.inner[path], part, lookup(level.state["slots"], path))
+        attach(level.inner[path], part, lookup(level.state["slots"], path))
 
 
 def _all(parts: list[Node]) -> Iterator[Node]:
@@ -144,4 +146,4 @@ def _level(tx: Any, params: Any, place: Path) -> Surveyed:
         kept = structure.unflatten([x if a else None for x, a in zip(leaves, active[unit.path], strict=True)])
         inner[path] = _level(part, unit.transform.view(kept), place + path)
     shapes = [lv.shape_of(x) if _has_shape(x) else None for x in leaves]
-    return Surveyed(place, program, outline.parts, lv.paths(params), shapes, included, active, inner)
+    return Surveyed(place, program, params, outline.parts, lv.paths(params), shapes, included, active, inner)

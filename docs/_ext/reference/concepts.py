@@ -218,8 +218,8 @@ GROUPS = [
         "Looking in",
         "looking",
         "What an optimizer is, does, costs and did.",
-        """describe check formula diff explain routing Route Routing slots_by_leaf track metrics monitor
-        measure_with_ema snapshot report plot_schedule plot_metrics plot_paths""",
+        """describe check formula diff explain state_bytes routing Route Routing slots_by_leaf track metrics
+        monitor measure_with_ema snapshot report plot_schedule plot_metrics plot_paths""",
     ),
     _group(
         "A run",

@@ -138,18 +138,27 @@ class SlotStorage:
         said = said_of_each(self.said, tree, [True] * count, where, "formats", "a format")
         return [self._fitting(x[0]) if x else None for x in said]
 
+    def why_wide(self, format: Format | None, shape: tuple[int, ...], dtype: Any) -> str:
+        """Why an array stays in full width, which is that of arithmetic; empty for one that need not."""
+        if format is None:
+            return "as said"
+        if math.prod(shape) < self.min_size:
+            return f"fewer than {self.min_size:,} elements"
+        if not format.fits(shape):
+            return (
+                f"{format.name} keeps {format.in_a_byte} along the last axis as one" if shape else "no axes"
+            )
+        return "complex" if is_complex(dtype) else ""
+
     def chosen(self, format: Format | None, shape: tuple[int, ...], dtype: Any, path: str) -> Format | None:
-        """The format of one array; None of one that is too small, or has no whole bytes."""
-        if format is None or math.prod(shape) < self.min_size or not format.fits(shape):
-            return None
-        if is_complex(dtype):
-            if not self.must:
-                return None
+        """The format of one array, None of one that stays in full width."""
+        why = self.why_wide(format, shape, dtype)
+        if format is not None and why == "complex" and self.must:
             raise ValueError(
                 f"{self.where}: {format.name!r} cannot keep the complex leaf {path!r}. Say 'float32' for it: "
                 f"gradtx.store(tx, {self.name}={{{path!r}: 'float32', '*': {format.name!r}}})."
             )
-        return format
+        return None if why else format
 
     def of_stacks(self) -> Format | None:
         """The format of a stack of matrices, whatever their size."""
