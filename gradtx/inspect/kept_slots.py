@@ -133,7 +133,7 @@ def _arrays(level: Surveyed, path: Path) -> Iterator[KeptArray]:
     scales = None if beside is None else lookup(level.state["slots"], beside)
     if path in program.stack_paths:
         for name, x in own.items():
-            format = None if storage is None else storage.of_stack(name, x.shape, x.dtype)
+            format = None if storage is None else storage.of_stacks()
             yield _array(storage, format, name, None, x, (scales or {}).get(name), x.shape[1:])
     elif path in program.leaf_slot_paths:
         values = lv.flatten(own)[0]

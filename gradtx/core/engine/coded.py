@@ -20,6 +20,7 @@ import numpy as np
 from gradtx.core.engine.blocks import block_counts
 from gradtx.core.engine.formats import FORMATS, Format
 from gradtx.core.engine.labels import said_of_each
+from gradtx.core.engine.leaves import flatten, paths
 from gradtx.core.engine.placement import Placement, Size, sharded_like
 from gradtx.core.engine.steps import Unit
 from gradtx.core.numbers.states import EVAL
@@ -161,7 +162,7 @@ class SlotStorage:
         return None if why else format
 
     def of_stacks(self) -> Format | None:
-        """The format of a stack of matrices, whatever their size."""
+        """The format of stacks of matrices, whatever their size."""
         if not isinstance(self.said, str):
             raise ValueError(
                 f"{self.where} is one array for all matrices of a size, whatever leaf they are of, so that "
@@ -254,6 +255,11 @@ class Coded:
         """What it stands for."""
         return self.format.decode(self.values, self.scales)
 
+    def in_full_width(self) -> jax.Array:
+        """What it stands for, in the width of arithmetic."""
+        loaded = self.load()
+        return loaded.astype(compute_dtype(loaded.dtype))
+
     def store(self, new: jax.Array) -> Coded:
         """A new value in the same format."""
         counts = () if self.scales is None else self.scales.shape
@@ -294,6 +300,34 @@ def coded(storage: SlotStorage, values: Any, scales: Any, format: Format | None,
             f"gradtx.convert_state(old_tx, state, tx, params)."
         )
     return values
+
+
+def coded_slot(
+    storage: SlotStorage, values: Any, scales: Any, tree: Any, step: Any, *, is_stacked: bool
+) -> Any:
+    """A slot of a state that has a format: each of its arrays, as a `Coded` where it is in the format.
+
+    Args:
+        storage: its format.
+        values: the slot, a tree like `tree` or the stacks of matrices by their names.
+        scales: what is beside it, None for nothing.
+        tree: the parameters, or the gradients.
+        step: the number of updates before this one.
+        is_stacked: whether it is of stacks.
+    """
+    if is_stacked:
+        beside = scales or {}
+        return {k: coded(storage, x, beside.get(k), storage.of_stacks(), k, step) for k, x in values.items()}
+    structure = flatten(tree)[1]
+    flat = structure.flatten_up_to(values)
+    found = [None] * len(flat) if scales is None else structure.flatten_up_to(scales)
+    given = zip(flat, found, storage.of_leaves(tree, len(flat)), paths(tree), strict=True)
+    return structure.unflatten([coded(storage, *each, step) for each in given])
+
+
+def decoded(slot: Any) -> Any:
+    """A slot of a leaf, or a stack, in full width where it is in a format; another one as it is."""
+    return slot.in_full_width() if isinstance(slot, Coded) else slot
 
 
 def parts(slots: Sequence[Any]) -> tuple[list[Any], list[Any]]:

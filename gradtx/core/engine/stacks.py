@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.engine.coded import Coded
+from gradtx.core.engine.coded import decoded
 from gradtx.core.engine.each_matrix import DUE, SLOT, at_once, each, indices, renewed
 from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
 from gradtx.core.engine.matrix_groups import Group, Place
@@ -34,7 +34,7 @@ from gradtx.core.engine.slots import load, store
 from gradtx.core.engine.stacks_on_a_mesh import Owners, by_matrix, home_of, moved_like
 from gradtx.core.engine.steps import Unit
 from gradtx.core.engine.views import Cut
-from gradtx.core.numerics import cast, compute_dtype, like, real_dtype
+from gradtx.core.numerics import cast, like, real_dtype
 
 KEYS, INDEX, PARAM = "keys", "index", "param"
 """The names of the keys, of the numbers and of the parameters, among what there is of the matrices."""
@@ -78,7 +78,7 @@ class StackKernel(Kernel):
         """
         originals, in_formats = xs, stacks
         # What is in a format is decoded in full, so that it is rounded once, when it is encoded again.
-        stacks = {k: {n: _decoded(x) for n, x in column.items()} for k, column in stacks.items()}
+        stacks = {k: {n: decoded(x) for n, x in column.items()} for k, column in stacks.items()}
         values, keys = self._keys(cuts, values, numbers, xs)
         homes: Sequence[tuple[str, ...]] = [()] * len(xs)
         if not (stacks or keys or self.unit.transform.sees_index):
@@ -227,10 +227,6 @@ def _joined(
     for part, start in zip(parts, starts, strict=True):
         stack = jax.lax.dynamic_update_slice_in_dim(stack, part, start, 0)
     return stack
-
-
-def _decoded(stack: Any) -> jax.Array:
-    return load(stack, compute_dtype(stack.dtype)) if isinstance(stack, Coded) else stack
 
 
 def _rows(cuts: tuple[Cut, ...], group: Group, rows: list[Any] | None, own: dict[str, jax.Array]) -> Any:

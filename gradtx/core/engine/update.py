@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.coded import SlotStorage, coded, parts
+from gradtx.core.engine.coded import SlotStorage, coded_slot, parts
 from gradtx.core.engine.kernels import is_decay, made_once, with_values
 from gradtx.core.engine.layout import active_leaves, stack_shapes
 from gradtx.core.engine.matrix_groups import Group, groups_of
@@ -256,17 +256,9 @@ class Update:
 
     def _coded(self, path: Path, storage: SlotStorage) -> Any:
         """A slot that is kept in a format, with the scales beside the values."""
-        step, values = self.state["step"], self.slots[path]
-        beside = self.program.scale_paths.get(path)
-        scales: Any = {} if beside is None else self.slots[beside]
-        if path in self.program.stack_paths:
-            format = storage.of_stacks()
-            return {k: coded(storage, x, scales.get(k), format, k, step) for k, x in values.items()}
-        flat = self.structure.flatten_up_to(values)
-        found = [None] * len(flat) if beside is None else self.structure.flatten_up_to(scales)
-        formats = storage.of_leaves(self._described[0], len(flat))
-        given = zip(flat, found, formats, lv.paths(self.grads), strict=True)
-        return self.structure.unflatten([coded(storage, *each, step) for each in given])
+        beside, is_stacked = self.program.scale_paths.get(path), path in self.program.stack_paths
+        scales, tree = None if beside is None else self.slots[beside], self._described[0]
+        return coded_slot(storage, self.slots[path], scales, tree, self.state["step"], is_stacked=is_stacked)
 
     def _keep_coded(self, path: Path) -> None:
         """Puts the values and the scales of a slot apart again, as the state has them."""
