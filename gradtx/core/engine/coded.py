@@ -238,6 +238,9 @@ class Coded:
         format: the format.
     """
 
+    values: Any
+    scales: Any
+
     def __init__(self, values: Any, scales: Any, seed: Any, format: Format) -> None:
         self.values, self.scales, self.seed, self.format = values, scales, seed, format
 
