@@ -81,6 +81,7 @@ ANYTHING = {
     ],
     "one, or several in a list or a dict": ["optimizers", "schedules"],
     "the user's objects by name, and plain data": ["names", "config", "d"],
+    "the name of a format, or what says one of each leaf in any form": ["formats", "slots of precision"],
     "a function whose arguments are the user's": [
         "f",
         "inner_factory",
@@ -93,6 +94,7 @@ ANYTHING = {
         "rule",
         "param",
         "dtype of Decay.astype",
+        "dtype of Slot.declared_dtype",
         "params of Key.initial",
         "params of Slot.shapes_for",
         "params of WholeScalar.initial",

@@ -269,8 +269,8 @@ class Coded:
         values, scales = self.format.encode(new, counts, self.format.random(new, self.seed))
         # Where an axis of devices divides a leaf and not its blocks, the leaf was put together for encoding.
         values = sharded_like(values, self.values)
-        if scales is not None:
-            scales = sharded_like(cast(scales, jnp.result_type(self.scales)), self.scales)
+        if (old := self.scales) is not None:
+            scales = sharded_like(cast(scales, jnp.result_type(old)), old)
         return Coded(values, scales, None, self.format)
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Hashable]:
