@@ -38,7 +38,7 @@ def draw(rates: np.ndarray, losses: dict[str, np.ndarray]) -> Figure:
     for axes, (name, each) in zip(panels, losses.items(), strict=True):
         style.logarithmic(axes.xaxis, 0.001, 0.01, 0.1)
         style.logarithmic(axes.yaxis, 0.1, 0.3, 1, 3)
-        axes.set(title=name, ylim=(0.1, 3))
+        axes.set(title=name, ylim=(0.06, 3))
         for others in losses.values():
             axes.plot(rates, np.median(others, 1), color=style.FAINT, linewidth=1.2)
         style.band(axes, rates, each.T, style.BLUE, zorder=3)
