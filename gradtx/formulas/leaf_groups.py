@@ -5,8 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.composed import Composed
+from gradtx.core.engine.layout import active_leaves
 from gradtx.core.engine.structure import is_ours
-from gradtx.formulas.trace import Traced, Tracing, companion, composed, signatures
+from gradtx.formulas.trace import Traced, Tracing, companion, composed, programs, signatures
+from gradtx.wrappers.precise_params import PreciseParams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +37,7 @@ def kinds(tx: Any, params: Any) -> list[Alike] | None:
     that its signature does not name.
     """
     own = composed(tx)
+    params = _as_shown(own, params)
     alike: dict[Any, list[int]] = {}
     found = signatures(own, params)
     for i, row in enumerate(found):
@@ -42,3 +51,29 @@ def kinds(tx: Any, params: Any) -> list[Alike] | None:
             raise
         return None
     return [Alike(tracing.view(*pairs[row]), leaves) for row, leaves in alike.items()]
+
+
+def precise_leaves(tx: Composed, params: Any) -> set[int]:
+    """The positions of the leaves of 16 bits that are under `precise_params`, where no update is lost."""
+    if not any(isinstance(unit.transform, PreciseParams) for p in programs(tx) for unit in p.units):
+        return set()
+    leaves, structure = lv.flatten(params)
+    active, found = active_leaves(tx.program, params, leaves), set[int]()
+    for unit in tx.program.units:
+        if isinstance(unit.transform, PreciseParams):
+            on = zip(active[unit.path], leaves, strict=True)
+            found |= {i for i, (works, x) in enumerate(on) if works and jnp.result_type(x).itemsize == 2}
+    for path, part in tx.program.wrapped.items():
+        unit = tx.program.unit_at[path[:-1]]
+        if isinstance(part, Composed) and unit.transform.sees_leaves:
+            on = zip(leaves, active[unit.path], strict=True)
+            kept = structure.unflatten([x if works else None for x, works in on])
+            found |= precise_leaves(part, unit.transform.view(kept))
+    return found
+
+
+def _as_shown(tx: Composed, params: Any) -> Any:
+    """The parameters as `precise_params` shows them: in float32, whose bits a formula has no word for."""
+    precise, (leaves, structure) = precise_leaves(tx, params), lv.flatten(params)
+    shown = [jax.ShapeDtypeStruct(x.shape, np.float32) if i in precise else x for i, x in enumerate(leaves)]
+    return structure.unflatten(shown) if precise else params

@@ -11,16 +11,18 @@ from gradtx.core.compose.combine import SetToZero
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.protocol import AnyTransform, Params
 from gradtx.core.numbers.paths import Path
+from gradtx.core.spec.fields import AT_RANDOM
 from gradtx.core.spec.words import named
 from gradtx.formulas.decay import Coupling, DecayKind
 from gradtx.formulas.direction import Direction, movements_of, unread
-from gradtx.formulas.leaf_groups import Alike, kinds
-from gradtx.inspect.findings import Finding, Findings
+from gradtx.formulas.leaf_groups import Alike, kinds, precise_leaves
+from gradtx.formulas.trace import composed
+from gradtx.inspect.findings import Finding, Findings, Severity
 from gradtx.inspect.rates import course_findings, rates
 from gradtx.inspect.rounding import too_coarse
 from gradtx.inspect.schedules_over_run import courses
 from gradtx.inspect.shards import shard_findings
-from gradtx.inspect.storage import GRADIENT, lossy_slots
+from gradtx.inspect.storage import GRADIENT, Loss, lossy_slots
 from gradtx.inspect.survey import Surveyed, checked_arguments, survey
 
 SHORT = 100
@@ -47,7 +49,8 @@ def check(
         frozen        a leaf is under `set_to_zero`
         init          `init` refuses these parameters: a leaf without a label, an integer leaf ...
         rounding      a 16-bit parameter is too coarse for its updates
-        storage       a 16-bit slot never decays, or ordinary gradients leave no trace in it
+        storage       a slot of 16 bits, or in a format, does not decay or grow as it should, or ordinary
+                      gradients leave no trace in it
         schedule      one ends long before the run does, or has not ended by then; a rate stays 0
         decay         weight decay on norms and biases, or decay that is far too strong
         shards        inside of `axis_name` a transform would measure the shard of each device alone
@@ -94,7 +97,7 @@ def check(
         *_moves(level, directions),
         *_storage(level),
         *_unread(level, directions, alike),
-        *_rounding(params, level, directions, alike or [], turns),
+        *_rounding(tx, params, level, directions, alike or [], turns),
         *_decays(level, decays),
         *(shard_findings(tx, params, axis_name) if axis_name else ()),
         *(finding for course in schedules for finding in course_findings(course, course.name in moving)),
@@ -174,19 +177,39 @@ def _working(level: Surveyed) -> list[frozenset[tuple[Path, Any]]]:
 
 def _storage(level: Surveyed) -> Iterator[Finding]:
     for slot in lossy_slots(level):
-        remedy = f"Store it in float32: {slot.field}='float32', or leave {slot.field} out."
-        if slot.stuck:
-            what = (
-                f"{slot.unit} keeps {slot.slot} in {slot.dtype}, where it never decays: what it loses in a "
-                f"step is less than half a unit in the last place."
-            )
-            yield Finding("storage", "warning", what, remedy, slot.leaves)
-        if slot.underflows:
-            what = (
-                f"{slot.unit} keeps {slot.slot} in {slot.dtype}, which is too narrow: a gradient of "
-                f"{GRADIENT:g} leaves nothing in it."
-            )
-            yield Finding("storage", "warning", what, remedy, slot.leaves)
+        severity, what = LOSSES[slot.loss]
+        remedy = f"Store it in {slot.better}: {slot.written(slot.better)}."
+        if slot.better in AT_RANDOM:
+            remedy = f"Round at random, so that it is right on average: {slot.written(slot.better)}."
+        what = f"{slot.unit} keeps {slot.slot} in {slot.form}, {what}"
+        yield Finding("storage", severity, what, remedy, slot.leaves)
+
+
+LOSSES: dict[Loss, tuple[Severity, str]] = {
+    Loss.STUCK: (
+        "warning",
+        "where it never decays: what it loses in a step is less than half a unit in the last place.",
+    ),
+    Loss.STOPS: (
+        "warning",
+        "where it stops growing: what a step adds to a large sum is less than half a unit in the last place.",
+    ),
+    Loss.FOLLOWS: (
+        "note",
+        "where most elements change as the largest of their block does: what each of them gains or loses "
+        "beside that in a step is less than half a step of the format.",
+    ),
+    Loss.DRIFTS: (
+        "warning",
+        "which is rounded anew each time the largest of its block changes; it never decays, so that nothing "
+        "takes the errors away again.",
+    ),
+    Loss.UNDERFLOWS: (
+        "warning",
+        f"which is too narrow: a gradient of {GRADIENT:g} leaves nothing in it.",
+    ),
+}
+"""How bad it is that a slot loses what it should remember, and what is said of it."""
 
 
 def _unread(level: Surveyed, directions: list[Direction], alike: list[Alike] | None) -> Iterator[Finding]:
@@ -204,9 +227,10 @@ def _unread(level: Surveyed, directions: list[Direction], alike: list[Alike] | N
 
 
 def _rounding(
-    params: Any, level: Surveyed, directions: list[Direction], alike: list[Alike], turns: set[int]
+    tx: Any, params: Any, level: Surveyed, directions: list[Direction], alike: list[Alike], turns: set[int]
 ) -> Iterator[Finding]:
-    known = [direction is not Direction.UNKNOWN for direction in directions]
+    precise = precise_leaves(composed(tx), params)
+    known = [way is not Direction.UNKNOWN and i not in precise for i, way in enumerate(directions)]
     coarse = list(too_coarse(params, level, known, alike, turns))
     if coarse:
         worst = min(coarse, key=lambda leaf: leaf.update / leaf.half)
@@ -215,7 +239,11 @@ def _rounding(
             f"{worst.dtype} rounds away what is less than {worst.half:.2g}, and a step is at most "
             f"{worst.update:.2g}."
         )
-        remedy = "Keep these parameters in float32 and cast them to 16 bits in the model, or raise the rate."
+        how = ", 'kahan'" if any(leaf.dtype == "float16" for leaf in coarse) else ""
+        remedy = (
+            f"Keep what is rounded away: gradtx.precise_params(tx{how}), or gradtx.precision(tx) for "
+            f"the slots too. Or keep these parameters in float32 and cast them to 16 bits in the model."
+        )
         yield Finding("rounding", "warning", what, remedy, tuple(leaf.path for leaf in coarse))
 
 
