@@ -83,7 +83,7 @@ class Guard(Wrapper, name="guard"):
             Verdict.SPIKE: spike & ~is_new_level,
         }
         if self.updates and gs:
-            updates, _ = call.preview(self.inner, gs, slots.inner, call.params, slots.seen >= 0)
+            updates, *_ = call.preview(self.inner, gs, slots.inner, call.params, slots.seen >= 0)
             bad = jnp.stack([~jnp.isfinite(u).all() for u in updates])
             bad = on_some_shard(bad, self.axis_name, updates)
             faulty = jnp.where(faulty.any(), faulty, bad)

@@ -15,23 +15,30 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.leaves import Mask
 from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
-from gradtx.core.engine.transform import Transform
+from gradtx.core.engine.transform import Transform, added
 from gradtx.core.engine.wrapped_update import WrappedUpdate
 from gradtx.core.norms import norm
 from gradtx.core.numbers.hyperparams import array_of, tidy
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.states import kept_in
 from gradtx.core.numbers.steps import next_count
-from gradtx.core.numerics import divide, number_dtype
+from gradtx.core.numerics import divide, number_dtype, total
+from gradtx.core.shards import over_shards
 from gradtx.core.spec.arguments import factory
 from gradtx.core.spec.fields import Period, ScalarOrSchedule
 from gradtx.core.summing import sums_of_squares
+from gradtx.wrappers.slot_errors import coded_slots, in_full_width, names_of_stored
 
 NORMS = ("gradient_norm", "update_norm", "parameter_norm", "update_ratio")
 
+STALLED, SLOT_ERROR = "stalled_fraction", "slot_error"
+"""What `rounding` adds to the metrics, the latter for each slot that has a format."""
+
 
 def _initial(track: Track, params: Any) -> dict[str, Any]:
-    names = [f"{norm}{group}" for group in ("", *(f"/{g}" for g in track.groups or {})) for norm in NORMS]
+    measured = (*NORMS, STALLED) if track.rounding else NORMS
+    names = [f"{name}{group}" for group in ("", *(f"/{g}" for g in track.groups or {})) for name in measured]
+    names += [f"{SLOT_ERROR}/{slot}" for slot in names_of_stored(track.inner)] if track.rounding else []
     names += _by_name(dict(_rates(track.inner, None)))
     if isinstance(track.inner, Composed):
         names += [name for unit in track.inner.program.rules for name in unit.transform.reports]
@@ -64,6 +71,7 @@ class Track(Wrapper, name="track"):
     every: Period
     groups: Mapping[str, Mask] | None
     axis_name: str | tuple[str, ...] | None
+    rounding: bool
     metrics = Whole(_initial)
     measured = WholeScalar(dtype="int32")
     measured_at = WholeScalar(init=lambda track: -1, dtype="int32")
@@ -78,8 +86,20 @@ class Track(Wrapper, name="track"):
         number = next_count(slots.measured)
 
         def measure(params: Any, state: Any) -> dict[str, jax.Array]:
-            updates, concluded = call.preview(self.inner, gs, state, params, number > 0)
+            slots = [*coded_slots(self.inner, state, call.described)] if self.rounding else []
+            updates, concluded, exact = call.preview(
+                self.inner,
+                gs,
+                in_full_width(state, slots),
+                params,
+                number > 0,
+                lambda after: [slot.flat(lookup(after, slot.place)) for slot in slots],
+            )
             found = self._norms((gs, updates, params), call) | _by_name(dict(_rates(self.inner, state)))
+            if self.rounding:
+                found |= self._stalled(updates, params, call)
+                errors = [slot.error(xs, self.axis_name) for slot, xs in zip(slots, exact, strict=True)]
+                found |= {f"{SLOT_ERROR}/{s.name}": x for s, x in zip(slots, errors, strict=True)}
             happened: dict[str, list[jax.Array]] = {}
             for rule, scalars in concluded:
                 for name, told in rule.reports.items():
@@ -97,6 +117,22 @@ class Track(Wrapper, name="track"):
             "measured_at": jnp.where(due, call.step, slots.measured_at),
             "inner": inner,
         }
+
+    def _stalled(
+        self, updates: list[jax.Array], params: list[jax.Array], call: WrappedUpdate
+    ) -> dict[str, jax.Array]:
+        """The share of the elements with an update that it does not change, of the tree and of each group."""
+        moved = [u != 0 for u in updates]
+        stays = [m & (added(p, u) == p) for m, p, u in zip(moved, params, updates, strict=True)]
+        counts = [[_number_of(flags) for flags in part] for part in (stays, moved)]
+        found: dict[str, jax.Array] = {}
+        for group, mask in {"": None, **(self.groups or {})}.items():
+            on = [True] * len(params) if mask is None else call.chosen(mask, f"track: {group}")
+            chosen = list(itertools.compress(params, on))
+            sums = [total(list(itertools.compress(part, on))) for part in counts]
+            over = [over_shards(jnp.asarray(x), self.axis_name, chosen) for x in sums]
+            found[f"{STALLED}/{group}" if group else STALLED] = divide(*over)
+        return found
 
     def _norms(self, leaves: tuple[list[jax.Array], ...], call: WrappedUpdate) -> dict[str, jax.Array]:
         sums = [sums_of_squares(own) for own in leaves]
@@ -116,6 +152,12 @@ class Track(Wrapper, name="track"):
         return found
 
 
+def _number_of(flags: jax.Array) -> jax.Array:
+    """How many of some flags are true; the first sums are of integers, which float32 would round."""
+    along = flags.sum(axis=-1, dtype=jnp.int32) if flags.ndim else flags.astype(jnp.int32)
+    return along.astype(number_dtype()).sum()
+
+
 @factory
 def track(
     inner: AnyTransform,
@@ -123,6 +165,7 @@ def track(
     every: ScalarOrSchedule = 100,
     groups: Mapping[str, Mask] | None = None,
     axis_name: str | tuple[str, ...] | None = None,
+    rounding: bool = False,
 ) -> Transform:
     """Measures an optimizer while it runs; `gradtx.metrics(state)` reads what was found.
 
@@ -134,6 +177,13 @@ def track(
         update_ratio     ||u|| / ||theta||
         learning_rate    the rate of that update; with several, `learning_rate/<transform>`
         clip_fraction    the share of the measured updates that `clip_by_global_norm` in `inner` scaled down
+
+    and with `rounding`
+
+        stalled_fraction      of the elements whose update is not 0, the share that it leaves as they are,
+                              being too small for them
+        slot_error/<slot>     ||kept - exact|| / ||exact|| of each slot in a format, as that of
+                              `scale_by_adam.mu`: what is lost of its new value where it is stored
 
     A measured update reads every array once more; the others cost nothing. Norms are in at least float32.
 
@@ -147,6 +197,8 @@ def track(
             each, as `{"embedding": "*embed*"}`; `update_ratio/embedding` is then among the metrics.
         axis_name: inside `jax.shard_map`, the axes over which the leaves are shards of one tree. Where the
             leaves vary over a manual axis it is required: without it each shard would be measured by itself.
+        rounding: measure too what is lost in rounding: of the parameters by the updates, which around
+            `precise_params` is nothing, and of the slots by the formats of `store`.
 
     Returns:
         The transform, which gives the updates of `inner` bit for bit.
@@ -162,7 +214,8 @@ def track(
         >>> gradtx.metrics(state)["update_norm"], gradtx.metrics(state)["update_ratio"]
         (1.0, 0.2)
     """
-    return Track(inner=inner, every=every, groups=dict(groups) if groups else None, axis_name=axis_name)
+    groups = dict(groups) if groups else None
+    return Track(inner=inner, every=every, groups=groups, axis_name=axis_name, rounding=rounding)
 
 
 def metrics(x: Any) -> dict[str, Any]:

@@ -233,26 +233,33 @@ class WrappedUpdate:
         return result, dataclasses.replace(self, params=params), state
 
     def preview(
-        self, tx: Any, gs: Leaves, state: State, params: Leaves | None, always: Any
-    ) -> tuple[Leaves, list[tuple[Any, dict[str, Any]]]]:
+        self,
+        tx: Any,
+        gs: Leaves,
+        state: State,
+        params: Leaves | None,
+        always: Any,
+        seen: Callable[[State], Any] = lambda state: None,
+    ) -> tuple[Leaves, list[tuple[Any, dict[str, Any]]], Any]:
         """The updates that a wrapped transform would give, and what its rules concluded; nothing moves.
 
-        They come out of a conditional on `always`, a traced bool that is true: XLA on a CPU would otherwise
-        compute them inside each reduction over them, several times as slowly.
+        Last is what `seen` takes of the state that it would have. All come out of a conditional on `always`,
+        a traced bool that is true: XLA on a CPU would otherwise compute them inside each reduction over them,
+        several times as slowly.
         """
         rules: list[Any] = []
 
         def step(gs: Leaves) -> Any:
             shared = self._shared(gs, self._measured())
-            updates, _ = self._step(tx, gs, state, params, shared, apply=False)
+            updates, after = self._step(tx, gs, state, params, shared, apply=False)
             rules[:] = [rule for rule, _ in shared.concluded]
-            return updates, [scalars for _, scalars in shared.concluded]
+            return updates, [scalars for _, scalars in shared.concluded], seen(after)
 
         def nothing(gs: Leaves) -> Any:
             return zeros(jax.eval_shape(step, gs), gs)
 
-        updates, concluded = _cond(always, step, nothing, gs)
-        return updates, list(zip(rules, concluded, strict=True))
+        updates, concluded, of_state = _cond(always, step, nothing, gs)
+        return updates, list(zip(rules, concluded, strict=True)), of_state
 
     def _results(self, step: Callable[..., Leaves], gs: Leaves, *args: Any) -> Leaves:
         """The shapes and dtypes of what a step would give that is not made, from the parameters and `args`.
