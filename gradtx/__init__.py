@@ -260,6 +260,7 @@ if TYPE_CHECKING:
     from gradtx.inspect.routing import Route, Routing, routing
     from gradtx.inspect.slots_by_leaf import slots_by_leaf
     from gradtx.inspect.state_bytes import state_bytes
+    from gradtx.interop.convert_state import convert_state
     from gradtx.interop.from_config import from_config
     from gradtx.interop.optax.move import from_optax_state, to_optax_state
     from gradtx.interop.optax.to_optax import to_optax
@@ -309,6 +310,7 @@ if not TYPE_CHECKING:  # To a type checker it would say that every name is there
             "inspect.routing": "Route, Routing, routing",
             "inspect.slots_by_leaf": "slots_by_leaf",
             "inspect.state_bytes": "state_bytes",
+            "interop.convert_state": "convert_state",
             "interop.from_config": "from_config",
             "interop.optax.move": "from_optax_state, to_optax_state",
             "interop.optax.to_optax": "to_optax",
@@ -410,6 +412,7 @@ __all__ = [
     "constant_schedule",
     "contra_muon",
     "contrib",
+    "convert_state",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
     "dadapt_adamw",

@@ -93,6 +93,7 @@ NOT_TRANSFORMS = {
         "state_bytes",
     ],
     "functions of a state": [
+        "convert_state",
         "eval_params",
         "schedule_free_eval_params",
         "hyperparams",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -15,6 +16,7 @@ import numpy as np
 
 from gradtx.core.compose.combine import chain
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.coded import as_wide
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import active_leaves
 from gradtx.core.engine.on_shards import axis_name_of
@@ -108,10 +110,13 @@ class Tracing:
     """One traced update of a tree in which all leaves but the chosen ones are replaced by None.
 
     Everything is traced once, whatever the number of leaves; `view` gives it from where one of them stands.
-    Making it runs the transform's own code, and `view` reads what was traced.
+    Making it runs the transform's own code, and `view` reads what was traced. In how many bits slots and
+    parameters are kept changes no formula, and is left out, unless `in_formats`.
     """
 
-    def __init__(self, tx: Composed, params: Any, chosen: Collection[int]) -> None:
+    def __init__(
+        self, tx: Composed, params: Any, chosen: Collection[int], *, in_formats: bool = False
+    ) -> None:
         leaves, structure = lv.flatten(params)
         kept = [lv.shape_of(x) if i in chosen else None for i, x in enumerate(leaves)]
         tree = structure.unflatten(kept)
@@ -128,8 +133,9 @@ class Tracing:
             return tx.update(g, state, params, **extra, **functions)
 
         axes = axes_of_shards(tx)
-        init, state = jax.make_jaxpr(tx.init, axis_env=axes, return_shape=True)(tree)
-        self._traced = init, jax.make_jaxpr(update, axis_env=axes)(grads, state, tree, scalars)
+        with contextlib.nullcontext() if in_formats else as_wide():
+            init, state = jax.make_jaxpr(tx.init, axis_env=axes, return_shape=True)(tree)
+            self._traced = init, jax.make_jaxpr(update, axis_env=axes)(grads, state, tree, scalars)
         self._given = tx, state, tree, wanted
 
     @functools.cached_property

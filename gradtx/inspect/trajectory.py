@@ -138,7 +138,7 @@ class Followed:
         self.tx = composed(tx)
         exact = is_ours(self.tx) and not any(program.coded for program in programs(self.tx))
         self.tolerance = EXACTLY if exact else ROUNDED
-        self._tracing, self._made = Tracing(self.tx, params, leaves), {}
+        self._tracing, self._made = Tracing(self.tx, params, leaves, in_formats=True), {}
 
     def trajectory(self, leaf: int, as_written: bool = False) -> Trajectory:
         """Its trajectory on a leaf, beside the others."""

@@ -13,6 +13,7 @@ import numpy as np
 from gradtx.core.compose.rule import Slot
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
+from gradtx.core.engine.coded import is_as_wide
 from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, added
@@ -30,10 +31,11 @@ How = Literal["stochastic", "kahan", "master", "split16", "split8"]
 def _beside(wrapper: Any, params: Any) -> list[tuple[int, ...] | None]:
     """The shape of what is kept beside each parameter, None of one that it is not for."""
     keeps = FORMS[wrapper.how].beside(np.dtype(np.float32)) is not None
-    return [np.shape(x) if keeps and _is_narrow(x) else None for x in lv.flatten(params)[0]]
+    return [np.shape(x) if keeps and is_of_16_bits(x) else None for x in lv.flatten(params)[0]]
 
 
-def _is_narrow(x: Any) -> bool:
+def is_of_16_bits(x: Any) -> bool:
+    """Whether something is a parameter of 16 bits."""
     return lv.is_trainable_leaf(x) and jnp.result_type(x).name in ("bfloat16", "float16")
 
 
@@ -66,7 +68,7 @@ class PreciseParams(Wrapper, name="precise_params"):
     def check_leaves(self, params: Any, on: list[bool], where: str) -> None:
         dtypes = FORMS[self.how].dtypes
         for x, path, works in zip(lv.flatten(params)[0], lv.paths(params), on, strict=True):
-            if works and _is_narrow(x) and jnp.result_type(x).name not in dtypes:
+            if works and is_of_16_bits(x) and jnp.result_type(x).name not in dtypes:
                 raise ValueError(
                     f"{where}: {self.how!r} is for bfloat16, whose bits are the first ones of a float32, and "
                     f"the leaf {path!r} is {jnp.result_type(x).name}. Take 'kahan', 'master' or 'stochastic'."
@@ -75,7 +77,7 @@ class PreciseParams(Wrapper, name="precise_params"):
     def run(self, gs: list[jax.Array], slots: Slots, call: WrappedUpdate) -> tuple[list[Any], dict[str, Any]]:
         assert call.params is not None
         form, params, beside = FORMS[self.how], call.params, slots.beside
-        narrow = [_is_narrow(p) for p in params]
+        narrow = [is_of_16_bits(p) and not is_as_wide() for p in params]
         exact = [
             form.value(p, b) if is_narrow else p
             for p, b, is_narrow in zip(params, beside, narrow, strict=True)

@@ -226,8 +226,8 @@ GROUPS = [
         "Taking it along",
         "moving",
         "Configs, files, and states of Optax and of torch.",
-        """to_config from_config to_state_dict from_state_dict to_optax from_optax_state to_optax_state
-        from_torch_state_dict to_torch_state_dict""",
+        """to_config from_config to_state_dict from_state_dict convert_state to_optax from_optax_state
+        to_optax_state from_torch_state_dict to_torch_state_dict""",
     ),
     _group(
         "A run",

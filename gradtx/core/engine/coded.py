@@ -6,11 +6,13 @@ each as a tree like the parameters. In an update both are one `Coded`, and a rul
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import math
 import zlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -227,6 +229,24 @@ def _checked(
     return made
 
 
+_WIDE = contextvars.ContextVar("gradtx.as_wide", default=False)
+
+
+@contextlib.contextmanager
+def as_wide() -> Iterator[None]:
+    """A context in which states are made and updated without formats, as what reads a formula does."""
+    token = _WIDE.set(True)
+    try:
+        yield
+    finally:
+        _WIDE.reset(token)
+
+
+def is_as_wide() -> bool:
+    """Whether this is inside of that context."""
+    return _WIDE.get()
+
+
 @jax.tree_util.register_pytree_node_class
 class Coded:
     """A slot of a leaf, or a stack of one, in a format.
@@ -299,8 +319,9 @@ def coded(storage: SlotStorage, values: Any, scales: Any, format: Format | None,
     if scales is not None or not is_trainable(values.dtype):
         raise TypeError(
             f"{storage.where} of {path!r} is {values.dtype.name} in the state, and this transform keeps it "
-            f"{f'in {format.name!r}' if format else 'as float32'}. Bring the state into its formats: "
-            f"gradtx.convert_state(old_tx, state, tx, params)."
+            f"{f'in {format.name!r}' if format else 'as float32'}. Bring the state into its formats, from "
+            f"those of the transform that made it: params, state, report = gradtx.convert_state(old_tx, "
+            f"state, tx, params)."
         )
     return values
 

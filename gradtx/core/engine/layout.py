@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.coded import SlotStorage, first_coded, first_stack
+from gradtx.core.engine.coded import SlotStorage, first_coded, first_stack, is_as_wide
 from gradtx.core.engine.formats import Format
 from gradtx.core.engine.kernels import with_values
 from gradtx.core.engine.matrix_groups import Group, first_rows, groups_of
@@ -66,7 +66,9 @@ def initial_state(program: Program, params: PyTree) -> State:
             made: list[Any] = [None] * len(leaves)
             scales: list[Any] = [None] * len(leaves)
             storage = program.stored.get((*unit.path, name))
-            formats = [None] * len(leaves) if storage is None else storage.of_leaves(params, len(leaves))
+            formats = [None] * len(leaves)
+            if storage is not None and not is_as_wide():
+                formats = storage.of_leaves(params, len(leaves))
             for i, x in enumerate(leaves):
                 if not on[i]:
                     continue
@@ -218,7 +220,7 @@ def _stacks(
             leaf = leaves[group.places[0].leaf]
             shape = shapes[group.name]
             format = None
-            if storage is not None:
+            if storage is not None and not is_as_wide():
                 # Each matrix has as many elements as it must, however many there are.
                 format = storage.chosen(storage.of_stacks(), shape[1:], stored, group.name)
             stack = functools.partial(place.stack, leaf=leaf)

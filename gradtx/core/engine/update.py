@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.coded import SlotStorage, coded_slot, parts
+from gradtx.core.engine.coded import SlotStorage, coded_slot, is_as_wide, parts
 from gradtx.core.engine.kernels import is_decay, made_once, with_values
 from gradtx.core.engine.layout import active_leaves, stack_shapes
 from gradtx.core.engine.matrix_groups import Group, groups_of
@@ -57,6 +57,7 @@ class Update:
             open branches keep.
         results: the finished ones: updates, or with `apply` the new parameters.
         slots: what is remembered, by its path in the state; of leaves, as a list.
+        stored: the slots that are kept in formats.
         fields: the hyperparameters of each rule by now, by the rule's path.
         scalars: what each rule has prepared and concluded.
     """
@@ -82,7 +83,8 @@ class Update:
         self.results: dict[int, Any] = {}
         self.shared = shared or Shared([None] * len(self.us))
         self.slots = {path: lookup(state["slots"], path) for path in program.slot_paths}
-        for path, storage in program.stored.items():
+        self.stored = {} if is_as_wide() else program.stored
+        for path, storage in self.stored.items():
             self.slots[path] = self._coded(path, storage)
         for path in program.leaf_slot_paths:
             self.slots[path] = self._leaf_slots(path)
@@ -113,7 +115,7 @@ class Update:
                 if not scalar.is_key and name in self.scalars[unit.path]:
                     old = self.slots[*unit.path, name]
                     self.slots[*unit.path, name] = store(self.scalars[unit.path][name], old)
-        for path in program.stored:
+        for path in self.stored:
             self._keep_coded(path)
         for path in (*program.leaf_slot_paths, *program.row_paths):
             self.slots[path] = self.structure.unflatten(self.slots[path])
