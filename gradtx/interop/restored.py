@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
+
+_OF_FORMATS = re.compile(r"^slots/(.*/)?([^/]*_scales|([^/]*\.)?precise_params(_\d+)?)(/|$)")
+"""The paths of scales, and of what `precise_params` keeps."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -44,6 +48,13 @@ class Restored:
         """Whether every entry of the dict was restored, and every one of the transform was in it."""
         return not (self.new or self.dropped or self.reshaped)
 
+    @property
+    def differs_in_formats(self) -> bool:
+        """Whether something is kept otherwise in the two: with scales, beside parameters, or as codes."""
+        keys = (*self.new, *self.dropped, *self.reshaped)
+        kinds = [kind for pair in self.reshaped.values() for kind in pair]
+        return any(map(_OF_FORMATS.search, keys)) or any(re.match("u?int8|float8", kind) for kind in kinds)
+
     def __repr__(self) -> str:
         rows = [
             ("kept", [f"{len(self.kept)} entr{'y' if len(self.kept) == 1 else 'ies'}"]),
@@ -63,6 +74,11 @@ class Restored:
             lines += [
                 f"{'':10}New slots start at step {self.step}. Where the step corrects them, as it does",
                 f"{'':10}Adam's moments, the first updates may be several times too large.",
+            ]
+        if self.differs_in_formats:
+            lines += [
+                f"{'':10}What is only kept in another way need not start anew: restore the state for the",
+                f"{'':10}transform that made it, and call gradtx.convert_state(old_tx, state, tx, params).",
             ]
         return "\n".join(lines)
 

@@ -109,7 +109,8 @@ def from_state_dict(
     # In another library's state "step" may be anything, also a parameter's name.
     counts = isinstance(tx, Composed) and "step" in stored
     batch = stored["step"].shape if counts else ()
-    restored = _compared(stored, wanted, batch, int(np.max(stored["step"], initial=0)) if counts else 0)
+    step = int(np.max(stored["step"], initial=0)) if counts else 0
+    restored = _compared(stored, wanted, batch, step, ours=isinstance(tx, Composed))
     if strict and not restored.is_complete:
         raise ValueError(_mismatch(restored))
     kept = set(restored.kept)
@@ -174,12 +175,18 @@ def _says_all(x: jax.ShapeDtypeStruct) -> bool:
 
 
 def _compared(
-    stored: Mapping[str, np.ndarray], wanted: Mapping[str, Any], batch: tuple[int, ...], step: int
+    stored: Mapping[str, np.ndarray],
+    wanted: Mapping[str, Any],
+    batch: tuple[int, ...],
+    step: int,
+    *,
+    ours: bool,
 ) -> Restored:
     kept, cast, reshaped = [], {}, {}
     for key in [key for key in wanted if key in stored]:
         old, shape, dtype = stored[key], (*batch, *wanted[key].shape), wanted[key].dtype
-        if old.shape != shape or not _holds(old, dtype):
+        is_code = ours and old.dtype != dtype and _is_code(key, old.dtype, dtype)
+        if old.shape != shape or is_code or not _holds(old, dtype):
             reshaped[key] = (f"{old.dtype.name}{list(old.shape)}", f"{dtype.name}{list(shape)}")
             continue
         kept.append(key)
@@ -188,6 +195,18 @@ def _compared(
     new = [key for key in wanted if key not in stored]
     dropped = [key for key in stored if key not in wanted]
     return Restored(tuple(kept), cast, tuple(new), tuple(dropped), reshaped, step)
+
+
+_BESIDE = re.compile(r"(^|[/.])precise_params(_\d+)?/beside(/|$)")
+
+
+def _is_code(key: str, *dtypes: Any) -> bool:
+    """Whether what is under a key means something in its own form only, and would mean another thing cast.
+
+    Numbers of one byte are parts of a scale, and what is beside a parameter counts in units of its form.
+    """
+    is_byte = any(x.itemsize == 1 and x != np.bool_ for x in map(np.dtype, dtypes))
+    return is_byte or _BESIDE.search(key) is not None
 
 
 def _holds(x: np.ndarray, dtype: Any) -> bool:
@@ -210,9 +229,14 @@ def _mismatch(restored: Restored, most: int = 20) -> str:
     lines += [f"has {key} as {old}, which is {new} here" for key, (old, new) in restored.reshaped.items()]
     cut = [f"and differs in {len(lines) - most} more places"] if len(lines) > most else []
     listed = "\n  ".join([*lines[:most], *cut])
+    only_formats = (
+        " For what is only kept in another way, restore the state for the transform that made it, and then "
+        "call params, state, report = gradtx.convert_state(old_tx, state, tx, params)."
+    )
     return (
         f"This state dict is not of this transform and these parameters. It\n  {listed}\nPass the transform "
         f"and the parameters that it was made with, or strict=False to restore what matches."
+        f"{only_formats if restored.differs_in_formats else ''}"
     )
 
 

@@ -78,6 +78,8 @@ class PreciseParams(Wrapper, name="precise_params"):
         assert call.params is not None
         form, params, beside = FORMS[self.how], call.params, slots.beside
         narrow = [is_of_16_bits(p) and not is_as_wide() for p in params]
+        if not is_as_wide():
+            self._check_form(params, beside, call)
         exact = [
             form.value(p, b) if is_narrow else p
             for p, b, is_narrow in zip(params, beside, narrow, strict=True)
@@ -101,6 +103,23 @@ class PreciseParams(Wrapper, name="precise_params"):
                 written = added(p, result[n])
             beside[n] = form.rest(new, written)
         return result, {"beside": beside, "inner": inner}
+
+    def _check_form(self, params: list[Any], beside: list[Any], call: WrappedUpdate) -> None:
+        """Raises for a state of another `how`, whose bits would be taken for something else."""
+        for n, (p, b) in enumerate(zip(params, beside, strict=True)):
+            wanted = FORMS[self.how].beside(p.dtype) if is_of_16_bits(p) else None
+            # What is a float here is as wide as arithmetic is.
+            kept, own = (
+                None if x is None else str(x) if jnp.issubdtype(x, jnp.integer) else "a float"
+                for x in (wanted, None if b is None else b.dtype)
+            )
+            if own != kept:
+                path = lv.paths(call.structure.unflatten(call.all_params))[call.positions[n]]
+                raise TypeError(
+                    f"{self.name}: beside {path!r}, a parameter in {p.dtype.name}, the state has "
+                    f"{own or 'nothing'}, and {self.how!r} keeps {kept or 'nothing'} there. Bring both into "
+                    f"this form: params, state, report = gradtx.convert_state(old_tx, state, tx, params)."
+                )
 
     def _random(self, x: jax.Array, call: WrappedUpdate, n: int) -> jax.Array:
         number = np.uint32(call.path_number(call.positions[n]) ^ zlib.crc32(str(self.seed).encode()))
