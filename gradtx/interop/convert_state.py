@@ -15,14 +15,13 @@ from jax.core import Tracer
 
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.blocks import block_counts
-from gradtx.core.engine.coded import Coded, coded, parts
+from gradtx.core.engine.coded import Coded, coded, decoded, parts
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.formats import Format
 from gradtx.core.engine.labels import said_of_each
 from gradtx.core.engine.layout import active_leaves, check_state
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.protocol import OptState
-from gradtx.core.engine.slots import decoded
 from gradtx.core.engine.steps import ROWS, Unit, is_declared
 from gradtx.core.engine.transform import Transform
 from gradtx.core.numbers.paths import Path, lookup, nest
@@ -190,7 +189,7 @@ class _Place:
         if storage is None:
             return dict(zip(paths, flat, strict=True)), structure
         if path in self.program.stack_paths:
-            formats = [storage.of_stack()] * len(flat)
+            formats = [storage.of_stacks()] * len(flat)
         else:
             formats = storage.of_leaves(self.params, len(flat))
         scales = [None] * len(flat) if beside is None else lv.flatten(lookup(self.state["slots"], beside))[0]

@@ -86,20 +86,20 @@ class Track(Wrapper, name="track"):
         number = next_count(slots.measured)
 
         def measure(params: Any, state: Any) -> dict[str, jax.Array]:
-            slots = [*coded_slots(self.inner, state, call.described)] if self.rounding else []
+            kept = [*coded_slots(self.inner, state, call.described)] if self.rounding else []
             updates, concluded, exact = call.preview(
                 self.inner,
                 gs,
-                in_full_width(state, slots),
+                in_full_width(state, kept),
                 params,
                 number > 0,
-                lambda after: [slot.flat(lookup(after, slot.place)) for slot in slots],
+                lambda after: [slot.flat(lookup(after, slot.place)) for slot in kept],
             )
             found = self._norms((gs, updates, params), call) | _by_name(dict(_rates(self.inner, state)))
             if self.rounding:
                 found |= self._stalled(updates, params, call)
-                errors = [slot.error(xs, self.axis_name) for slot, xs in zip(slots, exact, strict=True)]
-                found |= {f"{SLOT_ERROR}/{s.name}": x for s, x in zip(slots, errors, strict=True)}
+                errors = [slot.error(xs, self.axis_name) for slot, xs in zip(kept, exact, strict=True)]
+                found |= {f"{SLOT_ERROR}/{s.name}": x for s, x in zip(kept, errors, strict=True)}
             happened: dict[str, list[jax.Array]] = {}
             for rule, scalars in concluded:
                 for name, told in rule.reports.items():
