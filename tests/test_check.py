@@ -295,3 +295,94 @@ def test_what_sums_over_shards_is_looked_into_where_there_are_none():
         params = {"w": jnp.ones((8, 4))}
         with pytest.raises(ValueError, match=r"axis_name says 'data', and there is no such axis here. Call"):
             tx.update(params, tx.init(params), params)
+
+
+LARGE = {"w": shape(64, 128), "bias": shape(8)}
+
+
+@pytest.mark.wide
+def test_nothing_is_rounded_away_around_precise_params():
+    for how in ("stochastic", "kahan", "master", "split16", "split8"):
+        assert not names(gradtx.precise_params(gradtx.adam(1e-5), how), NARROW)
+    assert not names(gradtx.precision(gradtx.adam(1e-5), "bf16"), NARROW)
+    assert not names(gradtx.accumulate(gradtx.precise_params(gradtx.adam(1e-5)), 2), NARROW)
+    # What it does not work on is rounded as before, and what it wraps is looked at as ever.
+    part = gradtx.chain(gradtx.scale_by_adam(), gradtx.scale(-1e-5))
+    some = gradtx.partition({"a": gradtx.precise_params(part), "b": part}, {"a": "a", "b": "b"})
+    two = {key: shape(512, 512, dtype=jnp.bfloat16) for key in "ab"}
+    lost = only(some, two)
+    assert (lost.name, lost.leaves) == ("rounding", ("b",))
+    assert "gradtx.precise_params(tx), or gradtx.precision(tx)" in lost.remedy
+    half = only(gradtx.adam(1e-6), {"w": shape(64, 128, dtype=jnp.float16)})
+    assert "gradtx.precise_params(tx, 'kahan')" in half.remedy
+    uphill = gradtx.precise_params(gradtx.scale_by_adam())
+    assert only(uphill, NARROW).name == "ascent"
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize(
+    ("tx", "severity", "said", "remedy"),
+    [
+        (
+            gradtx.adam(1e-3, nu_dtype="uint8"),
+            "note",
+            "nu in uint8, where most",
+            "nu_dtype='uint8_stochastic'",
+        ),
+        (gradtx.store(gradtx.adam(1e-3), nu="uint4"), "note", "in uint4", "store(tx, nu='uint4_stochastic')"),
+        (gradtx.store(gradtx.adam(1e-3), mu="int4"), "note", "mu in int4", "store(tx, mu='int8_stochastic')"),
+        (gradtx.adam(1e-3, b1=0.999, mu_dtype="int8"), "note", "mu in int8", "mu_dtype='int8_stochastic'"),
+        (gradtx.precision(gradtx.adam(1e-3), "8bit"), "note", "nu in uint8", "nu='uint8_stochastic'"),
+        (gradtx.store(gradtx.adam(1e-3), nu="float16_stochastic"), "warning", "too narrow", "nu='float32'"),
+        (
+            gradtx.store(gradtx.adagrad(0.1), sum_of_squares="bfloat16"),
+            "warning",
+            "where it stops growing",
+            "sum_of_squares='bfloat16_stochastic'",
+        ),
+        (
+            gradtx.store(gradtx.adagrad(0.1), sum_of_squares="uint8_stochastic"),
+            "warning",
+            "never decays, so that nothing takes the errors away",
+            "sum_of_squares='bfloat16_stochastic'",
+        ),
+        (gradtx.store(gradtx.amsgrad(0.1), nu_max="uint8"), "warning", "never decays", "nu_max='bfloat16'"),
+    ],
+)
+def test_formats_in_which_a_slot_does_not_move_as_it_should(tx, severity, said, remedy):
+    found = only(tx, LARGE)
+    assert (found.name, found.severity, found.leaves) == ("storage", severity, ("w",))
+    assert said in found.what and remedy in found.remedy
+
+
+@pytest.mark.wide
+def test_formats_in_which_slots_move_as_they_should():
+    for options in (
+        {"mu": "int8", "nu": "uint8_stochastic"},
+        {"mu": "float8_e4m3", "nu": "bfloat16_stochastic"},
+        {"mu": "int8_stochastic", "nu": "uint4_stochastic"},
+    ):
+        assert not names(gradtx.store(gradtx.adam(1e-3), **options), LARGE)
+    assert not names(gradtx.adam(1e-3, b2=0.9, nu_dtype="uint8"), LARGE)
+    assert not names(gradtx.store(gradtx.amsgrad(0.1), nu_max="bfloat16"), LARGE)
+    assert "storage" not in names(gradtx.store(gradtx.soap(1e-3), mu="int8", left="bfloat16"), LARGE)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("form, moves", [("uint8", False), ("uint8_stochastic", True)])
+def test_a_mean_of_squares_that_is_said_to_stand_still_does(form, moves):
+    """Beside an element whose gradients go on, one without a gradient keeps its part of the largest."""
+    tx = gradtx.store(gradtx.scale_by_adam(), nu=form, min_size=1)
+    params = jnp.zeros(64)
+    grads = jnp.concatenate([jnp.ones(1), jnp.zeros(63)])
+    first = 1000**0.5 * jnp.concatenate([jnp.ones(1), jnp.full(63, 0.5)])
+    state = tx.update(first, tx.init(params))[1]  # nu is 1, and 0.25 everywhere else
+
+    def part(state):
+        kept = gradtx.slots_by_leaf(tx, params, state)["scale_by_adam"]["nu"]
+        return float(kept[1:].mean() / kept[0])
+
+    after = jax.jit(lambda s: jax.lax.scan(lambda s, _: (tx.update(grads, s)[1], None), s, length=1000)[0])
+    last = part(after(state))
+    assert part(state) == pytest.approx(0.25, rel=0.02)
+    assert last == pytest.approx(0.25 / 2.718 if moves else part(state), rel=0.1 if moves else 1e-4)

@@ -219,3 +219,47 @@ def test_nothing_is_remembered_by_the_transform():
     tx = gradtx.sgd(jnp.float32(0.5))
     gradtx.describe(tx, PARAMS)
     assert "_initialised" not in vars(tx)
+
+
+def test_a_slot_in_a_format_is_named_once_and_says_which_leaves_are_not_in_it():
+    params = {
+        "kernel": shape(64, 128),
+        "odd": shape(128, 65),
+        "phase": shape(64, 128, dtype=jnp.complex64),
+        "bias": shape(128),
+        "temperature": shape(),
+        "told": shape(64, 128),
+    }
+    said = {"told": "float32", "*": "int4"}
+    real = gradtx.masked(gradtx.store(gradtx.trace(0.9), trace=said, min_size=1), "!phase")
+    trace = all_parts(gradtx.describe(real, params))["trace"].slots[0]
+    assert trace.name == "trace" and trace.dtypes == ("float32", "int4")
+    assert trace.wide == {
+        "an odd last axis": ("odd",),
+        "no axes": ("temperature",),
+        "as said": ("told",),
+    }
+    assert trace.nbytes == (64 + 1) * 128 // 2 + 4 * (64 + 1) + 4 * (128 * 65 + 1 + 64 * 128)
+
+    found = gradtx.describe(gradtx.precision(gradtx.adamw(1e-3)), params)
+    slots = {slot.name: slot for part in all_parts(found).values() for slot in part.slots}
+    assert [name for name in slots if name != "beside"] == ["mu", "nu"]
+    small = ("bias", "temperature")
+    assert slots["mu"].wide == {"fewer than 4,096 elements": small, "complex": ("phase",)}
+    text = " ".join(str(found).split())
+    assert "mu in full width: " in text and "phase (complex)" in text
+    assert "bias, temperature (fewer than 4,096 elements)" in text and "mu_scales" not in text
+
+
+def test_a_format_that_all_leaves_are_too_small_for_is_not_shown():
+    found = gradtx.describe(gradtx.store(gradtx.adam(1e-3), mu="int8"), PARAMS)
+    mu, nu = all_parts(found)["scale_by_adam"].slots
+    assert (mu.dtypes, nu.dtypes, nu.wide) == (("float32",), ("float32",), {})
+    assert mu.wide == {"fewer than 4,096 elements": ("embed", "layer/kernel")}
+
+
+def test_the_direction_of_what_precise_params_moves_is_told():
+    params = {"w": shape(8, 4, dtype=jnp.bfloat16)}
+    for how in ("stochastic", "kahan", "master", "split16", "split8"):
+        found = gradtx.describe(gradtx.accumulate(gradtx.precise_params(gradtx.adamw(1e-3), how), 2), params)
+        assert set(found.directions.values()) == {Direction.DESCENT} and list(found.decays) == ["w"]

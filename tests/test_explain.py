@@ -9,6 +9,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -147,3 +148,25 @@ def test_bad_input():
         gradtx.explain(gradtx.adam(1e-3), params, mesh, specs={"w": PartitionSpec("model")})
     with pytest.raises(ValueError, match="do not divide its axis 1, of 4 elements"):
         gradtx.explain(gradtx.adam(1e-3), params, mesh, specs={"w": PartitionSpec(None, "data")})
+
+
+def test_a_slot_in_a_format_is_kept_with_its_scales():
+    mesh = AbstractMesh((8, 2), ("data", "model"))
+    params = {"w": shape((256, 1024), "float32"), "b": shape((128,), "float32")}
+    specs = {"w": PartitionSpec("data", "model"), "b": None}
+    tx = gradtx.store(gradtx.adam(1e-3), mu="int8", nu="uint4")
+    found = gradtx.explain(tx, params, mesh, specs=specs)
+    assert [k.name for k in found.slots] == ["scale_by_adam.mu", "scale_by_adam.nu", "numbers"]
+    mu, nu, _ = found.slots
+    assert mu.dtypes == ("float32", "int8") and nu.dtypes == ("float32", "uint4")
+    blocks, small = 256 * 1024 // 128, 128 * 4
+    assert (mu.nbytes, nu.nbytes) == tuple(n + 4 * blocks + small for n in (256 * 1024, 256 * 512))
+    assert mu.on_one - small == (mu.nbytes - small) // 16 and nu.on_one - small == (nu.nbytes - small) // 16
+    # What is kept in blocks is sharded as its leaf is, and so nothing is said of it.
+    assert {x.paths for x in found.replicated} == {("b",)} and not found.unknown
+
+
+def test_another_library_s_state_is_not_made():
+    params = {"w": shape((1 << 20, 1 << 20), "float32")}
+    found = gradtx.explain(optax.sgd(0.1, momentum=0.9), params)
+    assert found.state.nbytes == 4 * 2**40

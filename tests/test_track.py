@@ -199,3 +199,59 @@ def test_reverse_mode_passes_through_unmeasured():
 
     one, other = (jax.grad(lambda p, tx=tx: final(tx, p))(PARAMS) for tx in (tx, plain))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), one, other)
+
+
+@pytest.mark.wide
+def test_what_rounding_loses_of_updates_and_of_slots():
+    """Those of a numpy model: which elements stay as they are, and what a format makes of the exact slot."""
+    params = {"body": jnp.linspace(0.5, 2.0, 256, dtype=jnp.bfloat16).reshape(2, 128), "head": jnp.ones(4)}
+    inner = gradtx.store(gradtx.sgd(0.01, momentum=0.9), trace="int8", min_size=128)
+    tx = gradtx.track(inner, every=1, groups={"head": "head"}, rounding=True)
+    state = tx.init(params)
+    assert gradtx.metrics(state)["slot_error/trace.trace"] == 0
+    step = jax.jit(lambda p, s, g: gradtx.apply_gradients(tx, g, s, p))
+    rng, before = np.random.default_rng(0), np.zeros((2, 128))
+    for _ in range(3):
+        grads = jax.tree.map(
+            lambda p: jnp.asarray(rng.normal(size=p.shape) * (rng.random(p.shape) > 0.2), p.dtype), params
+        )
+        new, state = step(params, state, grads)
+        found = gradtx.metrics(state)
+        exact = 0.9 * before + np.asarray(grads["body"], np.float64)
+        kept = gradtx.slots_by_leaf(tx, params, state)["track"]["inner"]["trace"]["trace"]
+        before = np.asarray(kept["body"], np.float64)
+        assert found["slot_error/trace.trace"] == pytest.approx(norm(before - exact) / norm(exact), rel=1e-4)
+        moved = {"body": exact != 0, "head": np.asarray(kept["head"]) != 0}
+        stays = {k: moved[k] & np.asarray(new[k] == params[k]) for k in params}
+        share = sum(x.sum() for x in stays.values()) / sum(x.sum() for x in moved.values())
+        assert found["stalled_fraction"] == pytest.approx(share, rel=1e-6) and 0 < share < 1
+        assert found["stalled_fraction/head"] == 0
+        params = new
+
+
+@pytest.mark.wide
+def test_nothing_stalls_around_precise_params_and_slots_are_measured_where_they_are_wrapped():
+    params = {"w": jnp.ones((32, 128), jnp.bfloat16)}
+    grads = [{"w": jax.random.normal(jax.random.key(i), (32, 128), jnp.bfloat16)} for i in range(2)]
+    inner = gradtx.precision(gradtx.adam(1e-4))
+    tx = gradtx.track(gradtx.accumulate(inner, 1), every=1, rounding=True)
+    found = run(tx, grads, params)[-1][1]
+    place = "slot_error/accumulate.inner.precise_params.inner.scale_by_adam"
+    assert found["stalled_fraction"] == 0
+    assert 0.001 < found[f"{place}.mu"] < 0.02 and 0.001 < found[f"{place}.nu"] < 0.02
+    plain = gradtx.track(gradtx.adam(1e-4), every=1, rounding=True)
+    assert run(plain, grads, params)[-1][1]["stalled_fraction"] > 0.99
+
+
+def test_rounding_costs_nothing_where_it_is_not_asked_for():
+    params = {"w": jax.ShapeDtypeStruct((64, 128), jnp.bfloat16)}
+    inner = gradtx.store(gradtx.adam(1e-3), mu="int8", nu="uint8_stochastic")
+
+    def step(**options):
+        tx = gradtx.track(inner, **options)
+        state = tx.init(params)
+        assert {"stalled_fraction" in gradtx.metrics(state)} == {bool(options.get("rounding"))}
+        return str(jax.make_jaxpr(tx.update)(params, state, params))
+
+    assert step(rounding=False) == step()
+    assert len(step(rounding=True)) > len(step())

@@ -133,8 +133,7 @@ class Comparison:
 
     def _around(self, wrapper: Any, inner: Render, place: str, *, in_a: bool) -> Render:
         """A wrapper that one of two transforms has around what both have."""
-        alone = show(rebuilt(wrapper, {**arguments_of(wrapper), wrapped(wrapper): chain()}))
-        alone = alone.replace("chain()", "...", 1)
+        alone = show(wrapper).replace(show(inner_of(wrapper)), "...", 1)
         change = Change(place, name_of(wrapper), *((alone, "") if in_a else ("", alone)))
         is_there = self._choice(change, in_a, not in_a)
 

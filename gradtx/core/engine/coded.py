@@ -148,9 +148,7 @@ class SlotStorage:
         if math.prod(shape) < self.min_size:
             return f"fewer than {self.min_size:,} elements"
         if not format.fits(shape):
-            return (
-                f"{format.name} keeps {format.in_a_byte} along the last axis as one" if shape else "no axes"
-            )
+            return "no axes" if not shape else "no elements" if not math.prod(shape) else "an odd last axis"
         return "complex" if is_complex(dtype) else ""
 
     def chosen(self, format: Format | None, shape: tuple[int, ...], dtype: Any, path: str) -> Format | None:
