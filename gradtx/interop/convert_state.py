@@ -388,9 +388,13 @@ class _Conversion:
             if jax.tree.structure(mine) != jax.tree.structure(theirs) or any(
                 np.shape(a) != np.shape(b) for a, b in zip(*map(jax.tree.leaves, (mine, theirs)), strict=True)
             ):
+                own, other = (", ".join(sorted(x or {})) or "none" for x in (mine, theirs))
                 raise ValueError(
-                    _differ(f"the numbers of {around}{path[0]} are others, such as a schedule and a constant")
-                    + " Give tx the numbers of old_tx, and change them afterwards: gradtx.rebase(tx, state)."
+                    _differ(
+                        f"{around}{path[0]} of tx has the numbers {own}, and {old[0]} of old_tx has {other}"
+                    )
+                    + " Give tx the same kinds of numbers, also schedules, and change them afterwards: "
+                    "gradtx.rebase(tx, state)."
                 )
             found[path[0]] = jax.tree.map(_in_place_of, mine, theirs)
         return {key: found.get(key, x) for key, x in fresh.items()}

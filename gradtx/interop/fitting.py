@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.kernels import with_values
 from gradtx.core.engine.layout import initial_numbers
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.scope import Scope
 from gradtx.core.engine.steps import is_declared
+from gradtx.core.numbers.paths import lookup
 from gradtx.core.numbers.states import held
 from gradtx.core.numbers.steps import Steps
 from gradtx.core.numerics import is_complex, is_trainable, number_dtype, real_dtype, widest
@@ -36,6 +38,39 @@ def own_transform(where: str, tx: Any) -> Composed:
             f"{where} takes a gradtx transform, such as gradtx.adamw(1e-3), first; got {show(tx)}."
         )
     return tx
+
+
+def refuse_formats(tx: Any, state: Any, name: str, *, into: bool) -> None:
+    """Raises where a state has what another library has no place for: slots with scales, parts of parameters.
+
+    Args:
+        tx: the transform of the state.
+        state: the state.
+        name: the other library.
+        into: whether the state is to come from there.
+    """
+    if not isinstance(tx, Composed):
+        return
+    program = tx.program
+    for path, beside in program.scale_paths.items():
+        if any(x is not None for x in lv.flatten(lookup(state["slots"], beside))[0]):
+            _refuse(f"the slot {path[-1]!r} of {'.'.join(path[:-1])} in a format with scales", name, into)
+    for path, part in program.wrapped.items():
+        unit = program.unit_at[path[:-1]]
+        if unit.transform.name == "precise_params":
+            _refuse(f"parameters in the form of {unit.where}", name, into)
+        refuse_formats(part, lookup(state["slots"], path), name, into=into)
+
+
+def _refuse(what: str, name: str, into: bool) -> None:
+    remedy = (
+        "Move into a plain_tx that is tx without it, and then call params, state, report = "
+        "gradtx.convert_state(plain_tx, state, tx, params)"
+        if into
+        else "First call params, state, report = gradtx.convert_state(tx, state, plain_tx, params), where "
+        "plain_tx is tx without it, and move from that"
+    )
+    raise ValueError(f"tx keeps {what}, which {name} has no place for. {remedy}.")
 
 
 def fitted(value: Any, slot: Any, what: str, source: str) -> jax.Array:

@@ -53,6 +53,8 @@ class PreciseParams(Wrapper, name="precise_params"):
 
     needs = ("params",)
     last: ClassVar[bool] = True
+    # It works on each element by itself; what is wrapped is asked for itself.
+    knows_shards: ClassVar[bool] = True
 
     def check(self) -> None:
         if self.how not in get_args(How):

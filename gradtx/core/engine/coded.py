@@ -23,6 +23,7 @@ from gradtx.core.engine.blocks import block_counts
 from gradtx.core.engine.formats import FORMATS, Format
 from gradtx.core.engine.labels import said_of_each
 from gradtx.core.engine.leaves import flatten, paths
+from gradtx.core.engine.on_shards import each_by_itself
 from gradtx.core.engine.placement import Placement, Size, sharded_like
 from gradtx.core.engine.steps import Unit
 from gradtx.core.numbers.states import EVAL
@@ -274,7 +275,7 @@ class Coded:
 
     def load(self) -> jax.Array:
         """What it stands for."""
-        return self.format.decode(self.values, self.scales)
+        return each_by_itself(lambda: self.format.decode(self.values, self.scales))
 
     def in_full_width(self) -> jax.Array:
         """What it stands for, in the width of arithmetic."""
@@ -284,7 +285,12 @@ class Coded:
     def store(self, new: jax.Array) -> Coded:
         """A new value in the same format."""
         counts = () if self.scales is None else self.scales.shape
-        values, scales = self.format.encode(new, counts, self.format.random(new, self.seed))
+
+        def encoded() -> tuple[jax.Array, Any]:
+            return self.format.encode(new, counts, self.format.random(new, self.seed))
+
+        # Inside of `jax.shard_map` a shard has blocks of its own.
+        values, scales = each_by_itself(encoded)
         # Where an axis of devices divides a leaf and not its blocks, the leaf was put together for encoding.
         values = sharded_like(values, self.values)
         if (old := self.scales) is not None:

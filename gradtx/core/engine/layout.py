@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.engine import leaves as lv
-from gradtx.core.engine.coded import SlotStorage, first_coded, first_stack, is_as_wide
+from gradtx.core.engine.coded import SCALES, SlotStorage, first_coded, first_stack, is_as_wide
 from gradtx.core.engine.formats import Format
 from gradtx.core.engine.kernels import with_values
 from gradtx.core.engine.matrix_groups import Group, first_rows, groups_of
@@ -33,6 +33,11 @@ from gradtx.core.shards import varying
 
 PyTree = Any
 State = dict[str, Any]
+
+IN_OTHER_FORMATS = (
+    " If it is only kept in other formats: params, state, report = gradtx.convert_state(old_tx, state, tx, "
+    "params), where old_tx is the transform that made it."
+)
 
 REMEDY = (
     "Pass the state that this transform's init made, or a checkpoint of it; for an old state and new "
@@ -315,7 +320,11 @@ def _refuse(what: str, found: set[str], wanted: set[str]) -> None:
         if other
         else []
     )
-    raise ValueError(f"This state is not this transform's: it {' and '.join(parts)}. {REMEDY}")
+    of_formats = any(name.endswith(SCALES) or "precise_params" in name for name in (*lacks, *other))
+    raise ValueError(
+        f"This state is not this transform's: it {' and '.join(parts)}. {REMEDY}"
+        f"{IN_OTHER_FORMATS if of_formats else ''}"
+    )
 
 
 def _check_number(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> None:

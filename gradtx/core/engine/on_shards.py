@@ -59,6 +59,11 @@ def of_users(function: Callable[..., T]) -> Callable[..., T]:
     return call
 
 
+def each_by_itself(function: Callable[[], T]) -> T:
+    """What a function gives that is right of each shard by itself, though a check would not see it."""
+    return _trusted(function) if is_manual() else function()
+
+
 def _trusted(function: Callable[[], T]) -> T:
     """What a function gives, made as one operation, into which a check of what is around it does not look."""
 

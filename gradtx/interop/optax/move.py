@@ -14,7 +14,7 @@ from gradtx.core.engine.transform import Transform
 from gradtx.core.numbers.hyperparams import placed
 from gradtx.core.numbers.paths import Path, lookup, replaced
 from gradtx.core.numbers.states import EVAL, held
-from gradtx.interop.fitting import own_transform, plain
+from gradtx.interop.fitting import own_transform, plain, refuse_formats
 from gradtx.interop.optax.counts import settle
 from gradtx.interop.optax.match import linked
 from gradtx.interop.optax.states import numbered
@@ -54,7 +54,8 @@ def from_optax_state(tx: Transform, optax_state: OptState, params: PyTree, *, st
     Raises:
         ValueError: the Optax state is not one of such an optimizer, or of these parameters; counters
             disagree, or are missing where `tx` depends on the step; injected hyperparameters differ from the
-            numbers of `tx`. It says which unit, and where in the Optax state.
+            numbers of `tx`; `tx` keeps something in a format that Optax has no place for. It says which unit,
+            and where in the Optax state.
         TypeError: `tx` is not gradtx's, `optax_state` not Optax's, or a dtype of `tx` would lose digits.
 
     Examples:
@@ -72,6 +73,7 @@ def from_optax_state(tx: Transform, optax_state: OptState, params: PyTree, *, st
         params, slow = params.fast, params.slow
     made = own.init(params)
     params, fresh = plain(params), plain(made)
+    refuse_formats(own, fresh, "Optax", into=True)
     arrays, structure = numbered(plain(optax_state))
     clock = linked(own, structure, "optax_state", (), fresh)
     settle(clock, arrays, step)
@@ -120,6 +122,7 @@ def to_optax_state(tx: Transform, state: OptState, optax_state: OptState) -> Any
     """
     own, state, optax_state = own_transform("to_optax_state", tx), plain(state), held(optax_state)
     check_state(own.program, state)
+    refuse_formats(own, state, "Optax", into=False)
     arrays, structure = numbered(plain(optax_state))
     clock = linked(own, structure, "optax_state", (), state)
     new: dict[int, Any] = {}

@@ -18,7 +18,7 @@ from gradtx.core.numbers.hyperparams import placed, tidy
 from gradtx.core.numbers.paths import lookup, replaced
 from gradtx.core.numerics import Decay, compute_dtype
 from gradtx.core.spec.spec import show
-from gradtx.interop.fitting import fitted, own_transform, plain
+from gradtx.interop.fitting import fitted, own_transform, plain, refuse_formats
 from gradtx.interop.torch.check import as_given
 from gradtx.interop.torch.match import Match
 from gradtx.interop.torch.state_dict import Names, Order, Parameter, as_numpy
@@ -87,6 +87,7 @@ def from_torch_state_dict(
     """
     own = own_transform("from_torch_state_dict", tx)
     made = own.init(params)
+    refuse_formats(own, plain(made), "torch", into=True)
     params, fresh = plain(params), plain(made)
     match = Match(own, state_dict, names, params, order, as_given)
     match.check()
@@ -184,6 +185,7 @@ def to_torch_state_dict(
     """
     own, state = own_transform("to_torch_state_dict", tx), plain(state)
     check_state(own.program, state)
+    refuse_formats(own, state, "torch", into=False)
     arguments = own.program.argument_values(state["numbers"], state["step"])
 
     def in_force(unit: Unit, field: str) -> Any:
