@@ -40,6 +40,11 @@ def block_counts(shape: Shape) -> Shape:
     return tuple(-(-n // size) for n, size in zip(shape, _block(shape, even=False), strict=True))
 
 
+def stays_on_shards(shape: Shape, counts: Shape) -> bool:
+    """Whether no block stands on two devices, whichever of `DEVICES` divide an axis of an array."""
+    return all(count % math.gcd(n, DEVICES[0]) == 0 for n, count in zip(shape, counts, strict=True))
+
+
 def _block(room: Shape, *, even: bool = True) -> Shape:
     """The largest block within what there is along each axis, the last axis first; one that divides it."""
     left, sizes = SIZE, []

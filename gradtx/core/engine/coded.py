@@ -19,16 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.engine.blocks import block_counts
+from gradtx.core.engine.blocks import block_counts, stays_on_shards
 from gradtx.core.engine.formats import FORMATS, Format
 from gradtx.core.engine.labels import said_of_each
 from gradtx.core.engine.leaves import flatten, paths
 from gradtx.core.engine.on_shards import each_by_itself
-from gradtx.core.engine.placement import Placement, Size, sharded_like
+from gradtx.core.engine.placement import Placement, Size, placed_as, sharded_like
 from gradtx.core.engine.steps import Unit
 from gradtx.core.numbers.states import EVAL
 from gradtx.core.numerics import cast, compute_dtype, is_complex, is_trainable, real_dtype
 from gradtx.core.rounding import seed
+from gradtx.core.shards import is_manual
 from gradtx.core.spec.spec import show
 
 SCALES = "_scales"
@@ -291,10 +292,12 @@ class Coded:
 
         # Inside of `jax.shard_map` a shard has blocks of its own.
         values, scales = each_by_itself(encoded)
-        # Where an axis of devices divides a leaf and not its blocks, the leaf was put together for encoding.
-        values = sharded_like(values, self.values)
+        # Where devices divide a leaf and not its blocks, neither types nor the compiler keep it where it was.
+        stays = scales is None or is_manual() or stays_on_shards(new.shape, counts)
+        place = sharded_like if stays else placed_as
+        values = place(values, self.values)
         if (old := self.scales) is not None:
-            scales = sharded_like(cast(scales, jnp.result_type(old)), old)
+            scales = place(cast(scales, jnp.result_type(old)), old)
         return Coded(values, scales, None, self.format)
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Hashable]:
