@@ -24,7 +24,15 @@ from gradtx.core.engine.formats import FORMATS, Format
 from gradtx.core.engine.labels import said_of_each
 from gradtx.core.engine.leaves import flatten, paths
 from gradtx.core.engine.on_shards import each_by_itself
-from gradtx.core.engine.placement import Placement, Size, placed_as, sharded_like
+from gradtx.core.engine.placement import (
+    Placement,
+    Size,
+    parts_of,
+    placed_as,
+    resharded,
+    sharded_like,
+    typed_sharding,
+)
 from gradtx.core.engine.steps import Unit
 from gradtx.core.numbers.states import EVAL
 from gradtx.core.numerics import cast, compute_dtype, is_complex, is_trainable, real_dtype
@@ -276,7 +284,8 @@ class Coded:
 
     def load(self) -> jax.Array:
         """What it stands for."""
-        return each_by_itself(lambda: self.format.decode(self.values, self.scales))
+        x = each_by_itself(lambda: self.format.decode(self.values, self.scales))
+        return resharded(x, typed_sharding(self.values), parts_of(self.values))
 
     def in_full_width(self) -> jax.Array:
         """What it stands for, in the width of arithmetic."""
@@ -296,7 +305,7 @@ class Coded:
         stays = scales is None or is_manual() or stays_on_shards(new.shape, counts)
         place = sharded_like if stays else placed_as
         values = place(values, self.values)
-        if (old := self.scales) is not None:
+        if scales is not None and (old := self.scales) is not None:
             scales = place(cast(scales, jnp.result_type(old)), old)
         return Coded(values, scales, None, self.format)
 
@@ -384,8 +393,7 @@ def first_coded(
     of_values, of_scales = format.shapes(sizes)
     wide = real_dtype(compute_dtype(jnp.result_type(leaf)))
     if place.abstract or (value is not None and value == 0.0):
-        zero = 0.0 if place.abstract else _zero(format)
-        values = place.slot(of_values, np.dtype(format.dtype), zero, leaf)
+        values = place.slot(of_values, np.dtype(format.dtype), format.zero, leaf)
         return values, None if of_scales is None else place.slot(of_scales, wide, 0.0, leaf)
     values, scales = _encoded(format, made())
     values = place.part(of_values, values, leaf)
@@ -403,13 +411,6 @@ def first_stack(
     values, scales = format.encode(row, block_counts(size), None)
     made = make((count, *of_values), np.dtype(format.dtype), values)
     return made, None if of_scales is None else make((count, *of_scales), dtype, scales)
-
-
-@functools.cache
-def _zero(format: Format) -> Any:
-    with jax.ensure_compile_time_eval():
-        values, _ = format.encode(jnp.zeros(format.in_a_byte), (1,), None)
-        return np.asarray(values)[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -42,6 +42,7 @@ class Format:
         signed: whether it is for what has a sign; some are for anything.
         in_a_byte: how many values along the last axis are one of what is stored.
         stochastic: whether `random` is asked for.
+        zero: the value that stands for 0.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Format:
     signed: bool = False
     in_a_byte: int = 1
     stochastic: bool = False
+    zero: int = 0
 
     def fits(self, shape: Shape) -> bool:
         """Whether an array of a shape can be kept so: it has axes, of which the last has whole bytes."""
@@ -238,7 +240,7 @@ _ALL = (
     Format("uint8", "uint8", *_UINT8, nonnegative=True),
     Format("float8_e4m3", "float8_e4m3fn", *_float8(jnp.float8_e4m3fn)),
     Format("float8_e5m2", "float8_e5m2", *_float8(jnp.float8_e5m2)),
-    Format("int4", "uint8", *_INT4, signed=True, in_a_byte=2),
+    Format("int4", "uint8", *_INT4, signed=True, in_a_byte=2, zero=0x77),
     Format("uint4", "uint8", *_UINT4, nonnegative=True, in_a_byte=2),
 )
 FORMATS: dict[str, Format] = {

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.engine.coded import decoded
+from gradtx.core.engine.coded import Coded, decoded
 from gradtx.core.engine.each_matrix import DUE, SLOT, at_once, each, indices, renewed
 from gradtx.core.engine.kernels import Kernel, Values, bare, cast_values, detached, key_of, mixing
 from gradtx.core.engine.matrix_groups import Group, Place
@@ -127,7 +127,7 @@ class StackKernel(Kernel):
         updates = [
             moved_like(cut.join(parts), x) for cut, parts, x in zip(cuts, made, originals, strict=True)
         ]
-        new = {k: {n: store(x, in_formats[k][n]) for n, x in column.items()} for k, column in new.items()}
+        new = {k: {n: _as_kept(x, in_formats[k][n]) for n, x in column.items()} for k, column in new.items()}
         return updates, new
 
     def _keys(
@@ -227,6 +227,15 @@ def _joined(
     for part, start in zip(parts, starts, strict=True):
         stack = jax.lax.dynamic_update_slice_in_dim(stack, part, start, 0)
     return stack
+
+
+def _as_kept(new: jax.Array, old: Any) -> Any:
+    """A stack in the form of the old one, placed as it was."""
+    kept = store(new, old)
+    if isinstance(kept, Coded):
+        kept.values = placed_as(kept.values, old.values)
+        kept.scales = None if kept.scales is None else placed_as(kept.scales, old.scales)
+    return kept
 
 
 def _rows(cuts: tuple[Cut, ...], group: Group, rows: list[Any] | None, own: dict[str, jax.Array]) -> Any:
