@@ -45,6 +45,7 @@ CHEAP = [
     "nan_stays_in_its_leaf",
     "repr_rebuilds_it",
     "restored_state_continues",
+    "slots_are_what_they_are_declared",
     "state_in_is_state_out",
     "two_runs_are_identical",
     "updates_have_the_promoted_dtype",

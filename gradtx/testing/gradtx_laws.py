@@ -16,7 +16,7 @@ import numpy as np
 import gradtx
 from gradtx.core.engine.leaves import flatten, is_trainable_leaf, paths
 from gradtx.core.numbers.domains import domain_of
-from gradtx.core.numbers.paths import lookup
+from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.schedule import COMPLEMENT, split_schedules, with_number
 from gradtx.core.numbers.steps import REST
 from gradtx.core.numerics import abs_sq
@@ -97,6 +97,57 @@ def masked_leaves_cost_no_state(case: Case) -> None:
     rest, grads = (case.with_leaf(tree, last, lambda x: None) for tree in (case.params, case.grads[0]))
     expected, _ = case.tx.update(grads, case.tx.init(rest), rest, **case.extra)
     identical(case.with_leaf(updates, last, lambda x: None), expected, "update beside a masked leaf,")
+
+
+@law_of_ours
+def slots_are_what_they_are_declared(case: Case) -> None:
+    """A slot that is declared never negative is never; of one that is a mean, another value is forgotten."""
+    params, last, _ = case.trajectory[-1]
+    for state in (case.start, *(state for _, state, _ in case.trajectory)):
+        for path, slot in declared_slots(case.tx.program):
+            for where, x in _floats(path, state) if slot.nonnegative else ():
+                assert not (wide(x) < 0).any(), f"{where} is declared nonnegative, and is {np.asarray(x)}"
+    for path, slot in declared_slots(case.tx.program):
+        if not slot.mean:
+            continue
+        doubled = _with(last, path, jax.tree.map(lambda x: x + x, lookup(last, path)))
+        one, other = last, doubled
+        for g in (*case.grads, *case.grads):
+            # At the same parameters, so that gradients with a decay of weights are the same too.
+            one, other = (case.step(params, state, g)[1] for state in (one, other))
+        before, after = (
+            [np.abs(wide(x) - wide(y)).sum() for (_, x), (_, y) in zip(a, b, strict=True)]
+            for a, b in (
+                (_floats(path, last), _floats(path, doubled)),
+                (_floats(path, one), _floats(path, other)),
+            )
+        )
+        for was, remains, (where, _) in zip(before, after, _floats(path, last), strict=True):
+            assert remains < was or was == 0, (
+                f"{where} is declared a mean, and a difference of {was} in it is {remains} after some steps"
+            )
+
+
+def declared_slots(program: Any, prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """The slots of a program and of what it wraps that are numbers in the state, by their paths in it."""
+    for unit in program.units:
+        for name, slot in getattr(unit.transform, "slots", {}).items():
+            if (*unit.path, name) not in program.scale_paths:
+                yield (*prefix, "slots", *unit.path, name), slot
+    for path, part in program.wrapped.items():
+        if hasattr(part, "program"):
+            yield from declared_slots(part.program, (*prefix, "slots", *path))
+
+
+def _floats(path: Path, state: PyTree) -> list[tuple[str, Any]]:
+    tree = lookup(state, path)
+    named = zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True)
+    return [("/".join((*path, leaf)), x) for leaf, x in named if jnp.issubdtype(x.dtype, jnp.inexact)]
+
+
+def _with(tree: PyTree, path: Path, value: PyTree) -> PyTree:
+    """Nested dicts with another value at a path."""
+    return {**tree, path[0]: _with(tree[path[0]], path[1:], value)} if path else value
 
 
 @law_of_ours

@@ -20,7 +20,9 @@ class ScaleByAdadelta(Rule, name="scale_by_adadelta"):
     rho: Decay
     eps: NonNegative
 
-    e_g, e_x = Slot(real=True, mean=True, nonnegative=True), Slot(real=True, mean=True, nonnegative=True)
+    e_g = Slot(real=True, mean=True, nonnegative=True)
+    # No mean: updates follow it, of whose squares it is made, so that it does not forget.
+    e_x = Slot(real=True, nonnegative=True)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         e_g = self.rho.mix(slots.e_g, abs_sq(g))

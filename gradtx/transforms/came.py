@@ -33,10 +33,22 @@ class ScaleByCame(Rule, name="scale_by_came"):
 
     mu = Slot(dtype="mu_dtype", mean=True)
     v_row, s_row = (
-        Slot(real=True, shape=lambda rule, shape: row_shape(shape, rule._axes(shape))) for _ in range(2)
+        Slot(
+            real=True,
+            shape=lambda rule, shape: row_shape(shape, rule._axes(shape)),
+            mean=True,
+            nonnegative=True,
+        )
+        for _ in range(2)
     )
     v_col, s_col = (
-        Slot(real=True, shape=lambda rule, shape: col_shape(shape, rule._axes(shape))) for _ in range(2)
+        Slot(
+            real=True,
+            shape=lambda rule, shape: col_shape(shape, rule._axes(shape)),
+            mean=True,
+            nonnegative=True,
+        )
+        for _ in range(2)
     )
     v = Slot(
         real=True, shape=lambda rule, shape: None if rule._axes(shape) else shape, mean=True, nonnegative=True

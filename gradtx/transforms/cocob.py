@@ -25,7 +25,7 @@ class ScaleByCocob(Rule, name="scale_by_cocob"):
 
     init_particles = Slot(init=lambda rule, param: param)
     cumulative_gradients = Slot()
-    subgradients, reward = Slot(real=True, nonnegative=True), Slot(real=True)
+    subgradients, reward = Slot(real=True, nonnegative=True), Slot(real=True, nonnegative=True)
     scale = Slot(real=True, init=lambda rule, param: rule.eps, nonnegative=True)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:

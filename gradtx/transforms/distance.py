@@ -34,7 +34,8 @@ class ScaleByDistanceOverGradients(Rule, name="scale_by_distance_over_gradients"
     needs = ("params",)
 
     init_params = Slot(dtype="param_dtype", init=lambda rule, param: param)
-    max_dist, grad_sum_of_squares = Slot(real=True, shape=_one_number), Slot(real=True, shape=_one_number)
+    max_dist = Slot(real=True, shape=_one_number, nonnegative=True)
+    grad_sum_of_squares = Slot(real=True, shape=_one_number, nonnegative=True)
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:
         least = self.reps_rel * (1 + self._norm(slots.init_params))

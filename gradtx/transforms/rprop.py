@@ -25,7 +25,7 @@ class ScaleByRprop(Rule, name="scale_by_rprop"):
 
     supports_complex = False
 
-    step_sizes = Slot(init=lambda rule, param: rule.learning_rate)
+    step_sizes = Slot(init=lambda rule, param: rule.learning_rate, nonnegative=True)
     prev_updates = Slot()
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:

@@ -43,7 +43,7 @@ class ScaleBySm3(Rule, name="scale_by_sm3"):
 
     nu = Slot()
     axis_0, axis_1, axis_2, axis_3, axis_4, axis_5, axis_6, axis_7 = (
-        Slot(real=True, shape=functools.partial(_along, axis)) for axis in range(MOST_AXES)
+        Slot(real=True, shape=functools.partial(_along, axis), nonnegative=True) for axis in range(MOST_AXES)
     )
 
     def apply(self, g: jax.Array, slots: Slots, leaf: Leaf) -> tuple[jax.Array, Any]:

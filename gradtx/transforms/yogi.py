@@ -25,7 +25,8 @@ class ScaleByYogi(Rule, name="scale_by_yogi"):
     initial_accumulator_value: NonNegative
 
     mu = Slot(init=lambda rule, param: rule.initial_accumulator_value, mean=True)
-    nu = Slot(real=True, init=lambda rule, param: rule.initial_accumulator_value, mean=True, nonnegative=True)
+    # No mean: it moves by a share of the gradient's square, so that what is large beside that stays.
+    nu = Slot(real=True, init=lambda rule, param: rule.initial_accumulator_value, nonnegative=True)
 
     def prepare(self, now: Now) -> dict[str, jax.Array]:
         return {"of_mu": 1 / self.b1.correction(now.t), "of_nu": 1 / self.b2.correction(now.t)}
