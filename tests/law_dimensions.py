@@ -44,13 +44,18 @@ def is_inexact(path, leaf):
     return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
-def case(entry: Entry, dtypes: str = "float32", tree: str = "flat", mode: str = "compiled"):
-    """The entry as a case of the laws; inside `precision(dtypes)`."""
+def case(
+    entry: Entry, dtypes: str = "float32", tree: str = "flat", mode: str = "compiled", preset: str = "f32"
+):
+    """The entry as a case of the laws, in a preset of `gradtx.precision`; inside `precision(dtypes)`."""
     param_dtype, grad_dtype = DTYPES[dtypes]
     params = params_of(tree, param_dtype)
     tx, alternative = entry.transform(), entry.transform("alternative")
     if tree == "integers":
         tx, alternative = (gradtx.masked(t, is_inexact) for t in (tx, alternative))
+    if preset != "f32":
+        # With small leaves in the formats too.
+        tx, alternative = (gradtx.precision(t, preset, min_size=0) for t in (tx, alternative))
     grads = testing.example_grads(params, dtype=grad_dtype, positive=entry.positive)
     return testing.Case(
         tx,

@@ -1,0 +1,100 @@
+"""Every law over the whole catalogue with its slots in formats and its parameters in 16 bits.
+
+In each preset of `gradtx.precision` that has a meaning for an entry. Features of entries, laws, presets and
+trees meet pairwise, and every entry meets a preset; a part of that cover is in a plain run and in `--rest`,
+and `--full` runs the whole product.
+"""
+
+import functools
+
+import pytest
+
+import gradtx
+from catalogue import ALIASES, ENTRIES
+from features import features_of
+from gradtx import testing
+from law_dimensions import TREES, case
+from pairwise import cover, pairs, wanted
+from rotation import one_of
+from test_laws import DOUBLE
+
+PRESETS = {"8bit": "float32", "bf16": "bfloat16", "7-bytes": "bfloat16"}
+"""By the name of a preset, the dtype of parameters for which it changes the most."""
+
+OF_NEW_PARAMS = (
+    *("qk_clip", "schedule_free", "schedule_free_sgd", "schedule_free_adamw", "ema_nesterov"),
+    *("ema_params", "polyak_average", "lookahead"),
+)
+"""These work on the new parameters, and so stand around, or behind, what changes an update."""
+
+MADE_ANEW = ("scale_by_galore", "galore", "inject_hyperparams")
+"""These make what they wrap anew, so that `store` stands inside of them."""
+
+NAMES = [name for name in ENTRIES if name not in ALIASES and ENTRIES[name].kind != "schedule"]
+DIMENSIONS = {"entry": NAMES, "preset": list(PRESETS), "law": list(testing.LAWS), "tree": TREES}
+FEATURES = {name: features_of(name) for name in NAMES}
+
+
+def has_meaning(entry, preset):
+    """Whether a preset can be that of an entry."""
+    return entry not in MADE_ANEW and not (entry in OF_NEW_PARAMS and preset != "8bit")
+
+
+def possible(row):
+    """Whether some values of the dimensions have a meaning together."""
+    entry, preset = (next((x for x in row if x in found), None) for found in (ENTRIES, PRESETS))
+    if entry is not None and not has_meaning(entry, preset or "8bit"):
+        return False
+    # No derivative passes through what was rounded. The leaves of `flatten` are one, with blocks in both.
+    return not (set(row) & set(DOUBLE)) and not {"flatten", "nan_stays_in_its_leaf"} <= set(row)
+
+
+@functools.cache
+def rows():
+    """The pairwise cover."""
+    return cover({**DIMENSIONS, "entry": [n for n in NAMES if n not in MADE_ANEW]}, FEATURES, possible)
+
+
+@functools.lru_cache(maxsize=2)
+def shared(entry, preset, tree):
+    """A case, which keeps its compiled step for the laws that follow."""
+    return case(ENTRIES[entry], PRESETS[preset], tree, preset=preset)
+
+
+@pytest.mark.by_turns(8)
+@pytest.mark.parametrize("row", one_of(12, rows()), ids=", ".join)
+def test_law_pairwise(row):
+    entry, preset, law, tree = row
+    shared(entry, preset, tree).obeys(law)
+
+
+def test_the_cover_is_one():
+    met = set().union(*(pairs(dict(enumerate(row)), FEATURES) for row in rows()))
+    known = {**DIMENSIONS, "entry": [n for n in NAMES if n not in MADE_ANEW]}
+    assert set(wanted(known, FEATURES, possible)) <= met
+    assert {row[0] for row in rows()} == set(NAMES) - set(MADE_ANEW)
+
+
+@pytest.mark.parametrize(
+    "entry, preset", [(e, "8bit") for e in MADE_ANEW] + [(e, "bf16") for e in OF_NEW_PARAMS]
+)
+def test_what_has_no_meaning_says_so(entry, preset):
+    """And what to do in its place."""
+    words = "Put store around the transform inside" if entry in MADE_ANEW else "needs the new parameters"
+    with pytest.raises(ValueError, match=words):
+        gradtx.precision(ENTRIES[entry].transform(), preset).init(testing.example_params("bfloat16"))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("tree", TREES)
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("entry", NAMES)
+def test_laws_in_full(entry, preset, tree):
+    broken = []
+    for law in testing.LAWS if has_meaning(entry, preset) else ():
+        if possible((entry, preset, law)):
+            try:
+                shared(entry, preset, tree).obeys(law)
+            except AssertionError as error:
+                broken.append(str(error))
+    assert not broken, "\n".join(broken)
