@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -419,3 +420,39 @@ def test_a_mean_of_squares_moves_by_less_than_half_a_code_at_random_alone():
         found[name] = float(FORMATS[name].decode(slots["nu"], slots["nu_scales"])[0, 1])
     assert abs(found["uint8_stochastic"] / exact - 1) < 0.1
     assert found["uint8"] < 0.3 * exact
+
+
+# Beside torchao, of which `golden/make_formats.py` has recorded the codes.
+
+
+def recorded():
+    with np.load(Path(__file__).parent / "golden" / "formats.npz") as file:
+        return dict(file)
+
+
+def test_4_bits_are_the_codes_of_torchao_where_the_largest_of_a_block_is_positive():
+    """Where it is negative, torchao keeps 0.89 of it, and here the scale has its sign."""
+    official = recorded()
+    x = official["x"]
+    np.testing.assert_allclose(reference.levels_of_4_bits(), official["map_of_4_bits"], rtol=1e-7)
+    form = FORMATS["int4"]
+    values, scales = form.encode(jnp.asarray(x), (32, 1), None)
+    codes = np.stack([np.asarray(values) & 15, np.asarray(values) >> 4], axis=-1).reshape(x.shape)
+    positive = x.max(-1) > -x.min(-1)
+    assert 0 < positive.sum() < 32
+    np.testing.assert_array_equal(codes[positive], official["codes_of_4_bits"][positive])
+    np.testing.assert_array_equal(np.abs(scales[:, 0]), official["scale_of_4_bits"])
+    kept_of_largest = np.asarray(form.decode(values, scales)).min(-1)[~positive]
+    np.testing.assert_array_equal(kept_of_largest, x.min(-1)[~positive])
+
+
+def test_float8_is_that_of_torchao_but_for_what_it_makes_zero():
+    official = recorded()
+    x = official["x"]
+    values, scales = FORMATS["float8_e4m3"].encode(jnp.asarray(x), (32, 1), None)
+    ours, theirs = np.asarray(values).view(np.uint8), official["float8"]
+    np.testing.assert_allclose(scales[:, 0] / 448, official["scale_of_float8"], rtol=1e-6)
+    zero = (theirs & 0x7F) == 0
+    assert (ours[zero & (x != 0)] & 0x7F == 1).all() and (zero & (x != 0)).any()
+    # Theirs divides by a scale that is rounded first.
+    assert np.mean(ours[~zero] != theirs[~zero]) < 1e-3
