@@ -3,6 +3,7 @@
     python examples/train_lm.py
     python examples/train_lm.py --optimizer lion --schedule cosine --out runs/lion
     python examples/train_lm.py --accumulate 8 --guard --ema --out runs/wrapped
+    python examples/train_lm.py --precision 7-bytes --out runs/7-bytes
     python examples/train_lm.py --config examples/run.toml --out runs/config
     python examples/train_lm.py --resume --learning-rate 1e-3
 
@@ -12,7 +13,8 @@ and then falls to zero. A few minutes on two cores take it well below what count
 of bytes achieves; a run that does not even beat the pairs exits with an error. `--config` takes the
 optimizer and its schedule from a TOML file in place of these options. `--accumulate` takes
 each batch in micro-batches, `--guard` skips steps that would do harm, and `--ema` evaluates an
-average of the weights.
+average of the weights. `--precision` says in how many bits weights and state are kept; the model
+itself computes in float32 always, so that runs differ in what is kept alone.
 
 The run's folder receives `training.png` and Orbax checkpoints, in place of a former run's. The
 batch of a step depends only on the seed and the step, and a checkpoint holds parameters, optimizer
@@ -68,10 +70,19 @@ class Settings:
     accumulate: int = 1
     guard: bool = False
     ema: bool = False
+    precision: str = "f32"
     seed: int = 0
     config: dict[str, Any] | None = None  # what --config read, in place of IN_CONFIG
 
 
+# The dtype of the weights, and the preset of gradtx.precision; "bf16-nearest" has no remedy for what it rounds.
+PRECISIONS: dict[str, tuple[Any, str]] = {
+    "f32": (jnp.float32, "f32"),
+    "bf16-nearest": (jnp.bfloat16, "f32"),
+    "bf16": (jnp.bfloat16, "bf16"),
+    "8bit": (jnp.float32, "8bit"),
+    "7-bytes": (jnp.bfloat16, "7-bytes"),
+}
 IN_CONFIG = ("optimizer", "learning_rate", "weight_decay", "schedule")
 
 
@@ -101,6 +112,7 @@ def make_optimizer(settings: Settings) -> gradtx.Transform:
     else:
         tx = ready_made(settings.optimizer, rate, decay)
         tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), tx)
+    tx = gradtx.precision(tx, PRECISIONS[settings.precision][1])
     tx = gradtx.track(tx, every=10)
     if settings.ema:
         tx = gradtx.ema_params(tx, 0.99)
@@ -126,15 +138,15 @@ class Run:
         return len(self.curves["train"])
 
 
-def model(seed: int) -> tuple[Any, PyTree]:
-    """The model's structure and its first parameters."""
+def model(seed: int, dtype: Any = jnp.float32) -> tuple[Any, PyTree]:
+    """The model's structure and its first parameters, in a dtype."""
     graph, params = nnx.split(Transformer(nnx.Rngs(seed)))
-    return graph, nnx.to_pure_dict(params)
+    return graph, jax.tree.map(lambda p: p.astype(dtype), nnx.to_pure_dict(params))
 
 
 def start(settings: Settings) -> tuple[Any, Run]:
     """The model's structure and a run at step 0."""
-    graph, params = model(settings.seed)
+    graph, params = model(settings.seed, PRECISIONS[settings.precision][0])
     opt_state = make_optimizer(settings).init(params)
     return graph, Run(settings, params, opt_state, {"train": [], "rate": [], "validation": []})
 
@@ -150,7 +162,8 @@ def compile_step(graph: Any, tx: gradtx.Transform) -> tuple[Callable, Callable]:
 
     def loss(params: PyTree, windows: jax.Array) -> jax.Array:
         tokens = windows.astype(jnp.int32)
-        logits = nnx.merge(graph, params)(tokens[:, :-1])
+        wide = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+        logits = nnx.merge(graph, wide)(tokens[:, :-1])
         return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
 
     @partial(jax.jit, donate_argnums=(0, 1))
@@ -234,7 +247,7 @@ def resume(checkpoints: Checkpoints, given: dict[str, Any]) -> tuple[Any, Run]:
     record = checkpoints.restore(step, args=items)["record"]
     old = Settings(**record["settings"])
     new = dataclasses.replace(old, **given)
-    for name in ("optimizer", "guard", "ema"):
+    for name in ("optimizer", "guard", "ema", "precision"):
         if getattr(new, name) != getattr(old, name):
             raise SystemExit(
                 f"the checkpoint holds the state of --{name} {getattr(old, name)}, which "
@@ -338,6 +351,7 @@ def parse() -> dict[str, Any]:
     add("--accumulate", type=positive, metavar="K", help="micro-batches to a batch, which K divides (1)")
     add("--guard", action="store_true", help="skip steps that are not finite, and spikes of the gradient")
     add("--ema", action="store_true", help="evaluate an exponential average of the weights")
+    add("--precision", choices=list(PRECISIONS), help="how weights and state are kept (f32)")
     add("--seed", type=int)
     add("--out", type=Path, default=Path("runs/lm"), help="folder of the results (runs/lm)")
     add("--resume", action="store_true", default=False, help="continue from the last checkpoint")
