@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests")]
 
 import picture_settings  # noqa: E402
+from benchmarks import trees  # noqa: E402
 import stdlib_text  # noqa: E402
 import train_lm  # noqa: E402
 
@@ -102,7 +103,9 @@ def table(runs: dict[str, list[Any]]) -> str:
         own = np.array([r["held_out"] for r in runs[mode]])
         middle, reach = interval(own - base)
         compared = (
-            "| | |" if mode == "f32" else f"| {middle:+.4f} | {middle - reach:+.4f} to {middle + reach:+.4f} |"
+            "| | |"
+            if mode == "f32"
+            else f"| {middle:+.4f} | {middle - reach:+.4f} to {middle + reach:+.4f} |"
         )
         lines.append(f"| {name} | {runs[mode][0]['bytes']:.2f} | {own.mean():.4f} {compared}")
     n, steps = len(base), len(runs["f32"][0]["train"])
@@ -111,6 +114,57 @@ def table(runs: dict[str, list[Any]]) -> str:
         f"{n} seeds, {steps} steps each, nats per byte. From seed to seed the loss of float32 varies by "
         f"{base.std(ddof=1):.4f} (standard deviation).",
     ]
+    return "\n".join(lines)
+
+
+def kept(preset: str, dtype: Any, shapes: Any) -> tuple[Any, Any, Any]:
+    """AdamW in a preset, and parameters and state of these shapes without their values."""
+    tx = gradtx.precision(gradtx.adamw(1e-3), preset)
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), trees.abstract(shapes))
+    return tx, params, jax.eval_shape(tx.init, params)
+
+
+def bytes_table() -> str:
+    """What AdamW on the leaves of GPT-2 keeps of each parameter in each mode."""
+    lines = ["| | weight | gradient | first moment | second moment | beside | all |", "|---" * 7 + "|"]
+    for mode, name in MODES.items():
+        dtype, preset = train_lm.PRECISIONS[mode]
+        _, params, state = kept(preset, dtype, trees.transformer(12, 768, 50_257, 1_024))
+        count, weight = sum(x.size for x in jax.tree.leaves(params)), np.dtype(dtype).itemsize
+        of = dict.fromkeys(("mu", "nu", "beside"), 0)
+        for path, x in jax.tree_util.tree_leaves_with_path(state):
+            words = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+            for slot in of:
+                of[slot] += nbytes(x) if slot in words or f"{slot}_scales" in words else 0
+        sizes = [weight, weight, *(n / count for n in of.values())]
+        lines.append(f"| {name} | " + " | ".join(f"{n:.2f}" for n in (*sizes, sum(sizes))) + " |")
+    return "\n".join(lines)
+
+
+ORDERS = {
+    "XLA's own order": {},
+    "ordered for memory": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"},
+}
+
+
+def temporaries_table() -> str:
+    """Bytes for each parameter that the compiled step holds beside its arguments and results, on a CPU."""
+    head = [f"{n} of 512 x 512, {order}" for order in ORDERS for n in ("one leaf", "eight leaves")]
+    lines = [f"| | {' | '.join(head)} |", "|---" * (1 + len(head)) + "|"]
+    for mode, name in MODES.items():
+        dtype, preset = train_lm.PRECISIONS[mode]
+        found = []
+        for options in ORDERS.values():
+            for n in (1, 8):
+                tx, params, state = kept(preset, dtype, {f"w{i}": (512, 512) for i in range(n)})
+
+                def step(params: Any, state: Any, grads: Any, tx: Any = tx) -> Any:
+                    return gradtx.apply_gradients(tx, grads, state, params)
+
+                lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params)
+                said = lowered.compile(compiler_options=options).memory_analysis()
+                found.append(f"{said.temp_size_in_bytes / (n * 512**2):.1f}")
+        lines.append(f"| {name} | {' | '.join(found)} |")
     return "\n".join(lines)
 
 
@@ -162,7 +216,7 @@ def main() -> None:
     runs = run_all(arguments.seeds, arguments.steps, arguments.keep)
     with matplotlib.rc_context({**picture_settings.SHEET, "svg.hashsalt": "precision"}):
         draw(runs).savefig(PICTURE, metadata={"Date": None, "Creator": None})
-    blocks = {"losses": table(runs)}
+    blocks = {"bytes": bytes_table(), "losses": table(runs), "temporaries": temporaries_table()}
     page = PAGE.read_text(encoding="utf-8")
     for name, block in blocks.items():
         print(block, end="\n\n")

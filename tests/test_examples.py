@@ -74,6 +74,29 @@ def test_the_language_model_takes_its_optimizer_from_a_file(monkeypatch, tmp_pat
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.wide
+@pytest.mark.usefixtures("as_users_run_them")
+def test_the_language_model_keeps_weights_and_state_as_its_precision_says(monkeypatch):
+    import train_lm
+
+    monkeypatch.setattr("sys.argv", ["train_lm.py", "--precision", "7-bytes"])
+    assert train_lm.parse()["precision"] == "7-bytes"
+
+    def kept(mode):
+        settings = train_lm.Settings(precision=mode)
+        params = jax.eval_shape(lambda: train_lm.model(0, train_lm.PRECISIONS[mode][0])[1])
+        state = jax.eval_shape(train_lm.make_optimizer(settings).init, params)
+        # The embedding alone has 256 x 128 elements, and so the slots that are beside it.
+        found = [x.dtype.name for x in jax.tree.leaves((params, state)) if x.shape == (256, 128)]
+        return {name: found.count(name) for name in found}
+
+    assert kept("f32") == {"float32": 3}
+    assert kept("bf16-nearest") == {"bfloat16": 1, "float32": 2}
+    assert kept("bf16") == {"bfloat16": 3}
+    assert kept("8bit") == {"float32": 1, "int8": 1, "uint8": 1}
+    assert kept("7-bytes") == {"bfloat16": 1, "int8": 2, "uint8": 1}
+
+
 def in_processes(script, *arguments):
     """What a script prints that starts processes of its own; all compile in the quickest way, as tests do."""
     command = [sys.executable, str(script), *map(str, arguments)]

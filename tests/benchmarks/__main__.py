@@ -14,10 +14,10 @@ import optax
 
 import gradtx
 
-from . import cases, looking, matrices, optimizers, wrapped
+from . import cases, looking, matrices, optimizers, presets, wrapped
 from .measure import Row
 
-CASES = cases.CASES | optimizers.CASES | wrapped.CASES | looking.CASES | matrices.CASES
+CASES = cases.CASES | optimizers.CASES | wrapped.CASES | looking.CASES | matrices.CASES | presets.CASES
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 INTRODUCTION = """\
@@ -51,6 +51,12 @@ leaves.
 - **SOAP, Shampoo**: `apply_gradients`, bases and roots renewed every 10 steps, against AdamW's step and as
   many products of the same matrices as a step of theirs has; and the worst step against the mean. LAPACK has
   one thread. On eight simulated devices what is remembered stays where it is; gradients and updates move.
+- **AdamW, one leaf of 34M** and **28 leaves of GPT-2** (2 layers): the presets of `gradtx.precision`
+  through `apply_gradients`, parameters and gradients in bfloat16 for `bf16` and `7-bytes`; against Optax in
+  float32, and *against float32*, the own step without a preset. *Scheduled for memory* has the compiler option
+  `xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"`. Temporaries are what the compiled step holds
+  beside its arguments and results, divided by the number of parameters; a part of a step's time is the pages
+  that the system has to give for them.
 - **accumulate**: AdamW on 8.3M parameters, donated, 8 micro-batches to an update, against Optax's
   `MultiSteps`; and a micro-step (the median of eight) against the sum of two trees, donated too.
 - **AdamW in a wrapper**: the step through `apply_gradients`, clipped and scheduled or plain, against the same
