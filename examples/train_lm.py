@@ -75,7 +75,7 @@ class Settings:
     config: dict[str, Any] | None = None  # what --config read, in place of IN_CONFIG
 
 
-# The dtype of the weights, and the preset of gradtx.precision; "bf16-nearest" has no remedy for what it rounds.
+# The dtype of the weights, and the preset of gradtx.precision; "bf16-nearest" has no remedy.
 PRECISIONS: dict[str, tuple[Any, str]] = {
     "f32": (jnp.float32, "f32"),
     "bf16-nearest": (jnp.bfloat16, "f32"),

@@ -23,10 +23,11 @@ from gradtx.inspect import style
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests")]
 
-import picture_settings  # noqa: E402
-from benchmarks import trees  # noqa: E402
 import stdlib_text  # noqa: E402
 import train_lm  # noqa: E402
+
+import picture_settings  # noqa: E402
+from benchmarks import trees  # noqa: E402
 
 PAGE, PICTURE = ROOT / "docs" / "precision.md", ROOT / "docs" / "precision.svg"
 BEGIN, END = "<!-- measured: {} -->", "<!-- end -->"
@@ -51,7 +52,7 @@ def settings(mode: str, seed: int, steps: int) -> train_lm.Settings:
 
 
 def nbytes(tree: Any) -> int:
-    return sum(x.nbytes for x in jax.tree.leaves(tree))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def run(compiled: tuple[Any, Any], chosen: train_lm.Settings, texts: tuple[np.ndarray, np.ndarray]) -> Any:
@@ -87,7 +88,7 @@ def run_all(seeds: int, steps: int, keep: Path | None) -> dict[str, list[Any]]:
 
 
 def interval(differences: np.ndarray) -> tuple[Any, Any]:
-    """The mean over the first axis, and how far the 95 % confidence interval reaches to each side (Student's t)."""
+    """The mean over the first axis, and how far its 95 % interval reaches to each side, by Student's t."""
     n = len(differences)
     return differences.mean(0), stats.t.ppf(0.975, n - 1) * differences.std(0, ddof=1) / np.sqrt(n)
 
@@ -96,7 +97,7 @@ def table(runs: dict[str, list[Any]]) -> str:
     """Of each mode its bytes, its loss on held-out text, and the difference to float32 of the same seed."""
     base = np.array([r["held_out"] for r in runs["f32"]])
     lines = [
-        "| weights and state | bytes a parameter | held-out loss | minus float32's, seed by seed | 95 % interval |",
+        "| weights and state | bytes a parameter | held-out loss | minus float32, by seed | 95 % interval |",
         "|---|---|---|---|---|",
     ]
     for mode, name in MODES.items():
@@ -210,7 +211,7 @@ def rewritten(text: str, name: str, block: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--keep", type=Path, help="a file for finished runs, which are then not run again")
     arguments = parser.parse_args()
     runs = run_all(arguments.seeds, arguments.steps, arguments.keep)
