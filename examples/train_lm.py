@@ -76,7 +76,7 @@ class Settings:
 
 
 # The dtype of the weights, and the preset of gradtx.precision; "bf16-nearest" has no remedy.
-PRECISIONS: dict[str, tuple[Any, str]] = {
+PRECISIONS: dict[str, tuple[Any, Any]] = {
     "f32": (jnp.float32, "f32"),
     "bf16-nearest": (jnp.bfloat16, "f32"),
     "bf16": (jnp.bfloat16, "bf16"),

@@ -14,7 +14,6 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import active_leaves
 from gradtx.core.engine.structure import is_ours
 from gradtx.formulas.trace import Traced, Tracing, companion, composed, programs, signatures
-from gradtx.wrappers.precise_params import PreciseParams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +54,12 @@ def kinds(tx: Any, params: Any) -> list[Alike] | None:
 
 def precise_leaves(tx: Composed, params: Any) -> set[int]:
     """The positions of the leaves of 16 bits that are under `precise_params`, where no update is lost."""
-    if not any(isinstance(unit.transform, PreciseParams) for p in programs(tx) for unit in p.units):
+    if not any(getattr(unit.transform, "shows_wide", False) for p in programs(tx) for unit in p.units):
         return set()
     leaves, structure = lv.flatten(params)
     active, found = active_leaves(tx.program, params, leaves), set[int]()
     for unit in tx.program.units:
-        if isinstance(unit.transform, PreciseParams):
+        if getattr(unit.transform, "shows_wide", False):
             on = zip(active[unit.path], leaves, strict=True)
             found |= {i for i, (works, x) in enumerate(on) if works and jnp.result_type(x).itemsize == 2}
     for path, part in tx.program.wrapped.items():

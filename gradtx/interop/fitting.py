@@ -57,7 +57,7 @@ def refuse_formats(tx: Any, state: Any, name: str, *, into: bool) -> None:
             _refuse(f"the slot {path[-1]!r} of {'.'.join(path[:-1])} in a format with scales", name, into)
     for path, part in program.wrapped.items():
         unit = program.unit_at[path[:-1]]
-        if unit.transform.name == "precise_params":
+        if getattr(unit.transform, "shows_wide", False):
             _refuse(f"parameters in the form of {unit.where}", name, into)
         refuse_formats(part, lookup(state["slots"], path), name, into=into)
 

@@ -53,6 +53,7 @@ class PreciseParams(Wrapper, name="precise_params"):
 
     needs = ("params",)
     last: ClassVar[bool] = True
+    shows_wide: ClassVar[bool] = True
     # It works on each element by itself; what is wrapped is asked for itself.
     knows_shards: ClassVar[bool] = True
 

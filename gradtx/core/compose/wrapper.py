@@ -44,6 +44,9 @@ class Wrapper(Slotted):
     sees_leaves: ClassVar[bool] = True
     """Whether the wrapped transforms see a leaf for each leaf; `flatten` shows them vectors."""
 
+    shows_wide: ClassVar[bool] = False
+    """Whether the wrapped transforms see parameters of 16 bits as float32, in which no update is lost."""
+
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
         for name, part in self.wrapped().items():
