@@ -64,7 +64,7 @@ def _copy_or(p: jax.Array, copy: jax.Array) -> jax.Array:
     """The copy, or the parameter where that was given another value since: one that no rounding gives."""
     own, kept, narrow = p.astype(jnp.float32), copy.astype(jnp.float32), jnp.finfo(p.dtype)
     # By their bits, since a CPU may take what is subnormal for 0; subnormal float16 is wider apart.
-    near = jnp.abs(_behind(kept, p)) <= 1 << (23 - narrow.nmant)
+    near = (jnp.abs(_behind(kept, p)) <= 1 << (23 - narrow.nmant)) & ((_bits(p) ^ _bits(kept)) >= 0)
     near |= jnp.abs(kept - own) <= float(narrow.smallest_subnormal)
     return jnp.where(near & ~jnp.isnan(p), kept, own)
 
@@ -73,10 +73,19 @@ def _bits(x: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
 
 
+_SIZE, _INFINITY = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
+"""The bits of a float32 without its sign, and those of infinity."""
+
+
 @jax.custom_jvp
 def _joined(p: jax.Array, beside: jax.Array) -> jax.Array:
-    """The float32 whose bits are those of p, and behind them `beside`, a number with a sign, added."""
-    exact = jax.lax.bitcast_convert_type(_bits(p) + beside, jnp.float32)
+    """The float32 whose bits are those of p, and behind them `beside`, a number with a sign, added.
+
+    Of a parameter that somebody else has made 0 or infinite it is that: less than 0 and more than infinity
+    would be NaN.
+    """
+    size = jnp.clip((_bits(p) & _SIZE) + beside, 0, _INFINITY)
+    exact = jax.lax.bitcast_convert_type(size | (_bits(p) & ~_SIZE), jnp.float32)
     return jnp.where(jnp.isnan(p), p.astype(jnp.float32), exact)
 
 
