@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from gradtx.inspect.table import size
+from gradtx.core.spec.words import size
 
 
 @dataclasses.dataclass(frozen=True)
