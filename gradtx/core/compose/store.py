@@ -102,7 +102,7 @@ def store(inner: AnyTransform, *, min_size: int = MIN_SIZE, seed: int = 0, **for
         >>> state = tx.init({"w": jnp.zeros((64, 128)), "b": jnp.zeros(128)})
         >>> slots = state["slots"]["scale_by_adam"]
         >>> slots["mu"]["w"].dtype.name, slots["mu_scales"]["w"].shape, slots["mu"]["b"].dtype.name
-        ('int8', (64, 1), 'float32')
+        ('int8', (8, 8), 'float32')
 
     References:
         Dettmers et al., 8-bit Optimizers via Block-wise Quantization, 2021, https://arxiv.org/abs/2110.02861;
