@@ -191,7 +191,7 @@ def draw(runs: dict[str, list[Any]]) -> Figure:
         right.fill_between(steps, middle - reach, middle + reach, color=line.get_color(), alpha=0.18, lw=0)
     for axes, title, y in (
         (left, "Training loss", "nats per byte"),
-        (right, "Minus that of float32, seed by seed", ""),
+        (right, "Minus float32, seed by seed", ""),
     ):
         style.dress(axes, title, f"step (mean over {AVERAGED} steps and all seeds)", y)
         style.on_steps(axes)
