@@ -118,7 +118,7 @@ def table(runs: dict[str, list[Any]]) -> str:
     return "\n".join(lines)
 
 
-def kept(preset: str, dtype: Any, shapes: Any) -> tuple[Any, Any, Any]:
+def kept(preset: Any, dtype: Any, shapes: Any) -> tuple[Any, Any, Any]:
     """AdamW in a preset, and parameters and state of these shapes without their values."""
     tx = gradtx.precision(gradtx.adamw(1e-3), preset)
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), trees.abstract(shapes))
@@ -164,6 +164,7 @@ def temporaries_table() -> str:
 
                 lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params)
                 said = lowered.compile(compiler_options=options).memory_analysis()
+                assert said is not None
                 found.append(f"{said.temp_size_in_bytes / (n * 512**2):.1f}")
         lines.append(f"| {name} | {' | '.join(found)} |")
     return "\n".join(lines)

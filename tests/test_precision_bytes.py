@@ -51,6 +51,7 @@ def test_adamw_in_7_bytes_holds_7_bytes_a_parameter():
     )
 
     said = compiled.memory_analysis()
+    assert said is not None
     of_program = said.argument_size_in_bytes + said.output_size_in_bytes - said.alias_size_in_bytes
     assert 7 < of_program / count <= MOST
 
