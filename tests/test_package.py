@@ -86,9 +86,9 @@ CORE = {
     "roots.py": 90,
     "rounding.py": 45,
     "splits.py": 85,
-    "spec": 540,
+    "spec": 550,
     "numbers": 790,
-    "engine": 4_400,
+    "engine": 4_470,
     "compose": 525,
 }
 """The rooms of the core, in the order of their imports, with a bound for the lines of code of each."""

@@ -81,7 +81,11 @@ ANYTHING = {
     ],
     "one, or several in a list or a dict": ["optimizers", "schedules"],
     "the user's objects by name, and plain data": ["names", "config", "d"],
-    "the name of a format, or what says one of each leaf in any form": ["formats", "slots of precision"],
+    "the name of a format or a dtype, or what says one of each leaf in any form": [
+        "formats",
+        "slots of precision",
+        "params_dtype",
+    ],
     "a function whose arguments are the user's": [
         "f",
         "inner_factory",

@@ -41,7 +41,7 @@ def bits_like(x: jax.Array, start: jax.Array) -> jax.Array:
         along = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
         places = places + along * np.uint32(stride % 2**32)
         stride *= x.shape[axis]
-    return mixed(mixed(places ^ start) + start)
+    return mixed(places ^ start)
 
 
 def uniform_like(x: jax.Array, start: jax.Array) -> jax.Array:

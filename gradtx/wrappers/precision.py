@@ -18,7 +18,7 @@ from gradtx.wrappers.precise_params import How, precise_params
 Preset = Literal["f32", "bf16", "8bit", "7-bytes"]
 
 AT_RANDOM = {"means": "bfloat16_stochastic", "mean_squares": "bfloat16_stochastic"}
-EIGHT_BITS = {"means": "int8", "mean_squares": "uint8"}
+EIGHT_BITS = {"means": "int8", "mean_squares": "uint8_stochastic"}
 PRESETS: dict[str, tuple[dict[str, str], Any]] = {
     "f32": ({}, None),
     "bf16": (AT_RANDOM, "stochastic"),
@@ -44,12 +44,14 @@ def precision(
     |---|---|---|---|---|
     | `"f32"` | float32 | float32 | as they are | 12 |
     | `"bf16"` | bfloat16 at random | bfloat16 at random | rounded at random | 8 |
-    | `"8bit"` | int8 | uint8 | as they are | 6.06 |
-    | `"7-bytes"` | int8 | uint8 | and 8 bits beside each | 7.06 |
+    | `"8bit"` | int8 | uint8 at random | as they are | 6.06 |
+    | `"7-bytes"` | int8 | uint8 at random | and 8 bits beside each | 7.06 |
 
-    The bytes are those of a parameter in bfloat16 with a gradient in bfloat16. `"7-bytes"` is the one whose
-    parameters have the digits to take small updates without chance; what a preset says of parameters is for
-    those of 16 bits alone, so that it may be given to any model.
+    The bytes are those of a parameter in bfloat16 with a gradient in bfloat16. A mean of squares with a decay
+    near 1 moves by less than half a step of its code in one update, and would stand still if it were rounded
+    to the nearest; so it is rounded at random. With `"7-bytes"` the parameters themselves have the digits to
+    take small updates. What a preset says of parameters is for those of 16 bits alone, so that it may be
+    given to any model.
 
     Args:
         inner: the wrapped transform, of any library. It is the whole optimizer.
