@@ -112,10 +112,10 @@ def make_optimizer(settings: Settings) -> gradtx.Transform:
     else:
         tx = ready_made(settings.optimizer, rate, decay)
         tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), tx)
-    tx = gradtx.precision(tx, PRECISIONS[settings.precision][1])
-    tx = gradtx.track(tx, every=10)
     if settings.ema:
         tx = gradtx.ema_params(tx, 0.99)
+    tx = gradtx.precision(tx, PRECISIONS[settings.precision][1])
+    tx = gradtx.track(tx, every=10)
     if settings.guard:
         tx = gradtx.guard(tx)
     return gradtx.accumulate(tx, settings.accumulate) if settings.accumulate > 1 else tx

@@ -45,7 +45,7 @@ class Wrapper(Slotted):
     """Whether the wrapped transforms see a leaf for each leaf; `flatten` shows them vectors."""
 
     shows_wide: ClassVar[bool] = False
-    """Whether the wrapped transforms see parameters of 16 bits as float32, in which no update is lost."""
+    """Whether the wrapped transforms see parameters of 16 bits as float32, and move these as they say."""
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)

@@ -260,7 +260,8 @@ def _last_units(step: Any) -> list[str]:
     parts = {} if is_rule(step) else step.transform.wrapped()
     for key, part in parts.items():
         inside = adapted(part).last_units()
-        if inside and (step.transform.last or not step.transform.in_place):
+        changes = step.transform.last and not step.transform.shows_wide
+        if inside and (changes or not step.transform.in_place):
             raise ValueError(changed_after(f"{step.where}.{key}.{inside[-1]}", step.where))
         found += [f"{step.where}.{key}.{name}" for name in inside]
     return found
