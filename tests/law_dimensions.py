@@ -51,11 +51,11 @@ def case(
     param_dtype, grad_dtype = DTYPES[dtypes]
     params = params_of(tree, param_dtype)
     tx, alternative = entry.transform(), entry.transform("alternative")
-    if tree == "integers":
-        tx, alternative = (gradtx.masked(t, is_inexact) for t in (tx, alternative))
     if preset != "f32":
         # With small leaves in the formats too.
         tx, alternative = (gradtx.precision(t, preset, min_size=0) for t in (tx, alternative))
+    if tree == "integers":
+        tx, alternative = (gradtx.masked(t, is_inexact) for t in (tx, alternative))
     grads = testing.example_grads(params, dtype=grad_dtype, positive=entry.positive)
     return testing.Case(
         tx,

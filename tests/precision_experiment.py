@@ -6,6 +6,7 @@ python tests/precision_experiment.py
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from pathlib import Path
@@ -217,7 +218,9 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = run_all(arguments.seeds, arguments.steps, arguments.keep)
     with matplotlib.rc_context({**picture_settings.SHEET, "svg.hashsalt": "precision"}):
-        draw(runs).savefig(PICTURE, metadata={"Date": None, "Creator": None})
+        made = io.StringIO()
+        draw(runs).savefig(made, format="svg", metadata={"Date": None, "Creator": None})
+    PICTURE.write_text(picture_settings.light_and_dark(made.getvalue()), encoding="utf-8")
     blocks = {"bytes": bytes_table(), "losses": table(runs), "temporaries": temporaries_table()}
     page = PAGE.read_text(encoding="utf-8")
     for name, block in blocks.items():

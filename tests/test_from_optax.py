@@ -210,6 +210,7 @@ UNMOVED = {
     "guard": "not in Optax",
     "track": "what was measured is measured anew at the next update",
     "ema_params": "not in Optax",
+    "precise_params": "what is beside a parameter has no place there",
     "polyak_average": "not in Optax",
     **dict.fromkeys(
         [

@@ -21,12 +21,6 @@ from test_laws import DOUBLE
 PRESETS = {"8bit": "float32", "bf16": "bfloat16", "7-bytes": "bfloat16"}
 """By the name of a preset, the dtype of parameters for which it changes the most."""
 
-OF_NEW_PARAMS = (
-    *("qk_clip", "schedule_free", "schedule_free_sgd", "schedule_free_adamw", "ema_nesterov"),
-    *("ema_params", "polyak_average", "lookahead"),
-)
-"""These work on the new parameters, and so stand around, or behind, what changes an update."""
-
 MADE_ANEW = ("scale_by_galore", "galore", "inject_hyperparams")
 """These make what they wrap anew, so that `store` stands inside of them."""
 
@@ -35,15 +29,9 @@ DIMENSIONS = {"entry": NAMES, "preset": list(PRESETS), "law": list(testing.LAWS)
 FEATURES = {name: features_of(name) for name in NAMES}
 
 
-def has_meaning(entry, preset):
-    """Whether a preset can be that of an entry."""
-    return entry not in MADE_ANEW and not (entry in OF_NEW_PARAMS and preset != "8bit")
-
-
 def possible(row):
     """Whether some values of the dimensions have a meaning together."""
-    entry, preset = (next((x for x in row if x in found), None) for found in (ENTRIES, PRESETS))
-    if entry is not None and not has_meaning(entry, preset or "8bit"):
+    if set(row) & set(MADE_ANEW):
         return False
     # No derivative passes through what was rounded. The leaves of `flatten` are one, with blocks in both.
     return not (set(row) & set(DOUBLE)) and not {"flatten", "nan_stays_in_its_leaf"} <= set(row)
@@ -75,14 +63,11 @@ def test_the_cover_is_one():
     assert {row[0] for row in rows()} == set(NAMES) - set(MADE_ANEW)
 
 
-@pytest.mark.parametrize(
-    "entry, preset", [(e, "8bit") for e in MADE_ANEW] + [(e, "bf16") for e in OF_NEW_PARAMS]
-)
-def test_what_has_no_meaning_says_so(entry, preset):
+@pytest.mark.parametrize("entry", MADE_ANEW)
+def test_what_has_no_meaning_says_so(entry):
     """And what to do in its place."""
-    words = "Put store around the transform inside" if entry in MADE_ANEW else "needs the new parameters"
-    with pytest.raises(ValueError, match=words):
-        gradtx.precision(ENTRIES[entry].transform(), preset).init(testing.example_params("bfloat16"))
+    with pytest.raises(ValueError, match="Put store around the transform inside"):
+        gradtx.precision(ENTRIES[entry].transform(), "8bit").init(testing.example_params("bfloat16"))
 
 
 @pytest.mark.full
@@ -91,7 +76,7 @@ def test_what_has_no_meaning_says_so(entry, preset):
 @pytest.mark.parametrize("entry", NAMES)
 def test_laws_in_full(entry, preset, tree):
     broken = []
-    for law in testing.LAWS if has_meaning(entry, preset) else ():
+    for law in testing.LAWS:
         if possible((entry, preset, law)):
             try:
                 shared(entry, preset, tree).obeys(law)

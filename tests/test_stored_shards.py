@@ -160,7 +160,9 @@ def test_where_blocks_are_on_several_devices_the_numbers_are_right_too(placement
 @pytest.mark.by_turns(1)
 @pytest.mark.parametrize("preset", ["7-bytes", "8bit"])
 def test_shards_of_a_state_go_in_and_out_of_shard_map(preset):
-    tx, params, grads, _ = alone(preset)
+    _, params, grads, _ = alone(preset)
+    # What is rounded at random draws other numbers in a shard.
+    tx = gradtx.precision(adamw(), preset, slots={"nu": "uint8"}, min_size=64)
     params, grads = ({k: x for k, x in tree.items() if x.ndim} for tree in (params, grads[0]))
     mesh, state = Mesh(DEVICES, ("data",)), tx.init(params)
     along = {"bias": PartitionSpec("data"), "kernel": PartitionSpec("data")}
