@@ -114,7 +114,9 @@ def make_optimizer(settings: Settings) -> gradtx.Transform:
         tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), tx)
     if settings.ema:
         tx = gradtx.ema_params(tx, 0.99)
-    tx = gradtx.precision(tx, PRECISIONS[settings.precision][1])
+    preset = PRECISIONS[settings.precision][1]
+    if preset != "f32":
+        tx = gradtx.precision(tx, preset)
     tx = gradtx.track(tx, every=10)
     if settings.guard:
         tx = gradtx.guard(tx)

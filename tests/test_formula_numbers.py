@@ -121,6 +121,9 @@ def by_reference(entry, variant, gradients):
 @pytest.mark.parametrize(("entry", "variant"), CASES)
 def test_the_formula_is_the_reference(entry, variant):
     tx = entry.transform(variant)
+    if entry.name in ("store", "precision"):
+        # In how many bits a slot is kept changes no formula; this entry has their numbers, and a reference.
+        entry, variant = ENTRIES["precise_params"], ""
     if entry.reference is None:
         # What has no reference is random.
         formula = gradtx.formula(tx, ABSTRACT, "matrix")

@@ -62,14 +62,14 @@ def state_bytes(
         2 leaves, 33,558,528 parameters; the state takes 98.0 MiB, 3.063 bytes for each parameter
         a parameter, its gradient and its state take 7.063 bytes
         <BLANKLINE>
-        kept                                     as          in all  bytes each
-        parameters                               bfloat16  64.0 MiB           2
-        gradients                                bfloat16  64.0 MiB           2
-        state                                              98.0 MiB       3.063
-          precise_params.beside                  int8      32.0 MiB           1
-          precise_params.inner.scale_by_adam.mu  int8      33.0 MiB       1.031
-          precise_params.inner.scale_by_adam.nu  uint8     33.0 MiB       1.031
-          numbers                                              32 B           -
+        kept                                     as                  in all  bytes each
+        parameters                               bfloat16          64.0 MiB           2
+        gradients                                bfloat16          64.0 MiB           2
+        state                                                      98.0 MiB       3.063
+          precise_params.beside                  int8              32.0 MiB           1
+          precise_params.inner.scale_by_adam.mu  int8              33.0 MiB       1.031
+          precise_params.inner.scale_by_adam.nu  uint8_stochastic  33.0 MiB       1.031
+          numbers                                                      32 B           -
         <BLANKLINE>
         leaf                 elements  parameters     state  bytes each
         kernel             33,554,432    64.0 MiB  98.0 MiB       3.062

@@ -73,14 +73,14 @@ def convert_state(
         ...     tx, state, small_tx, params, params_dtype=jnp.bfloat16
         ... )
         >>> print(report)
-                          before             after                        error
-        params            float32  32.0 KiB  bfloat16 + int8  24.0 KiB  7.8e-06
-        scale_by_adam.mu  float32  32.0 KiB  int8              8.2 KiB        0
-        scale_by_adam.nu  float32  32.0 KiB  uint8             8.2 KiB        0
-        in all                     96.0 KiB                   40.5 KiB
+                          before             after                         error
+        params            float32  32.0 KiB  bfloat16 + int8   24.0 KiB  7.8e-06
+        scale_by_adam.mu  float32  32.0 KiB  int8               8.2 KiB        0
+        scale_by_adam.nu  float32  32.0 KiB  uint8_stochastic   8.2 KiB        0
+        in all                     96.0 KiB                    40.5 KiB
         >>> back, state, _ = gradtx.convert_state(small_tx, small_state, tx, small, params_dtype="float32")
         >>> float(back["w"][0, 0])
-        1.2345...
+        1.23455810546875
     """
     old, new = own_transform("convert_state", old_tx), own_transform("convert_state", tx)
     leaves, structure = lv.flatten(params)

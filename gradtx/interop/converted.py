@@ -41,10 +41,10 @@ class Converted:
         >>> params, tx = {"w": jnp.ones((64, 128))}, gradtx.adamw(1e-3)
         >>> _, _, report = gradtx.convert_state(tx, tx.init(params), gradtx.precision(tx, "8bit"), params)
         >>> print(report)
-                          before                after                error
-        scale_by_adam.mu  float32     32.0 KiB  int8        8.2 KiB      0
-        scale_by_adam.nu  float32     32.0 KiB  uint8       8.2 KiB      0
-        in all                        96.0 KiB             48.5 KiB
+                          before             after                       error
+        scale_by_adam.mu  float32  32.0 KiB  int8               8.2 KiB      0
+        scale_by_adam.nu  float32  32.0 KiB  uint8_stochastic   8.2 KiB      0
+        in all                     96.0 KiB                    48.5 KiB
         As they were: params
     """
 

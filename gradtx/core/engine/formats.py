@@ -226,12 +226,10 @@ def _widened(values: jax.Array, scales: None) -> jax.Array:
     return values
 
 
-_ROOT = lambda x: sqrt(x)  # noqa: E731
-_SQUARE = jnp.square
 _INT8 = _scaled(lambda x: x, _companded), _unscaled(_expanded)
-_UINT8 = _scaled(_ROOT, _root_code), _unscaled(_of_most(255), _SQUARE)
+_UINT8 = _scaled(sqrt, _root_code), _unscaled(_of_most(255), jnp.square)
 _INT4 = _paired(_scaled(lambda x: x, _nearest_level, largest_with_sign)), _unpaired(_unscaled(_level))
-_UINT4 = _paired(_scaled(_ROOT, _sixteenths)), _unpaired(_unscaled(_of_sixteenths, _SQUARE))
+_UINT4 = _paired(_scaled(sqrt, _sixteenths)), _unpaired(_unscaled(_of_sixteenths, jnp.square))
 
 _ALL = (
     Format("bfloat16", "bfloat16", _cast(jnp.bfloat16), _widened, scaled=False),
