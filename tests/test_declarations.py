@@ -47,7 +47,7 @@ def random_tree(rng):
 
 
 @pytest.mark.wide
-@pytest.mark.parametrize("name", one_of(3, which()))
+@pytest.mark.parametrize("name", one_of(12, which()))
 def test_what_was_never_negative_is_declared_or_has_a_reason(name):
     entry, rng = ENTRIES[name], np.random.default_rng(11)
     lowest = {}

@@ -194,7 +194,7 @@ def test_a_planted_mutant_is_named(mutant):
 
 @pytest.mark.by_turns(4)
 @pytest.mark.parametrize(
-    "name", one_of(3, [n for n in ENTRIES if n not in ALIASES and ENTRIES[n].alternative])
+    "name", one_of(4, [n for n in ENTRIES if n not in ALIASES and ENTRIES[n].alternative])
 )
 def test_every_entry_is_told_from_its_alternative_and_not_from_itself(name):
     """The causes are numbers, in which an alternative differs, and found to be needed one by one."""

@@ -75,7 +75,7 @@ def on_mesh(tree, kind):
 
 
 @pytest.mark.wide
-@pytest.mark.parametrize("case", one_of(7, CASES), ids="-".join)
+@pytest.mark.parametrize("case", one_of(12, CASES), ids="-".join)
 def test_the_numbers_are_those_of_one_device(case):
     name, tree, kind = case
     tx, expected, expected_state = alone(name, tree)

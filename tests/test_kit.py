@@ -31,7 +31,7 @@ def run(devices, entries):
 
 
 @pytest.mark.wide
-@pytest.mark.parametrize("devices", one_of(2, SAMPLE))
+@pytest.mark.parametrize("devices", one_of(4, SAMPLE))
 def test_a_sample_in_a_fresh_process(devices):
     run(devices, SAMPLE[devices])
 

@@ -13,7 +13,7 @@ PARAMS = {
 }
 
 
-@pytest.mark.parametrize("name", one_of(12, ENTRIES))
+@pytest.mark.parametrize("name", one_of(20, ENTRIES))
 def test_a_leaf_has_more_elements_than_an_int32_counts(name):
     entry = ENTRIES[name]
     tx = entry.transform()

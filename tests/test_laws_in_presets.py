@@ -50,7 +50,7 @@ def shared(entry, preset, tree):
 
 
 @pytest.mark.by_turns(8)
-@pytest.mark.parametrize("row", one_of(24, rows()), ids=", ".join)
+@pytest.mark.parametrize("row", one_of(36, rows()), ids=", ".join)
 def test_law_pairwise(row):
     entry, preset, law, tree = row
     shared(entry, preset, tree).obeys(law)

@@ -360,7 +360,7 @@ def steps_of(tx, params, grads):
 
 
 @pytest.mark.by_turns(2)
-@pytest.mark.parametrize("make", one_of(2, OF_MATRICES), ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", one_of(4, OF_MATRICES), ids=lambda make: make.__name__)
 def test_scanned_layers_are_what_layers_apart_are(make, monkeypatch):
     # What is drawn depends on the path of a leaf.
     ones = lambda keys, shape, dtype: jnp.ones((len(keys), *shape), dtype)  # noqa: E731
@@ -377,7 +377,7 @@ def test_scanned_layers_are_what_layers_apart_are(make, monkeypatch):
 
 
 @pytest.mark.by_turns(1)
-@pytest.mark.parametrize("make", one_of(2, OF_MATRICES), ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", one_of(4, OF_MATRICES), ids=lambda make: make.__name__)
 def test_a_matrix_may_have_its_first_gradient_late(make):
     """It begins then, and the others go on as they would without it."""
     grads = [of_sizes((3, 5), (3, 5), seed=seed) for seed in range(9)]

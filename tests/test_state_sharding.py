@@ -186,7 +186,7 @@ HUGE = {
 
 
 @pytest.mark.by_turns(6)
-@pytest.mark.parametrize("entry", one_of(12, ENTRIES))
+@pytest.mark.parametrize("entry", one_of(20, ENTRIES))
 @pytest.mark.parametrize("kind", HUGE, ids=lambda kind: kind.name)
 def test_a_state_of_shapes_is_of_shapes_and_nothing_is_made(kind, entry):
     """On 4,096 devices, with leaves of terabytes."""
