@@ -14,24 +14,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import gradtx
 from compiled_exchanges import exchanges
+from test_placements import DEVICES, PLACEMENTS, placing, shardings
 
-DEVICES = np.array(jax.devices()[:8])
 SHAPES = {"bias": (4096,), "kernel": (128, 256), "layers": (2, 128, 128), "scale": ()}
 """Of sizes that 16 divides, and large enough that blocks of 128 elements can be cut for 16 devices."""
 ODD = {"bias": (264,), "kernel": (16, 24), "odd": (33, 35), "layers": (16, 32, 64)}
-PLACEMENTS = {
-    "replicated": ({"data": 8}, {}),
-    "FSDP": ({"data": 8}, {"bias": ("data",), "kernel": ("data", None), "layers": (None, "data", None)}),
-    "tensor": (
-        {"model": 8},
-        {"bias": ("model",), "kernel": (None, "model"), "layers": (None, None, "model")},
-    ),
-    "2-D": (
-        {"data": 4, "model": 2},
-        {"bias": ("model",), "kernel": ("data", "model"), "layers": (None, "data", "model")},
-    ),
-    "ZeRO-1": ({"data": 8}, {}),
-}
 PRESETS = {"8bit": jnp.float32, "7-bytes": jnp.bfloat16, "bf16": jnp.bfloat16}
 KINDS = (AxisType.Auto, AxisType.Explicit)
 CASES = [*itertools.product(PLACEMENTS, KINDS, ("8bit", "7-bytes"))]
@@ -51,20 +38,6 @@ def filled(seed, dtype, shapes=SHAPES):
     return {k: jnp.asarray(rng.normal(size=s), jnp.float32).astype(dtype) for k, s in shapes.items()}
 
 
-def placing(placement, kind):
-    """A mesh, and the function that puts a tree like the parameters there, as a compiled step gives it."""
-    sizes, specs = PLACEMENTS[placement]
-    mesh = Mesh(DEVICES.reshape(*sizes.values()), tuple(sizes), axis_types=(kind,) * len(sizes))
-
-    def sharding(name, x):
-        parts = [*specs.get(name, [None] * x.ndim)]
-        while kind == AxisType.Auto and parts and parts[-1] is None:
-            parts.pop()
-        return NamedSharding(mesh, PartitionSpec(*parts))
-
-    return mesh, lambda tree: {k: jax.device_put(x, sharding(k, x)) for k, x in tree.items()}
-
-
 def stepping(tx) -> Any:
     return jax.jit(lambda g, s, p: gradtx.apply_gradients(tx, g, s, p))
 
@@ -78,10 +51,6 @@ def run(step, params, state, grads, put=lambda tree: tree):
 def same(a, b):
     for (path, x), y in zip(jax.tree_util.tree_flatten_with_path(a)[0], jax.tree.leaves(b), strict=True):
         assert x.dtype == y.dtype and np.asarray(x).tobytes() == np.asarray(y).tobytes(), path
-
-
-def shardings(tree):
-    return jax.tree.map(lambda x: x.sharding, tree)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +15,16 @@ from gradtx.core.numerics import Decay, abs_sq, divide_again, sqrt
 from gradtx.core.spec.arguments import builds
 from gradtx.core.spec.fields import DType, DTypeName, NonNegative, PositiveLimit, ScalarOrSchedule
 from gradtx.transforms.factored import Factored, Shape, axes_to_factor, col_shape, row_shape
+
+
+def _mean_along(shape_along: Callable[[Shape, tuple[int, int] | None], Shape | None]) -> Slot:
+    """Means of squares along one of the axes that are factored."""
+    return Slot(
+        real=True,
+        shape=lambda rule, shape: shape_along(shape, rule._axes(shape)),
+        mean=True,
+        nonnegative=True,
+    )
 
 
 class ScaleByCame(Rule, name="scale_by_came"):
@@ -32,24 +43,8 @@ class ScaleByCame(Rule, name="scale_by_came"):
         return axes_to_factor(shape, self.min_dim_size_to_factor)
 
     mu = Slot(dtype="mu_dtype", mean=True)
-    v_row, s_row = (
-        Slot(
-            real=True,
-            shape=lambda rule, shape: row_shape(shape, rule._axes(shape)),
-            mean=True,
-            nonnegative=True,
-        )
-        for _ in range(2)
-    )
-    v_col, s_col = (
-        Slot(
-            real=True,
-            shape=lambda rule, shape: col_shape(shape, rule._axes(shape)),
-            mean=True,
-            nonnegative=True,
-        )
-        for _ in range(2)
-    )
+    v_row, s_row = _mean_along(row_shape), _mean_along(row_shape)
+    v_col, s_col = _mean_along(col_shape), _mean_along(col_shape)
     v = Slot(
         real=True, shape=lambda rule, shape: None if rule._axes(shape) else shape, mean=True, nonnegative=True
     )
