@@ -55,8 +55,7 @@ leaves.
   through `apply_gradients`, parameters and gradients in bfloat16 for `bf16` and `7-bytes`; against Optax in
   float32, and *against float32*, the own step without a preset. *Scheduled for memory* has the compiler
   option `xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"`. Temporaries are what the compiled
-  step holds beside its arguments and results, divided by the number of parameters. Measured on a loaded
-  machine.
+  step holds beside its arguments and results, divided by the number of parameters.
 - **accumulate**: AdamW on 8.3M parameters, donated, 8 micro-batches to an update, against Optax's
   `MultiSteps`; and a micro-step (the median of eight) against the sum of two trees, donated too.
 - **AdamW in a wrapper**: the step through `apply_gradients`, clipped and scheduled or plain, against the same
