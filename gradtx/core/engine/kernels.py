@@ -14,7 +14,7 @@ import functools
 import weakref
 from collections.abc import Callable, Mapping
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -368,12 +368,22 @@ def unpack(packing: Packing, vector: Any, others: list[jax.Array]) -> Any:
     return packing.structure.unflatten([next(scalars if p else rest) for p in packing.packed])
 
 
+class LeafCall(NamedTuple):
+    """What is a leaf's own in a call of its kernel."""
+
+    packing: Packing
+    stack: list[jax.Array]
+    param: Any
+    slots: list[Values | None]
+
+
 class LeafKernel(Kernel):
     """Consecutive rules, forks and joins on one leaf: it is loaded, taken through all, and stored."""
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = [bare(step) for step in steps]
         super().__init__(tuple(map(key_of, steps)))
+        self.loops: dict[Any, Any] = {}  # what has been found out about them by types, see `leaf_loops.py`
         # A rule may use no argument, as `set_to_zero` does; they say which devices a result is on.
         self.compiled = jax.jit(detached(self, "leaf"), static_argnums=0, keep_unused=True)
 

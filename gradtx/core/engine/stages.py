@@ -17,13 +17,16 @@ import numpy as np
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.kernels import (
     APPLY,
+    LeafCall,
     LeafKernel,
     MeasureKernel,
+    Packing,
     made_once,
     mixing,
     pack,
     shared,
 )
+from gradtx.core.engine.leaf_loops import in_loops
 from gradtx.core.engine.on_shards import axis_name_of, on_shards, refuse_shards, refuse_unnamed
 from gradtx.core.engine.raised import raised
 from gradtx.core.engine.scope import Slots
@@ -31,12 +34,16 @@ from gradtx.core.engine.slots import load, load_update, store
 from gradtx.core.engine.stacks import StackKernel
 from gradtx.core.engine.steps import ROWS, Join, Step, Unit, is_declared, is_rule
 from gradtx.core.engine.wrapped_update import WrappedUpdate
+from gradtx.core.loops.choice import chosen
 from gradtx.core.numerics import cast, widest
 from gradtx.core.shards import is_manual, shard_axes
 from gradtx.core.summing import sums_of_squares
 
 if TYPE_CHECKING:
     from gradtx.core.engine.update import Update
+
+Columns = list[tuple[list[bool], dict[str, list[Any]]]]
+"""For each unit of a stage the leaves that it works on, and its slots, each with an entry for each leaf."""
 
 
 class Stage(Protocol):
@@ -91,9 +98,24 @@ class LeafStage:
         self.may_pass = not last and all(isinstance(step, Unit) for step in steps)
 
     def run(self, update: Update) -> None:
-        packed, vector, others = pack([update.values(unit) for unit in self.units])
-        packing = dataclasses.replace(packed, finish=APPLY) if self.last and update.apply else packed
+        values = [update.values(unit) for unit in self.units]
+        packed, vector, others = pack(values)
         columns = [(update.active[unit.path], update.columns(unit)) for unit in self.units]
+        rest = self._calls(update, packed, columns)
+        if chosen() == "native":
+            rest = self._in_loops(update, [*rest], values, columns)
+        for i, call in rest:
+            number = update.number(i) if self.draws else None
+            try:
+                made = self.kernel.compiled(*call, vector, others, number)
+            except Exception as error:
+                lv.note_leaf(error, update.grads, i)
+                raise
+            self._keep(update, i, made, columns)
+
+    def _calls(self, update: Update, packed: Packing, columns: Columns) -> Iterator[tuple[int, LeafCall]]:
+        """What the kernel is called with for each leaf that something is done to."""
+        packing = dataclasses.replace(packed, finish=APPLY) if self.last and update.apply else packed
         in_dtype = functools.cache(lambda dtype: dataclasses.replace(packed, finish=dtype.name))
         for i in update.live:
             if i in update.results:
@@ -106,20 +128,29 @@ class LeafStage:
                 continue
             if self.last and not update.apply:
                 packing = in_dtype(update.outer_dtype(i))
-            given = update.stacks[i], update.ps[i], own, vector, others
-            number = update.number(i) if self.draws else None
-            try:
-                made, stored = self.kernel.compiled(packing, *given, number)
-            except Exception as error:
-                lv.note_leaf(error, update.grads, i)
-                raise
-            if self.last:
-                update.results[i] = made
-            else:
-                update.stacks[i] = made
-            for (_, slots), new in zip(columns, stored, strict=True):
-                for name in new or ():
-                    slots[name][i] = new[name]
+            yield i, LeafCall(packing, update.stacks[i], update.ps[i], own)
+
+    def _in_loops(
+        self, update: Update, calls: list[tuple[int, LeafCall]], values: Any, columns: Columns
+    ) -> list[tuple[int, LeafCall]]:
+        """Updates the leaves that loops are made for; the others are left."""
+        if self.draws:
+            return calls
+        done = in_loops(self.kernel, calls, values, lambda error, i: lv.note_leaf(error, update.grads, i))
+        for i, made in done.items():
+            self._keep(update, i, made, columns)
+        return [(i, call) for i, call in calls if i not in done]
+
+    def _keep(self, update: Update, i: int, made: tuple[Any, Any], columns: Columns) -> None:
+        """Puts the results of a leaf in their places."""
+        result, stored = made
+        if self.last:
+            update.results[i] = result
+        else:
+            update.stacks[i] = result
+        for (_, slots), new in zip(columns, stored, strict=True):
+            for name in new or ():
+                slots[name][i] = new[name]
 
 
 class StackStage:

@@ -1,0 +1,182 @@
+#include <math.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "xla/ffi/api/c_api.h"
+
+#define CHUNK 16384 /* the elements that a thread takes at once */
+
+typedef uint16_t bfloat16_t;
+
+static inline uint32_t bits_of_32(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
+static inline uint64_t bits_of_64(double x) { uint64_t u; memcpy(&u, &x, 8); return u; }
+static inline float of_bits_32(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
+static inline double of_bits_64(uint64_t u) { double x; memcpy(&x, &u, 8); return x; }
+static inline uint16_t bits_of_float16(float x) { _Float16 h = (_Float16)x; uint16_t u; memcpy(&u, &h, 2); return u; }
+static inline float float16_of_bits(uint16_t u) { _Float16 h; memcpy(&h, &u, 2); return (float)h; }
+
+static inline float widened(bfloat16_t h) { return of_bits_32((uint32_t)h << 16); }
+static inline bfloat16_t narrowed(float x) { /* to the nearest, ties to even */
+  uint32_t u = bits_of_32(x);
+  uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+  return (bfloat16_t)(x != x ? (u >> 16) | 0x40 : rounded);
+}
+
+/* NaN if one is; of two zeros max has the positive one and min the negative one. */
+static inline float max_32(float a, float b) {
+  float same = of_bits_32(bits_of_32(a) & bits_of_32(b));
+  float other = a == b ? same : b;
+  return a > b || a != a ? a : other;
+}
+static inline float min_32(float a, float b) {
+  float same = of_bits_32(bits_of_32(a) | bits_of_32(b));
+  float other = a == b ? same : b;
+  return a < b || a != a ? a : other;
+}
+static inline double max_64(double a, double b) {
+  double same = of_bits_64(bits_of_64(a) & bits_of_64(b));
+  double other = a == b ? same : b;
+  return a > b || a != a ? a : other;
+}
+static inline double min_64(double a, double b) {
+  double same = of_bits_64(bits_of_64(a) | bits_of_64(b));
+  double other = a == b ? same : b;
+  return a < b || a != a ? a : other;
+}
+
+/* Whole numbers of floats: what is too large is the largest, and NaN is 0. */
+#define WHOLE(name, kind, wide, low, high, past)                                         \
+  static inline kind name##_of_32(float x) {                                             \
+    return (kind)(x != x ? 0 : x <= (float)low ? low : x >= (float)past ? high : (wide)x); \
+  }                                                                                      \
+  static inline kind name##_of_64(double x) {                                            \
+    return (kind)(x != x ? 0 : x <= (double)low ? low : x >= (double)past ? high : (wide)x); \
+  }
+WHOLE(int8, int8_t, int32_t, INT8_MIN, INT8_MAX, 127.0)
+WHOLE(int16, int16_t, int32_t, INT16_MIN, INT16_MAX, 32767.0)
+WHOLE(int32, int32_t, int32_t, INT32_MIN, INT32_MAX, 2147483648.0)
+WHOLE(int64, int64_t, int64_t, INT64_MIN, INT64_MAX, 9223372036854775808.0)
+WHOLE(uint8, uint8_t, int32_t, 0, UINT8_MAX, 255.0)
+WHOLE(uint16, uint16_t, int32_t, 0, UINT16_MAX, 65535.0)
+WHOLE(uint32, uint32_t, uint32_t, 0, UINT32_MAX, 4294967296.0)
+WHOLE(uint64, uint64_t, uint64_t, 0, UINT64_MAX, 18446744073709551616.0)
+
+/* LOOP */
+
+/* The bytes of an element of each array; negative for one that has one element for all of a leaf. */
+static const int64_t widths[TAKES + MAKES] = {/* WIDTHS */};
+
+typedef struct {
+  const number_t *numbers;
+  void *shared[SHARED + 1];
+  int64_t leaves, settings, chunks;
+  _Atomic int64_t next, done;
+  _Atomic int holders;
+  struct { void *arrays[TAKES + MAKES]; int64_t elements, first; } leaf[];
+} Job;
+
+static void work(Job *job) {
+  int64_t chunk;
+  while ((chunk = atomic_fetch_add(&job->next, 1)) < job->chunks) {
+    int64_t low = 0, high = job->leaves;
+    while (high - low > 1) { /* the last leaf whose first chunk is not after it */
+      int64_t middle = (low + high) / 2;
+      if (job->leaf[middle].first <= chunk) low = middle; else high = middle;
+    }
+    int64_t n = job->leaf[low].elements, each = (n + CHUNK - 1) / CHUNK;
+    int64_t setting = (chunk - job->leaf[low].first) / each, part = (chunk - job->leaf[low].first) % each;
+    void *arrays[TAKES + MAKES];
+    for (int k = 0; k < TAKES + MAKES; k++) {
+      int64_t bytes = widths[k] < 0 ? -widths[k] : widths[k] * n;
+      arrays[k] = (char *)job->leaf[low].arrays[k] + setting * bytes;
+    }
+    int64_t start = part * CHUNK, stop = start + CHUNK < n ? start + CHUNK : n;
+    loop(job->numbers + setting * NUMBERS, job->shared, arrays, start, stop);
+    atomic_fetch_add(&job->done, 1);
+  }
+}
+
+static void drop(Job *job) {
+  if (atomic_fetch_sub(&job->holders, 1) == 1) free(job);
+}
+
+static void task(void *job) {
+  work(job);
+  drop(job);
+}
+
+static int64_t size_of(const XLA_FFI_Buffer *buffer) {
+  int64_t size = 1;
+  for (int64_t axis = 0; axis < buffer->rank; axis++) size *= buffer->dims[axis];
+  return size;
+}
+
+XLA_FFI_Error *handler(XLA_FFI_CallFrame *frame) {
+  for (XLA_FFI_Extension_Base *e = frame->extension_start; e; e = e->next)
+    if (e->type == XLA_FFI_Extension_Metadata) {
+      XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)e)->metadata;
+      metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+      metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+      metadata->traits = 0;
+      return NULL;
+    }
+  if (frame->stage != XLA_FFI_ExecutionStage_EXECUTE) return NULL;
+
+  XLA_FFI_Buffer **given = (XLA_FFI_Buffer **)frame->args.args, **made = (XLA_FFI_Buffer **)frame->rets.rets;
+  int64_t leaves = frame->rets.size / MAKES;
+  Job *job = malloc(sizeof(Job) + leaves * sizeof(job->leaf[0]));
+  if (!job) {
+    XLA_FFI_Error_Create_Args error = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL,
+                                       "gradtx: no memory for the list of leaves", XLA_FFI_Error_Code_RESOURCE_EXHAUSTED};
+    return frame->api->XLA_FFI_Error_Create(&error);
+  }
+  job->numbers = given[0]->data;
+  job->settings = size_of(given[0]) / NUMBERS;
+  for (int k = 0; k < SHARED; k++) job->shared[k] = given[1 + k]->data;
+  job->leaves = leaves;
+  job->chunks = 0;
+  int64_t elements = 0;
+  for (int64_t i = 0; i < leaves; i++) {
+    for (int k = 0; k < TAKES; k++) job->leaf[i].arrays[k] = given[1 + SHARED + i * TAKES + k]->data;
+    for (int k = 0; k < MAKES; k++) job->leaf[i].arrays[TAKES + k] = made[i * MAKES + k]->data;
+    int64_t n = job->settings ? size_of(made[i * MAKES]) / job->settings : 0;
+    job->leaf[i].elements = n;
+    job->leaf[i].first = job->chunks;
+    job->chunks += job->settings * ((n + CHUNK - 1) / CHUNK);
+    elements += job->settings * n;
+  }
+  atomic_init(&job->next, 0);
+  atomic_init(&job->done, 0);
+  atomic_init(&job->holders, 1);
+  if (job->chunks > 1 && elements > CHUNK) {
+    int64_t threads = 1;
+    XLA_FFI_ThreadPool_NumThreads_Args asked = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, NULL, frame->ctx, &threads};
+    XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_NumThreads(&asked);
+    if (error) { /* no pool: this thread does all */
+      XLA_FFI_Error_Destroy_Args gone = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, NULL, error};
+      frame->api->XLA_FFI_Error_Destroy(&gone);
+      threads = 1;
+    }
+    if (threads > job->chunks) threads = job->chunks;
+    for (int64_t t = 1; t < threads; t++) {
+      atomic_fetch_add(&job->holders, 1);
+      XLA_FFI_ThreadPool_Schedule_Args other = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, NULL, frame->ctx, task, job};
+      error = frame->api->XLA_FFI_ThreadPool_Schedule(&other);
+      if (error) {
+        XLA_FFI_Error_Destroy_Args gone = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, NULL, error};
+        frame->api->XLA_FFI_Error_Destroy(&gone);
+        drop(job);
+        break;
+      }
+    }
+  }
+  work(job);
+  /* Another thread may never begin; what is waited for is only what one has taken. */
+  while (atomic_load(&job->done) < job->chunks) sched_yield();
+  drop(job);
+  return NULL;
+}

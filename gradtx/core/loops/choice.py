@@ -1,0 +1,87 @@
+"""Which kernels leaves are updated by, as chosen around a call or for a whole process."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from typing import Any, Literal, get_args
+
+import jax
+
+Kernels = Literal["xla", "native"]
+"""By what leaves are updated: what XLA makes of them, or loops of C."""
+
+VARIABLE = "GRADTX_KERNELS"
+"""The environment variable that chooses for a whole process."""
+
+FIRST_JAX = "0.8.0"
+"""The first version of JAX that lets a library choose in a way that `jax.jit` knows of."""
+
+
+def kernels(choice: Kernels) -> AbstractContextManager[None]:
+    """A context that chooses by which kernels the steps that are traced in it update their leaves.
+
+    With `"native"`, on a CPU, all that a chain does to an element of a leaf is one loop of C, which reads each
+    array once and writes it once; XLA makes about three loops of it. It is made of the traced rules, so that
+    a user's own rule has it too, by the system's C compiler, and kept in the user's cache folder (see
+    `gradtx.clear_kernels`). What does more than that, such as a sum over a leaf, a product of matrices or
+    random numbers, is done by XLA, and `gradtx.describe` says which is done by what, and why. So are
+    derivatives of a step, and other backends.
+
+    It is decided where a step is traced, and `jax.jit` traces again where it has been chosen anew. The
+    environment variable `GRADTX_KERNELS=native` chooses for a whole process. `"xla"` is the default, since a
+    step with such a loop cannot be taken to another machine: `jax.export` raises for it.
+
+    Args:
+        choice: "xla" or "native".
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ValueError: there are no such kernels.
+        RuntimeError: JAX is older than 0.8; or, where a step is traced, there is no C compiler, or the machine
+            is neither x86-64 nor aarch64.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, gradtx
+        >>> tx = gradtx.adamw(1e-3)
+        >>> params = {"w": jnp.ones((4, 3))}
+        >>> step = jax.jit(lambda p, s, g: gradtx.apply_gradients(tx, g, s, p), donate_argnums=(0, 1))
+        >>> with gradtx.kernels("native"):
+        ...     params, state = step(params, tx.init(params), {"w": jnp.ones((4, 3))})
+        >>> float(params["w"][0, 0].round(4))
+        0.999
+    """
+    checked(choice, "gradtx.kernels")
+    if _CONTEXT is None:
+        raise RuntimeError(
+            f"gradtx.kernels needs JAX {FIRST_JAX} or newer, and this is {jax.__version__}: before it, a "
+            f"compiled step could not know what was chosen around its call."
+        )
+    return _CONTEXT(choice)
+
+
+def checked(choice: Any, where: str) -> Kernels:
+    """A choice; an error for what is none."""
+    if choice not in get_args(Kernels):
+        known = " or ".join(f"{name!r}" for name in get_args(Kernels))
+        raise ValueError(f"{where}: there are no kernels {choice!r}. Choose {known}.")
+    return choice
+
+
+def chosen() -> Kernels:
+    """What is chosen where this is called."""
+    return "xla" if _CONTEXT is None else _CONTEXT.value
+
+
+def _first() -> Kernels:
+    """What the environment says."""
+    said = os.environ.get(VARIABLE) or "xla"
+    if checked(said, f"The environment variable {VARIABLE}") != "xla" and not hasattr(jax, "make_user_context"):
+        raise RuntimeError(f"{VARIABLE}={said} needs JAX {FIRST_JAX} or newer, and this is {jax.__version__}.")
+    return checked(said, VARIABLE)
+
+
+_START = _first()
+_CONTEXT: Any = jax.make_user_context(_START) if hasattr(jax, "make_user_context") else None
