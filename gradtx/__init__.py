@@ -34,6 +34,7 @@ from gradtx.core.engine.transform import (
     apply_updates,
 )
 from gradtx.core.engine.views import MatrixView, matrix_view
+from gradtx.core.loops.choice import kernels
 from gradtx.core.numbers.count import safe_increment, safe_int32_increment
 from gradtx.core.numbers.hyperparams import hyperparams, set_hyperparams, step_count
 from gradtx.core.numbers.schedule import Schedule

@@ -46,7 +46,16 @@ def bits_like(x: jax.Array, start: jax.Array) -> jax.Array:
 
 def uniform_like(x: jax.Array, start: jax.Array) -> jax.Array:
     """A random number in [0, 1) for each element of an array, of 24 bits."""
-    return (bits_like(x, start) >> 8).astype(jnp.float32) * np.float32(2.0**-24)
+    return _uniform(bits_like(x, start))
+
+
+def uniform_at(places: jax.Array, start: jax.Array) -> jax.Array:
+    """The same for the elements of an array at some places, counted through all of it."""
+    return _uniform(mixed(places ^ start))
+
+
+def _uniform(bits: jax.Array) -> jax.Array:
+    return (bits >> 8).astype(jnp.float32) * np.float32(2.0**-24)
 
 
 def rounded(x: jax.Array, dtype: Any, random: jax.Array) -> jax.Array:

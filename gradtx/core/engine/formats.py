@@ -26,6 +26,49 @@ Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
+class Blockwise:
+    """How numbers are kept as codes beside a scale for each block, element by element.
+
+    Attributes:
+        size: what of an element the codes are multiples of.
+        code: `code(part, random)`, the code of what is a part of the scale.
+        part: `part(code, dtype)`, what of the scale a code stands for.
+        of_size: the inverse of `size`.
+        scale: the scale of blocks.
+    """
+
+    size: Callable[[jax.Array], jax.Array]
+    code: Callable[[jax.Array, Any], jax.Array]
+    part: Callable[[jax.Array, Any], jax.Array]
+    of_size: Callable[[jax.Array], jax.Array]
+    scale: Callable[[jax.Array], jax.Array] = largest
+
+    def encode(self, x: jax.Array, counts: Shape, random: Any) -> tuple[jax.Array, jax.Array]:
+        """The codes and the scales of an array."""
+        shape, blocks = x.shape, split(self.size(x), counts)
+        scales = self.usable(self.scale(blocks))
+        given = None if random is None else split(random, counts)
+        return join(self.code_of(blocks, beside(scales), given), shape), scales
+
+    def decode(self, values: jax.Array, scales: jax.Array) -> jax.Array:
+        """The array that codes and scales stand for."""
+        return join(self.read(split(values, scales.shape), beside(scales)), values.shape)
+
+    @staticmethod
+    def usable(scale: jax.Array) -> jax.Array:
+        """A scale, NaN for infinity: a code times infinity would be infinity, of what is finite too."""
+        return jnp.where(jnp.isfinite(scale), scale, scale - scale)
+
+    def code_of(self, size: jax.Array, scale: jax.Array, random: Any) -> jax.Array:
+        """The code of an element, from its size and the scale of its block."""
+        return self.code(divide(size * jnp.sign(scale), jnp.abs(scale)), random)
+
+    def read(self, code: jax.Array, scale: jax.Array) -> jax.Array:
+        """What a code stands for, beside the scale of its block."""
+        return self.of_size(self.part(code, scale.dtype) * scale)
+
+
+@dataclasses.dataclass(frozen=True)
 class Format:
     """How a slot is kept.
 
@@ -43,6 +86,7 @@ class Format:
         in_a_byte: how many values along the last axis are one of what is stored.
         stochastic: whether `random` is asked for.
         zero: the value that stands for 0.
+        blockwise: how it is done to each element, of a format that does it so with one value for each.
     """
 
     name: str
@@ -55,6 +99,7 @@ class Format:
     in_a_byte: int = 1
     stochastic: bool = False
     zero: int = 0
+    blockwise: Blockwise | None = None
 
     def fits(self, shape: Shape) -> bool:
         """Whether an array of a shape can be kept so: it has axes, of which the last has whole bytes."""
@@ -86,40 +131,6 @@ def _whole(x: jax.Array, random: Any, chance: Callable[[jax.Array, jax.Array], j
         return jnp.floor(x + 0.5)
     low = jnp.floor(x)
     return low + (random.astype(x.dtype) < chance(low, x - low)).astype(x.dtype)
-
-
-def _scaled(
-    size: Callable[[jax.Array], jax.Array],
-    code: Callable[[jax.Array, Any], jax.Array],
-    scale: Callable[[jax.Array], jax.Array] = largest,
-) -> Callable[[jax.Array, Shape, Any], tuple[jax.Array, jax.Array]]:
-    """What encodes by a scale for each block: that of `size` of the elements.
-
-    `code(part, random)` has what an element is as a part of the scale.
-    """
-
-    def encode(x: jax.Array, counts: Shape, random: Any) -> tuple[jax.Array, jax.Array]:
-        shape, blocks = x.shape, split(size(x), counts)
-        scales = scale(blocks)
-        # Infinity becomes NaN: a code times infinity would be infinity, of what is finite too.
-        scales = jnp.where(jnp.isfinite(scales), scales, scales - scales)
-        parts = divide(blocks * jnp.sign(beside(scales)), jnp.abs(beside(scales)))
-        given = None if random is None else split(random, counts)
-        return join(code(parts, given), shape), scales
-
-    return encode
-
-
-def _unscaled(
-    part: Callable[[jax.Array, Any], jax.Array], of_size: Callable[[jax.Array], jax.Array] = lambda x: x
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """What decodes by the scales: `part(code, dtype)` of it, and then the inverse of `size`."""
-
-    def decode(values: jax.Array, scales: jax.Array) -> jax.Array:
-        blocks = part(split(values, scales.shape), scales.dtype) * beside(scales)
-        return join(of_size(blocks), values.shape)
-
-    return decode
 
 
 def _companded(part: jax.Array, random: Any) -> jax.Array:
@@ -204,7 +215,7 @@ def _unpaired(decode: Any) -> Any:
     return unpacked
 
 
-def _float8(dtype: Any) -> tuple[Any, Any]:
+def _float8(dtype: Any) -> Blockwise:
     most, least = float(jnp.finfo(dtype).max), float(jnp.finfo(dtype).smallest_subnormal)
 
     def code(part: jax.Array, random: Any) -> jax.Array:
@@ -212,7 +223,11 @@ def _float8(dtype: Any) -> tuple[Any, Any]:
         # What is not 0 stays so: where it is a second moment, updates are divided by it.
         return jnp.where((x != 0) & (jnp.abs(x) < least), jnp.copysign(least, x), x).astype(dtype)
 
-    return _scaled(lambda x: x, code), _unscaled(_of_most(most))
+    return Blockwise(_as_it_is, code, _of_most(most), _as_it_is)
+
+
+def _as_it_is(x: jax.Array) -> jax.Array:
+    return x
 
 
 def _cast(dtype: Any) -> Callable[[jax.Array, Shape, Any], tuple[jax.Array, None]]:
@@ -226,20 +241,30 @@ def _widened(values: jax.Array, scales: None) -> jax.Array:
     return values
 
 
-_INT8 = _scaled(lambda x: x, _companded), _unscaled(_expanded)
-_UINT8 = _scaled(sqrt, _root_code), _unscaled(_of_most(255), jnp.square)
-_INT4 = _paired(_scaled(lambda x: x, _nearest_level, largest_with_sign)), _unpaired(_unscaled(_level))
-_UINT4 = _paired(_scaled(sqrt, _sixteenths)), _unpaired(_unscaled(_of_sixteenths, jnp.square))
+def _of_blocks(name: str, dtype: str, blockwise: Blockwise, **fields: Any) -> Format:
+    return Format(name, dtype, blockwise.encode, blockwise.decode, blockwise=blockwise, **fields)
+
+
+def _of_pairs(name: str, blockwise: Blockwise, **fields: Any) -> Format:
+    return Format(
+        name, "uint8", _paired(blockwise.encode), _unpaired(blockwise.decode), in_a_byte=2, **fields
+    )
+
 
 _ALL = (
     Format("bfloat16", "bfloat16", _cast(jnp.bfloat16), _widened, scaled=False),
     Format("float16", "float16", _cast(jnp.float16), _widened, scaled=False, signed=True),
-    Format("int8", "int8", *_INT8, signed=True),
-    Format("uint8", "uint8", *_UINT8, nonnegative=True),
-    Format("float8_e4m3", "float8_e4m3fn", *_float8(jnp.float8_e4m3fn)),
-    Format("float8_e5m2", "float8_e5m2", *_float8(jnp.float8_e5m2)),
-    Format("int4", "uint8", *_INT4, signed=True, in_a_byte=2, zero=0x77),
-    Format("uint4", "uint8", *_UINT4, nonnegative=True, in_a_byte=2),
+    _of_blocks("int8", "int8", Blockwise(_as_it_is, _companded, _expanded, _as_it_is), signed=True),
+    _of_blocks("uint8", "uint8", Blockwise(sqrt, _root_code, _of_most(255), jnp.square), nonnegative=True),
+    _of_blocks("float8_e4m3", "float8_e4m3fn", _float8(jnp.float8_e4m3fn)),
+    _of_blocks("float8_e5m2", "float8_e5m2", _float8(jnp.float8_e5m2)),
+    _of_pairs(
+        "int4",
+        Blockwise(_as_it_is, _nearest_level, _level, _as_it_is, largest_with_sign),
+        signed=True,
+        zero=0x77,
+    ),
+    _of_pairs("uint4", Blockwise(sqrt, _sixteenths, _of_sixteenths, jnp.square), nonnegative=True),
 )
 FORMATS: dict[str, Format] = {
     **{f.name: f for f in _ALL},

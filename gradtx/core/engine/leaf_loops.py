@@ -9,11 +9,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.engine.coded import Coded
 from gradtx.core.engine.kernels import APPLY, LeafCall, LeafKernel, Packing
-from gradtx.core.loops.call import LeafLoop, call_loops, leaf_loop
+from gradtx.core.loops.c_source import BLOCK, EACH, ONE, Array
+from gradtx.core.loops.call import CodedResult, LeafLoop, Traced, call_loops, leaf_loop
 from gradtx.core.loops.compiler import check_machine
 from gradtx.core.loops.elementwise import NotElementwise
-from gradtx.core.numerics import number_dtype
+from gradtx.core.numerics import compute_dtype, number_dtype
+from gradtx.core.rounding import uniform_at
+from gradtx.core.shards import is_manual
+
+MOST_AXES = 16
+"""The most axes of a leaf that is kept in blocks."""
 
 
 def in_loops(
@@ -51,7 +58,9 @@ def in_loops(
     return {i: forms[i].unflatten(results) for i, results in zip(loops, made, strict=True)}
 
 
-def _loop_of(kernel: LeafKernel, call: LeafCall, numbers: list[Any], shared: list[Any]) -> tuple[list[Any], Any]:
+def _loop_of(
+    kernel: LeafKernel, call: LeafCall, numbers: list[Any], shared: list[Any]
+) -> tuple[list[Any], Any]:
     """The arrays of a leaf, and a loop with the form of its results, or why there is none.
 
     It is made once for each type of leaf.
@@ -70,23 +79,127 @@ def _made(
     kernel: LeafKernel, packing: Packing, form: Any, numbers: list[Any], shared: list[Any], arrays: list[Any]
 ) -> tuple[LeafLoop, Any]:
     """A loop and the form of its results."""
-    forms = []
+    shape, forms = arrays[0].shape, []
 
-    def function(numbers: list[Any], shared: list[Any], arrays: list[Any]) -> list[Any]:
+    def whole(numbers: list[Any], shared: list[Any], arrays: list[Any]) -> list[Any]:
         results, made = jax.tree.flatten(kernel.leaf(packing, *form.unflatten(arrays), numbers, shared, None))
         forms.append(made)
         return results
 
-    def over(types: list[Any]) -> dict[int, int]:
-        """The parameter and the slots are written over, so that an update needs no other array.
+    if not arrays[0].size:
+        raise NotElementwise("the leaf is empty")
+    traced = jax.make_jaxpr(whole)(numbers, shared, arrays)
+    at, made_at = form.unflatten(range(len(arrays))), forms[0].unflatten(range(len(traced.out_avals)))
+    over = _written_over(packing, at, made_at)
+    over = {k: i for k, i in over.items() if traced.out_avals[k].dtype == arrays[i].dtype}
+    slots: list[Coded] = [x for x in _leaves(at) if isinstance(x, Coded)]
+    results: list[Coded] = [x for x in _leaves(made_at) if isinstance(x, Coded)]
+    if not slots:
+        if any(x.shape not in ((), shape) for x in arrays):
+            raise NotElementwise("what is remembered of a leaf has another shape than the leaf")
+        kinds = tuple(Array(str(x.dtype), EACH if x.shape == shape else ONE) for x in arrays)
+        return leaf_loop(Traced(traced, kinds, shape, over, traced), numbers, shared), forms[0]
+    of_blocks = {slot.scales for slot in slots if slot.scales is not None}
+    _check_coded(slots, [arrays[i] for i in of_blocks], shape)
 
-        A gradient is not: where it is needed again, it would have to be copied before.
-        """
-        _, at_param, at_slots = form.unflatten(range(len(arrays)))
-        at_result, at_new = forms[0].unflatten(range(len(types)))
-        pairs = [(at_result, at_param)] if packing.finish == APPLY else []
-        for old, new in zip(at_slots, at_new, strict=True):
-            pairs += [(new[name], old[name]) for name in new or () if isinstance(new[name], int)]
-        return {k: i for k, i in pairs if types[k].dtype == arrays[i].dtype}
+    def first(numbers: list[Any], shared: list[Any], arrays: list[Any], place: Any) -> list[Any]:
+        given = _map_coded(_wide, form.unflatten(arrays))
+        made, stored = kernel.leaf(packing, *given, numbers, shared, None)
+        olds = form.unflatten(arrays)[2]
+        for old, new in zip(olds, stored, strict=True):
+            for name, slot in (old or {}).items():
+                if isinstance(slot, Coded):
+                    new[name] = _first_of(slot, new[name], place)
+        return jax.tree.leaves((made, stored))
 
-    return leaf_loop(function, numbers, shared, arrays, over), forms[0]
+    kinds = tuple(
+        Array(str(x.dtype), BLOCK if i in of_blocks else EACH if x.shape == shape else ONE)
+        for i, x in enumerate(arrays)
+    )
+    elements = [
+        jax.ShapeDtypeStruct(shape if kind.of == EACH else (), x.dtype)
+        for x, kind in zip(arrays, kinds, strict=True)
+    ]
+    plain = [[jax.ShapeDtypeStruct((), x.dtype) for x in given] for given in (numbers, shared)]
+    place = jax.ShapeDtypeStruct(shape, jnp.uint32)
+    firsts = jax.make_jaxpr(first)(*plain, elements, place)
+    coded = tuple(
+        _coded_result(slot, result, arrays, shape)
+        for slot, result in zip(slots, results, strict=True)
+        if slot.scales is not None
+    )
+    return leaf_loop(Traced(traced, kinds, shape, over, firsts, coded), numbers, shared), forms[0]
+
+
+def _leaves(tree: Any) -> list[Any]:
+    """The leaves, of which what is in a format is one."""
+    return jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Coded))
+
+
+def _map_coded(function: Callable[[Coded], Any], tree: Any) -> Any:
+    """A tree in which what is in a format is replaced."""
+    is_coded = lambda x: isinstance(x, Coded)  # noqa: E731
+    return jax.tree.map(lambda x: function(x) if is_coded(x) else x, tree, is_leaf=is_coded)
+
+
+def _written_over(packing: Packing, at: Any, made_at: Any) -> dict[int, int]:
+    """The parameter and the slots are written over, so that an update needs no other array.
+
+    A gradient is not: where it is needed again, it would have to be copied before.
+    """
+    pairs = [(made_at[0], at[1])] if packing.finish == APPLY else []
+    for old, new in zip(at[2], made_at[1], strict=True):
+        for name in new or ():
+            if isinstance(new[name], Coded):
+                pairs += [(new[name].values, old[name].values), (new[name].scales, old[name].scales)]
+            else:
+                pairs.append((new[name], old[name]))
+    return {k: i for k, i in pairs if isinstance(k, int)}
+
+
+def _check_coded(slots: list[Coded], scales: list[Any], shape: tuple[int, ...]) -> None:
+    """Raises where slots are in formats that loops are not made for."""
+    for slot in slots:
+        if slot.format.blockwise is None and slot.format.scaled:
+            raise NotElementwise(f"a slot is kept as {slot.format.name}")
+        if slot.seed is not None and is_manual():
+            raise NotElementwise("it rounds at random inside of shard_map")
+    counts = {x.shape for x in scales}
+    if len(counts) > 1 or any(n % count for each in counts for n, count in zip(shape, each, strict=True)):
+        raise NotElementwise("its blocks are not all of one size")
+    if len(shape) > MOST_AXES:
+        raise NotElementwise(f"it has more than {MOST_AXES} axes")
+
+
+def _wide(slot: Coded) -> Any:
+    """What an element of a slot stands for, in the width of arithmetic."""
+    blockwise = slot.format.blockwise
+    x = (
+        slot.format.decode(slot.values, None)
+        if blockwise is None
+        else blockwise.read(slot.values, slot.scales)
+    )
+    return x.astype(compute_dtype(x.dtype))
+
+
+def _first_of(slot: Coded, new: Any, place: Any) -> Any:
+    """What the first pass makes of an element of a slot: its code, or the size that one is made of."""
+    if slot.format.blockwise is not None:
+        return slot.format.blockwise.size(new)
+    random = None if slot.seed is None else uniform_at(place, slot.seed)
+    return slot.format.encode(new, (), random)[0]
+
+
+def _coded_result(slot: Coded, result: Coded, arrays: list[Any], shape: tuple[int, ...]) -> CodedResult:
+    """What a second pass makes of a slot; in both there are the places of its arrays."""
+    blockwise = slot.format.blockwise
+    assert blockwise is not None
+    size = jax.ShapeDtypeStruct(shape, compute_dtype(arrays[slot.scales].dtype))
+    one = jax.ShapeDtypeStruct((), size.dtype)
+    drawn = [] if slot.seed is None else [arrays[slot.seed], jax.ShapeDtypeStruct(shape, jnp.uint32)]
+
+    def code(size: Any, scale: Any, *drawn: Any) -> Any:
+        return blockwise.code_of(size, scale, uniform_at(drawn[1], drawn[0]) if drawn else None)
+
+    made = jax.make_jaxpr(code)(size, one, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in drawn))
+    return CodedResult((result.values, result.scales), jax.make_jaxpr(blockwise.usable)(one), made, slot.seed)

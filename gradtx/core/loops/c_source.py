@@ -23,14 +23,24 @@ INFIX = {
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
 }  # fmt: skip
 
-OF_C = frozenset(
-    "acos acosh asin asinh atan atan2 atanh cbrt cos cosh erf exp exp2 expm1 log log1p pow sin sinh tan "
-    "tanh".split()
-)
+OF_C = frozenset({
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "erf", "exp",
+    "exp2", "expm1", "log", "log1p", "pow", "sin", "sinh", "tan", "tanh",
+})  # fmt: skip
 """Functions that C has by the same name."""
 
 HANDLER = Path(__file__).with_name("call.c")
 """What XLA calls: it hands parts of the leaves to the threads that XLA has."""
+
+
+EACH, ONE, BLOCK = "each", "one", "block"
+"""Of what an array has a number: of each element of a leaf, of the leaf, or of each block of it."""
+
+MOST_OF_BLOCK = 128
+"""The most elements of a block."""
+
+PLACE = Value("place", "uint32", each=True)
+"""Where an element stands in its leaf, counted through all of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +49,32 @@ class Array:
 
     Attributes:
         dtype: the name of its dtype.
-        each: whether it has an element for each element of the leaf, or one for all.
+        of: of what it has a number.
     """
 
     dtype: str
-    each: bool
+    of: str = EACH
+
+
+@dataclasses.dataclass(frozen=True)
+class InBlocks:
+    """What is made in a second pass over the elements of a block.
+
+    Attributes:
+        size: what the first pass makes of an element; the largest one of a block decides its scale.
+        of_scale: what makes the scale of the largest.
+        scale: the scale.
+        operations: what makes the code of an element, from its size and the scale.
+        code: the code.
+        makes: which arrays the codes and the scales go into.
+    """
+
+    size: Value
+    of_scale: tuple[Operation, ...]
+    scale: Value
+    operations: tuple[Operation, ...]
+    code: Value
+    makes: tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +85,21 @@ class Body:
         numbers: the dtype of the vector of numbers, and how many there are.
         shared: the dtypes of numbers that are not in the vector.
         takes: the arrays of a leaf that it takes.
-        makes: the dtypes of the arrays that it makes.
+        makes: the arrays that it makes.
         in_place: for each array that it makes, which it takes and is written over; None for none.
         operations: what it does to an element.
-        results: what of it goes into the arrays that it makes.
+        results: what of it goes into the arrays that it makes; None for what a second pass makes.
+        in_blocks: what second passes make.
     """
 
     numbers: tuple[str, int]
     shared: tuple[str, ...]
     takes: tuple[Array, ...]
-    makes: tuple[str, ...]
+    makes: tuple[Array, ...]
     in_place: tuple[int | None, ...]
     operations: tuple[Operation, ...]
-    results: tuple[Value, ...]
+    results: tuple[Value | None, ...]
+    in_blocks: tuple[InBlocks, ...] = ()
 
 
 def given_values(
@@ -75,60 +108,131 @@ def given_values(
     """What the numbers, the shared ones and the elements of arrays are called in a loop."""
     vector = [Value(f"number{i}", numbers[0]) for i in range(numbers[1])]
     others = [Value(f"shared{i}", dtype) for i, dtype in enumerate(shared)]
-    return vector, others, [Value(f"a{i}", array.dtype, array.each) for i, array in enumerate(takes)]
+    return vector, others, [Value(f"a{i}", array.dtype, array.of == EACH) for i, array in enumerate(takes)]
+
+
+def size_value(i: int, dtype: str) -> Value:
+    """What a second pass calls what the first has made of an element."""
+    return Value(f"size{i}", dtype, each=True)
+
+
+def largest_value(i: int, dtype: str) -> Value:
+    """What the largest of a block is called."""
+    return Value(f"largest{i}", dtype)
 
 
 def c_source(body: Body) -> str:
     """The C source of a loop and of the function that XLA calls."""
-    before: list[str] = []
-    inside: list[str] = []
-    for i in range(body.numbers[1]):
-        before.append(f"{C_TYPES[body.numbers[0]]} number{i} = numbers[{i}];")
-    for i, dtype in enumerate(body.shared):
-        before.append(f"{C_TYPES[dtype]} shared{i} = {_loaded(dtype, f'*(const {IN_MEMORY[dtype]} *)shared[{i}]')};")
-    place = {taken: made for made, taken in enumerate(body.in_place) if taken is not None}
-    for i, array in enumerate(body.takes):
-        at = len(body.takes) + place[i] if i in place else i  # one pointer for what is read and written
-        kind = IN_MEMORY[array.dtype]
-        if array.each:
-            before.append(f"{kind} *restrict array{i} = arrays[{at}];")
-            inside.append(f"{C_TYPES[array.dtype]} a{i} = {_loaded(array.dtype, f'array{i}[i]')};")
-        else:
-            before.append(f"{C_TYPES[array.dtype]} a{i} = {_loaded(array.dtype, f'*({kind} *)arrays[{at}]')};")
-    for operation in body.operations:
-        (inside if operation.gives.each else before).append(_statement(operation))
-    for i, (dtype, taken, result) in enumerate(zip(body.makes, body.in_place, body.results, strict=True)):
-        name = f"array{taken}"
-        if taken is None:
-            name = f"made{i}"
-            before.append(f"{IN_MEMORY[dtype]} *restrict {name} = arrays[{len(body.takes) + i}];")
-        inside.append(f"{name}[i] = {_stored(dtype, _term(result))};")
-    arrays = (*body.takes, *(Array(dtype, each=True) for dtype in body.makes))
-    widths = ", ".join(f"{'' if a.each else '-'}(int64_t)sizeof({IN_MEMORY[a.dtype]})" for a in arrays)
-    lines = [
+    arrays = (*body.takes, *body.makes)
+    head = [
         f"#define NUMBERS {body.numbers[1]}",
         f"#define SHARED {len(body.shared)}",
         f"#define TAKES {len(body.takes)}",
         f"#define MAKES {len(body.makes)}",
+        f"#define IN_BLOCKS {int(bool(body.in_blocks))}",
+        f"#define MOST_OF_BLOCK {MOST_OF_BLOCK}",
         f"typedef {C_TYPES[body.numbers[0]]} number_t;",
-        HANDLER.read_text().replace("/* LOOP */", _loop(before, inside)).replace("/* WIDTHS */", widths),
+        f"#define WIDTHS {', '.join(f'sizeof({IN_MEMORY[array.dtype]})' for array in arrays)}",
+        f"#define KINDS {', '.join(array.of.upper() for array in arrays)}",
     ]
-    return "\n".join(lines)
+    loop = "\n".join(_Writer(body).loop())
+    return "\n".join([*head, HANDLER.read_text().replace("/* LOOP */", loop)])
 
 
-def _loop(before: list[str], inside: list[str]) -> str:
-    # What is done once a leaf may be unused; what is in a loop need not wait for the elements before it.
-    return "\n  ".join(
-        [
+class _Writer:
+    """The lines of a loop."""
+
+    def __init__(self, body: Body) -> None:
+        self.body = body
+        self.pointers: list[str] = []
+        """What is there once for all elements of a leaf."""
+        self.numbers: list[str] = []
+        """What is the same for all elements, or for those of a block."""
+        self.loads: list[str] = []
+        """What is loaded for each."""
+        self.names = self._arrays()
+
+    def _arrays(self) -> list[str]:
+        """The names of the pointers of what is made; one pointer for what is read and written."""
+        body = self.body
+        for i in range(body.numbers[1]):
+            self.numbers.append(f"{C_TYPES[body.numbers[0]]} number{i} = numbers[{i}];")
+        for i, dtype in enumerate(body.shared):
+            self._load(self.numbers, dtype, f"shared{i}", f"*(const {IN_MEMORY[dtype]} *)shared[{i}]")
+        written = {taken: made for made, taken in enumerate(body.in_place) if taken is not None}
+        for i, array in enumerate(body.takes):
+            at = len(body.takes) + written[i] if i in written else i
+            self.pointers.append(f"{IN_MEMORY[array.dtype]} *restrict array{i} = arrays[{at}];")
+            index = {EACH: "[i]", ONE: "[0]", BLOCK: "[block]"}[array.of]
+            lines = self.loads if array.of == EACH else self.numbers
+            self._load(lines, array.dtype, f"a{i}", f"array{i}{index}")
+        names = []
+        for i, (array, taken) in enumerate(zip(body.makes, body.in_place, strict=True)):
+            names.append(f"made{i}" if taken is None else f"array{taken}")
+            if taken is None:
+                kind = IN_MEMORY[array.dtype]
+                self.pointers.append(f"{kind} *restrict made{i} = arrays[{len(body.takes) + i}];")
+        return names
+
+    def _load(self, lines: list[str], dtype: str, name: str, element: str) -> None:
+        lines.append(f"{C_TYPES[dtype]} {name} = {_loaded(dtype, element)};")
+
+    def loop(self) -> list[str]:
+        """The function that goes over some elements, or some blocks, of one leaf."""
+        once, inside = self._split(self.body.operations)
+        for i, result in enumerate(self.body.results):
+            if result is not None:
+                inside.append(f"{self.names[i]}[i] = {_stored(self.body.makes[i].dtype, _term(result))};")
+        each = ["uint32_t place = (uint32_t)i;", *self.loads, *inside]
+        head = [
             "static void loop(const number_t *numbers, void *const *shared, void *const *arrays,",
-            "                 int64_t start, int64_t stop) {",
-            *before,
-            "#pragma GCC ivdep",
-            "for (int64_t i = start; i < stop; i++) {",
-            *(f"  {line}" for line in inside),
-            "}",
+            "                 const Shape *shape, int64_t start, int64_t stop) {",
+            *self.pointers,
         ]
-    ) + "\n}"
+        if not self.body.in_blocks:
+            return [*head, *self.numbers, *once, *_for("int64_t i = start; i < stop; i++", each), "}"]
+        # Sizes are kept from the first pass over a block for the second one.
+        sizes, finish, second = [], [], []
+        for k, part in enumerate(self.body.in_blocks):
+            kind = C_TYPES[part.size.dtype]
+            sizes.append(f"{kind} sizes{k}[MOST_OF_BLOCK];")
+            each.append(f"sizes{k}[j + k] = {_term(part.size)};")
+            bits = "64" if part.size.dtype == "float64" else "32"
+            finish.append(f"{kind} largest{k} = largest_{bits}(sizes{k}, shape->elements);")
+            finish += [_statement(x) for x in part.of_scale]
+            codes, scales = part.makes
+            finish.append(f"{self.names[scales]}[block] = {_term(part.scale)};")
+            own, coded = self._split(part.operations)
+            finish += own
+            second += [f"{kind} size{k} = sizes{k}[j + k];", *coded]
+            second.append(
+                f"{self.names[codes]}[i] = {_stored(self.body.makes[codes].dtype, _term(part.code))};"
+            )
+        again = ["int64_t i = rows[row] + k;", "uint32_t place = (uint32_t)i;", *second]
+        rows = "int64_t row = 0, j = 0; row < count; row++, j += width"
+        along = "int64_t k = 0; k < width; k++"
+        block = [
+            "int64_t width, count = rows_of(shape, block, rows, &width);",
+            *self.numbers,
+            *once,
+            *_for(rows, _for(along, ["int64_t i = rows[row] + k;", *each]), free=False),
+            *finish,
+            *_for(rows, _for(along, again), free=False),
+        ]
+        over = _for("int64_t block = start; block < stop; block++", block, free=False)
+        return [*head, "int64_t rows[MOST_OF_BLOCK];", *sizes, *over, "}"]
+
+    @staticmethod
+    def _split(operations: Sequence[Operation]) -> tuple[list[str], list[str]]:
+        """What is done once, and what to each element."""
+        once = [_statement(x) for x in operations if not x.gives.each]
+        return once, [_statement(x) for x in operations if x.gives.each]
+
+
+def _for(head: str, lines: Sequence[str], *, free: bool = True) -> list[str]:
+    """A loop; in a free one no element waits for those before it."""
+    start = ["#pragma GCC ivdep"] if free else []
+    return [*start, f"for ({head}) {{", *(f"  {line}" for line in lines), "}"]
 
 
 def _loaded(dtype: str, element: str) -> str:
@@ -141,7 +245,9 @@ def _stored(dtype: str, value: str) -> str:
 
 def _rounded(dtype: str, value: str) -> str:
     """What an operation on floats of 16 bits makes, computed in 32."""
-    return {"bfloat16": f"widened(narrowed({value}))", "float16": f"(float)(_Float16)({value})"}.get(dtype, value)
+    return {"bfloat16": f"widened(narrowed({value}))", "float16": f"(float)(_Float16)({value})"}.get(
+        dtype, value
+    )
 
 
 def _term(value: Value) -> str:

@@ -8,7 +8,12 @@
 
 #include "xla/ffi/api/c_api.h"
 
+#define ALONE 16384 /* the most elements that are no work for two threads */
+#if IN_BLOCKS
+#define CHUNK 128 /* the blocks that a thread takes at once */
+#else
 #define CHUNK 16384 /* the elements that a thread takes at once */
+#endif
 
 typedef uint16_t bfloat16_t;
 
@@ -65,10 +70,56 @@ WHOLE(uint16, uint16_t, int32_t, 0, UINT16_MAX, 65535.0)
 WHOLE(uint32, uint32_t, uint32_t, 0, UINT32_MAX, 4294967296.0)
 WHOLE(uint64, uint64_t, uint64_t, 0, UINT64_MAX, 18446744073709551616.0)
 
+#define MOST_AXES 16
+typedef struct {
+  int64_t rank, elements; /* elements: those of a block */
+  int64_t sizes[MOST_AXES], counts[MOST_AXES], of_block[MOST_AXES];
+} Shape;
+
+/* Where the rows of a block begin, and how long they are. */
+static inline int64_t rows_of(const Shape *shape, int64_t block, int64_t *rows, int64_t *width) {
+  int64_t first = 0, stride = 1, count = 1, left = block;
+  rows[0] = 0;
+  for (int64_t axis = shape->rank - 1; axis >= 0; axis--) {
+    int64_t size = shape->of_block[axis], at = left % shape->counts[axis];
+    left /= shape->counts[axis];
+    first += at * size * stride;
+    if (axis == shape->rank - 1) {
+      *width = size;
+    } else { /* the rows so far, again for each place along this axis */
+      for (int64_t k = 1; k < size; k++)
+        for (int64_t r = 0; r < count; r++) rows[k * count + r] = rows[r] + k * stride;
+      count *= size;
+    }
+    stride *= shape->sizes[axis];
+  }
+  for (int64_t r = 0; r < count; r++) rows[r] += first;
+  return count;
+}
+
+/* The largest magnitude; NaN if there is one, whose bits are above those of infinity. */
+static inline float largest_32(const float *x, int64_t n) {
+  int32_t most = 0;
+  for (int64_t k = 0; k < n; k++) {
+    int32_t u = (int32_t)(bits_of_32(x[k]) & 0x7fffffff);
+    most = u > most ? u : most;
+  }
+  return of_bits_32((uint32_t)most);
+}
+static inline double largest_64(const double *x, int64_t n) {
+  int64_t most = 0;
+  for (int64_t k = 0; k < n; k++) {
+    int64_t u = (int64_t)(bits_of_64(x[k]) & 0x7fffffffffffffff);
+    most = u > most ? u : most;
+  }
+  return of_bits_64((uint64_t)most);
+}
+
 /* LOOP */
 
-/* The bytes of an element of each array; negative for one that has one element for all of a leaf. */
-static const int64_t widths[TAKES + MAKES] = {/* WIDTHS */};
+enum { EACH, ONE, BLOCK };
+static const int64_t widths[TAKES + MAKES] = {WIDTHS}; /* the bytes of an element of each array */
+static const int kinds[TAKES + MAKES] = {KINDS};       /* of what it has an element */
 
 typedef struct {
   const number_t *numbers;
@@ -76,7 +127,8 @@ typedef struct {
   int64_t leaves, settings, chunks;
   _Atomic int64_t next, done;
   _Atomic int holders;
-  struct { void *arrays[TAKES + MAKES]; int64_t elements, first; } leaf[];
+  /* units: what a chunk has some of, elements or blocks; first: the leaf's first chunk */
+  struct { void *arrays[TAKES + MAKES]; int64_t elements, units, first; Shape shape; } leaf[];
 } Job;
 
 static void work(Job *job) {
@@ -87,15 +139,15 @@ static void work(Job *job) {
       int64_t middle = (low + high) / 2;
       if (job->leaf[middle].first <= chunk) low = middle; else high = middle;
     }
-    int64_t n = job->leaf[low].elements, each = (n + CHUNK - 1) / CHUNK;
+    int64_t n = job->leaf[low].units, each = (n + CHUNK - 1) / CHUNK;
     int64_t setting = (chunk - job->leaf[low].first) / each, part = (chunk - job->leaf[low].first) % each;
     void *arrays[TAKES + MAKES];
     for (int k = 0; k < TAKES + MAKES; k++) {
-      int64_t bytes = widths[k] < 0 ? -widths[k] : widths[k] * n;
-      arrays[k] = (char *)job->leaf[low].arrays[k] + setting * bytes;
+      int64_t size = kinds[k] == EACH ? job->leaf[low].elements : kinds[k] == ONE ? 1 : n;
+      arrays[k] = (char *)job->leaf[low].arrays[k] + setting * size * widths[k];
     }
     int64_t start = part * CHUNK, stop = start + CHUNK < n ? start + CHUNK : n;
-    loop(job->numbers + setting * NUMBERS, job->shared, arrays, start, stop);
+    loop(job->numbers + setting * NUMBERS, job->shared, arrays, &job->leaf[low].shape, start, stop);
     atomic_fetch_add(&job->done, 1);
   }
 }
@@ -114,6 +166,28 @@ static int64_t size_of(const XLA_FFI_Buffer *buffer) {
   for (int64_t axis = 0; axis < buffer->rank; axis++) size *= buffer->dims[axis];
   return size;
 }
+
+#if IN_BLOCKS
+/* How a leaf is cut into blocks: as its arrays of elements and of blocks say, behind the axes of settings. */
+static int64_t cut(Shape *shape, XLA_FFI_Buffer **arrays, int64_t settings_rank) {
+  const XLA_FFI_Buffer *of_each = NULL, *of_block = NULL;
+  for (int k = 0; k < TAKES; k++) {
+    if (kinds[k] == EACH) of_each = arrays[k];
+    if (kinds[k] == BLOCK) of_block = arrays[k];
+  }
+  int64_t blocks = 1;
+  shape->rank = of_each->rank - settings_rank;
+  shape->elements = 1;
+  for (int64_t axis = 0; axis < shape->rank; axis++) {
+    shape->sizes[axis] = of_each->dims[settings_rank + axis];
+    shape->counts[axis] = of_block->dims[settings_rank + axis];
+    shape->of_block[axis] = shape->counts[axis] ? shape->sizes[axis] / shape->counts[axis] : 0;
+    shape->elements *= shape->of_block[axis];
+    blocks *= shape->counts[axis];
+  }
+  return blocks;
+}
+#endif
 
 XLA_FFI_Error *handler(XLA_FFI_CallFrame *frame) {
   for (XLA_FFI_Extension_Base *e = frame->extension_start; e; e = e->next)
@@ -143,16 +217,19 @@ XLA_FFI_Error *handler(XLA_FFI_CallFrame *frame) {
   for (int64_t i = 0; i < leaves; i++) {
     for (int k = 0; k < TAKES; k++) job->leaf[i].arrays[k] = given[1 + SHARED + i * TAKES + k]->data;
     for (int k = 0; k < MAKES; k++) job->leaf[i].arrays[TAKES + k] = made[i * MAKES + k]->data;
-    int64_t n = job->settings ? size_of(made[i * MAKES]) / job->settings : 0;
-    job->leaf[i].elements = n;
+    int64_t n = job->settings ? size_of(given[1 + SHARED + i * TAKES]) / job->settings : 0;
+    job->leaf[i].elements = job->leaf[i].units = n;
+#if IN_BLOCKS
+    job->leaf[i].units = cut(&job->leaf[i].shape, given + 1 + SHARED + i * TAKES, given[0]->rank - 1);
+#endif
     job->leaf[i].first = job->chunks;
-    job->chunks += job->settings * ((n + CHUNK - 1) / CHUNK);
+    job->chunks += job->settings * ((job->leaf[i].units + CHUNK - 1) / CHUNK);
     elements += job->settings * n;
   }
   atomic_init(&job->next, 0);
   atomic_init(&job->done, 0);
   atomic_init(&job->holders, 1);
-  if (job->chunks > 1 && elements > CHUNK) {
+  if (job->chunks > 1 && elements > ALONE) {
     int64_t threads = 1;
     XLA_FFI_ThreadPool_NumThreads_Args asked = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, NULL, frame->ctx, &threads};
     XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_NumThreads(&asked);

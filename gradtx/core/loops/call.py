@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
-from gradtx.core.loops.c_source import IN_MEMORY, Array, Body, c_source, given_values
+from gradtx.core.loops.c_source import (
+    BLOCK,
+    EACH,
+    IN_MEMORY,
+    PLACE,
+    Array,
+    Body,
+    InBlocks,
+    c_source,
+    given_values,
+    largest_value,
+    size_value,
+)
 from gradtx.core.loops.compiler import built
 from gradtx.core.loops.elementwise import NotElementwise, operations
 from gradtx.core.loops.on_devices import LOCAL, divided, on_devices
@@ -34,6 +46,7 @@ class LeafLoop:
         makes: which of its results the loop makes.
         is_given: for each other result, which of the arrays it is.
         in_place: for each that the loop makes, which of the arrays is written over.
+        has_blocks: whether it works on blocks of elements.
     """
 
     traced: core.ClosedJaxpr
@@ -41,6 +54,7 @@ class LeafLoop:
     makes: tuple[int, ...]
     is_given: dict[int, int]
     in_place: tuple[int | None, ...]
+    has_blocks: bool
 
     @property
     def types(self) -> list[Any]:
@@ -87,55 +101,103 @@ class Group:
         return found
 
 
-def leaf_loop(
-    function: Callable[..., list[Any]],
-    numbers: Sequence[Any],
-    shared: Sequence[Any],
-    arrays: Sequence[Any],
-    over: Callable[[Sequence[Any]], dict[int, int]],
-) -> LeafLoop:
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A function of a leaf, of `(numbers, shared, arrays)`, as it was traced.
+
+    Attributes:
+        whole: all of it.
+        arrays: what the arrays are, of which the first has the shape of the leaf.
+        shape: that of the leaf.
+        over: for some results, which of the arrays each is written over.
+        first: what is done to each element in a first pass, of the numbers, the shared ones, an element of
+            each array or what there is for it, and its place. What is coded in blocks is not: it has the
+            size of an element in place of the code, and nothing in place of the scale.
+        coded: what a second pass makes.
+    """
+
+    whole: core.ClosedJaxpr
+    arrays: tuple[Array, ...]
+    shape: tuple[int, ...]
+    over: dict[int, int]
+    first: core.ClosedJaxpr
+    coded: tuple[CodedResult, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class CodedResult:
+    """A result in codes, with a scale for each block of elements.
+
+    Attributes:
+        results: the places of the codes and of the scales among the results.
+        scale: a function of the largest size in a block, traced.
+        code: a function of a size, a scale, a seed and a place, traced.
+        seed: which of the arrays the seed is, if there is one.
+    """
+
+    results: tuple[int, int]
+    scale: core.ClosedJaxpr
+    code: core.ClosedJaxpr
+    seed: int | None
+
+
+def leaf_loop(traced: Traced, numbers: Sequence[Any], shared: Sequence[Any]) -> LeafLoop:
     """A function of a leaf as a loop.
 
     Args:
-        function: `function(numbers, shared, arrays)`.
+        traced: the function.
         numbers: the numbers of the vector.
         shared: the numbers beside it.
-        arrays: the arrays of the leaf, of which the first has its shape.
-        over: from the types of the results, which of the arrays each is written over, where there is one.
 
     Raises:
         NotElementwise: it is none of each element by itself.
     """
-    traced = jax.make_jaxpr(function)(numbers, shared, arrays)
-    shape = arrays[0].shape
+    types, shape = traced.whole.out_avals, traced.shape
     if any(x.shape != () for x in shared):
         raise NotElementwise("it takes an array that is of no leaf")
-    if any(x.shape not in ((), shape) for x in arrays):
-        raise NotElementwise("what is remembered of a leaf has another shape than the leaf")
-    if arrays[0].size == 0:
-        raise NotElementwise("the leaf is empty")
-    for x in (*shared, *arrays, *traced.out_avals):
-        if str(x.dtype) not in IN_MEMORY:
-            raise NotElementwise(f"no loops are made for {x.dtype}")
-    kinds = tuple(Array(str(x.dtype), x.shape == shape) for x in arrays)
+    for dtype in (*(str(x.dtype) for x in (*shared, *types)), *(x.dtype for x in traced.arrays)):
+        if dtype not in IN_MEMORY:
+            raise NotElementwise(f"no loops are made for {dtype}")
     of_vector = (str(numbers[0].dtype) if numbers else "float32", max(len(numbers), 1))
     beside = tuple(str(x.dtype) for x in shared)
-    vector, others, elements = given_values(of_vector, beside, kinds)
-    done, results = operations(traced, [*vector[: len(numbers)], *others, *elements], shape)
+    vector, others, elements = given_values(of_vector, beside, traced.arrays)
+    given = [*vector[: len(numbers)], *others, *elements, PLACE]
+    done, firsts = operations(traced.first, given[: len(traced.first.in_avals)], shape)
+    scales = {part.results[1]: k for k, part in enumerate(traced.coded)}
+    codes = {part.results[0]: k for k, part in enumerate(traced.coded)}
+    left = iter(firsts)
+    results = [None if i in scales else next(left) for i in range(len(types))]
     is_given = {
-        i: elements.index(x) for i, x in enumerate(results) if x in elements and traced.out_avals[i].shape == shape
+        i: elements.index(x)
+        for i, x in enumerate(results)
+        if x in elements and i not in codes and types[i].shape == shape
     }
     makes = tuple(i for i in range(len(results)) if i not in is_given)
-    if any(traced.out_avals[i].shape != shape for i in makes):
+    if any(types[i].shape != shape for i in makes if i not in scales):
         raise NotElementwise("it makes one number of a leaf")
     if not makes:
         raise NotElementwise("it computes nothing")
-    places = over(traced.out_avals)
-    in_place = tuple(places.get(i) for i in makes)
-    dtypes = tuple(str(traced.out_avals[i].dtype) for i in makes)
-    of_makes = tuple(results[i] for i in makes)
-    body = Body(of_vector, beside, kinds, dtypes, in_place, tuple(done), of_makes)
-    return LeafLoop(traced, c_source(body), makes, is_given, in_place)
+    in_blocks = []
+    for k, part in enumerate(traced.coded):
+        size = results[part.results[0]]
+        assert size is not None
+        of_scale, (scale,) = operations(part.scale, [largest_value(k, size.dtype)], (), f"s{k}_")
+        seed = [] if part.seed is None else [elements[part.seed], PLACE]
+        coding, (code,) = operations(part.code, [size_value(k, size.dtype), scale, *seed], shape, f"c{k}_")
+        places = makes.index(part.results[0]), makes.index(part.results[1])
+        in_blocks.append(InBlocks(size, of_scale, scale, coding, code, places))
+    in_place = tuple(traced.over.get(i) for i in makes)
+    body = Body(
+        of_vector,
+        beside,
+        traced.arrays,
+        tuple(Array(str(types[i].dtype), BLOCK if i in scales else EACH) for i in makes),
+        in_place,
+        done,
+        tuple(None if i in codes else results[i] for i in makes),
+        tuple(in_blocks),
+    )
+    return LeafLoop(traced.whole, c_source(body), makes, is_given, in_place, bool(in_blocks))
 
 
 def call_loops(
@@ -205,9 +267,13 @@ def _compiled(group: Group, batch: int) -> Any:
 def _types(*operands: Any, group: Group, batch: int) -> list[Any]:
     made = []
     for leaf, arrays in group.of_leaves(operands):
-        for aval in leaf.types:
-            same = arrays[0].shape == aval.shape
-            made.append(aval if same else arrays[0].update(dtype=aval.dtype, weak_type=False))
+        of_leaf = leaf.traced.in_avals[len(leaf.traced.in_avals) - group.arrays].shape
+        for aval, over in zip(leaf.types, leaf.in_place, strict=True):
+            if arrays[0].shape == of_leaf:
+                made.append(aval)
+            else:  # with axes of settings, or a shard
+                like = arrays[0] if over is None else arrays[over]
+                made.append(like.update(dtype=aval.dtype, weak_type=False))
     return made
 
 
@@ -238,7 +304,7 @@ def _is_typed(operands: Any) -> bool:
 def _for_cpu(ctx: Any, *operands: Any, group: Group, batch: int) -> Any:
     traced = functools.partial(_traced, group=group, batch=batch)
     way = on_devices(ctx)
-    if way is None or (batch and way is not LOCAL):
+    if way is None or (way is not LOCAL and (batch or group.leaves[0].has_blocks)):
         return mlir.lower_fun(traced, multiple_results=True)(ctx, *operands)
     if way is not LOCAL:
         return mlir.lower_fun(divided(leaf_loop_p, group), multiple_results=True)(ctx, *operands)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
@@ -21,12 +22,12 @@ FIRST_JAX = "0.8.0"
 def kernels(choice: Kernels) -> AbstractContextManager[None]:
     """A context that chooses by which kernels the steps that are traced in it update their leaves.
 
-    With `"native"`, on a CPU, all that a chain does to an element of a leaf is one loop of C, which reads each
-    array once and writes it once; XLA makes about three loops of it. It is made of the traced rules, so that
-    a user's own rule has it too, by the system's C compiler, and kept in the user's cache folder (see
-    `gradtx.clear_kernels`). What does more than that, such as a sum over a leaf, a product of matrices or
-    random numbers, is done by XLA, and `gradtx.describe` says which is done by what, and why. So are
-    derivatives of a step, and other backends.
+    With `"native"`, on a CPU, all that a chain does to an element of a leaf is one loop of C, which reads
+    each array once and writes it once; XLA makes about three loops of it. It is made of the traced rules, so
+    that a user's own rule has it too, by the system's C compiler, and is kept in the user's cache folder, or
+    where the environment variable `GRADTX_CACHE_DIR` says. What does more, such as a sum over a leaf, a
+    product of matrices or random numbers, is done by XLA, and `gradtx.describe` says what is done by which,
+    and why. So are derivatives of a step, and all of it on other backends.
 
     It is decided where a step is traced, and `jax.jit` traces again where it has been chosen anew. The
     environment variable `GRADTX_KERNELS=native` chooses for a whole process. `"xla"` is the default, since a
@@ -40,8 +41,8 @@ def kernels(choice: Kernels) -> AbstractContextManager[None]:
 
     Raises:
         ValueError: there are no such kernels.
-        RuntimeError: JAX is older than 0.8; or, where a step is traced, there is no C compiler, or the machine
-            is neither x86-64 nor aarch64.
+        RuntimeError: JAX is older than 0.8; or, where a step is traced, there is no C compiler, or the
+            machine is neither x86-64 nor aarch64.
 
     Example:
         >>> import jax, jax.numpy as jnp, gradtx
@@ -70,6 +71,11 @@ def checked(choice: Any, where: str) -> Kernels:
     return choice
 
 
+def by_xla() -> AbstractContextManager[None]:
+    """A context in which XLA's kernels are chosen, for what is traced to be looked at."""
+    return contextlib.nullcontext() if _CONTEXT is None else _CONTEXT("xla")
+
+
 def chosen() -> Kernels:
     """What is chosen where this is called."""
     return "xla" if _CONTEXT is None else _CONTEXT.value
@@ -78,8 +84,12 @@ def chosen() -> Kernels:
 def _first() -> Kernels:
     """What the environment says."""
     said = os.environ.get(VARIABLE) or "xla"
-    if checked(said, f"The environment variable {VARIABLE}") != "xla" and not hasattr(jax, "make_user_context"):
-        raise RuntimeError(f"{VARIABLE}={said} needs JAX {FIRST_JAX} or newer, and this is {jax.__version__}.")
+    if checked(said, f"The environment variable {VARIABLE}") != "xla" and not hasattr(
+        jax, "make_user_context"
+    ):
+        raise RuntimeError(
+            f"{VARIABLE}={said} needs JAX {FIRST_JAX} or newer, and this is {jax.__version__}."
+        )
     return checked(said, VARIABLE)
 
 

@@ -18,11 +18,18 @@ from pathlib import Path
 
 import jax
 
-FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fwrapv", "-fno-strict-aliasing",
-         "-shared", "-fPIC", "-w")  # fmt: skip
+FLAGS = (
+    "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fwrapv", "-fno-strict-aliasing",
+    "-shared", "-fPIC", "-w",
+)  # fmt: skip
 """No flag that changes a result: a product and a sum are rounded one by one, wherever an element stands."""
 
-FOR_THIS_CPU = {"x86_64": "-march=native", "amd64": "-march=native", "aarch64": "-mcpu=native", "arm64": "-mcpu=native"}
+FOR_THIS_CPU = {
+    "x86_64": "-march=native",
+    "amd64": "-march=native",
+    "aarch64": "-mcpu=native",
+    "arm64": "-mcpu=native",
+}
 
 FOLDER = "GRADTX_CACHE_DIR"
 """The environment variable that says where libraries are kept."""
@@ -94,7 +101,11 @@ def _machine() -> str:
     cpu = platform.processor()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))
+        cpu = "\n".join(
+            sorted(
+                {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
+            )
+        )
     api = (Path(jax.ffi.include_dir()) / "xla/ffi/api/c_api.h").read_bytes()
     parts = (platform.system(), platform.machine(), cpu, compiler(), version, hashlib.sha256(api).hexdigest())
     return "\n".join(parts)

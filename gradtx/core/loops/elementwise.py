@@ -7,10 +7,9 @@ the leaf's shape are one element in it; numbers are the same for all elements.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax.extend import core
 
@@ -52,15 +51,23 @@ class Operation:
 SAME = frozenset({"copy", "copy_p", "optimization_barrier", "pvary", "pcast", "stop_gradient"})
 """Operations that give what they take."""
 
+CALLS = frozenset({
+    "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call",
+    "jit", "pjit", "remat",
+})  # fmt: skip
+"""Operations that are others."""
+
 SAID = {"integer_pow": ("y",), "round": ("rounding_method",)}
 """What of the parameters of an operation says what it does."""
 
-OPERATIONS = frozenset(
-    "abs acos acosh add and asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp "
-    "convert_element_type cos cosh div eq erf exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p "
-    "logistic lt max min mul ne neg not or pow round rsqrt select_n shift_left shift_right_arithmetic "
-    "shift_right_logical sign sin sinh sqrt square sub tan tanh xor".split()
-)
+OPERATIONS = frozenset({
+    "abs", "acos", "acosh", "add", "and", "asin", "asinh", "atan", "atan2", "atanh",
+    "bitcast_convert_type", "cbrt", "ceil", "clamp", "convert_element_type", "cos", "cosh", "div", "eq",
+    "erf", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "log",
+    "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "pow", "round", "rsqrt",
+    "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh",
+    "sqrt", "square", "sub", "tan", "tanh", "xor",
+})  # fmt: skip
 """The operations on each element by itself that are known."""
 
 FLOATS = frozenset({"float32", "float64", "bfloat16", "float16"})
@@ -69,27 +76,29 @@ DTYPES = FLOATS | {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16",
 
 
 def operations(
-    closed: core.ClosedJaxpr, given: Sequence[Value], shape: Shape
-) -> tuple[list[Operation], list[Value]]:
+    closed: core.ClosedJaxpr, given: Sequence[Value], shape: Shape, prefix: str = "x"
+) -> tuple[tuple[Operation, ...], list[Value]]:
     """What a traced function does to an element of arrays of a shape, and what it gives.
 
     Args:
         closed: the function as it was traced.
         given: what its arguments are.
         shape: that of the arrays.
+        prefix: with what the names of what it makes begin.
 
     Raises:
         NotElementwise: it does more, or something that no loops are made of.
     """
-    reader = _Reader(shape)
-    return reader.done, reader.run(closed.jaxpr, closed.consts, list(given))
+    reader = _Reader(shape, prefix)
+    results = reader.run(closed.jaxpr, closed.consts, list(given))
+    return tuple(reader.done), results
 
 
 class _Reader:
     """Collects the operations of a jaxpr and of those that it calls."""
 
-    def __init__(self, shape: Shape) -> None:
-        self.shape, self.done = shape, list[Operation]()
+    def __init__(self, shape: Shape, prefix: str) -> None:
+        self.shape, self.prefix, self.done = shape, prefix, list[Operation]()
 
     def run(self, jaxpr: Any, consts: Sequence[Any], given: list[Value]) -> list[Value]:
         known: dict[Any, Value] = {}
@@ -114,8 +123,7 @@ class _Reader:
     def _equation(self, eqn: Any, takes: list[Value]) -> list[Value]:
         name = eqn.primitive.name
         inner = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr") or eqn.params.get("call")
-        if inner is not None and name in ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call",
-                                          "custom_vjp_call", "custom_vmap_call", "remat", "checkpoint"):  # fmt: skip
+        if inner is not None and name in CALLS:
             return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), takes)
         if name in SAME:
             return takes
@@ -138,8 +146,8 @@ class _Reader:
             raise NotElementwise("select_n by an integer")
         if name == "bitcast_convert_type" and np.dtype(takes[0].dtype).itemsize != of.dtype.itemsize:
             raise NotElementwise("bitcast_convert_type to another width")
-        said = tuple((key, _plain(eqn.params[key])) for key in SAID.get(name, ()))
-        made = Value(f"x{len(self.done)}", dtype, any(x.each for x in takes))
+        said = tuple((key, int(eqn.params[key])) for key in SAID.get(name, ()))
+        made = Value(f"{self.prefix}{len(self.done)}", dtype, any(x.each for x in takes))
         self.done.append(Operation(name, tuple(takes), made, said))
         return [made]
 
@@ -159,12 +167,3 @@ def constant(x: Any, dtype: Any) -> Value:
     if str(dtype) not in DTYPES:
         raise NotElementwise(f"{dtype} is no dtype for loops")
     return Value("", str(dtype), constant=np.asarray(x, dtype).item())
-
-
-def _plain(x: Any) -> Any:
-    return int(x)
-
-
-def traced(function: Callable[..., Any], *given: Any) -> core.ClosedJaxpr:
-    """A function of arrays as a jaxpr."""
-    return jax.make_jaxpr(function)(*given)

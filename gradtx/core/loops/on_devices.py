@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -24,7 +23,7 @@ def on_devices(ctx: Any) -> str | None:
 
 
 def divided(call: Any, group: Any) -> Callable[..., Any]:
-    """A call that the compiler divides: all arrays of a leaf as the one that is written over, or the first."""
+    """A call that the compiler divides: each array of a leaf as the one that is written over, or the first."""
 
     def plain(*operands: Any) -> list[Any]:
         return call.bind(*operands, group=group, batch=0)
@@ -48,7 +47,9 @@ def divided(call: Any, group: Any) -> Callable[..., Any]:
         return shardings(mesh, given)[1]
 
     function = custom_partitioning(plain)
-    function.def_partition(partition=partition, infer_sharding_from_operands=infer, sharding_rule=_rule(group))
+    function.def_partition(
+        partition=partition, infer_sharding_from_operands=infer, sharding_rule=_rule(group)
+    )
     return function
 
 
