@@ -456,6 +456,7 @@ __all__ = [
     "inverse_sqrt_schedule",
     "join_schedules",
     "keep_params_nonnegative",
+    "kernels",
     "kl_soap",
     "kron",
     "lamb",

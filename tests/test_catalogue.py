@@ -114,6 +114,7 @@ NOT_TRANSFORMS = {
         "to_torch_state_dict",
     ],
     "what is around a whole optimizer and places its state": ["shard_state"],
+    "what chooses kernels": ["kernels"],
     "conditions to skip a step": ["skip_large_updates", "skip_not_finite"],
 }
 

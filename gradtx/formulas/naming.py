@@ -15,6 +15,7 @@ from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.layout import active_leaves, matrices_at_init
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.steps import Unit
+from gradtx.core.loops.choice import by_xla
 from gradtx.core.numbers.hyperparams import by_name, entries_of
 from gradtx.core.numbers.paths import Path, lookup
 from gradtx.core.numbers.schedule import order_in
@@ -254,7 +255,8 @@ class NamedState:
 
         if not schedules and not functions:
             return {}
-        traced, shapes = jax.make_jaxpr(values, return_shape=True)(self.state)
+        with by_xla():
+            traced, shapes = jax.make_jaxpr(values, return_shape=True)(self.state)
         results = interpret(traced, self.values)
         return dict(zip(shapes, results, strict=True))  # type: ignore[arg-type]
 

@@ -22,6 +22,7 @@ from gradtx.core.engine.layout import active_leaves
 from gradtx.core.engine.on_shards import axis_name_of
 from gradtx.core.engine.program import Program
 from gradtx.core.engine.update import GRAD_FN, OBJ_FN, VALUE_FN
+from gradtx.core.loops.choice import by_xla
 from gradtx.core.numerics import abs_sq, total
 from gradtx.core.shards import names_of
 from gradtx.formulas.expression import Expression, digest, intern, rewrite, symbol, symbols, within
@@ -133,7 +134,7 @@ class Tracing:
             return tx.update(g, state, params, **extra, **functions)
 
         axes = axes_of_shards(tx)
-        with contextlib.nullcontext() if in_formats else as_wide():
+        with contextlib.nullcontext() if in_formats else as_wide(), by_xla():
             init, state = jax.make_jaxpr(tx.init, axis_env=axes, return_shape=True)(tree)
             self._traced = init, jax.make_jaxpr(update, axis_env=axes)(grads, state, tree, scalars)
         self._given = tx, state, tree, wanted

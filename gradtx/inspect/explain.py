@@ -14,6 +14,7 @@ from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.placement import axes_of, sharding_of
 from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.transform import adapted, apply_gradients
+from gradtx.core.loops.choice import by_xla
 from gradtx.core.spec.spec import show
 from gradtx.formulas.trace import axes_of_shards, composed
 from gradtx.inspect.explanation import Exchange, Explanation, Replicated
@@ -107,7 +108,8 @@ def _explained(tx: Any, params: PyTree, mesh: Any, extra: dict[str, Any]) -> Exp
     def update(grads: PyTree, state: Any, params: PyTree, arrays: dict[str, Any]) -> Any:
         return apply_gradients(tx, grads, state, params, **arrays, **functions)
 
-    traced = jax.make_jaxpr(update, axis_env=axes_of_shards(composed(tx)))(params, state, params, arrays)
+    with by_xla():
+        traced = jax.make_jaxpr(update, axis_env=axes_of_shards(composed(tx)))(params, state, params, arrays)
     costs, level = costs_of(traced), survey(tx, params)
     attach(level, tx, state)
     leaves = [x for x in jax.tree.leaves(params) if lv.is_trainable_leaf(x)]

@@ -245,6 +245,13 @@ GROUPS = [
     ),
     _group(
         "A run",
+        "Speed",
+        "speed",
+        "By which kernels leaves are updated.",
+        "kernels",
+    ),
+    _group(
+        "A run",
         "Flax",
         "flax",
         "`gradtx.flax` needs Flax, and is imported by its name.",

@@ -190,6 +190,11 @@ class _Reader:
             return self.scan(params, args)
         if name == "optimization_barrier":
             return args
+        if name == LOOPS:
+            before = _together(args[: params["group"].before])
+            return [
+                _together([before, *own]) for leaf, own in params["group"].of_leaves(args) for _ in leaf.makes
+            ]
         if name in CALLS and params.get("name") == _TRUSTED:
             part = _together(args).part
             return [_Value(varying_by_type(v.aval), part) for v in equation.outvars]
@@ -260,6 +265,8 @@ CALLS = {
     *("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"),
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_vmap_call"),
 }
+LOOPS = "leaf_loop"
+"""Loops of C, each element by itself; their rules were looked at when they were traced."""
 _TRUSTED = "trusted_on_shards"
 """What `_trusted` calls its functions."""
 CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")

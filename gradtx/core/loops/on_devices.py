@@ -23,7 +23,7 @@ def on_devices(ctx: Any) -> str | None:
 
 
 def divided(call: Any, group: Any) -> Callable[..., Any]:
-    """A call that the compiler divides: each array of a leaf as the one that is written over, or the first."""
+    """A call that the compiler divides: the arrays of a leaf as the one that is written over, or the first."""
 
     def plain(*operands: Any) -> list[Any]:
         return call.bind(*operands, group=group, batch=0)
