@@ -30,7 +30,7 @@ from gradtx.core.loops.c_source import (
 )
 from gradtx.core.loops.compiler import built
 from gradtx.core.loops.elementwise import NotElementwise, operations
-from gradtx.core.loops.on_devices import LOCAL, divided, on_devices
+from gradtx.core.loops.on_devices import is_divided, is_local, on_shards
 
 MOST = 128
 """The most arrays of a call. XLA takes long to compile one of thousands."""
@@ -88,6 +88,11 @@ class Group:
         for i, leaf in enumerate(self.leaves):
             start = self.before + i * self.arrays
             yield leaf, [*operands[start : start + self.arrays]]
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the loop works on blocks of elements."""
+        return self.leaves[0].has_blocks
 
     @functools.cached_property
     def in_place(self) -> dict[int, int]:
@@ -216,7 +221,7 @@ def call_loops(
         first = leaves[places[0]][1]
         group = Group(numbers.shape[0], len(shared), len(first), own)
         arrays = [x for i in places for x in leaves[i][1]]
-        results = iter(leaf_loop_p.bind(numbers, *shared, *arrays, group=group, batch=0))
+        results = iter(_bind(numbers, *shared, *arrays, group=group))
         for i in places:
             loop, given = leaves[i]
             made[i] = [
@@ -240,10 +245,29 @@ leaf_loop_p = core.Primitive("leaf_loop")
 leaf_loop_p.multiple_results = True
 
 
-def _traced(*operands: Any, group: Group, batch: int) -> list[Any]:
+def _bind(*operands: Any, group: Group, batch: int = 0) -> list[Any]:
+    """A call, which knows how it is divided where there are several devices.
+
+    JAX tells the compiler's partitioner of devices only where it finds an operation that asks for them, also
+    within what another one is made of; so it is traced along.
+    """
+    divided = None
+    if not batch and not group.has_blocks and jax.device_count() > 1:
+        divided = jax.make_jaxpr(on_shards(functools.partial(leaf_loop_p.bind, **_alone(group)), group))(
+            *operands
+        )
+    return leaf_loop_p.bind(*operands, group=group, batch=batch, divided=divided)
+
+
+def _alone(group: Group, batch: int = 0) -> dict[str, Any]:
+    return {"group": group, "batch": batch, "divided": None}
+
+
+def _traced(*operands: Any, group: Group, batch: int, divided: Any = None) -> list[Any]:
     """What a call does, as it was traced."""
     if batch:
-        return jax.vmap(functools.partial(_traced, group=group, batch=batch - 1))(*operands)
+        axes = (0, *[None] * group.shared, *[0] * (len(operands) - group.before))
+        return jax.vmap(functools.partial(_traced, group=group, batch=batch - 1), in_axes=axes)(*operands)
     numbers = [jax.lax.index_in_dim(operands[0], i, keepdims=False) for i in range(group.numbers)]
     made = []
     for leaf, arrays in group.of_leaves(operands):
@@ -254,17 +278,17 @@ def _traced(*operands: Any, group: Group, batch: int) -> list[Any]:
 
 
 @leaf_loop_p.def_impl
-def _run(*operands: Any, group: Group, batch: int) -> list[Any]:
+def _run(*operands: Any, group: Group, batch: int, divided: Any) -> list[Any]:
     return _compiled(group, batch)(*operands)
 
 
 @functools.lru_cache(maxsize=256)
 def _compiled(group: Group, batch: int) -> Any:
-    return jax.jit(lambda *operands: leaf_loop_p.bind(*operands, group=group, batch=batch))
+    return jax.jit(functools.partial(_bind, group=group, batch=batch))
 
 
 @leaf_loop_p.def_abstract_eval
-def _types(*operands: Any, group: Group, batch: int) -> list[Any]:
+def _types(*operands: Any, group: Group, batch: int, divided: Any) -> list[Any]:
     made = []
     for leaf, arrays in group.of_leaves(operands):
         of_leaf = leaf.traced.in_avals[len(leaf.traced.in_avals) - group.arrays].shape
@@ -277,12 +301,12 @@ def _types(*operands: Any, group: Group, batch: int) -> list[Any]:
     return made
 
 
-def _derivative(primals: Any, tangents: Any, *, group: Group, batch: int) -> Any:
-    function = functools.partial(_traced, group=group, batch=batch)
-    return jax.jvp(function, primals, tuple(map(ad.instantiate_zeros, tangents)))
+def _derivative(primals: Any, tangents: Any, **params: Any) -> Any:
+    given = tuple(map(ad.instantiate_zeros, tangents))
+    return jax.jvp(functools.partial(_traced, **params), primals, given)
 
 
-def _in_a_sweep(operands: Any, axes: Any, *, group: Group, batch: int) -> Any:
+def _in_a_sweep(operands: Any, axes: Any, *, group: Group, batch: int, divided: Any) -> Any:
     """Several settings at once: each operand has an axis of them in front."""
     size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
     shared = slice(1, group.before)
@@ -292,7 +316,7 @@ def _in_a_sweep(operands: Any, axes: Any, *, group: Group, batch: int) -> Any:
     else:
         given = [batching.bdim_at_front(x, axis, size) for x, axis in zip(operands, axes, strict=True)]
         given[shared] = operands[shared]
-        made = leaf_loop_p.bind(*given, group=group, batch=batch + 1)
+        made = leaf_loop_p.bind(*given, **_alone(group, batch + 1))
     return made, (0,) * len(made)
 
 
@@ -301,15 +325,14 @@ def _is_typed(operands: Any) -> bool:
     return any(not jax.typeof(x).sharding.mesh.empty for x in operands)
 
 
-def _for_cpu(ctx: Any, *operands: Any, group: Group, batch: int) -> Any:
-    traced = functools.partial(_traced, group=group, batch=batch)
-    way = on_devices(ctx)
-    if way is None or (way is not LOCAL and (batch or group.leaves[0].has_blocks)):
-        return mlir.lower_fun(traced, multiple_results=True)(ctx, *operands)
-    if way is not LOCAL:
-        return mlir.lower_fun(divided(leaf_loop_p, group), multiple_results=True)(ctx, *operands)
-    call = jax.ffi.ffi_lowering(built(group.leaves[0].source), operand_output_aliases=group.in_place)
-    return call(ctx, *operands)
+def _for_cpu(ctx: Any, *operands: Any, group: Group, batch: int, divided: Any) -> Any:
+    if is_local(ctx):
+        call = jax.ffi.ffi_lowering(built(group.leaves[0].source), operand_output_aliases=group.in_place)
+        return call(ctx, *operands)
+    function = functools.partial(_traced, group=group, batch=batch)
+    if divided is not None and is_divided(ctx):
+        function = core.jaxpr_as_fun(divided)
+    return mlir.lower_fun(function, multiple_results=True)(ctx, *operands)
 
 
 ad.primitive_jvps[leaf_loop_p] = _derivative

@@ -9,24 +9,23 @@ from typing import Any
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
-LOCAL, DIVIDED = "local", "divided"
-"""How a call stands in a program: on arrays of one device, or on arrays that the compiler divides."""
 
-
-def on_devices(ctx: Any) -> str | None:
-    """How a call stands in the program that is lowered; None where it is divided in part by the compiler."""
+def is_local(ctx: Any) -> bool:
+    """Whether what is lowered works on arrays of one device, as it does inside of `jax.shard_map`."""
     context = ctx.module_context.axis_context
     manual = getattr(context, "manual_axes", None)
-    if manual is not None:  # inside of `jax.shard_map`
-        return LOCAL if set(manual) == set(context.mesh.axis_names) else None
-    return LOCAL if getattr(context, "num_devices", 1) == 1 else DIVIDED
+    if manual is not None:
+        return set(manual) == set(context.mesh.axis_names)
+    return getattr(context, "num_devices", 1) == 1
 
 
-def divided(call: Any, group: Any) -> Callable[..., Any]:
-    """A call that the compiler divides: the arrays of a leaf as the one that is written over, or the first."""
+def is_divided(ctx: Any) -> bool:
+    """Whether the compiler alone divides the arrays of what is lowered."""
+    return getattr(ctx.module_context.axis_context, "device_assignment", None) is not None
 
-    def plain(*operands: Any) -> list[Any]:
-        return call.bind(*operands, group=group, batch=0)
+
+def on_shards(call: Callable[..., list[Any]], group: Any) -> Callable[..., list[Any]]:
+    """A call that the compiler divides: what is of a leaf as what is written over, or else the first."""
 
     def shardings(mesh: Any, given: Any) -> tuple[list[Any], list[Any]]:
         """Those of the operands and of the results."""
@@ -41,12 +40,12 @@ def divided(call: Any, group: Any) -> Callable[..., Any]:
 
     def partition(mesh: Any, given: Any, results: Any) -> Any:
         taken, made = shardings(mesh, given)
-        return mesh, plain, made, tuple(taken)
+        return mesh, call, made, tuple(taken)
 
     def infer(mesh: Any, given: Any, results: Any) -> Any:
         return shardings(mesh, given)[1]
 
-    function = custom_partitioning(plain)
+    function = custom_partitioning(lambda *operands: call(*operands))
     function.def_partition(
         partition=partition, infer_sharding_from_operands=infer, sharding_rule=_rule(group)
     )
