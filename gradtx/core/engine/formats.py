@@ -145,8 +145,8 @@ def _companded(part: jax.Array, random: Any) -> jax.Array:
 
 
 def _expanded(code: jax.Array, dtype: Any) -> jax.Array:
-    y = code.astype(dtype) / 127
-    return y / (2 - jnp.abs(y))
+    c = code.astype(dtype)
+    return c / (254 - jnp.abs(c))
 
 
 def _chance_of_square(low: jax.Array, rest: jax.Array) -> jax.Array:

@@ -323,7 +323,7 @@ def _extreme(name: str, takes: Sequence[Value], terms: Sequence[str]) -> str:
     if takes[0].dtype not in FLOATS:
         return f"{a} {sign} {b} ? {a} : {b}"
     if any(not x.name and x.constant != 0 for x in takes):
-        return f"{a} {sign} {b} || {a} != {a} ? {a} : {b}"
+        return f"({a} {sign} {b}) | ({a} != {a}) ? {a} : {b}"
     return f"{name}_{'64' if takes[0].dtype == 'float64' else '32'}({a}, {b})"
 
 

@@ -35,40 +35,51 @@ static inline bfloat16_t narrowed(float x) { /* to the nearest, ties to even */
 static inline float max_32(float a, float b) {
   float same = of_bits_32(bits_of_32(a) & bits_of_32(b));
   float other = a == b ? same : b;
-  return a > b || a != a ? a : other;
+  return (a > b) | (a != a) ? a : other;
 }
 static inline float min_32(float a, float b) {
   float same = of_bits_32(bits_of_32(a) | bits_of_32(b));
   float other = a == b ? same : b;
-  return a < b || a != a ? a : other;
+  return (a < b) | (a != a) ? a : other;
 }
 static inline double max_64(double a, double b) {
   double same = of_bits_64(bits_of_64(a) & bits_of_64(b));
   double other = a == b ? same : b;
-  return a > b || a != a ? a : other;
+  return (a > b) | (a != a) ? a : other;
 }
 static inline double min_64(double a, double b) {
   double same = of_bits_64(bits_of_64(a) | bits_of_64(b));
   double other = a == b ? same : b;
-  return a < b || a != a ? a : other;
+  return (a < b) | (a != a) ? a : other;
 }
 
-/* Whole numbers of floats: what is too large is the largest, and NaN is 0. */
-#define WHOLE(name, kind, wide, low, high, past)                                         \
-  static inline kind name##_of_32(float x) {                                             \
-    return (kind)(x != x ? 0 : x <= (float)low ? low : x >= (float)past ? high : (wide)x); \
-  }                                                                                      \
-  static inline kind name##_of_64(double x) {                                            \
-    return (kind)(x != x ? 0 : x <= (double)low ? low : x >= (double)past ? high : (wide)x); \
+/* Whole numbers of floats: what is too large is the largest, and NaN is 0. No branches, which keep a loop from
+   working on several elements at once. */
+#define WHOLE(name, kind, wide, low, high)                        \
+  static inline kind name##_of_32(float x) {                      \
+    float y = x == x ? x : 0, z = y > (float)(low) ? y : (float)(low); \
+    return (kind)(wide)(z < (float)(high) ? z : (float)(high));     \
+  }                                                               \
+  static inline kind name##_of_64(double x) {                     \
+    double y = x == x ? x : 0, z = y > (double)(low) ? y : (double)(low); \
+    return (kind)(wide)(z < (double)(high) ? z : (double)(high));   \
   }
-WHOLE(int8, int8_t, int32_t, INT8_MIN, INT8_MAX, 127.0)
-WHOLE(int16, int16_t, int32_t, INT16_MIN, INT16_MAX, 32767.0)
-WHOLE(int32, int32_t, int32_t, INT32_MIN, INT32_MAX, 2147483648.0)
-WHOLE(int64, int64_t, int64_t, INT64_MIN, INT64_MAX, 9223372036854775808.0)
-WHOLE(uint8, uint8_t, int32_t, 0, UINT8_MAX, 255.0)
-WHOLE(uint16, uint16_t, int32_t, 0, UINT16_MAX, 65535.0)
-WHOLE(uint32, uint32_t, uint32_t, 0, UINT32_MAX, 4294967296.0)
-WHOLE(uint64, uint64_t, uint64_t, 0, UINT64_MAX, 18446744073709551616.0)
+/* The same where the largest is no float: what is past it is asked for. */
+#define WIDE(name, kind, low, high, past)                                                 \
+  static inline kind name##_of_32(float x) {                                              \
+    return x != x ? 0 : x <= (float)(low) ? (low) : x >= (float)(past) ? (high) : (kind)x; \
+  }                                                                                       \
+  static inline kind name##_of_64(double x) {                                             \
+    return x != x ? 0 : x <= (double)(low) ? (low) : x >= (double)(past) ? (high) : (kind)x; \
+  }
+WHOLE(int8, int8_t, int32_t, INT8_MIN, INT8_MAX)
+WHOLE(int16, int16_t, int32_t, INT16_MIN, INT16_MAX)
+WHOLE(uint8, uint8_t, int32_t, 0, UINT8_MAX)
+WHOLE(uint16, uint16_t, int32_t, 0, UINT16_MAX)
+WIDE(int32, int32_t, INT32_MIN, INT32_MAX, 2147483648.0)
+WIDE(int64, int64_t, INT64_MIN, INT64_MAX, 9223372036854775808.0)
+WIDE(uint32, uint32_t, 0, UINT32_MAX, 4294967296.0)
+WIDE(uint64, uint64_t, 0, UINT64_MAX, 18446744073709551616.0)
 
 #define MOST_AXES 16
 typedef struct {
