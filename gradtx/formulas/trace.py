@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
@@ -107,6 +107,22 @@ def companion(found: list[tuple[bool, ...] | None], i: int) -> int | None:
     return max((j for j, row in enumerate(found) if row is not None and j != i), key=likeness, default=None)
 
 
+def abstract_update(tx: Composed, tree: Any) -> tuple[Callable[..., Any], Any, dict[str, Any]]:
+    """An update to be traced: `update(grads, state, params, extra)`, with shapes for `grads` and `extra`."""
+    asked = {n for p in programs(tx) for needs in p.needs.values() for n in needs}
+    functions = {name: f for name, f in _FUNCTIONS.items() if name in asked}
+    wanted = asked - {"params", *_FUNCTIONS}
+    scalars = {name: jax.ShapeDtypeStruct((), np.float32) for name in wanted}
+    # Of a transform that takes the gradients of examples, one of them.
+    examples = (1,) if tx.program.per_example else ()
+    grads = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*examples, *x.shape), x.dtype), tree)
+
+    def update(g: Any, state: Any, params: Any, extra: Any) -> Any:
+        return tx.update(g, state, params, **extra, **functions)
+
+    return update, grads, scalars
+
+
 class Tracing:
     """One traced update of a tree in which all leaves but the chosen ones are replaced by None.
 
@@ -122,18 +138,8 @@ class Tracing:
         kept = [lv.shape_of(x) if i in chosen else None for i, x in enumerate(leaves)]
         tree = structure.unflatten(kept)
         self.sizes = {i: math.prod(x.shape) for i, x in enumerate(kept) if x is not None}
-        asked = {n for p in programs(tx) for needs in p.needs.values() for n in needs}
-        functions = {name: f for name, f in _FUNCTIONS.items() if name in asked}
-        wanted = sorted(asked - {"params", *_FUNCTIONS})
-        scalars = {name: jax.ShapeDtypeStruct((), np.float32) for name in wanted}
-        # Of a transform that takes the gradients of examples, one of them.
-        examples = (1,) if tx.program.per_example else ()
-        grads = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*examples, *x.shape), x.dtype), tree)
-
-        def update(g: Any, state: Any, params: Any, extra: Any) -> Any:
-            return tx.update(g, state, params, **extra, **functions)
-
-        axes = axes_of_shards(tx)
+        update, grads, scalars = abstract_update(tx, tree)
+        wanted, axes = sorted(scalars), axes_of_shards(tx)
         with contextlib.nullcontext() if in_formats else as_wide(), by_xla():
             init, state = jax.make_jaxpr(tx.init, axis_env=axes, return_shape=True)(tree)
             self._traced = init, jax.make_jaxpr(update, axis_env=axes)(grads, state, tree, scalars)

@@ -17,6 +17,7 @@ from gradtx.formulas.direction import movements
 from gradtx.inspect.description import Description, Part, SlotSize
 from gradtx.inspect.docstrings import summary
 from gradtx.inspect.kept_slots import kept_slots, nbytes
+from gradtx.inspect.kernels_used import kernels_used
 from gradtx.inspect.outline import Node
 from gradtx.inspect.schedules_over_run import courses
 from gradtx.inspect.survey import Surveyed, checked_arguments, survey
@@ -87,6 +88,7 @@ def describe(tx: AnyTransform, params: Params, steps: int | None = None) -> Desc
         directions={path: direction for path, (direction, _) in moves.items()},
         decays={path: decay for path, (_, decay) in moves.items() if decay},
         remarks=tuple(adapted(tx).remarks(params)),
+        stages=kernels_used(tx, params),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from gradtx._pages import Block, Page, Row, Sentences, Table
+from gradtx.core.engine.leaf_loops import StageLoops
 from gradtx.core.numbers.paths import Path
 from gradtx.core.spec.spec import show
 from gradtx.core.spec.words import count, some
@@ -95,6 +96,8 @@ class Description(Page):
         directions: where the update of each leaf goes, by its path.
         decays: the weight decay of each leaf that has some, by its path.
         remarks: what is to be said of it as a whole.
+        stages: where `gradtx.kernels("native")` is chosen, which leaves loops of C work on, stage by stage,
+            and why XLA does on others.
     """
 
     leaves: int
@@ -106,6 +109,7 @@ class Description(Page):
     directions: dict[str, Direction]
     decays: dict[str, DecayKind]
     remarks: tuple[str, ...]
+    stages: tuple[StageLoops, ...] = ()
 
     def __repr__(self) -> str:
         return str(self)
@@ -125,6 +129,7 @@ class Description(Page):
         if self.schedules:
             yield self._schedules()
         yield [Sentences(self._decays())]
+        yield [Sentences(self._stages())]
 
     def _directions(self) -> list[str]:
         grouped, texts = _grouped(self.directions), []
@@ -134,6 +139,18 @@ class Description(Page):
             if direction is Direction.DESCENT and len(grouped) > 1 and len(paths) > 3:
                 where = f"the other {len(paths):,} leaves"
             texts += [f"{direction.value}: {where}"] if paths else []
+        return texts
+
+    def _stages(self) -> list[str]:
+        texts = []
+        for stage in self.stages:
+            what = ", ".join(stage.transforms) or "the end of the update"
+            if stage.loops:
+                leaves = count(len(stage.loops), "leaf", "leaves")
+                texts.append(f"one native loop: {what}, on {leaves}")
+            texts += [f"by XLA: {what}, on {some([*paths])}: {why}" for why, paths in stage.by_xla.items()]
+        if texts:
+            texts.append("What measures a whole tree, wraps others or works on matrices is done by XLA.")
         return texts
 
     def _schedules(self) -> list[Block]:

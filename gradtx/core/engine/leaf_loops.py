@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -23,10 +25,53 @@ MOST_AXES = 16
 """The most axes of a leaf that is kept in blocks."""
 
 
+@dataclasses.dataclass(frozen=True)
+class StageLoops:
+    """What does a stage of an update in which leaves are worked on one by one.
+
+    Attributes:
+        transforms: the names of its transforms.
+        loops: the paths of the leaves that a loop works on.
+        by_xla: the paths of the others, by the reason.
+    """
+
+    transforms: tuple[str, ...]
+    loops: tuple[str, ...]
+    by_xla: dict[str, tuple[str, ...]]
+
+
+_RECORD = contextvars.ContextVar[list[StageLoops] | None]("gradtx.stage_loops", default=None)
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[StageLoops]]:
+    """A context in which it is written down what does each stage of the updates that are traced."""
+    found: list[StageLoops] = []
+    token = _RECORD.set(found)
+    try:
+        yield found
+    finally:
+        _RECORD.reset(token)
+
+
+def record(transforms: Iterable[str], paths: Callable[[], list[str]], why: Mapping[int, str | None]) -> None:
+    """Writes down for each leaf of a stage why it is no loop's, or None, if someone asks for it."""
+    transforms = tuple(dict.fromkeys(transforms))
+    if (found := _RECORD.get()) is None or not transforms:
+        return
+    names = paths()
+    by_reason: dict[str | None, list[str]] = {}
+    for i, reason in why.items():
+        by_reason.setdefault(reason, []).append(names[i])
+    loops = tuple(by_reason.pop(None, ()))
+    by_xla = {reason: tuple(leaves) for reason, leaves in by_reason.items() if reason is not None}
+    found.append(StageLoops(transforms, loops, by_xla))
+
+
 def in_loops(
     kernel: LeafKernel, calls: list[tuple[int, LeafCall]], values: Any, note: Callable[[Exception, int], None]
-) -> dict[int, tuple[Any, Any]]:
-    """What a leaf kernel gives for the leaves that loops are made for.
+) -> tuple[dict[int, tuple[Any, Any]], dict[int, str]]:
+    """What a leaf kernel gives for the leaves that loops are made for, and why there is none for the others.
 
     Args:
         kernel: the kernel.
@@ -41,6 +86,7 @@ def in_loops(
     shared = [v for v, is_in in zip(leaves, in_vector, strict=True) if not is_in]
     loops: dict[int, tuple[LeafLoop, list[Any]]] = {}
     forms: dict[int, Any] = {}
+    why: dict[int, str] = {}
     for i, call in calls:
         packing = dataclasses.replace(call.packing, structure=structure, packed=in_vector)
         try:
@@ -48,14 +94,16 @@ def in_loops(
         except Exception as error:
             note(error, i)
             raise
-        if not isinstance(found, str):
+        if isinstance(found, str):
+            why[i] = found
+        else:
             loop, forms[i] = found
             loops[i] = loop, arrays
     if not loops:
-        return {}
+        return {}, why
     vector = jnp.stack(numbers) if numbers else jnp.zeros(1, number_dtype())
     made = call_loops(vector, shared, [*loops.values()])
-    return {i: forms[i].unflatten(results) for i, results in zip(loops, made, strict=True)}
+    return {i: forms[i].unflatten(results) for i, results in zip(loops, made, strict=True)}, why
 
 
 def _loop_of(

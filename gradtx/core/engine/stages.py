@@ -26,7 +26,7 @@ from gradtx.core.engine.kernels import (
     pack,
     shared,
 )
-from gradtx.core.engine.leaf_loops import in_loops
+from gradtx.core.engine.leaf_loops import in_loops, record
 from gradtx.core.engine.on_shards import axis_name_of, on_shards, refuse_shards, refuse_unnamed
 from gradtx.core.engine.raised import raised
 from gradtx.core.engine.scope import Slots
@@ -135,8 +135,12 @@ class LeafStage:
     ) -> list[tuple[int, LeafCall]]:
         """Updates the leaves that loops are made for; the others are left."""
         if self.draws:
-            return calls
-        done = in_loops(self.kernel, calls, values, lambda error, i: lv.note_leaf(error, update.grads, i))
+            done, why = {}, {i: "it draws random numbers" for i, _ in calls}
+        else:
+            note = functools.partial(lv.note_leaf, tree=update.grads)
+            done, why = in_loops(self.kernel, calls, values, lambda error, i: note(error, i=i))
+        names = [unit.where for unit in self.units if isinstance(unit, Unit)]
+        record(names, lambda: lv.paths(update.grads), {i: why.get(i) for i, _ in calls})
         for i, made in done.items():
             self._keep(update, i, made, columns)
         return [(i, call) for i, call in calls if i not in done]
