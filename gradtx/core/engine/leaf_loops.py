@@ -130,8 +130,10 @@ def _made(
     shape, forms = arrays[0].shape, []
 
     def whole(numbers: list[Any], shared: list[Any], arrays: list[Any]) -> list[Any]:
-        results, made = jax.tree.flatten(kernel.leaf(packing, *form.unflatten(arrays), numbers, shared, None))
-        forms.append(made)
+        stack, param, slots = form.unflatten(arrays)
+        made = kernel.leaf(packing, stack, param, slots, numbers, shared, None)
+        results, of_results = jax.tree.flatten(made)
+        forms.append(of_results)
         return results
 
     if not arrays[0].size:
@@ -151,12 +153,12 @@ def _made(
     _check_coded(slots, [arrays[i] for i in of_blocks], shape)
 
     def first(numbers: list[Any], shared: list[Any], arrays: list[Any], place: Any) -> list[Any]:
-        given = _map_coded(_wide, form.unflatten(arrays))
-        made, stored = kernel.leaf(packing, *given, numbers, shared, None)
-        olds = form.unflatten(arrays)[2]
-        for old, new in zip(olds, stored, strict=True):
+        stack, param, slots = form.unflatten(arrays)
+        wide = [own and {name: _wide(x) for name, x in own.items()} for own in slots]
+        made, stored = kernel.leaf(packing, stack, param, wide, numbers, shared, None)
+        for old, new in zip(slots, stored, strict=True):
             for name, slot in (old or {}).items():
-                if isinstance(slot, Coded):
+                if isinstance(slot, Coded) and new is not None:
                     new[name] = _first_of(slot, new[name], place)
         return jax.tree.leaves((made, stored))
 
@@ -182,12 +184,6 @@ def _made(
 def _leaves(tree: Any) -> list[Any]:
     """The leaves, of which what is in a format is one."""
     return jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Coded))
-
-
-def _map_coded(function: Callable[[Coded], Any], tree: Any) -> Any:
-    """A tree in which what is in a format is replaced."""
-    is_coded = lambda x: isinstance(x, Coded)  # noqa: E731
-    return jax.tree.map(lambda x: function(x) if is_coded(x) else x, tree, is_leaf=is_coded)
 
 
 def _written_over(packing: Packing, at: Any, made_at: Any) -> dict[int, int]:
@@ -219,8 +215,10 @@ def _check_coded(slots: list[Coded], scales: list[Any], shape: tuple[int, ...]) 
         raise NotElementwise(f"it has more than {MOST_AXES} axes")
 
 
-def _wide(slot: Coded) -> Any:
-    """What an element of a slot stands for, in the width of arithmetic."""
+def _wide(slot: Any) -> Any:
+    """What an element of a slot stands for, in the width of arithmetic where it is in a format."""
+    if not isinstance(slot, Coded):
+        return slot
     blockwise = slot.format.blockwise
     x = (
         slot.format.decode(slot.values, None)

@@ -279,7 +279,7 @@ def _traced(*operands: Any, group: Group, batch: int, divided: Any = None) -> li
 
 @leaf_loop_p.def_impl
 def _run(*operands: Any, group: Group, batch: int, divided: Any) -> list[Any]:
-    if jax.config.jax_disable_jit:  # step by step, for someone who looks at each
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # step by step, for someone who looks at each
         return _traced(*operands, group=group, batch=batch)
     return _compiled(group, batch)(*operands)
 

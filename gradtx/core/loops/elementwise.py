@@ -112,7 +112,7 @@ class _Reader:
             if isinstance(atom, core.Literal):
                 if np.ndim(atom.val):
                     raise NotElementwise("it has an array of its own")
-                return constant(atom.val, atom.aval.dtype)
+                return constant(atom.val, atom.aval.dtype)  # type: ignore[attr-defined]
             return known[atom]
 
         for eqn in jaxpr.eqns:
