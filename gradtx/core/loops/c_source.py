@@ -300,7 +300,7 @@ def _expression(operation: Operation, terms: list[str]) -> str:
     if name == "bitcast_convert_type":
         return _same_bits(x, takes[0].dtype, gives.dtype)
     if name == "integer_pow":
-        return _power(x, said["y"])
+        return _power(x, said["y"], gives.dtype)
     if name in ("shift_left", "shift_right_logical", "shift_right_arithmetic"):
         return _shifted(name, of, *terms)
     return {
@@ -310,7 +310,7 @@ def _expression(operation: Operation, terms: list[str]) -> str:
         "neg": f"-{x}",
         "not": f"!{x}" if of == "bool" else f"~{x}",
         "rsqrt": f"1 / __builtin_sqrt{suffix}({x})",
-        "sign": f"{x} > 0 ? 1 : {x} < 0 ? -1 : {x}",
+        "sign": f"{x} > 0 ? 1 : {x} < 0 ? -1 : {x} * 0",
         "sqrt": f"__builtin_sqrt{suffix}({x})",
         "square": f"{x} * {x}",
     }[name]
@@ -354,16 +354,16 @@ def _from_bits(x: str, after: str) -> str:
     return {"float64": f"of_bits_64({x})", "float32": f"of_bits_32({x})"}.get(after, x)
 
 
-def _power(x: str, y: int) -> str:
-    """A whole power by repeated squares, in the order in which JAX multiplies."""
+def _power(x: str, y: int, dtype: str) -> str:
+    """A whole power by repeated squares, in the order in which JAX multiplies, each product rounded."""
     if y == 0:
         return "1"
     left, factor, made = abs(y), x, ""
     while left:
         if left & 1:
-            made = f"({made} * {factor})" if made else factor
+            made = _rounded(dtype, f"({made} * {factor})") if made else factor
         left >>= 1
-        factor = f"({factor} * {factor})"
+        factor = _rounded(dtype, f"({factor} * {factor})")
     return f"1 / {made}" if y < 0 else made
 
 
@@ -373,6 +373,6 @@ def _shifted(name: str, dtype: str, x: str, by: str) -> str:
     unsigned, kind = f"uint{bits}_t", C_TYPES[dtype]
     inside = f"({unsigned}){by} < {bits}"
     if name == "shift_right_arithmetic":
-        return f"{x} >> ({inside} ? {by} : {bits - 1})"
+        return f"(int{bits}_t){x} >> ({inside} ? {by} : {bits - 1})"
     sign = "<<" if name == "shift_left" else ">>"
     return f"{inside} ? ({kind})(({unsigned}){x} {sign} {by}) : 0"
