@@ -66,6 +66,8 @@ def pytest_configure(config):
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", cache.name),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        # The loops of C that one worker has compiled, too.
+        "GRADTX_CACHE_DIR": os.environ.get("GRADTX_CACHE_DIR", cache.name),
     }
 
 
