@@ -3,7 +3,7 @@
     python tests/conformance.py
 
 The recordings are those of `golden/make_torch.py`, `golden/make_official.py`, `golden/make_matrices.py` and
-`golden/make_qk_clip.py`.
+`golden/make_qk_clip.py`, and those of formats `golden/make_formats.py` has made.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from golden import (
     load_torch,
 )
 from matrix_trajectories import RECORDED, trajectory
+from recorded_codes import OF_FORMATS, codes, recorded
 from trajectories import x64
 
 LAYERS, QK_COMMITS = load_qk_clip()
@@ -49,6 +50,17 @@ This page is written by `python tests/conformance.py`.
 
 | case | in gradtx | source | steps | largest deviation |
 |---|---|---|---|---|
+"""
+
+FORMATS = """
+## Formats of slots
+
+What a slot is kept in, beside the codes that another library makes of the same blocks of 128 elements over
+six decades (`tests/golden/make_formats.py`). Where a format here keeps a number in another way on purpose,
+its code is left out, and the last column says why.
+
+| format | source | codes compared | that differ | left out | because |
+|---|---|---|---|---|---|
 """
 
 TAIL = """
@@ -141,6 +153,17 @@ def rows():
         yield case, "qk_clip", f"{repository} {commit[:7]}", 1, of_qk_clip(case)
 
 
+def rows_of_formats() -> list[str]:
+    """The rows of the table of formats."""
+    source, rows = f"torchao {recorded()['version']}", []
+    for name in OF_FORMATS:
+        found = codes(name)
+        compared, different, left_out = found.counts
+        counts = f"{compared:,} | {different:,} | {left_out:,}"
+        rows.append(f"| `{name}` | {source} | {counts} | {found.otherwise} |\n")
+    return rows
+
+
 def source_of(case, name, version) -> str:
     """Where a case of matrices comes from."""
     if case.startswith("optax"):
@@ -157,7 +180,7 @@ def main() -> None:
         for case, name, source, steps, worst in rows()
     ]
     reasons = [f"| {case} | {why} |\n" for case, why in RECORDED_ONLY]
-    PAGE.write_text(HEAD + "".join(lines) + TAIL + "".join(reasons))
+    PAGE.write_text(HEAD + "".join(lines) + FORMATS + "".join(rows_of_formats()) + TAIL + "".join(reasons))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import math
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ import gradtx
 from gradtx.core.engine.blocks import DEVICES, ENOUGH, SIZE, block_counts
 from gradtx.core.engine.formats import FORMATS
 from gradtx.core.rounding import bits_like, rounded, seed, uniform_like
+from recorded_codes import codes, recorded
 from trajectories import x64
 
 NEAREST = [name for name, f in FORMATS.items() if not f.stochastic]
@@ -422,37 +422,27 @@ def test_a_mean_of_squares_moves_by_less_than_half_a_code_at_random_alone():
     assert found["uint8"] < 0.3 * exact
 
 
-# Beside torchao, of which `golden/make_formats.py` has recorded the codes.
-
-
-def recorded():
-    with np.load(Path(__file__).parent / "golden" / "formats.npz") as file:
-        return dict(file)
+# Beside torchao: `recorded_codes.py` says which codes are compared.
 
 
 def test_4_bits_are_the_codes_of_torchao_where_the_largest_of_a_block_is_positive():
     """Where it is negative, torchao keeps 0.89 of it, and here the scale has its sign."""
-    official = recorded()
-    x = official["x"]
+    official, found = recorded(), codes("int4")
+    x, (values, scales) = official["x"], found.kept
     np.testing.assert_allclose(reference.levels_of_4_bits(), official["map_of_4_bits"], rtol=1e-7)
-    form = FORMATS["int4"]
-    values, scales = form.encode(jnp.asarray(x), (32, 1), None)
-    codes = np.stack([np.asarray(values) & 15, np.asarray(values) >> 4], axis=-1).reshape(x.shape)
-    positive = x.max(-1) > -x.min(-1)
-    assert 0 < positive.sum() < 32
-    np.testing.assert_array_equal(codes[positive], official["codes_of_4_bits"][positive])
+    compared, different, left_out = found.counts
+    assert different == 0 and compared > 0 and left_out > 0
     np.testing.assert_array_equal(np.abs(scales[:, 0]), official["scale_of_4_bits"])
-    kept_of_largest = np.asarray(form.decode(values, scales)).min(-1)[~positive]
-    np.testing.assert_array_equal(kept_of_largest, x.min(-1)[~positive])
+    negative = ~found.comparable[:, 0]
+    kept_of_largest = np.asarray(FORMATS["int4"].decode(values, scales)).min(-1)[negative]
+    np.testing.assert_array_equal(kept_of_largest, x.min(-1)[negative])
 
 
 def test_float8_is_that_of_torchao_but_for_what_it_makes_zero():
-    official = recorded()
-    x = official["x"]
-    values, scales = FORMATS["float8_e4m3"].encode(jnp.asarray(x), (32, 1), None)
-    ours, theirs = np.asarray(values).view(np.uint8), official["float8"]
-    np.testing.assert_allclose(scales[:, 0] / 448, official["scale_of_float8"], rtol=1e-6)
-    zero = (theirs & 0x7F) == 0
-    assert (ours[zero & (x != 0)] & 0x7F == 1).all() and (zero & (x != 0)).any()
+    official, found = recorded(), codes("float8_e4m3")
+    np.testing.assert_allclose(found.kept[1][:, 0] / 448, official["scale_of_float8"], rtol=1e-6)
+    zero = ~found.comparable & (official["x"] != 0)
+    assert (found.ours[zero] & 0x7F == 1).all() and zero.any()
+    compared, different, _ = found.counts
     # Theirs divides by a scale that is rounded first.
-    assert np.mean(ours[~zero] != theirs[~zero]) < 1e-3
+    assert different < 1e-3 * compared

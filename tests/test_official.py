@@ -12,6 +12,7 @@ import gradtx
 from conformance import built
 from golden import MATRIX_CASES, OFFICIAL_CASES, QK_CASES, RECORDED_ONLY, TORCH_CASES, load_official
 from gradtx.core.engine.structure import Structure
+from recorded_codes import OF_FORMATS
 from trajectories import x64
 
 OFFICIAL = load_official()
@@ -66,5 +67,6 @@ def test_every_recording_is_compared_or_has_a_reason():
 def test_the_page_has_every_recording():
     page = (Path(__file__).parents[1] / "docs" / "conformance.md").read_text()
     rows = [line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if line.startswith("| ")]
-    known = [*TORCH_CASES, *OFFICIAL_CASES, *MATRIX_CASES, *QK_CASES, *dict(RECORDED_ONLY)]
-    assert [row for row in rows if row != "case"] == known
+    known = [*TORCH_CASES, *OFFICIAL_CASES, *MATRIX_CASES, *QK_CASES]
+    known += [*(f"`{name}`" for name in OF_FORMATS), *dict(RECORDED_ONLY)]
+    assert [row for row in rows if row not in ("case", "format")] == known
