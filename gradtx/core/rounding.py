@@ -16,8 +16,8 @@ _MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
 def mixed(x: jax.Array) -> jax.Array:
     """A bijection of 32 bits, after which each bit depends on all.
 
-    The multipliers are those of Wellons, Prospecting for Hash Functions, 2018 ("lowbias32"). It takes a tenth
-    of the time that a key of JAX's does on a CPU, and rounding asks for a number for each element.
+    The multipliers are those of Wellons, Prospecting for Hash Functions, 2018 ("lowbias32"). It takes a small
+    part of the time that a key of JAX's does on a CPU, and rounding asks for a number for each element.
     """
     for multiplier, shift in zip(_MULTIPLIERS, (16, 15), strict=True):
         x = (x ^ (x >> shift)) * np.uint32(multiplier)
