@@ -24,6 +24,9 @@ PRESETS = {"8bit": "float32", "bf16": "bfloat16", "7-bytes": "bfloat16"}
 MADE_ANEW = ("scale_by_galore", "galore", "inject_hyperparams")
 """These make what they wrap anew, so that `store` stands inside of them."""
 
+PRECISE = ("bf16", "7-bytes")
+"""These presets have a `precise_params`, which must be the only one."""
+
 NAMES = [name for name in ENTRIES if name not in ALIASES and ENTRIES[name].kind != "schedule"]
 DIMENSIONS = {"entry": NAMES, "preset": list(PRESETS), "law": list(testing.LAWS), "tree": TREES}
 FEATURES = {name: features_of(name) for name in NAMES}
@@ -31,7 +34,7 @@ FEATURES = {name: features_of(name) for name in NAMES}
 
 def possible(row):
     """Whether some values of the dimensions have a meaning together."""
-    if set(row) & set(MADE_ANEW):
+    if set(row) & set(MADE_ANEW) or ("precise_params" in row and set(row) & set(PRECISE)):
         return False
     # No derivative passes through what was rounded. The leaves of `flatten` are one, with blocks in both.
     return not (set(row) & set(DOUBLE)) and not {"flatten", "nan_stays_in_its_leaf"} <= set(row)
@@ -68,6 +71,12 @@ def test_what_has_no_meaning_says_so(entry):
     """And what to do in its place."""
     with pytest.raises(ValueError, match="Put store around the transform inside"):
         gradtx.precision(ENTRIES[entry].transform(), "8bit").init(testing.example_params("bfloat16"))
+
+
+@pytest.mark.parametrize("preset", PRECISE)
+def test_what_is_precise_already_says_so(preset):
+    with pytest.raises(ValueError, match="Leave one of the two out"):
+        gradtx.precision(ENTRIES["precise_params"].transform(), preset)
 
 
 @pytest.mark.full

@@ -299,6 +299,20 @@ def test_nothing_changes_the_update_behind_it(behind):
         gradtx.chain(gradtx.precise_params(gradtx.sgd(0.1)), behind()).init(jnp.ones(2, jnp.bfloat16))
 
 
+@pytest.mark.parametrize(
+    "around",
+    [
+        gradtx.precise_params,
+        lambda tx: gradtx.precision(tx, "7-bytes"),
+        lambda tx: gradtx.precise_params(gradtx.apply_if_finite(gradtx.chain(gradtx.clip(1.0), tx), 5)),
+    ],
+)
+def test_one_inside_of_another_has_no_meaning(around):
+    """It would be shown parameters in float32."""
+    with pytest.raises(ValueError, match="Leave one of the two out"):
+        around(gradtx.precise_params(gradtx.sgd(0.1), "kahan"))
+
+
 @pytest.mark.wide
 @pytest.mark.parametrize("outside", [False, True], ids=["inside", "outside"])
 def test_accumulated_gradients_make_the_step_of_their_mean(outside):

@@ -14,6 +14,7 @@ from gradtx.core.compose.rule import Slot
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine.coded import is_as_wide
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, added
@@ -37,6 +38,15 @@ def _beside(wrapper: Any, params: Any) -> list[tuple[int, ...] | None]:
 def is_of_16_bits(x: Any) -> bool:
     """Whether something is a parameter of 16 bits."""
     return lv.is_trainable_leaf(x) and jnp.result_type(x).name in ("bfloat16", "float16")
+
+
+def _is_precise(tx: Any) -> bool:
+    """Whether a transform is a `precise_params` or has one inside."""
+    if not isinstance(tx, Composed):
+        return False
+    program = tx.program
+    here = any(isinstance(unit.transform, PreciseParams) for unit in program.units)
+    return here or any(map(_is_precise, program.wrapped.values()))
 
 
 class PreciseParams(Wrapper, name="precise_params"):
@@ -64,6 +74,12 @@ class PreciseParams(Wrapper, name="precise_params"):
                 f"{show(self.how)}."
             )
         check_count("precise_params: seed", self.seed, 0)
+        if _is_precise(self.inner):
+            raise ValueError(
+                "precise_params: what it wraps has a precise_params inside, which would see parameters in "
+                "float32, with nothing to keep beside them. Leave one of the two out. gradtx.precision takes "
+                "how parameters are kept as its argument params."
+            )
 
     def wrapped(self) -> dict[str, Any]:
         return {"inner": self.inner}
@@ -166,7 +182,8 @@ def precise_params(inner: AnyTransform, how: How = "split8", *, seed: int = 0) -
         A transform of parameters that are wider than they look.
 
     Raises:
-        ValueError: `how` is another word; at init, a leaf is float16 and `how` is for bfloat16 alone.
+        ValueError: `how` is another word; there is a `precise_params` inside; at init, a leaf is float16 and
+            `how` is for bfloat16 alone.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
