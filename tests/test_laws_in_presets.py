@@ -27,6 +27,10 @@ MADE_ANEW = ("scale_by_galore", "galore", "inject_hyperparams")
 PRECISE = ("bf16", "7-bytes")
 """These presets have a `precise_params`, which must be the only one."""
 
+SCALED = ("8bit", "7-bytes")
+OF_ONE_LEAF = ("nan_stays_in_its_leaf", "absent_gradients_change_nothing")
+"""These laws are about one leaf beside others, and in those presets blocks of elements have a scale."""
+
 NAMES = [name for name in ENTRIES if name not in ALIASES and ENTRIES[name].kind != "schedule"]
 DIMENSIONS = {"entry": NAMES, "preset": list(PRESETS), "law": list(testing.LAWS), "tree": TREES}
 FEATURES = {name: features_of(name) for name in NAMES}
@@ -36,8 +40,11 @@ def possible(row):
     """Whether some values of the dimensions have a meaning together."""
     if set(row) & set(MADE_ANEW) or ("precise_params" in row and set(row) & set(PRECISE)):
         return False
-    # No derivative passes through what was rounded. The leaves of `flatten` are one, with blocks in both.
-    return not (set(row) & set(DOUBLE)) and not {"flatten", "nan_stays_in_its_leaf"} <= set(row)
+    # The leaves of `flatten` are one, with blocks in both, so that it asks for a gradient of each.
+    if "flatten" in row and set(row) & set(SCALED) and set(row) & set(OF_ONE_LEAF):
+        return False
+    # No derivative passes through what was rounded.
+    return not (set(row) & set(DOUBLE))
 
 
 @functools.cache

@@ -145,6 +145,41 @@ def test_flatten_moves_the_others_as_without_it(absent):
     assert_close(*results, rtol=1e-6)
 
 
+AROUND = {
+    "a guard": lambda tx: gradtx.apply_if_finite(tx, 5),
+    "float32": lambda tx: gradtx.precise_params(tx, "split16"),
+    "a report": gradtx.track,
+}
+
+
+@pytest.mark.by_turns(1)
+@pytest.mark.parametrize("around", AROUND)
+def test_what_is_wrapped_sees_the_parameters_that_have_no_gradient(around):
+    """As it does by itself: here they say which part of a vector is whose."""
+    make, params = AROUND[around], {"a": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(2, jnp.bfloat16)}
+    flat, plain = (make(tx) for tx in (gradtx.flatten(gradtx.adam(0.1)), gradtx.adam(0.1)))
+    results = []
+    for tx in (flat, plain):
+        _, state = tx.update(params, tx.init(params), params)
+        results.append(tx.update({**params, "a": None}, state, params)[0])
+    assert results[0]["a"] is None
+    assert_close(*results, rtol=1e-2)
+
+
+@pytest.mark.wide
+def test_flatten_with_scales_asks_for_a_gradient_of_each_leaf():
+    """A scale beside elements of several leaves cannot stay for some of them."""
+    params = {"a": jnp.ones(300), "b": jnp.ones(700)}
+    for inner in (gradtx.adam(0.1), gradtx.apply_if_finite(gradtx.adam(0.1), 5)):
+        tx = gradtx.precision(gradtx.flatten(inner), "8bit", min_size=0)
+        state = tx.init(params)
+        tx.update(params, state, params)
+        with pytest.raises(
+            ValueError, match=r"the leaf a has no gradient .*scale_by_adam\.mu is kept in blocks"
+        ):
+            tx.update({**params, "a": None}, state, params)
+
+
 def test_flatten_measures_what_is_left():
     """A block's root mean square is that of the leaves with a gradient: nothing is filled with zeros."""
     tx = gradtx.flatten(gradtx.clip_by_block_rms(1.0))

@@ -12,11 +12,13 @@ import numpy as np
 from gradtx.core.compose.wrapper import Wrapper
 from gradtx.core.engine import leaves as lv
 from gradtx.core.engine import transform
+from gradtx.core.engine.composed import Composed
 from gradtx.core.engine.placement import Placement, replicated, sharded_like, whole
 from gradtx.core.engine.protocol import AnyTransform
 from gradtx.core.engine.scope import Slots
 from gradtx.core.engine.transform import Transform, cast_like
 from gradtx.core.engine.wrapped_update import WrappedUpdate
+from gradtx.core.numbers.paths import lookup
 from gradtx.core.numerics import compute_dtype, is_complex, widest
 from gradtx.core.shards import varying
 from gradtx.core.spec.arguments import builds
@@ -50,6 +52,8 @@ class Flatten(Wrapper, name="flatten"):
                 f"vector of all would. Give shards of all leaves, or flatten outside of shard_map."
             )
         places = [place for _, place in call.every]
+        if None in places:
+            self._check_scales(slots.inner, call)
         # Without the parameters every leaf has a gradient.
         vectors = _Vectors(gs if call.params is None else [param for param, _ in call.every])
         present = [i for i, place in enumerate(places) if place is not None]
@@ -120,6 +124,17 @@ class Flatten(Wrapper, name="flatten"):
             f"again on the parameters that are trained."
         )
 
+    def _check_scales(self, state: Any, call: WrappedUpdate) -> None:
+        """Raises where a leaf has no gradient, and its part of a vector cannot be told from the others."""
+        if scaled := _scaled(self.inner, state):
+            paths = lv.paths(call.described)
+            lacking = [paths[i] for i in call.active if i not in call.positions]
+            raise ValueError(
+                f"{self.name}: the leaf {some(lacking)} has no gradient this time, and {scaled} is kept in "
+                f"blocks with a scale, some of which have elements of several leaves. Give it a gradient of "
+                f"zeros, leave it out by gradtx.masked, or keep the slot in 'bfloat16' or 'float32'."
+            )
+
     def _check_whole(self, vectors: _Vectors, state: Any, gs: Any) -> None:
         """Raises where a leaf that has a part of the vectors has no gradient, and nothing says which part."""
         lacking = [path for path, g in zip(lv.paths(gs), lv.flatten(gs)[0], strict=True) if g is None]
@@ -146,6 +161,17 @@ def _of_vectors(call: WrappedUpdate, vectors: _Vectors, present: list[int]) -> d
 def shapes(tree: Any) -> list[tuple[int, ...]]:
     """The shapes of the arrays of a tree."""
     return [*map(jnp.shape, jax.tree.leaves(tree))]
+
+
+def _scaled(tx: Any, state: Any) -> str:
+    """A slot in a state that has scales beside it; empty without one."""
+    if not isinstance(tx, Composed):
+        return ""
+    for path, beside in tx.program.scale_paths.items():
+        if jax.tree.leaves(lookup(state["slots"], beside)):
+            return ".".join(path)
+    inside = (_scaled(part, lookup(state["slots"], path)) for path, part in tx.program.wrapped.items())
+    return next(filter(None, inside), "")
 
 
 class _Vectors:
@@ -247,7 +273,8 @@ def flatten(inner: AnyTransform) -> Transform:
     that arithmetic on one of the leaves runs in: bfloat16 leaves beside float32 ones are widened, and each
     update goes back to the dtype of its leaf. A leaf that is masked out has no part in a vector. One without
     a gradient keeps its part of the state bit for bit, and the transform runs on what is left; `update` then
-    needs the parameters.
+    needs the parameters. Slots whose formats have scales (`gradtx.store`) ask for a gradient of each leaf,
+    since their blocks have elements of several.
 
     Args:
         inner: the wrapped transform, of any library.

@@ -76,10 +76,7 @@ class WrappedUpdate:
     @property
     def described(self) -> Any:
         """The tree that `init` has shown the wrapper; without the parameters the gradients."""
-        if self.params is None:
-            return self.tree(self.gs)
-        own = {*self.active}
-        return self.structure.unflatten([p if i in own else None for i, p in enumerate(self.all_params)])
+        return self.tree(self.gs) if self.params is None else self._as_described(self.params)
 
     def leaves(self, tree: Any) -> Leaves:
         """The leaves of such a tree."""
@@ -281,7 +278,7 @@ class WrappedUpdate:
     def _step(
         self, tx: Any, gs: Leaves, state: State, params: Leaves | None, shared: Shared, *, apply: bool
     ) -> tuple[Leaves, State]:
-        tree = None if params is None else self.tree(params)
+        tree = None if params is None else self._as_described(params)
         result, after = transform.adapted(tx).step(
             self.tree(gs), state, tree, self.extra, shared, apply=apply
         )
@@ -290,6 +287,15 @@ class WrappedUpdate:
     def _shared(self, gs: Leaves, squares: Leaves | None) -> Shared:
         known = [None] * len(gs) if squares is None else list(map(_known, gs, squares))
         return Shared(self._among_all(known))
+
+    def _as_described(self, params: Leaves) -> Any:
+        """Parameters as the tree that `init` has shown the wrapper: with those that have no gradient too."""
+        full: Leaves = [None] * self.structure.num_leaves
+        for i in self.active:
+            full[i] = self.all_params[i]
+        for i, x in zip(self.positions, params, strict=True):
+            full[i] = x
+        return self.structure.unflatten(full)
 
     def _among_all(self, leaves: Leaves) -> Leaves:
         full: Leaves = [None] * self.structure.num_leaves
