@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import stat
 import subprocess
@@ -81,12 +83,12 @@ def check_machine() -> None:
 
 
 @functools.cache
-def compiler() -> str:
-    """The path of the C compiler: what `CC` says, or the first of cc, gcc and clang."""
-    said = os.environ.get("CC")
-    for name in (said,) if said else ("cc", "gcc", "clang"):
+def compiler() -> tuple[str, ...]:
+    """The command of the C compiler: what `CC` says, as `ccache gcc`, or the first of cc, gcc and clang."""
+    said = os.environ.get("CC", "").strip()
+    for name, *more in [shlex.split(said)] if said else (["cc"], ["gcc"], ["clang"]):
         if found := shutil.which(name):
-            return found
+            return found, *more
     tried = f"what the environment variable CC says, {said!r}, is none" if said else "tried cc, gcc and clang"
     raise RuntimeError(
         f"gradtx.kernels('native') needs a C compiler, and there is none ({tried}). Install gcc or clang, or "
@@ -97,7 +99,7 @@ def compiler() -> str:
 @functools.cache
 def _machine() -> str:
     """What a library depends on beside its source."""
-    version = subprocess.run([compiler(), "--version"], capture_output=True, text=True).stdout
+    version = subprocess.run([*compiler(), "--version"], capture_output=True, text=True).stdout
     cpu = platform.processor()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -107,7 +109,14 @@ def _machine() -> str:
             )
         )
     api = (Path(jax.ffi.include_dir()) / "xla/ffi/api/c_api.h").read_bytes()
-    parts = (platform.system(), platform.machine(), cpu, compiler(), version, hashlib.sha256(api).hexdigest())
+    parts = (
+        platform.system(),
+        platform.machine(),
+        cpu,
+        *compiler(),
+        version,
+        hashlib.sha256(api).hexdigest(),
+    )
     return "\n".join(parts)
 
 
@@ -122,6 +131,9 @@ def _key(source: str) -> str:
 
 def _library(source: str, name: str) -> ctypes.CDLL:
     folder = cache_folder()
+    if not folder.is_dir():  # someone has tidied up since
+        cache_folder.cache_clear()
+        folder = cache_folder()
     path = folder / f"{name}.so"
     if not _is_whole(path):
         _compile(source, path)
@@ -143,9 +155,9 @@ def _compile(source: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="making-") as made:
         file, library = Path(made, "loop.c"), Path(made, "loop.so")
         file.write_text(source)
-        command = [compiler(), str(file), "-o", str(library), *_flags(), "-lm"]
+        command = [*compiler(), str(file), "-o", str(library), *_flags(), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
+        if done.returncode or not library.exists():
             raise RuntimeError(
                 f"gradtx.kernels('native'): the C compiler failed, so that no loop could be made.\n"
                 f"{' '.join(command)}\n{done.stderr.strip()[:2000]}"
@@ -183,10 +195,12 @@ def cache_folder() -> Path:
 
 
 def _of_this_process() -> Path:
-    global _temporary
-    _temporary = tempfile.TemporaryDirectory(prefix="gradtx-")
-    return Path(_temporary.name)
+    folder = Path(tempfile.mkdtemp(prefix="gradtx-"))
+    atexit.register(_remove, folder, os.getpid())
+    return folder
 
 
-_temporary: tempfile.TemporaryDirectory[str] | None = None
-"""It is removed when the process ends."""
+def _remove(folder: Path, process: int) -> None:
+    """Removes the folder of a process where that ends; a process that is forked from it goes on using it."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
