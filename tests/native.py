@@ -5,6 +5,7 @@ Where there is no C compiler, a test that needs one tests that the error is clea
 
 import functools
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,9 +19,8 @@ import pytest
 from gradtx.core.loops.c_source import Array
 from gradtx.core.loops.call import Traced, call_loops, leaf_loop
 
-COMPILER = next(
-    filter(shutil.which, [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]), None
-)
+SAID = os.environ.get("CC", "").strip()
+COMPILER = next(filter(shutil.which, shlex.split(SAID)[:1] if SAID else ["cc", "gcc", "clang"]), None)
 
 EXACT = {"xla_allow_excess_precision": False, "xla_backend_optimization_level": 0}
 """With these XLA rounds after every operation, also in 16 bits; a product and a sum are two operations."""
@@ -47,6 +47,13 @@ def loop_of(function, *arrays):
     kinds = tuple(Array(str(x.dtype)) for x in arrays)
     loop = leaf_loop(Traced(traced, kinds, arrays[0].shape, {}, traced), [], [])
     return jax.jit(lambda *xs: call_loops(jnp.zeros(1, jnp.float32), [], [(loop, xs)])[0])
+
+
+def source_of(k):
+    """The source of a small loop; another one for each number."""
+    x = jnp.ones(3)
+    traced = jax.make_jaxpr(lambda xs: [xs[0] * k])([x])
+    return leaf_loop(Traced(traced, (Array("float32"),), (3,), {}, traced), [], []).source
 
 
 def by_xla(function):
