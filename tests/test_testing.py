@@ -1,6 +1,7 @@
 """`gradtx.testing.check` passes what is sound, and finds each of the faults planted here."""
 
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -169,3 +170,10 @@ def test_what_rounding_decides_or_a_tiny_number_is_no_fault(name):
 def test_a_mean_that_forgets_less_than_its_format_rounds_is_no_fault(dtype):
     tx = gradtx.store(gradtx.scale_by_adam(b2=0.9999), nu=dtype, min_size=0, seed=1)
     testing.Case(tx).obeys("slots_are_what_they_are_declared")
+
+
+def test_the_page_of_the_laws_has_each_of_them():
+    page = (Path(__file__).parents[1] / "docs" / "laws.md").read_text()
+    for name, law in testing.LAWS.items():
+        star = "*" if name in testing.OURS else ""
+        assert f"| `{name}`{star} | {law.__doc__} |" in page, "python tests/laws_report.py writes it"
