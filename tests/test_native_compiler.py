@@ -63,7 +63,7 @@ def table(name, types, over=()):
 @pytest.mark.parametrize("name", one_of(3, SANE))
 @compiles
 def test_memory_and_arithmetic_are_sound(name, tmp_path):
-    """Sanitizers find nothing in a program of its own, on buffers that are exactly as long as they must be."""
+    """Sanitizers find nothing in a program of its own, on buffers of exactly the size that they must have."""
     tx, shapes, settings = SANE[name]
     params = {k: jnp.zeros(shape) for k, shape in shapes.items()}
 
@@ -221,6 +221,7 @@ def test_a_folder_that_is_none_of_ones_own(wrong, cache, monkeypatch):
         else:
             cache.chmod(0o777 if wrong == "open to all" else 0o720)
     monkeypatch.setenv(compiler.FOLDER, str(folder))
+    compiler.compiler()
     with pytest.warns(
         UserWarning, match=f"gradtx cannot keep its loops in {folder} .*{why}.*{compiler.FOLDER}"
     ):
