@@ -25,6 +25,11 @@ COMPILER = next(filter(shutil.which, shlex.split(SAID)[:1] if SAID else ["cc", "
 EXACT = {"xla_allow_excess_precision": False, "xla_backend_optimization_level": 0}
 """With these XLA rounds after every operation, also in 16 bits; a product and a sum are two operations."""
 
+LOOP = "@gradtx_"
+"""What a call of a loop has in a program as it was lowered."""
+COMPILED_LOOP = 'custom_call_target="gradtx'
+"""The same of a compiled one."""
+
 
 def compiles(test):
     """A test that compiles loops."""

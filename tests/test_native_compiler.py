@@ -16,7 +16,7 @@ import pytest
 
 import gradtx
 from gradtx.core.loops import choice, compiler
-from native import COMPILER, compiles, python, source_of
+from native import COMPILED_LOOP, COMPILER, compiles, python, source_of
 from rotation import one_of
 
 SANITIZED = (
@@ -269,7 +269,7 @@ def test_eight_threads_trace_and_run_at_once(cache):
         for kernels in ("native", "xla") if k % 2 else ("xla", "native"):
             with gradtx.kernels(kernels):
                 p, s = params, tx.init(params)
-                has = 'custom_call_target="gradtx' in step.lower(p, s).compile().as_text()
+                has = COMPILED_LOOP in step.lower(p, s).compile().as_text()
                 assert has == (kernels == "native")
                 for _ in range(5):
                     p, s = step(p, s)

@@ -12,7 +12,7 @@ import gradtx
 from catalogue import ENTRIES
 from gradtx import testing
 from gradtx.core.engine import leaf_loops
-from native import assert_same, by_xla, compiles, flushed, loop_of
+from native import COMPILED_LOOP, EXACT, LOOP, assert_same, by_xla, compiles, flushed, loop_of
 from rotation import one_of
 
 FLOATS = ["float32", "bfloat16", "float16", "float64"]
@@ -116,7 +116,7 @@ def test_steps_are_those_of_xla(name):
     for choice in ("native", "xla"):
         with gradtx.kernels(choice):
             compiled = jax.jit(step).lower(params, tx.init(params), grads[0]).compile()
-        assert ('custom_call_target="gradtx' in compiled.as_text()) == (choice == "native")
+        assert (COMPILED_LOOP in compiled.as_text()) == (choice == "native")
         made[choice] = params, tx.init(params)
         for g in grads:
             made[choice] = compiled(*made[choice], g)
@@ -361,3 +361,67 @@ def test_random_functions(seed):
         moved = loop(*(jnp.reshape(x.ravel()[order], shape) for x in given))
         for a, b in zip(moved, got, strict=True):
             assert np.asarray(a).tobytes() == np.asarray(b).ravel()[order].tobytes()
+
+
+def own_rule(function):
+    """A user's own rule of a number, the gradient, the parameter and two slots."""
+
+    class Own(gradtx.Rule, name="own"):
+        a: gradtx.Number
+        m, n = gradtx.Slot(init=lambda rule, p: p), gradtx.Slot(dtype=lambda rule, dtype: "bfloat16")
+        needs = ("params",)
+
+        def apply(self, g, slots, leaf):
+            given = g, jnp.full_like(g, self.a), leaf.param, slots.m, slots.n
+            made = [x.astype(g.dtype) for x in function(*(x.astype(g.dtype) for x in given))]
+            return made[-1], {"m": made[0], "n": made[len(made) // 2]}
+
+    return Own(a=0.3)
+
+
+def assert_steps_same(tx, params, grads):
+    made = {}
+    for kernels in ("native", "xla"):
+        with gradtx.kernels(kernels):
+            step = jax.jit(lambda p, s, g: gradtx.apply_gradients(tx, g, s, p), compiler_options=EXACT)
+            made[kernels] = params, tx.init(params)
+            assert (LOOP in step.lower(*made[kernels], grads[0]).as_text()) == (kernels == "native")
+            for g in grads:
+                made[kernels] = step(*made[kernels], g)
+    assert_same(made["native"], made["xla"])
+
+
+@pytest.mark.by_turns(3)
+@pytest.mark.parametrize("seed", one_of(12, range(120)))
+@compiles
+def test_random_rules(seed):
+    rng = np.random.default_rng(seed)
+    tx = gradtx.chain(own_rule(Random(rng, ["float32"] * 5)), gradtx.scale(-0.1))
+    shapes = [SHAPES[k] for k in rng.integers(len(SHAPES) - 2, size=3)]
+    dtypes = rng.choice(["float32", "bfloat16", "float16"], 3)
+    leaves = [
+        random_arrays(rng, [str(dtype)] * 2, shape) for dtype, shape in zip(dtypes, shapes, strict=True)
+    ]
+    params, grads = [x for x, _ in leaves] + [jnp.ones(3)], [x for _, x in leaves] + [jnp.ones(3)]
+    assert_steps_same(tx, params, [grads] * 2)
+
+
+@pytest.mark.by_turns(2)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.adamw(1e-2),
+        gradtx.lion(1e-2, mu_dtype=jnp.bfloat16),
+        gradtx.sgd(0.1, momentum=0.9, nesterov=True),
+        gradtx.precision(gradtx.adamw(1e-2), "8bit", min_size=0),
+        gradtx.store(gradtx.adamw(1e-2), min_size=0, mu="bfloat16", nu="uint8"),
+        gradtx.chain(gradtx.zero_nans(), gradtx.clip(1.0), gradtx.rmsprop(0.1)),
+    ],
+    ids=["adamw", "lion", "sgd", "8 bits", "two formats", "guarded"],
+)
+@compiles
+def test_special_numbers_in_steps(tx, dtype):
+    """They come as parameters and gradients, and what they make of slots comes back in later steps."""
+    a, b = map(jnp.asarray, pairs(special(dtype), special(dtype)))
+    assert_steps_same(tx, {"w": a, "v": b}, [{"w": b, "v": a}, {"w": b, "v": b}, {"w": a, "v": a}])
