@@ -178,6 +178,7 @@ def test_words_of_a_compiler(cache, monkeypatch):
     assert compiler.compiler()[1:] == ("-u", "NOTHING", "cc")
 
 
+@pytest.mark.wide
 @compiles
 def test_the_cache_is_private_and_holds_whole_libraries(cache):
     source = source_of(2)
@@ -208,6 +209,7 @@ def test_a_cache_that_is_removed_is_made_again(cache):
 
 
 @pytest.mark.parametrize("wrong", ["/dev/null/x", "open to all", "of a group", "another's"])
+@pytest.mark.by_turns(2)
 @compiles
 def test_a_folder_that_is_none_of_ones_own(wrong, cache, monkeypatch):
     """A warning says so, and each process has its own."""

@@ -104,7 +104,7 @@ def assert_close(got, want):
         np.testing.assert_allclose(a, b, rtol=5e-7, atol=2e-7)
 
 
-@pytest.mark.by_turns(6)
+@pytest.mark.by_turns(3)
 @pytest.mark.parametrize("name", WAYS)
 @compiles
 def test_what_jax_does_with_steps(name):
@@ -235,7 +235,7 @@ def placed(tree, mesh, *spec):
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
 @pytest.mark.parametrize("of", ["sharded", "replicated", "shard_map", "settings"])
-@pytest.mark.by_turns(2)
+@pytest.mark.by_turns(1)
 @compiles
 def test_on_eight_devices(of, kind):
     """Each works on its own part, where it has one, and nothing is moved."""
