@@ -86,7 +86,7 @@ CORE = {
     "roots.py": 90,
     "rounding.py": 45,
     "splits.py": 85,
-    "loops": 800,
+    "loops": 830,
     "spec": 550,
     "numbers": 790,
     "engine": 4_700,
