@@ -384,6 +384,7 @@ class LeafKernel(Kernel):
         self.steps = [bare(step) for step in steps]
         super().__init__(tuple(map(key_of, steps)))
         self.loops: dict[Any, Any] = {}  # what has been found out about them by types, see `leaf_loops.py`
+        self.traced = jax.jit(detached(self, "of_arrays"), static_argnums=(0, 1), keep_unused=True)
         # A rule may use no argument, as `set_to_zero` does; they say which devices a result is on.
         self.compiled = jax.jit(detached(self, "leaf"), static_argnums=0, keep_unused=True)
 
@@ -437,6 +438,13 @@ class LeafKernel(Kernel):
         if packing.finish == APPLY:
             return added(original, stack[-1]), stored
         return stack[-1].astype(packing.finish), stored
+
+    def of_arrays(
+        self, packing: Packing, form: Any, numbers: list[Any], shared: list[Any], arrays: list[Any]
+    ) -> tuple[Any, list[Values | None]]:
+        """The same, of a list of arrays that has a form, and of the numbers one by one."""
+        stack, param, slots = form.unflatten(arrays)
+        return self.leaf(packing, stack, param, slots, numbers, shared, None)
 
 
 def cast_values(values: Any, dtype: Any) -> Any:

@@ -87,6 +87,10 @@ def in_loops(
     loops: dict[int, tuple[LeafLoop, list[Any]]] = {}
     forms: dict[int, Any] = {}
     why: dict[int, str] = {}
+    if calls:
+        first = calls[0][1]
+        packing = dataclasses.replace(first.packing, structure=structure, packed=in_vector)
+        _forget_what_was_cleared(kernel, first._replace(packing=packing), numbers, shared)
     for i, call in calls:
         packing = dataclasses.replace(call.packing, structure=structure, packed=in_vector)
         try:
@@ -116,30 +120,41 @@ def _loop_of(
     arrays, form = jax.tree.flatten(call[1:])
     key = call.packing, form, tuple(map(jax.typeof, (*numbers, *shared, *arrays)))
     if key not in kernel.loops:
+        traced = kernel.traced.trace(call.packing, form, numbers, shared, arrays)
         try:
-            kernel.loops[key] = _made(kernel, call.packing, form, numbers, shared, arrays)
+            made: Any = _made(kernel, call.packing, form, traced, numbers, shared, arrays)
         except NotElementwise as why:
-            kernel.loops[key] = str(why)
-    return arrays, kernel.loops[key]
+            made = str(why)
+        kernel.loops[key] = traced.jaxpr, made
+    return arrays, kernel.loops[key][1]
+
+
+def _forget_what_was_cleared(
+    kernel: LeafKernel, call: LeafCall, numbers: list[Any], shared: list[Any]
+) -> None:
+    """After `jax.clear_caches` nothing is known of a kernel, as whoever changes code by hand relies on."""
+    arrays, form = jax.tree.flatten(call[1:])
+    key = call.packing, form, tuple(map(jax.typeof, (*numbers, *shared, *arrays)))
+    if (known := kernel.loops.get(key)) is None:
+        return
+    if kernel.traced.trace(call.packing, form, numbers, shared, arrays).jaxpr is not known[0]:
+        kernel.loops.clear()
 
 
 def _made(
-    kernel: LeafKernel, packing: Packing, form: Any, numbers: list[Any], shared: list[Any], arrays: list[Any]
+    kernel: LeafKernel,
+    packing: Packing,
+    form: Any,
+    tracing: Any,
+    numbers: list[Any],
+    shared: list[Any],
+    arrays: list[Any],
 ) -> tuple[LeafLoop, Any]:
     """A loop and the form of its results."""
-    shape, forms = arrays[0].shape, []
-
-    def whole(numbers: list[Any], shared: list[Any], arrays: list[Any]) -> list[Any]:
-        stack, param, slots = form.unflatten(arrays)
-        made = kernel.leaf(packing, stack, param, slots, numbers, shared, None)
-        results, of_results = jax.tree.flatten(made)
-        forms.append(of_results)
-        return results
-
     if not arrays[0].size:
         raise NotElementwise("the leaf is empty")
-    traced = jax.make_jaxpr(whole)(numbers, shared, arrays)
-    at, made_at = form.unflatten(range(len(arrays))), forms[0].unflatten(range(len(traced.out_avals)))
+    shape, traced, form_made = arrays[0].shape, tracing.jaxpr, jax.tree.structure(tracing.out_info)
+    at, made_at = form.unflatten(range(len(arrays))), form_made.unflatten(range(len(traced.out_avals)))
     over = _written_over(packing, at, made_at)
     over = {k: i for k, i in over.items() if traced.out_avals[k].dtype == arrays[i].dtype}
     slots: list[Coded] = [x for x in _leaves(at) if isinstance(x, Coded)]
@@ -148,7 +163,7 @@ def _made(
         if any(x.shape not in ((), shape) for x in arrays):
             raise NotElementwise("what is remembered of a leaf has another shape than the leaf")
         kinds = tuple(Array(str(x.dtype), EACH if x.shape == shape else ONE) for x in arrays)
-        return leaf_loop(Traced(traced, kinds, shape, over, traced), numbers, shared), forms[0]
+        return leaf_loop(Traced(traced, kinds, shape, over, traced), numbers, shared), form_made
     of_blocks = {slot.scales for slot in slots if slot.scales is not None}
     _check_coded(slots, [arrays[i] for i in of_blocks], shape)
 
@@ -178,7 +193,7 @@ def _made(
         for slot, result in zip(slots, results, strict=True)
         if slot.scales is not None
     )
-    return leaf_loop(Traced(traced, kinds, shape, over, firsts, coded), numbers, shared), forms[0]
+    return leaf_loop(Traced(traced, kinds, shape, over, firsts, coded), numbers, shared), form_made
 
 
 def _leaves(tree: Any) -> list[Any]:
