@@ -124,7 +124,8 @@ def test_steps_are_those_of_xla(name):
     ends = (jax.tree.leaves(made[choice][0]) for choice in ("native", "xla"))
     for got, want, start in zip(*ends, jax.tree.leaves(params), strict=True):
         assert got.dtype == want.dtype
-        assert ulps(got, want, start) <= 4
+        # Products of matrices, which XLA makes in both, enlarge what came in.
+        assert ulps(got, want, start) <= (16 if "muon" in name or "lbfgs" in name else 4)
 
 
 def special(dtype):
