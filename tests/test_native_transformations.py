@@ -264,3 +264,23 @@ def test_on_eight_devices(of, kind):
         for a, b in zip(jax.tree.leaves(made[kernels]), jax.tree.leaves((params, state)), strict=True):
             assert a.sharding.is_equivalent_to(b.sharding, a.ndim)
     assert_close(made["native"], made["xla"])
+
+
+class Doubled(gradtx.Rule):
+    """u = 2 g"""
+
+    def apply(self, u, slots, leaf):
+        return 2 * u, {}
+
+
+@compiles
+@pytest.mark.clears_caches
+@pytest.mark.wide
+def test_clearing_the_caches_of_jax_forgets_loops(monkeypatch):
+    """Whoever changes a rule by hand does that; a loop of the old rule would go on in silence."""
+    tx, x = Doubled(), jnp.ones(3)
+    with gradtx.kernels("native"):
+        assert tx.update(x, tx.init(x))[0][0] == 2
+        monkeypatch.setattr(Doubled, "apply", lambda self, u, slots, leaf: (3 * u, {}))
+        jax.clear_caches()
+        assert tx.update(x, tx.init(x))[0][0] == 3

@@ -58,7 +58,7 @@ FAILED = {
 }
 IN_CI = [
     pytest.param(*case.values, marks=() if case.values[0] in FAILED else case.marks)
-    for case in one_of(161, CASES)
+    for case in one_of(151, CASES)
 ]
 
 

@@ -56,10 +56,7 @@ def kernels(choice: Kernels) -> AbstractContextManager[None]:
     """
     checked(choice, "gradtx.kernels")
     if _CONTEXT is None:
-        raise RuntimeError(
-            f"gradtx.kernels needs JAX {FIRST_JAX} or newer, and this is {jax.__version__}: before it, a "
-            f"compiled step could not know what was chosen around its call."
-        )
+        raise _too_old("gradtx.kernels")
     return _CONTEXT(choice)
 
 
@@ -81,16 +78,19 @@ def chosen() -> Kernels:
     return "xla" if _CONTEXT is None else _CONTEXT.value
 
 
+def _too_old(what: str) -> RuntimeError:
+    return RuntimeError(
+        f"{what} needs JAX {FIRST_JAX} or newer, and this one is older: it has no jax.make_user_context, by "
+        f"which a compiled step knows what was chosen around its call."
+    )
+
+
 def _first() -> Kernels:
     """What the environment says."""
-    said = os.environ.get(VARIABLE) or "xla"
-    if checked(said, f"The environment variable {VARIABLE}") != "xla" and not hasattr(
-        jax, "make_user_context"
-    ):
-        raise RuntimeError(
-            f"{VARIABLE}={said} needs JAX {FIRST_JAX} or newer, and this is {jax.__version__}."
-        )
-    return checked(said, VARIABLE)
+    said = checked(os.environ.get(VARIABLE) or "xla", f"The environment variable {VARIABLE}")
+    if said != "xla" and not hasattr(jax, "make_user_context"):
+        raise _too_old(f"{VARIABLE}={said}")
+    return said
 
 
 _START = _first()
