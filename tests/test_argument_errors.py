@@ -142,6 +142,18 @@ AT_CONSTRUCTION = {
         ValueError,
         "add_noise: give key or seed, not both.",
     ),
+    "a preset that there is not": (
+        lambda: gradtx.precision(gradtx.sgd(0.1), "8bits"),
+        ValueError,
+        "precision: there is no preset '8bits'. There are 'f32', 'bf16', '8bit', '7-bytes'. Did "
+        "you mean '8bit'?",
+    ),
+    "a preset in place of slots": (
+        lambda: gradtx.precision(gradtx.sgd(0.1), slots="8bit"),
+        TypeError,
+        "precision: slots are formats by the name of each slot, as slots={'nu': 'float32'}; got '8bit'. A "
+        "preset stands before them: gradtx.precision(tx, '8bit').",
+    ),
 }
 
 FOREIGN_ARGUMENTS = {

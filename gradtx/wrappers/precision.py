@@ -67,6 +67,7 @@ def precision(
 
     Raises:
         ValueError: there is no such preset; what `gradtx.store` and `gradtx.precise_params` raise.
+        TypeError: `slots` are not by name.
 
     Examples:
         >>> import gradtx, jax.numpy as jnp
@@ -83,6 +84,11 @@ def precision(
         hint = suggestion(str(preset), None, [*PRESETS])
         there_are = f"There are {', '.join(map(repr, PRESETS))}. {hint}".rstrip()
         raise ValueError(f"precision: there is no preset {show(preset)}. {there_are}")
+    if slots is not None and not isinstance(slots, Mapping):
+        raise TypeError(
+            f"precision: slots are formats by the name of each slot, as slots={{'nu': 'float32'}}; got "
+            f"{show(slots)}. A preset stands before them: gradtx.precision(tx, '8bit')."
+        )
     formats, how = PRESETS[preset]
     how = params or how
     made = inner if how is None else precise_params(inner, how, seed=seed)

@@ -15,6 +15,7 @@ from .cases import HYPERPARAMETERS, in_one, plain, update_and_apply
 from .measure import BASE, Row, rows, take_turns, wall
 
 OWN = "f32"
+OPTAX_LOW = "Optax, mu_dtype=bfloat16"
 LOW = optax.adamw(3e-4, **HYPERPARAMETERS, mu_dtype=jnp.bfloat16)
 CONTESTANTS: dict[str, tuple[Any, Any, Any]] = {
     BASE: (plain(optax), update_and_apply(optax, plain(optax)), jnp.float32),
@@ -28,9 +29,15 @@ CONTESTANTS: dict[str, tuple[Any, Any, Any]] = {
         }.items()
         for tx in [gradtx.precision(plain(gradtx), preset)]
     },
-    "Optax, mu_dtype=bfloat16": (LOW, update_and_apply(optax, LOW), jnp.float32),
+    OPTAX_LOW: (LOW, update_and_apply(optax, LOW), jnp.float32),
 }
 """Of each its transform, its step, and the dtype of parameters and gradients."""
+
+NATIVE = ", native"
+"""What the name of a preset has behind it where its step is by native kernels, on a CPU."""
+if jax.default_backend() == "cpu":
+    presets = [name for name in CONTESTANTS if name in (OWN, "8bit", "bf16", "7-bytes")]
+    CONTESTANTS |= {name + NATIVE: CONTESTANTS[name] for name in presets}
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "": {},
@@ -46,8 +53,10 @@ def programs(shapes: Any, options: dict[str, Any]) -> dict[str, Any]:
         params = jax.tree.map(
             lambda x, dtype=dtype: jax.ShapeDtypeStruct(x.shape, dtype), trees.abstract(shapes)
         )
-        lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, jax.eval_shape(tx.init, params), params)
-        made[name] = lowered.compile(compiler_options=options)
+        with gradtx.kernels("native" if name.endswith(NATIVE) else "xla"):
+            jitted = jax.jit(step, donate_argnums=(0, 1))
+            lowered = jitted.lower(params, jax.eval_shape(tx.init, params), params)
+            made[name] = lowered.compile(compiler_options=options)
     return made
 
 
@@ -70,7 +79,7 @@ def of_shapes(case: str, shapes: Any, rounds: int, orderings: list[str]) -> list
     """The step of each preset beside Optax's and the own one in float32, three at a time, for the memory."""
     result, count = [], sum(x.size for x in jax.tree.leaves(trees.abstract(shapes)))
     for ordering in orderings:
-        compiled, optax_low = programs(shapes, OPTIONS[ordering]), [*CONTESTANTS][-1]
+        compiled = programs(shapes, OPTIONS[ordering])
         for name in [*CONTESTANTS][1:]:
             own = [*dict.fromkeys((BASE, OWN, name))]
             seconds: dict[str, list[float]] = {n: [] for n in own}
@@ -80,7 +89,7 @@ def of_shapes(case: str, shapes: Any, rounds: int, orderings: list[str]) -> list
                     seconds[n] += spent
                 running.clear()
             result += rows(f"step: {case}{ordering}", {n: seconds[n] for n in (BASE, name)}, None)
-            if name not in (OWN, optax_low):
+            if name not in (OWN, OPTAX_LOW):
                 against = {BASE: seconds[OWN], name: seconds[name]}
                 result += rows(f"step: {case}{ordering}, against float32", against, None)
         sizes = {n: p.memory_analysis().temp_size_in_bytes / count for n, p in compiled.items()}
