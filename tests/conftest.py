@@ -18,7 +18,7 @@ import tempfile
 import jax
 import pytest
 
-from plain_run import in_a_plain_run
+from plain_run import in_a_plain_run, in_the_rest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -29,7 +29,7 @@ gc.set_threshold(100_000, 50, 1_000)
 def pytest_addoption(parser):
     for option, what in {
         "--wide": "run every case of every test",
-        "--rest": "run what a plain run leaves out of these",
+        "--rest": "run what a plain run leaves out of these, of a test with many cases a half",
         "--full": "run the whole product of the catalogue's dimensions too",
         "--optimized": "compile the machine code that users run",
     }.items():
@@ -115,8 +115,8 @@ def pytest_collection_modifyitems(config, items):
     if not full:
         keep(config, items, [item for item in items if not item.get_closest_marker("full")])
     if plain or rest:
-        brief = in_a_plain_run(items)
-        keep(config, items, [item for item in items if (item in brief) == plain])
+        chosen = in_a_plain_run(items) if plain else in_the_rest(items)
+        keep(config, items, [item for item in items if item in chosen])
     # To empty the caches late takes long by itself, and what is compiled by then is compiled again.
     items.sort(key=lambda item: not item.get_closest_marker("clears_caches"))
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from catalogue import ENTRIES
-from plain_run import in_a_plain_run
+from plain_run import in_a_plain_run, in_the_rest
 
 
 class Item(SimpleNamespace):
@@ -37,6 +37,15 @@ def test_turns_are_spread_over_the_cases_and_each_test_has_its_own():
     assert chosen(items("test_a", 2, of(3).mark)) == ["test_a[0]", "test_a[1]"]
     both = items("test_a", 4, of(1).mark) + items("test_b", 5, of(2).mark)
     assert chosen(both) == ["test_a[0]", "test_b[0]", "test_b[2]"]
+
+
+def test_the_rest_has_a_half_of_many_cases_and_all_of_few():
+    of = pytest.mark.by_turns
+    many, few = items("test_a", 65, of(1).mark), items("test_b", 31, of(1).mark)
+    wide = items("test_c", 3, pytest.mark.wide.mark)
+    found = [*many, *few, *wide]
+    assert len(in_the_rest(found)) == 32 + 30 + 3
+    assert not in_the_rest(found) & in_a_plain_run(found)
 
 
 # What has a case for each entry or public name in a plain run: the cheap laws, which share a compiled step,
