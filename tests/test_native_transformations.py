@@ -284,3 +284,18 @@ def test_clearing_the_caches_of_jax_forgets_loops(monkeypatch):
         monkeypatch.setattr(Doubled, "apply", lambda self, u, slots, leaf: (3 * u, {}))
         jax.clear_caches()
         assert tx.update(x, tx.init(x))[0][0] == 3
+
+
+@compiles
+@pytest.mark.wide
+def test_a_state_with_other_blocks_takes_xlas_way():
+    """One scale for a whole leaf: the room for a block in C would be too small for it."""
+    tx = gradtx.store(gradtx.trace(0.9), trace="int8", min_size=1)
+    x = jnp.linspace(-1.0, 1.0, 8 * 64).reshape(8, 64)
+    state = tx.init(x)
+    state["slots"]["trace"]["trace_scales"] = jnp.ones((1, 1))
+    expected = tx.update(x, state)[0]
+    with gradtx.kernels("native"):
+        np.testing.assert_array_equal(tx.update(x, state)[0], expected)
+        assert "leaf_loop" not in str(jax.make_jaxpr(tx.update)(x, state))
+        assert "leaf_loop" in str(jax.make_jaxpr(tx.update)(x, tx.init(x)))

@@ -16,7 +16,7 @@ import optax
 import gradtx
 
 from . import trees
-from .measure import BASE, Row, processor, rows, show_seconds, take_turns, wall
+from .measure import BASE, Row, owning, processor, rows, show_seconds, take_turns, wall
 
 HYPERPARAMETERS = {"b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.1}
 
@@ -77,16 +77,7 @@ def steps(
 def stepping(tx: Any, step: Callable[..., Any], shapes: Any, grads: Any) -> Callable[[], Any]:
     """A call of the compiled step, which owns its parameters and state."""
     params = trees.filled(shapes)
-    compiled = jax.jit(step, donate_argnums=(0, 1))
-    held = compiled(params, tx.init(params), grads)
-
-    def call() -> Any:
-        nonlocal held
-        held = compiled(*held, grads)
-        return held
-
-    jax.block_until_ready(call())
-    return call
+    return owning(jax.jit(step, donate_argnums=(0, 1)), (params, tx.init(params)), grads)
 
 
 def step_one_leaf(quick: bool) -> list[Row]:

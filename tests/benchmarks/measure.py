@@ -67,6 +67,18 @@ def rows(case: str, seconds: dict[str, list[float]], target: float | None) -> li
     return result
 
 
+def owning(step: Callable[..., Any], held: Any, grads: Any) -> Callable[[], Any]:
+    """A call of a step that owns its parameters and state, which are donated each time; one has been made."""
+
+    def call() -> Any:
+        nonlocal held
+        held = step(*held, grads)
+        return held
+
+    jax.block_until_ready(call())
+    return call
+
+
 def wall(call: Callable[[], Any], times: int) -> Callable[[], float]:
     """Seconds for one call, over `times` calls and until the last result is there."""
 

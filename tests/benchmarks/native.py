@@ -16,7 +16,7 @@ import gradtx
 
 from . import trees
 from .cases import HYPERPARAMETERS, in_one, plain, update_and_apply
-from .measure import BASE, Row, processor, rows, take_turns, wall
+from .measure import BASE, Row, owning, processor, rows, take_turns, wall
 
 Stepping = Callable[[], Any]
 
@@ -52,14 +52,7 @@ def compiled(step: Any, tx: Any, shapes: Any, kernels: Any) -> Stepping:
     held = params, tx.init(params)
     with gradtx.kernels(kernels):
         program = jax.jit(step, donate_argnums=(0, 1)).lower(*held, grads).compile()
-
-    def call() -> Any:
-        nonlocal held
-        held = program(*held, grads)
-        return held
-
-    jax.block_until_ready(call())
-    return call
+    return owning(program, held, grads)
 
 
 def fused_by_torch(shapes: Any) -> Stepping:
@@ -72,8 +65,8 @@ def fused_by_torch(shapes: Any) -> Stepping:
         p.grad = torch.from_numpy(np.asarray(g).copy())
     settings = {
         "lr": 3e-4,
-        "betas": (0.9, 0.999),
-        "eps": 1e-8,
+        "betas": (HYPERPARAMETERS["b1"], HYPERPARAMETERS["b2"]),
+        "eps": HYPERPARAMETERS["eps"],
         "weight_decay": HYPERPARAMETERS["weight_decay"],
     }
     optimizer = torch.optim.AdamW(params, fused=True, **settings)
@@ -86,7 +79,7 @@ def fused_by_torch(shapes: Any) -> Stepping:
 
 
 def copying(shapes: Any) -> Stepping:
-    """A plain copy of what a step of AdamW reads and writes: seven arrays like the parameters, in numpy."""
+    """Three plain copies of the parameters, in numpy: six of the seven arrays that AdamW reads or writes."""
     leaves = [np.asarray(x) for x in jax.tree.leaves(trees.filled(shapes, 0))]
     pairs = [(x.copy(), x.copy()) for x in leaves]
 

@@ -12,7 +12,7 @@ import gradtx
 
 from . import trees
 from .cases import HYPERPARAMETERS, in_one, plain, update_and_apply
-from .measure import BASE, Row, rows, take_turns, wall
+from .measure import BASE, Row, owning, rows, take_turns, wall
 
 OWN = "f32"
 OPTAX_LOW = "Optax, mu_dtype=bfloat16"
@@ -65,14 +65,7 @@ def stepping(name: str, shapes: Any, compiled: Any) -> Any:
     tx, _, dtype = CONTESTANTS[name]
     params, grads = (jax.tree.map(lambda x: x.astype(dtype), trees.filled(shapes, seed)) for seed in (0, 1))
     held = params, tx.init(params)
-
-    def call() -> Any:
-        nonlocal held
-        held = compiled(*held, grads)
-        return held
-
-    jax.block_until_ready(call())
-    return call
+    return owning(compiled, held, grads)
 
 
 def of_shapes(case: str, shapes: Any, rounds: int, orderings: list[str]) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -13,16 +14,13 @@ import jax.numpy as jnp
 
 from gradtx.core.engine.coded import Coded
 from gradtx.core.engine.kernels import APPLY, LeafCall, LeafKernel, Packing
-from gradtx.core.loops.c_source import BLOCK, EACH, ONE, Array
+from gradtx.core.loops.c_source import BLOCK, EACH, MOST_AXES, MOST_OF_BLOCK, ONE, Array
 from gradtx.core.loops.call import CodedResult, LeafLoop, Traced, call_loops, leaf_loop
 from gradtx.core.loops.compiler import check_machine
 from gradtx.core.loops.elementwise import NotElementwise
 from gradtx.core.numerics import compute_dtype, number_dtype
 from gradtx.core.rounding import uniform_at
 from gradtx.core.shards import is_manual
-
-MOST_AXES = 16
-"""The most axes of a leaf that is kept in blocks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +115,7 @@ def _loop_of(
 
     It is made once for each type of leaf.
     """
-    arrays, form = jax.tree.flatten(call[1:])
-    key = call.packing, form, tuple(map(jax.typeof, (*numbers, *shared, *arrays)))
+    arrays, form, key = _type_of(call, numbers, shared)
     if key not in kernel.loops:
         traced = kernel.traced.trace(call.packing, form, numbers, shared, arrays)
         try:
@@ -129,12 +126,17 @@ def _loop_of(
     return arrays, kernel.loops[key][1]
 
 
+def _type_of(call: LeafCall, numbers: list[Any], shared: list[Any]) -> tuple[list[Any], Any, Any]:
+    """The arrays of a leaf, their form, and what a loop depends on."""
+    arrays, form = jax.tree.flatten(call[1:])
+    return arrays, form, (call.packing, form, tuple(map(jax.typeof, (*numbers, *shared, *arrays))))
+
+
 def _forget_what_was_cleared(
     kernel: LeafKernel, call: LeafCall, numbers: list[Any], shared: list[Any]
 ) -> None:
     """After `jax.clear_caches` nothing is known of a kernel, as whoever changes code by hand relies on."""
-    arrays, form = jax.tree.flatten(call[1:])
-    key = call.packing, form, tuple(map(jax.typeof, (*numbers, *shared, *arrays)))
+    arrays, form, key = _type_of(call, numbers, shared)
     if (known := kernel.loops.get(key)) is None:
         return
     if kernel.traced.trace(call.packing, form, numbers, shared, arrays).jaxpr is not known[0]:
@@ -226,6 +228,9 @@ def _check_coded(slots: list[Coded], scales: list[Any], shape: tuple[int, ...]) 
     counts = {x.shape for x in scales}
     if len(counts) > 1 or any(n % count for each in counts for n, count in zip(shape, each, strict=True)):
         raise NotElementwise("its blocks are not all of one size")
+    # A state may come from anywhere, and C would write past the end.
+    if any(math.prod(shape) > MOST_OF_BLOCK * math.prod(each) for each in counts):
+        raise NotElementwise(f"it has blocks of more than {MOST_OF_BLOCK} elements")
     if len(shape) > MOST_AXES:
         raise NotElementwise(f"it has more than {MOST_AXES} axes")
 

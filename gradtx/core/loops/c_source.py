@@ -32,12 +32,11 @@ OF_C = frozenset({
 HANDLER = Path(__file__).with_name("call.c")
 """What XLA calls: it hands parts of the leaves to the threads that XLA has."""
 
-
 EACH, ONE, BLOCK = "each", "one", "block"
 """Of what an array has a number: of each element of a leaf, of the leaf, or of each block of it."""
 
-MOST_OF_BLOCK = 128
-"""The most elements of a block."""
+MOST_OF_BLOCK, MOST_AXES = 128, 16
+"""The most elements of a block, and the most axes of a leaf with blocks: so many are there for in C."""
 
 PLACE = Value("place", "uint32", each=True)
 """Where an element stands in its leaf, counted through all of it."""
@@ -131,6 +130,7 @@ def c_source(body: Body) -> str:
         f"#define MAKES {len(body.makes)}",
         f"#define IN_BLOCKS {int(bool(body.in_blocks))}",
         f"#define MOST_OF_BLOCK {MOST_OF_BLOCK}",
+        f"#define MOST_AXES {MOST_AXES}",
         f"typedef {C_TYPES[body.numbers[0]]} number_t;",
         f"#define WIDTHS {', '.join(f'sizeof({IN_MEMORY[array.dtype]})' for array in arrays)}",
         f"#define KINDS {', '.join(array.of.upper() for array in arrays)}",

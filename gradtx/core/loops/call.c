@@ -32,26 +32,16 @@ static inline bfloat16_t narrowed(float x) { /* to the nearest, ties to even */
 }
 
 /* NaN if one is; of two zeros max has the positive one and min the negative one. */
-static inline float max_32(float a, float b) {
-  float same = of_bits_32(bits_of_32(a) & bits_of_32(b));
-  float other = a == b ? same : b;
-  return (a > b) | (a != a) ? a : other;
-}
-static inline float min_32(float a, float b) {
-  float same = of_bits_32(bits_of_32(a) | bits_of_32(b));
-  float other = a == b ? same : b;
-  return (a < b) | (a != a) ? a : other;
-}
-static inline double max_64(double a, double b) {
-  double same = of_bits_64(bits_of_64(a) & bits_of_64(b));
-  double other = a == b ? same : b;
-  return (a > b) | (a != a) ? a : other;
-}
-static inline double min_64(double a, double b) {
-  double same = of_bits_64(bits_of_64(a) | bits_of_64(b));
-  double other = a == b ? same : b;
-  return (a < b) | (a != a) ? a : other;
-}
+#define EXTREME(name, real, bits, sign, join)                                  \
+  static inline real name##_##bits(real a, real b) {                           \
+    real same = of_bits_##bits(bits_of_##bits(a) join bits_of_##bits(b));      \
+    real other = a == b ? same : b;                                            \
+    return (a sign b) | (a != a) ? a : other;                                  \
+  }
+EXTREME(max, float, 32, >, &)
+EXTREME(min, float, 32, <, |)
+EXTREME(max, double, 64, >, &)
+EXTREME(min, double, 64, <, |)
 
 /* Whole numbers of floats: what is too large is the largest, and NaN is 0. No branches, which keep a loop from
    working on several elements at once. */
@@ -81,7 +71,6 @@ WIDE(int64, int64_t, INT64_MIN, INT64_MAX, 9223372036854775808.0)
 WIDE(uint32, uint32_t, 0, UINT32_MAX, 4294967296.0)
 WIDE(uint64, uint64_t, 0, UINT64_MAX, 18446744073709551616.0)
 
-#define MOST_AXES 16
 typedef struct {
   int64_t rank, elements; /* elements: those of a block */
   int64_t sizes[MOST_AXES], counts[MOST_AXES], of_block[MOST_AXES];
@@ -109,22 +98,17 @@ static inline int64_t rows_of(const Shape *shape, int64_t block, int64_t *rows, 
 }
 
 /* The largest magnitude; NaN if there is one, whose bits are above those of infinity. */
-static inline float largest_32(const float *x, int64_t n) {
-  int32_t most = 0;
-  for (int64_t k = 0; k < n; k++) {
-    int32_t u = (int32_t)(bits_of_32(x[k]) & 0x7fffffff);
-    most = u > most ? u : most;
+#define LARGEST(real, bits)                                                           \
+  static inline real largest_##bits(const real *x, int64_t n) {                       \
+    int##bits##_t most = 0;                                                           \
+    for (int64_t k = 0; k < n; k++) {                                                 \
+      int##bits##_t u = (int##bits##_t)(bits_of_##bits(x[k]) & INT##bits##_MAX);       \
+      most = u > most ? u : most;                                                     \
+    }                                                                                 \
+    return of_bits_##bits((uint##bits##_t)most);                                      \
   }
-  return of_bits_32((uint32_t)most);
-}
-static inline double largest_64(const double *x, int64_t n) {
-  int64_t most = 0;
-  for (int64_t k = 0; k < n; k++) {
-    int64_t u = (int64_t)(bits_of_64(x[k]) & 0x7fffffffffffffff);
-    most = u > most ? u : most;
-  }
-  return of_bits_64((uint64_t)most);
-}
+LARGEST(float, 32)
+LARGEST(double, 64)
 
 /* LOOP */
 
